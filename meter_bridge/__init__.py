@@ -1,0 +1,1 @@
+"""The instrument: reads the meter, stores the trace, serves the live feed."""

@@ -1,0 +1,1 @@
+"""The agent on each cluster node: facts, model store, engine processes, marker load."""

@@ -1,0 +1,1 @@
+"""The campaign: journal, runner, benchmarks, EPI, API, dashboard, reports."""

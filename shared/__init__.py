@@ -1,0 +1,1 @@
+"""What every process of the lab speaks: records, job protocol, artifacts, checkpoint formats, surgery."""

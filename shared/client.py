@@ -1,0 +1,136 @@
+"""Client of an agent: idempotent job submission, following by events, one error tree on both sides."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import websockets
+from pydantic import BaseModel, ValidationError
+
+from shared.errors import BugError, ConflictError, EpiError, ErrorPayload, InfrastructureError, from_payload
+from shared.protocol import Event, Health, JobRequest, JobState
+
+_RETRY_DELAYS_S = (0.1, 0.2, 0.5, 1.0, 2.0, 2.0, 2.0)
+
+
+class AgentClient:
+    """Talks to one agent at `base_url` (for example `http://127.0.0.1:8701`)."""
+
+    def __init__(self, base_url: str, token: str | None, *, timeout_s: float = 30.0) -> None:
+        self.base_url = base_url.rstrip("/")
+        self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        self._http = httpx.AsyncClient(base_url=self.base_url, headers=self._headers, timeout=timeout_s)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def request(self, method: str, path: str, *, json: Any = None, params: Any = None) -> Any:
+        """Send one request and return the parsed JSON answer; connection failures are retried for some seconds.
+
+        Only idempotent requests are sent through here, so trying again is safe.
+
+        Raises:
+            EpiError: the agent's own error, or InfrastructureError when it cannot be reached.
+        """
+        last: Exception | None = None
+        for delay_s in (0.0, *_RETRY_DELAYS_S):
+            await asyncio.sleep(delay_s)
+            try:
+                response = await self._http.request(method, path, json=json, params=params)
+            except httpx.TransportError as error:
+                last = error
+                continue
+            if response.is_success:
+                return response.json()
+            raise _error_of(response)
+        raise InfrastructureError(
+            f"the agent does not answer: {last!r}", where=self.base_url, hint="is its process running?"
+        )
+
+    async def health(self) -> Health:
+        """Return who answers at this address."""
+        return Health.model_validate(await self.request("GET", "/v1/health"))
+
+    async def submit(self, job_id: str, kind: str, params: BaseModel) -> JobState:
+        """Start a job or find the one that already has this id."""
+        body = JobRequest(kind=kind, params=params.model_dump(mode="json"))
+        return JobState.model_validate(await self.request("PUT", f"/v1/jobs/{job_id}", json=body.model_dump(mode="json")))
+
+    async def job(self, job_id: str) -> JobState:
+        """Return a job's present state."""
+        return JobState.model_validate(await self.request("GET", f"/v1/jobs/{job_id}"))
+
+    async def cancel(self, job_id: str) -> JobState:
+        """Cancel a job."""
+        return JobState.model_validate(await self.request("DELETE", f"/v1/jobs/{job_id}"))
+
+    async def run(
+        self,
+        job_id: str,
+        kind: str,
+        params: BaseModel,
+        *,
+        timeout_s: float,
+        on_progress: Callable[[JobState], None] | None = None,
+    ) -> dict[str, Any]:
+        """Start a job (or find it), wait for its end by the event feed, and return its result.
+
+        Waiting is silent: the agent is not polled; after a lost feed it is asked once and followed again.
+
+        Raises:
+            EpiError: what the agent reported.
+            InfrastructureError: the agent vanished, restarted during the job, or `timeout_s` passed.
+        """
+        deadline = time.monotonic() + timeout_s
+        state = await self.submit(job_id, kind, params)
+        while not state.is_terminal:
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                await self.cancel(job_id)
+                raise InfrastructureError(f"no end after {timeout_s:.0f} s", where=f"{self.base_url} {job_id}")
+            try:
+                async with asyncio.timeout(left_s), self.follow() as events:
+                    state = await self.job(job_id)
+                    if state.is_terminal:
+                        break
+                    async for event in events:
+                        if event.job.id == job_id:
+                            state = event.job
+                            if on_progress is not None:
+                                on_progress(state)
+                            if state.is_terminal:
+                                break
+            except (OSError, websockets.WebSocketException, TimeoutError):
+                await asyncio.sleep(0.2)
+            if not state.is_terminal:
+                state = await self.job(job_id)
+        if state.status == "finished":
+            return state.result or {}
+        if state.error is not None:
+            raise from_payload(state.error)
+        raise BugError(f"the job ended as {state.status!r} without an error", where=f"{self.base_url} {job_id}")
+
+    @asynccontextmanager
+    async def follow(self, since: int = 2**62) -> AsyncIterator[AsyncIterator[Event]]:
+        """Open the agent's event feed; events after `since` come first, new ones follow."""
+        url = self.base_url.replace("http", "ws", 1) + f"/v1/events?since={since}"
+        async with websockets.connect(url, additional_headers=self._headers, max_size=2**26) as socket:
+
+            async def events() -> AsyncIterator[Event]:
+                async for message in socket:
+                    yield Event.model_validate_json(message)
+
+            yield events()
+
+
+def _error_of(response: httpx.Response) -> EpiError:
+    where = f"{response.request.method} {response.request.url}"
+    try:
+        return from_payload(ErrorPayload.model_validate(response.json()["error"]))
+    except (ValueError, KeyError, TypeError, ValidationError):
+        cls = ConflictError if response.status_code == 409 else InfrastructureError
+        return cls(f"HTTP {response.status_code}: {response.text[:200]}", where=where)

@@ -1,0 +1,95 @@
+"""What every HTTP service of the lab has in common: one error shape, body limits, and how it is served."""
+
+
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from shared.auth import check_bind
+from shared.errors import EpiError, ErrorPayload, Fault
+
+MAX_BODY_BYTES = 64 * 1024 * 1024
+
+
+def error_response(status: int, payload: ErrorPayload) -> JSONResponse:
+    """Return `{"error": {...}}`, the one error shape of every endpoint."""
+    return JSONResponse({"error": payload.model_dump()}, status_code=status)
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Make every error of `app`, ours or the framework's, answer in the one shape."""
+
+    @app.exception_handler(EpiError)
+    async def _epi(_: Request, error: EpiError) -> JSONResponse:
+        return error_response(error.http_status, error.to_payload())
+
+    @app.exception_handler(RequestValidationError)
+    async def _validation(_: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        payload = ErrorPayload(
+            code="validation", fault="configuration", message=str(first["msg"]), where=where,
+            hint=f"{len(error.errors())} field(s) at fault; see /docs for the schema",
+        )  # fmt: skip
+        return error_response(422, payload)
+
+    @app.exception_handler(HTTPException)
+    async def _http(request: Request, error: HTTPException) -> JSONResponse:
+        fault: Fault = "bug" if error.status_code >= 500 else "configuration"
+        payload = ErrorPayload(
+            code=f"http_{error.status_code}", fault=fault, message=str(error.detail), where=request.url.path
+        )
+        return error_response(error.status_code, payload)
+
+    @app.exception_handler(Exception)
+    async def _unexpected(request: Request, error: Exception) -> JSONResponse:
+        payload = ErrorPayload(
+            code="bug", fault="bug", message=f"{type(error).__name__}: {error}", where=request.url.path,
+            hint="this is a defect of EPI Factory: please report it with the log",
+        )  # fmt: skip
+        return error_response(500, payload)
+
+
+class BodyLimit:
+    """ASGI middleware that refuses bodies over `limit` bytes with 413 before they are read."""
+
+    def __init__(self, app: ASGIApp, limit: int = MAX_BODY_BYTES) -> None:
+        self._app = app
+        self._limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or answer 413."""
+        if scope["type"] == "http":
+            headers = dict(scope["headers"])
+            length = headers.get(b"content-length", b"0")
+            if not length.isdigit() or int(length) > self._limit:
+                payload = ErrorPayload(
+                    code="too_large", fault="configuration", message=f"the body may have at most {self._limit} bytes"
+                )
+                await error_response(413, payload)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+def serve(app: FastAPI, *, host: str, port: int, token: str | None, log_level: str = "warning") -> None:
+    """Serve `app` until SIGTERM or SIGINT.
+
+    Raises:
+        ConfigurationError: `host` is beyond loopback and there is no token.
+    """
+    check_bind(host, token)
+    uvicorn.run(app, host=host, port=port, log_level=log_level, ws_max_size=MAX_BODY_BYTES, access_log=False)
+
+
+def make_app(title: str, version: str) -> FastAPI:
+    """Return an empty service with the lab's error shape and body limit."""
+    app = FastAPI(title=title, version=version, openapi_url="/openapi.json")
+    install_error_handlers(app)
+    app.add_middleware(BodyLimit)
+    return app
+
+
+__all__ = ["MAX_BODY_BYTES", "BodyLimit", "error_response", "install_error_handlers", "make_app", "serve"]

@@ -1,0 +1,56 @@
+"""What the meter bridge answers: status, samples, live feed.
+
+| endpoint | answer |
+|---|---|
+| `GET /v1/health` | `shared.protocol.Health` |
+| `GET /v1/meter` | `MeterStatus` |
+| `GET /v1/samples?start_utc_ns=&end_utc_ns=` | `SampleBlock`, half-open, calibration applied |
+| `GET /v1/trace.csv?start_utc_ns=&end_utc_ns=` | the same as CSV: timestamp,node,watts |
+| `WS /v1/live?hz=` | `LivePower` messages, at most 10 per second; a slow client loses the oldest |
+"""
+
+from pydantic import Field
+
+from shared.records import Instrument, NodeName, Record
+
+
+class MeterStatus(Record):
+    """Is the meter alive, and how well does it speak?"""
+
+    connected: bool
+    instrument: Instrument
+    nodes: tuple[NodeName, ...] = Field(description="node of each channel, in channel order")
+    last_sample_utc_ns: int | None = None
+    frames: int = 0
+    gaps: int = 0
+    duplicates: int = 0
+    resets: int = 0
+    malformed: int = 0
+    reconnects: int = 0
+    storing: bool = True
+    problems: tuple[str, ...] = ()
+
+
+class SampleBlock(Record):
+    """Samples as columns: `power_w[node][i]` belongs to `utc_ns[i]`; null where a channel sent no valid value."""
+
+    instrument: Instrument
+    utc_ns: tuple[int, ...]
+    power_w: dict[NodeName, tuple[float | None, ...]]
+
+
+class PowerAggregate(Record):
+    """Power of one node since the previous live message, in watts."""
+
+    min_w: float
+    mean_w: float
+    max_w: float
+
+
+class LivePower(Record):
+    """One live message."""
+
+    utc_ns: int
+    nodes: dict[NodeName, PowerAggregate]
+    cluster_w: float
+    emulated: bool

@@ -1,0 +1,1 @@
+"""The surgeon: expert statistics, rankings, surgery, quantisation, validation."""
