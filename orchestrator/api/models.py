@@ -1,0 +1,172 @@
+"""What the orchestrator's REST and WebSocket API answers. The dashboard and the CLI use only this.
+
+| endpoint | answer |
+|---|---|
+| `GET /v1/health` | `shared.protocol.Health` |
+| `POST /v1/tickets` | `Ticket`: one-shot pass for the browser's WebSocket |
+| `GET /v1/lab` | `LabStatus`: agents, facts, meter (cached while a window is open) |
+| `POST /v1/campaigns` | body `CampaignSpec`; answers `CampaignStatus` (the same spec twice is one campaign) |
+| `GET /v1/campaigns` | list of `CampaignSummary`, newest first |
+| `GET /v1/campaigns/{id}` | `CampaignStatus` |
+| `POST /v1/campaigns/{id}/pause`, `/resume`, `/cancel` | `CampaignStatus`: the request is noted, the runner obeys between windows |
+| `GET /v1/campaigns/{id}/results` | list of `ConfigurationResult` |
+| `GET /v1/campaigns/{id}/runs/{configuration}/{repetition}` | `RunDetail` |
+| `GET /v1/campaigns/{id}/runs/{configuration}/{repetition}/files/{kind}` | kind: epi, run, benchmark, power_trace |
+| `GET /v1/entries?since=&limit=` | list of `JournalEntry` |
+| `GET /v1/power?seconds=` | list of `shared.meter_api.LivePower`, the recent past (at most 600 s) |
+| `WS /v1/live?ticket=&since=` | `LiveMessage` as JSON: power, entry, progress |
+"""
+
+from typing import Any, Literal
+
+from orchestrator.campaign.spec import CampaignSpec
+from orchestrator.domain.states import AttemptOutcome, CampaignState, Request, RunState
+from shared.errors import ErrorPayload
+from shared.meter_api import LivePower, MeterStatus
+from shared.node_jobs import NodeFacts
+from shared.protocol import Health
+from shared.records import Configuration, Record, Window
+
+
+class Ticket(Record):
+    """A one-shot pass for `WS /v1/live`, valid for 30 s."""
+
+    ticket: str
+    expires_in_s: float = 30.0
+
+
+class AgentStatus(Record):
+    """One agent as last seen; `error` says why it did not answer."""
+
+    name: str
+    service: str
+    url: str
+    health: Health | None = None
+    facts: NodeFacts | None = None
+    error: ErrorPayload | None = None
+    seen_utc_ns: int | None = None
+
+
+class LabStatus(Record):
+    """The whole lab. While a window is open nothing is asked, `cached` is true and the ages grow."""
+
+    agents: tuple[AgentStatus, ...]
+    meter: MeterStatus | None
+    emulated: bool
+    cached: bool
+    utc_ns: int
+
+
+class AttemptStatus(Record):
+    """One attempt of a run; every attempt is kept."""
+
+    number: int
+    outcome: AttemptOutcome | None = None
+    step: str = ""
+    reason: str = ""
+    started_utc_ns: int
+    ended_utc_ns: int | None = None
+
+
+class RunStatus(Record):
+    """One run (configuration x repetition)."""
+
+    configuration: str
+    repetition: int
+    state: RunState
+    step: str = ""
+    attempts: tuple[AttemptStatus, ...] = ()
+
+
+class CampaignSummary(Record):
+    """One line of the list of campaigns."""
+
+    id: str
+    state: CampaignState
+    request: Request
+    reason: str = ""
+    runs_done: int
+    runs_total: int
+    created_utc_ns: int
+    emulated: bool
+
+
+class CampaignStatus(CampaignSummary):
+    """A campaign with its runs; `step` is what is being done now, `eta_s` the estimated time to its end."""
+
+    spec: CampaignSpec
+    spec_hash: str
+    step: str = ""
+    progress: float = 0.0
+    message: str = ""
+    eta_s: float | None = None
+    configurations: tuple[Configuration, ...]
+    runs: tuple[RunStatus, ...]
+
+
+class ConfigurationResult(Record):
+    """A configuration's figures over its finished repetitions; null where unknown. EPI in J/(token x accuracy)."""
+
+    configuration: Configuration
+    reference: str | None
+    repetitions: int
+    joules_per_token: float | None
+    tokens_per_second: float | None
+    accuracy_composite: float | None
+    accuracies: dict[str, float | None]
+    epi: float | None
+    epi_low: float | None = None
+    epi_high: float | None = None
+    epi_ratio: float | None = None
+    epi_ratio_low: float | None = None
+    epi_ratio_high: float | None = None
+    verdict: str | None = None
+    validity: str | None = None
+    emulated: bool
+    reason: str = ""
+
+
+class RunDetail(Record):
+    """Everything about one run: attempts, windows, and the result record `epi_NNN.json` when it is done."""
+
+    status: RunStatus
+    windows: tuple[Window, ...] = ()
+    epi: dict[str, Any] | None = None
+    files: tuple[str, ...] = ()
+
+
+class JournalEntry(Record):
+    """One line of the append-only journal."""
+
+    seq: int
+    utc_ns: int
+    campaign: str
+    run: str = ""
+    attempt: int = 0
+    step: str = ""
+    kind: Literal["state", "intent", "result", "failure", "interrupted", "attempt"]
+    payload: dict[str, Any] = {}
+
+
+class LiveMessage(Record):
+    """One message of `WS /v1/live`; exactly the field named by `type` is set."""
+
+    type: Literal["power", "entry", "progress"]
+    power: LivePower | None = None
+    entry: JournalEntry | None = None
+    progress: "Progress | None" = None
+
+
+class Progress(Record):
+    """What is being done now."""
+
+    campaign: str
+    run: str
+    step: str
+    fraction: float
+    message: str
+    window_open: bool
+    eta_s: float | None = None
+
+
+LiveMessage.model_rebuild()

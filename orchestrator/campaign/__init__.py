@@ -1,0 +1,1 @@
+"""The campaign: spec, runner, steps."""

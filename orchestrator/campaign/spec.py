@@ -1,0 +1,103 @@
+"""The campaign's frozen spec: what is measured, on what, how often. Its hash decides whether a campaign may resume."""
+
+import hashlib
+import tomllib
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from shared.errors import ConfigurationError
+from shared.node_jobs import MarkerParams
+from shared.records import ConfigurationId, Record, canonical_json
+from shared.settings import validate_settings
+from shared.surgeon_jobs import Name
+
+
+class WorkloadSpec(Record):
+    """A fixed workload: each of the prompts, `repeats` times, with exactly `tokens_each` tokens."""
+
+    tokens_each: int = Field(ge=1)
+    prompts: int = Field(default=4, ge=1, le=64, description="how many of the fixed prompts are used")
+    repeats: int = Field(default=1, ge=1)
+
+
+class WindowsSpec(Record):
+    """Lengths of the windows; the defaults are those of a lab (docs/epi.md), the demo shortens them and says so."""
+
+    idle_s: float = Field(default=60.0, gt=0)
+    settle_s: float = Field(default=10.0, ge=0, description="waiting before each window")
+    marker: MarkerParams = MarkerParams(on_s=5.0, off_s=5.0, cycles=3)
+    prefill: WorkloadSpec = WorkloadSpec(tokens_each=512, repeats=4)
+    decode: WorkloadSpec = WorkloadSpec(tokens_each=256, repeats=2)
+
+
+class TasksSpec(Record):
+    """Which task plays which role of the composite accuracy, and how many questions of each are asked."""
+
+    mmlu_5shot: str
+    arc_challenge_25shot: str
+    hellaswag_10shot: str
+    weights: tuple[float, float, float] = (1 / 3, 1 / 3, 1 / 3)
+    questions: int | None = Field(default=None, ge=1, description="per task, stratified and seeded; null asks all")
+    seed: int = 1
+
+    @model_validator(mode="after")
+    def _weights_sum_to_one(self) -> Self:
+        if any(weight < 0 for weight in self.weights) or abs(sum(self.weights) - 1) > 1e-9:
+            raise ValueError("the three weights must be >= 0 and sum to 1")
+        return self
+
+    @property
+    def roles(self) -> dict[str, str]:
+        """Return role -> task name, in the order of the weights."""
+        return {
+            "mmlu_5shot": self.mmlu_5shot,
+            "arc_challenge_25shot": self.arc_challenge_25shot,
+            "hellaswag_10shot": self.hellaswag_10shot,
+        }
+
+
+class EngineSpec(Record):
+    """How the engine is started."""
+
+    context_tokens: int = Field(default=8192, ge=64)
+    sequences: int = Field(default=32, ge=2, le=256)
+    threads: int = Field(default=4, ge=1)
+
+
+class CampaignSpec(Record):
+    """One campaign."""
+
+    schema_version: Literal[1] = 1
+    id: ConfigurationId
+    description: str = ""
+    model: Name
+    corpus: Name
+    method: Name = "frequency"
+    quantization: str = "Q4_K_M"
+    configurations: str = Field(default="all", description="`all` or ids separated by commas")
+    repetitions: int = Field(default=3, ge=1, le=100)
+    max_attempts: int = Field(default=3, ge=1, le=20)
+    tasks: TasksSpec
+    windows: WindowsSpec = WindowsSpec()
+    engine: EngineSpec = EngineSpec()
+
+    def spec_hash(self) -> str:
+        """Return the SHA-256 of the canonical JSON."""
+        return hashlib.sha256(canonical_json(self)).hexdigest()
+
+
+def load_spec(path: Path, **overrides: object) -> CampaignSpec:
+    """Read a campaign spec from TOML; `overrides` replace top-level fields.
+
+    Raises:
+        ConfigurationError: unreadable file, bad TOML, or a field at fault (named).
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"cannot read the campaign spec: {error.strerror}", where=str(path)) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"not valid TOML: {error}", where=str(path)) from error
+    return validate_settings(CampaignSpec, data | overrides, where=str(path))

@@ -1,0 +1,1 @@
+"""Pure rules and mathematics: no input or output here."""

@@ -1,0 +1,26 @@
+"""The steps of a campaign in order, and which of them are measurement windows.
+
+Setup steps run once a campaign, configuration steps once a configuration, run steps once an attempt. A step inside a
+window is never resumed: the attempt becomes `interrupted` and a new one starts.
+"""
+
+from typing import Literal
+
+SetupStep = Literal["prepare", "observe", "fetch_base", "start_workers"]
+ConfigurationStep = Literal["plan", "apply", "validate"]
+RunStep = Literal["deploy", "start_engine", "idle", "marker", "prefill", "decode", "score", "evaluate"]
+Step = SetupStep | ConfigurationStep | RunStep
+
+SETUP_STEPS: tuple[SetupStep, ...] = ("prepare", "observe", "fetch_base", "start_workers")
+CONFIGURATION_STEPS: tuple[ConfigurationStep, ...] = ("plan", "apply", "validate")
+RUN_STEPS: tuple[RunStep, ...] = (
+    "deploy",
+    "start_engine",
+    "idle",
+    "marker",
+    "prefill",
+    "decode",
+    "score",
+    "evaluate",
+)
+WINDOW_STEPS: frozenset[RunStep] = frozenset({"idle", "marker", "prefill", "decode", "score"})

@@ -1,0 +1,1 @@
+"""What the orchestrator remembers on disk: the journal."""
