@@ -4,62 +4,66 @@ Each part registers its typer apps under the entry-point group `epi.commands`; t
 """
 
 import sys
-from importlib.metadata import entry_points
-from typing import Any
+from importlib.metadata import entry_points, version
+from typing import Annotated, Any
 
-import click
 import typer
 from rich.console import Console
-from typer.main import get_command
+from typer.core import TyperGroup
 
 from shared.errors import EpiError
 
 GROUP = "epi.commands"
 
 
-class _LazyGroup(click.Group):
-    """A click group whose members are entry points, imported on use."""
+class _LazyGroup(TyperGroup):
+    """A command group whose members are entry points, imported on use."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:
         return sorted(entry_points(group=GROUP).names)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        found = entry_points(group=GROUP, name=cmd_name)
-        for point in found:
-            app: Any = point.load()
-            command: click.Command = get_command(app) if isinstance(app, typer.Typer) else app
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        for point in entry_points(group=GROUP, name=cmd_name):
+            command: Any = typer.main.get_command(point.load())
             command.name = cmd_name
             return command
         return None
 
 
-@click.group(
+app = typer.Typer(
     cls=_LazyGroup,
     help="EPI Factory: how many joules does one unit of useful intelligence cost?",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@click.version_option(package_name="epi-factory")
-def _epi() -> None:
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"epi {version('epi-factory')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _epi(
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
     pass
 
 
 def main() -> None:
-    """Run `epi`; an error of the lab ends in one clear message and exit code 1, Ctrl-C in exit code 130."""
+    """Run `epi`; an error of the lab ends in one clear message and exit code 1."""
     try:
-        _epi(standalone_mode=False)
-    except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        Console(stderr=True).print("stopped by the user")
-        sys.exit(130)
+        app()
     except EpiError as error:
-        console = Console(stderr=True)
-        console.print(f"[red]error:[/red] {error.message}", highlight=False)
+        console = Console(stderr=True, highlight=False, soft_wrap=True)
+        console.print(f"[red]error:[/red] {error.code}: ", end="")
+        console.print(error.message, markup=False)
         if error.where:
-            console.print(f"  where: {error.where}", highlight=False, markup=False)
+            console.print(f"  where: {error.where}", markup=False)
         if error.hint:
-            console.print(f"  do:    {error.hint}", highlight=False, markup=False)
+            console.print(f"  do:    {error.hint}", markup=False)
         sys.exit(1)

@@ -57,8 +57,9 @@ class AgentClient:
 
     async def submit(self, job_id: str, kind: str, params: BaseModel) -> JobState:
         """Start a job or find the one that already has this id."""
-        body = JobRequest(kind=kind, params=params.model_dump(mode="json"))
-        return JobState.model_validate(await self.request("PUT", f"/v1/jobs/{job_id}", json=body.model_dump(mode="json")))
+        request = JobRequest(kind=kind, params=params.model_dump(mode="json"))
+        answer = await self.request("PUT", f"/v1/jobs/{job_id}", json=request.model_dump(mode="json"))
+        return JobState.model_validate(answer)
 
     async def job(self, job_id: str) -> JobState:
         """Return a job's present state."""

@@ -248,7 +248,8 @@ class JobServer:
     ) -> None:
         live = self._live.pop(job_id, None)
         await self._open.execute(
-            "UPDATE job SET status = ?, progress = ?, message = ?, result = ?, error = ?, ended_utc_ns = ? WHERE id = ?",
+            "UPDATE job SET status = ?, progress = ?, message = ?, result = ?, error = ?, ended_utc_ns = ?"
+            " WHERE id = ?",
             (
                 status,
                 1.0 if status == "finished" else (live.progress if live else 0.0),

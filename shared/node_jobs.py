@@ -115,7 +115,7 @@ class MarkerResult(Record):
 
 
 class PrefillParams(Record):
-    """Evaluate each prompt, cut or repeated to exactly `tokens_each`, `repeats` times, with an empty cache each time."""
+    """Evaluate each prompt, cut or repeated to exactly `tokens_each`, `repeats` times, each with an empty cache."""
 
     prompts: tuple[str, ...] = Field(min_length=1)
     tokens_each: int = Field(ge=1)

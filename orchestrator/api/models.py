@@ -8,19 +8,20 @@
 | `POST /v1/campaigns` | body `CampaignSpec`; answers `CampaignStatus` (the same spec twice is one campaign) |
 | `GET /v1/campaigns` | list of `CampaignSummary`, newest first |
 | `GET /v1/campaigns/{id}` | `CampaignStatus` |
-| `POST /v1/campaigns/{id}/pause`, `/resume`, `/cancel` | `CampaignStatus`: the request is noted, the runner obeys between windows |
+| `POST /v1/campaigns/{id}/pause`, `/resume`, `/cancel` | `CampaignStatus`; obeyed between windows |
 | `GET /v1/campaigns/{id}/results` | list of `ConfigurationResult` |
 | `GET /v1/campaigns/{id}/runs/{configuration}/{repetition}` | `RunDetail` |
 | `GET /v1/campaigns/{id}/runs/{configuration}/{repetition}/files/{kind}` | kind: epi, run, benchmark, power_trace |
-| `GET /v1/entries?since=&limit=` | list of `JournalEntry` |
+| `GET /v1/entries?since=&limit=` | list of `orchestrator.store.records.Entry` |
 | `GET /v1/power?seconds=` | list of `shared.meter_api.LivePower`, the recent past (at most 600 s) |
 | `WS /v1/live?ticket=&since=` | `LiveMessage` as JSON: power, entry, progress |
 """
 
 from typing import Any, Literal
 
-from orchestrator.campaign.spec import CampaignSpec
+from orchestrator.domain.spec import CampaignSpec
 from orchestrator.domain.states import AttemptOutcome, CampaignState, Request, RunState
+from orchestrator.store.records import Entry
 from shared.errors import ErrorPayload
 from shared.meter_api import LivePower, MeterStatus
 from shared.node_jobs import NodeFacts
@@ -135,25 +136,12 @@ class RunDetail(Record):
     files: tuple[str, ...] = ()
 
 
-class JournalEntry(Record):
-    """One line of the append-only journal."""
-
-    seq: int
-    utc_ns: int
-    campaign: str
-    run: str = ""
-    attempt: int = 0
-    step: str = ""
-    kind: Literal["state", "intent", "result", "failure", "interrupted", "attempt"]
-    payload: dict[str, Any] = {}
-
-
 class LiveMessage(Record):
     """One message of `WS /v1/live`; exactly the field named by `type` is set."""
 
     type: Literal["power", "entry", "progress"]
     power: LivePower | None = None
-    entry: JournalEntry | None = None
+    entry: Entry | None = None
     progress: "Progress | None" = None
 
 

@@ -1,16 +1,12 @@
 """The campaign's frozen spec: what is measured, on what, how often. Its hash decides whether a campaign may resume."""
 
 import hashlib
-import tomllib
-from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from shared.errors import ConfigurationError
 from shared.node_jobs import MarkerParams
 from shared.records import ConfigurationId, Record, canonical_json
-from shared.settings import validate_settings
 from shared.surgeon_jobs import Name
 
 
@@ -86,18 +82,3 @@ class CampaignSpec(Record):
     def spec_hash(self) -> str:
         """Return the SHA-256 of the canonical JSON."""
         return hashlib.sha256(canonical_json(self)).hexdigest()
-
-
-def load_spec(path: Path, **overrides: object) -> CampaignSpec:
-    """Read a campaign spec from TOML; `overrides` replace top-level fields.
-
-    Raises:
-        ConfigurationError: unreadable file, bad TOML, or a field at fault (named).
-    """
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigurationError(f"cannot read the campaign spec: {error.strerror}", where=str(path)) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"not valid TOML: {error}", where=str(path)) from error
-    return validate_settings(CampaignSpec, data | overrides, where=str(path))

@@ -1,0 +1,295 @@
+"""The journal: an append-only list of what was intended and what came of it, and the present state beside it.
+
+Every change of state and the entry that explains it are one transaction, so a kill at any line leaves both or neither.
+One process writes: a lock file refuses a second orchestrator. Not here: what a step means (`orchestrator.campaign`).
+"""
+
+import asyncio
+import fcntl
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+import aiosqlite
+
+from orchestrator.domain.spec import CampaignSpec
+from orchestrator.domain.states import AttemptOutcome, CampaignState, Request, check_transition
+from orchestrator.store.records import Attempt, Campaign, Entry, EntryKind
+from shared.clock import utc_ns
+from shared.errors import ConflictError, NotFoundError
+from shared.sqlite import open_database
+
+_MIGRATIONS = (
+    """
+    CREATE TABLE campaign (
+        id TEXT PRIMARY KEY, spec TEXT NOT NULL, spec_hash TEXT NOT NULL, state TEXT NOT NULL,
+        request TEXT NOT NULL DEFAULT 'none', reason TEXT NOT NULL DEFAULT '', created_utc_ns INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE attempt (
+        campaign TEXT NOT NULL REFERENCES campaign (id), run TEXT NOT NULL, number INTEGER NOT NULL,
+        outcome TEXT, step TEXT NOT NULL DEFAULT '', reason TEXT NOT NULL DEFAULT '', fault TEXT NOT NULL DEFAULT '',
+        started_utc_ns INTEGER NOT NULL, ended_utc_ns INTEGER,
+        PRIMARY KEY (campaign, run, number)
+    ) STRICT;
+    CREATE TABLE entry (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, utc_ns INTEGER NOT NULL, campaign TEXT NOT NULL,
+        run TEXT NOT NULL DEFAULT '', attempt INTEGER NOT NULL DEFAULT 0, step TEXT NOT NULL DEFAULT '',
+        kind TEXT NOT NULL, payload TEXT NOT NULL DEFAULT '{}'
+    ) STRICT;
+    CREATE INDEX entry_by_step ON entry (campaign, run, step, kind, attempt);
+    CREATE TRIGGER entry_is_append_only BEFORE UPDATE ON entry BEGIN SELECT RAISE(ABORT, 'append-only'); END;
+    CREATE TRIGGER entry_is_kept BEFORE DELETE ON entry BEGIN SELECT RAISE(ABORT, 'append-only'); END;
+    """,
+)
+
+
+class Journal:
+    """The orchestrator's memory."""
+
+    def __init__(self, db: aiosqlite.Connection) -> None:
+        self._db = db
+        self._lock = asyncio.Lock()
+        self._listeners: list[Callable[[Entry], None]] = []
+
+    def listen(self, listener: Callable[[Entry], None]) -> None:
+        """Call `listener` with each entry after it is committed."""
+        self._listeners.append(listener)
+
+    async def create(self, spec: CampaignSpec) -> Campaign:
+        """Remember a new campaign, or return the one that has this id and this very spec.
+
+        Raises:
+            ConflictError: the id is taken by another spec.
+        """
+        async with self._transaction() as entries:
+            await self._db.execute(
+                "INSERT INTO campaign (id, spec, spec_hash, state, created_utc_ns) VALUES (?, ?, ?, 'created', ?)"
+                " ON CONFLICT (id) DO NOTHING",
+                (spec.id, spec.model_dump_json(), spec.spec_hash(), utc_ns()),
+            )
+            campaign = await self.campaign(spec.id)
+            if campaign.spec_hash != spec.spec_hash():
+                raise ConflictError(
+                    "this campaign id exists with another spec", where=spec.id,
+                    hint="a campaign's spec is frozen: give the new spec a new id",
+                )  # fmt: skip
+            if not await self._has_entries(spec.id):
+                entries.append(await self._append(spec.id, kind="state", payload={"state": "created"}))
+        return campaign
+
+    async def campaign(self, campaign_id: str) -> Campaign:
+        """Return a campaign.
+
+        Raises:
+            NotFoundError: no such campaign.
+        """
+        async with self._db.execute("SELECT * FROM campaign WHERE id = ?", (campaign_id,)) as rows:
+            row = await rows.fetchone()
+        if row is None:
+            raise NotFoundError("no such campaign", where=campaign_id, hint="GET /v1/campaigns lists them")
+        return _campaign(row)
+
+    async def campaigns(self) -> list[Campaign]:
+        """Return all campaigns, newest first."""
+        async with self._db.execute("SELECT * FROM campaign ORDER BY created_utc_ns DESC") as rows:
+            return [_campaign(row) async for row in rows]
+
+    async def set_state(self, campaign_id: str, state: CampaignState, reason: str = "") -> None:
+        """Move a campaign to `state` and clear its request.
+
+        Raises:
+            ConflictError: the transition table does not allow it.
+        """
+        async with self._transaction() as entries:
+            old = (await self.campaign(campaign_id)).state
+            check_transition(campaign_id, old, state)
+            await self._db.execute(
+                "UPDATE campaign SET state = ?, reason = ?, request = 'none' WHERE id = ?", (state, reason, campaign_id)
+            )
+            payload = {"state": state, "reason": reason}
+            entries.append(await self._append(campaign_id, kind="state", payload=payload))
+
+    async def set_request(self, campaign_id: str, request: Request) -> None:
+        """Note what somebody asked for; the runner obeys between windows."""
+        async with self._transaction() as entries:
+            await self._db.execute("UPDATE campaign SET request = ? WHERE id = ?", (request, campaign_id))
+            entries.append(await self._append(campaign_id, kind="state", payload={"request": request}))
+
+    async def begin_attempt(self, campaign_id: str, run: str) -> int:
+        """Open the next attempt of a run and return its number, from 1."""
+        async with self._transaction() as entries:
+            async with self._db.execute(
+                "SELECT COALESCE(MAX(number), 0) + 1 FROM attempt WHERE campaign = ? AND run = ?", (campaign_id, run)
+            ) as rows:
+                row = await rows.fetchone()
+            number = int(row[0]) if row else 1
+            await self._db.execute(
+                "INSERT INTO attempt (campaign, run, number, started_utc_ns) VALUES (?, ?, ?, ?)",
+                (campaign_id, run, number, utc_ns()),
+            )
+            entries.append(
+                await self._append(campaign_id, run=run, attempt=number, kind="attempt", payload={"state": "started"})
+            )
+        return number
+
+    async def end_attempt(
+        self, campaign_id: str, run: str, number: int, outcome: AttemptOutcome, *, reason: str = "", fault: str = ""
+    ) -> None:
+        """Close an attempt; it is kept whatever its outcome."""
+        async with self._transaction() as entries:
+            await self._db.execute(
+                "UPDATE attempt SET outcome = ?, reason = ?, fault = ?, ended_utc_ns = ?"
+                " WHERE campaign = ? AND run = ? AND number = ? AND outcome IS NULL",
+                (outcome, reason, fault, utc_ns(), campaign_id, run, number),
+            )
+            payload = {"state": outcome, "reason": reason, "fault": fault}
+            entries.append(await self._append(campaign_id, run=run, attempt=number, kind="attempt", payload=payload))
+
+    async def append(
+        self,
+        campaign_id: str,
+        *,
+        kind: EntryKind,
+        run: str = "",
+        attempt: int = 0,
+        step: str = "",
+        payload: dict[str, Any] | None = None,
+    ) -> None:
+        """Append an entry; an `intent` of an attempt also becomes the attempt's present step."""
+        async with self._transaction() as entries:
+            if kind == "intent" and attempt:
+                await self._db.execute(
+                    "UPDATE attempt SET step = ? WHERE campaign = ? AND run = ? AND number = ?",
+                    (step, campaign_id, run, attempt),
+                )
+            entries.append(
+                await self._append(campaign_id, kind=kind, run=run, attempt=attempt, step=step, payload=payload or {})
+            )
+
+    async def attempts(self, campaign_id: str) -> dict[str, list[Attempt]]:
+        """Return run -> its attempts in order."""
+        found: dict[str, list[Attempt]] = {}
+        async with self._db.execute(
+            "SELECT * FROM attempt WHERE campaign = ? ORDER BY run, number", (campaign_id,)
+        ) as rows:
+            async for row in rows:
+                values = {key: row[key] for key in row.keys() if key != "campaign"}  # noqa: SIM118
+                found.setdefault(row["run"], []).append(Attempt.model_validate(values))
+        return found
+
+    async def last_result(self, campaign_id: str, run: str, step: str, attempt: int = 0) -> dict[str, Any] | None:
+        """Return the newest result of a step, or None."""
+        async with self._db.execute(
+            "SELECT payload FROM entry WHERE campaign = ? AND run = ? AND step = ? AND kind = 'result' AND attempt = ?"
+            " ORDER BY seq DESC LIMIT 1",
+            (campaign_id, run, step, attempt),
+        ) as rows:
+            row = await rows.fetchone()
+        if row is None:
+            return None
+        payload: dict[str, Any] = json.loads(row["payload"])
+        return payload
+
+    async def count(self, campaign_id: str, run: str, step: str, kind: EntryKind) -> int:
+        """Return how many entries of a kind a step has."""
+        async with self._db.execute(
+            "SELECT COUNT(*) FROM entry WHERE campaign = ? AND run = ? AND step = ? AND kind = ?",
+            (campaign_id, run, step, kind),
+        ) as rows:
+            row = await rows.fetchone()
+        return int(row[0]) if row else 0
+
+    async def entries(self, since: int = 0, limit: int = 200, campaign_id: str | None = None) -> list[Entry]:
+        """Return entries with a sequence number above `since`, oldest first."""
+        async with self._db.execute(
+            "SELECT * FROM entry WHERE seq > ? AND (? IS NULL OR campaign = ?) ORDER BY seq LIMIT ?",
+            (since, campaign_id, campaign_id, limit),
+        ) as rows:
+            return [_entry(row) async for row in rows]
+
+    async def _has_entries(self, campaign_id: str) -> bool:
+        async with self._db.execute("SELECT 1 FROM entry WHERE campaign = ? LIMIT 1", (campaign_id,)) as rows:
+            return await rows.fetchone() is not None
+
+    async def _append(
+        self,
+        campaign_id: str,
+        *,
+        kind: EntryKind,
+        run: str = "",
+        attempt: int = 0,
+        step: str = "",
+        payload: dict[str, Any],
+    ) -> Entry:
+        now = utc_ns()
+        cursor = await self._db.execute(
+            "INSERT INTO entry (utc_ns, campaign, run, attempt, step, kind, payload) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (now, campaign_id, run, attempt, step, kind, json.dumps(payload)),
+        )
+        return Entry(
+            seq=cursor.lastrowid or 0, utc_ns=now, campaign=campaign_id, run=run, attempt=attempt, step=step, kind=kind,
+            payload=payload,
+        )  # fmt: skip
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[list[Entry]]:
+        """Open a write transaction; entries put into the list are told to listeners after the commit."""
+        entries: list[Entry] = []
+        async with self._lock:
+            await self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield entries
+            except BaseException:
+                await self._db.execute("ROLLBACK")
+                raise
+            await self._db.execute("COMMIT")
+        for entry in entries:
+            for listener in self._listeners:
+                listener(entry)
+
+
+@asynccontextmanager
+async def open_journal(path: Path) -> AsyncIterator[Journal]:
+    """Open the journal for this process alone.
+
+    Raises:
+        ConflictError: another orchestrator holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = _take_lock(path.with_suffix(".lock"))
+    try:
+        db = await open_database(path, _MIGRATIONS, synchronous="FULL")
+        try:
+            yield Journal(db)
+        finally:
+            await db.close()
+    finally:
+        lock.close()
+
+
+def _take_lock(path: Path) -> TextIO:
+    lock = path.open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        raise ConflictError(
+            "another orchestrator holds this journal", where=str(path), hint="stop it first, or use another state_dir"
+        ) from error
+    return lock
+
+
+def _campaign(row: aiosqlite.Row) -> Campaign:
+    return Campaign(
+        spec=CampaignSpec.model_validate_json(row["spec"]), spec_hash=row["spec_hash"], state=row["state"],
+        request=row["request"], reason=row["reason"], created_utc_ns=row["created_utc_ns"],
+    )  # fmt: skip
+
+
+def _entry(row: aiosqlite.Row) -> Entry:
+    return Entry(
+        seq=row["seq"], utc_ns=row["utc_ns"], campaign=row["campaign"], run=row["run"], attempt=row["attempt"],
+        step=row["step"], kind=row["kind"], payload=json.loads(row["payload"]),
+    )  # fmt: skip
