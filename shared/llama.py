@@ -1,0 +1,400 @@
+"""The one door to llama.cpp's C library: load, decode, read tensors; typed, silent, and safe to import without it.
+
+Here: what both the surgeon and the node's engine need. Not here: RPC workers and scoring (node_agent.engines),
+statistics and quantisation (surgeon).
+
+Two rules that this module keeps for everybody:
+
+- The ggml libraries are opened as `libggml*.so.0`. The wheel holds copies instead of symbolic links, so `libggml.so`
+  is another file with its own, empty registry of backends.
+- llama.cpp writes its log to stderr unless told otherwise: here it is kept in memory (`log_tail`), and the last lines
+  become part of the error when something fails.
+"""
+
+import ctypes
+import functools
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from shared.errors import DataError, InfrastructureError
+
+_LOG_LINES = 200
+_log: deque[str] = deque(maxlen=_LOG_LINES)
+_keep: list[Any] = []  # callbacks that the C side holds a pointer to
+
+LLAMA_BUILD = "llama.cpp 0c1e570 (llama-cpp-python 0.3.36)"
+
+EvalCallback = Callable[["Tensor", bool], bool]
+"""(tensor, ask) -> with ask: "shall this tensor be shown when computed?"; without: "go on?"."""
+
+
+class _TensorStruct(ctypes.Structure):
+    """`struct ggml_tensor` of ggml.h."""
+
+    _fields_ = (
+        ("type", ctypes.c_int),
+        ("buffer", ctypes.c_void_p),
+        ("ne", ctypes.c_int64 * 4),
+        ("nb", ctypes.c_size_t * 4),
+        ("op", ctypes.c_int),
+        ("op_params", ctypes.c_int32 * 16),
+        ("flags", ctypes.c_int32),
+        ("src", ctypes.c_void_p * 10),
+        ("view_src", ctypes.c_void_p),
+        ("view_offs", ctypes.c_size_t),
+        ("data", ctypes.c_void_p),
+        ("name", ctypes.c_char * 64),
+        ("extra", ctypes.c_void_p),
+        ("padding", ctypes.c_char * 8),
+    )
+
+
+_TensorPointer = ctypes.POINTER(_TensorStruct)
+_DTYPES: dict[int, type[np.generic]] = {0: np.float32, 1: np.float16, 26: np.int32}
+
+
+@functools.cache
+def api() -> Any:
+    """Return the low-level ctypes module `llama_cpp`, initialised and silenced.
+
+    Raises:
+        InfrastructureError: llama-cpp-python is not installed on this machine.
+    """
+    try:
+        import llama_cpp
+    except (ImportError, RuntimeError, OSError) as error:
+        raise InfrastructureError(
+            f"llama.cpp cannot be loaded: {error}", where="llama-cpp-python",
+            hint="CMAKE_ARGS=-DGGML_RPC=ON pip install 'epi-factory[node]'",
+        ) from error  # fmt: skip
+
+    @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator,unused-ignore]
+    def keep(_level: int, text: bytes, _data: object) -> None:
+        _log.append(text.decode("utf-8", "replace"))
+
+    _keep.append(keep)
+    llama_cpp.llama_log_set(keep, ctypes.c_void_p(0))
+    llama_cpp.llama_backend_init()
+    return llama_cpp
+
+
+@functools.cache
+def ggml(part: str = "base") -> ctypes.CDLL:
+    """Return `libggml-<part>.so.0` of the very build that `api` uses; `part` "" is libggml itself."""
+    folder = Path(api().__file__).parent / "lib"
+    library = ctypes.CDLL(str(folder / (f"libggml-{part}.so.0" if part else "libggml.so.0")))
+    if part == "base":
+        library.ggml_nbytes.argtypes = [ctypes.c_void_p]
+        library.ggml_nbytes.restype = ctypes.c_size_t
+        for name in ("ggml_backend_tensor_get", "ggml_backend_tensor_set"):
+            function = getattr(library, name)
+            function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t]
+            function.restype = None
+    return library
+
+
+def log_tail(lines: int = 3) -> str:
+    """Return the last complete lines llama.cpp logged, oldest first."""
+    text = "".join(_log).splitlines()
+    return " | ".join(line.strip() for line in text[-lines:] if line.strip("."))
+
+
+class Tensor:
+    """A computed tensor inside the eval callback; valid only until the callback returns."""
+
+    __slots__ = ("_address", "_struct")
+
+    def __init__(self, address: int) -> None:
+        self._address = address
+        self._struct = ctypes.cast(address, _TensorPointer).contents
+
+    @property
+    def name(self) -> str:
+        """Name in the graph, for example `ffn_moe_topk-3`."""
+        return str(self._struct.name.decode("utf-8", "replace"))
+
+    @property
+    def raw_name(self) -> bytes:
+        """Name as bytes: the cheap form for a callback that is asked about every node."""
+        return bytes(self._struct.name)
+
+    @property
+    def ne(self) -> tuple[int, ...]:
+        """Sizes, innermost first (ggml order)."""
+        return tuple(self._struct.ne)
+
+    def read(self) -> npt.NDArray[Any]:
+        """Copy the tensor out; shape is `ne` reversed without leading ones of ggml's four, strides honoured.
+
+        A view such as ffn_moe_topk has rows further apart than its width: reading it flat gives other tensors' values.
+
+        Raises:
+            DataError: a type other than F32, F16, I32.
+        """
+        dtype = _DTYPES.get(self._struct.type)
+        if dtype is None:
+            raise DataError(f"tensor type {self._struct.type} is not read here", where=self.name)
+        size = int(ggml().ggml_nbytes(self._address))
+        raw = np.empty(size, np.uint8)
+        ggml().ggml_backend_tensor_get(self._address, raw.ctypes.data, 0, size)
+        ne, nb = list(self._struct.ne), list(self._struct.nb)
+        while len(ne) > 2 and ne[-1] == 1:
+            ne.pop()
+            nb.pop()
+        return np.ndarray(tuple(reversed(ne)), dtype, raw, strides=tuple(reversed(nb)))
+
+    def write(self, values: npt.NDArray[Any]) -> None:
+        """Overwrite a contiguous tensor; `values` has the dtype and number of bytes of the tensor.
+
+        Raises:
+            DataError: sizes differ.
+        """
+        data = np.ascontiguousarray(values)
+        if data.nbytes != int(ggml().ggml_nbytes(self._address)):
+            raise DataError("size differs from the tensor's", where=self.name)
+        ggml().ggml_backend_tensor_set(self._address, data.ctypes.data, 0, data.nbytes)
+
+
+class Model:
+    """A loaded GGUF model; use as a context manager."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        experts_per_token: int | None = None,
+        vocab_only: bool = False,
+        use_mmap: bool = True,
+        on_progress: Callable[[float], None] | None = None,
+    ) -> None:
+        """Load `path` on the local CPU.
+
+        Args:
+            path: the (first) GGUF file.
+            experts_per_token: K override for all layers, or None for the file's own.
+            vocab_only: load the tokenizer only.
+            use_mmap: map the file instead of reading it.
+            on_progress: called with 0..1.
+
+        Raises:
+            DataError: llama.cpp refuses the file; its own words are in the message.
+        """
+        lib = api()
+        params = lib.llama_model_default_params()
+        params.n_gpu_layers = 0
+        params.vocab_only = vocab_only
+        params.load_mode = lib.LLAMA_LOAD_MODE_MMAP if use_mmap else lib.LLAMA_LOAD_MODE_NONE
+        overrides = None
+        if experts_per_token is not None:
+            architecture = _architecture_of(path)
+            overrides = (lib.llama_model_kv_override * 2)()
+            overrides[0].tag = lib.LLAMA_KV_OVERRIDE_TYPE_INT
+            overrides[0].key = f"{architecture}.expert_used_count".encode()
+            overrides[0].value.val_i64 = experts_per_token
+            params.kv_overrides = overrides
+
+        def report(fraction: float, _data: object) -> bool:
+            if on_progress is not None:
+                on_progress(float(fraction))
+            return True
+
+        progress = lib.llama_progress_callback(report)
+        params.progress_callback = progress
+        _log.clear()
+        self.pointer = lib.llama_model_load_from_file(str(path).encode(), params)
+        if not self.pointer:
+            raise DataError(f"llama.cpp cannot load the model: {log_tail()}", where=str(path))
+        self.path = path
+        self.vocab = lib.llama_model_get_vocab(self.pointer)
+        self.n_vocab = int(lib.llama_vocab_n_tokens(self.vocab))
+        self.n_embd = int(lib.llama_model_n_embd(self.pointer))
+        self.n_layers = int(lib.llama_model_n_layer(self.pointer))
+
+    def __enter__(self) -> Self:
+        """Return the model."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Free the model."""
+        self.close()
+
+    def close(self) -> None:
+        """Free the model; safe to call twice."""
+        if self.pointer:
+            api().llama_model_free(self.pointer)
+            self.pointer = None
+
+    def metadata(self, key: str) -> str | None:
+        """Return a metadata value as text, None when the file has none."""
+        buffer = ctypes.create_string_buffer(4096)
+        length = api().llama_model_meta_val_str(self.pointer, key.encode(), buffer, len(buffer))
+        return None if length < 0 else buffer.value.decode("utf-8", "replace")
+
+    def tokenize(self, text: str, *, add_special: bool = False, parse_special: bool = False) -> list[int]:
+        """Return the token ids of `text`."""
+        data = text.encode()
+        room = len(data) + 8
+        tokens = (ctypes.c_int32 * room)()
+        count = api().llama_tokenize(self.vocab, data, len(data), tokens, room, add_special, parse_special)
+        if count < 0:
+            tokens = (ctypes.c_int32 * -count)()
+            count = api().llama_tokenize(self.vocab, data, len(data), tokens, -count, add_special, parse_special)
+        return list(tokens[:count])
+
+    def piece(self, token: int, *, special: bool = False) -> bytes:
+        """Return the bytes of one token; a token may be part of a UTF-8 character."""
+        buffer = ctypes.create_string_buffer(256)
+        length = api().llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, special)
+        return buffer.raw[:length] if length > 0 else b""
+
+    def is_end(self, token: int) -> bool:
+        """Tell whether a token ends generation."""
+        return bool(api().llama_vocab_is_eog(self.vocab, token))
+
+
+class Context:
+    """A KV cache and compute graph over a model; use as a context manager."""
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        context_tokens: int,
+        batch_tokens: int,
+        ubatch_tokens: int | None = None,
+        sequences: int = 1,
+        threads: int = 1,
+        on_tensor: EvalCallback | None = None,
+    ) -> None:
+        """Make the context.
+
+        Args:
+            model: what to run.
+            context_tokens: KV cache size over all sequences.
+            batch_tokens: most tokens in one `decode`.
+            ubatch_tokens: most tokens computed at once; None: as `batch_tokens`.
+            sequences: number of parallel sequences; they share one cache.
+            threads: CPU threads.
+            on_tensor: eval callback; an exception inside it is raised again by `decode`.
+
+        Raises:
+            InfrastructureError: llama.cpp cannot allocate it.
+        """
+        lib = api()
+        params = lib.llama_context_default_params()
+        params.n_ctx = context_tokens
+        params.n_batch = batch_tokens
+        params.n_ubatch = ubatch_tokens or batch_tokens
+        params.n_seq_max = sequences
+        params.n_threads = params.n_threads_batch = threads
+        params.kv_unified = True
+        params.no_perf = True
+        self._error: BaseException | None = None
+        if on_tensor is not None:
+            self._callback = lib.ggml_backend_sched_eval_callback(self._guarded(on_tensor))
+            params.cb_eval = self._callback
+        _log.clear()
+        self.model = model
+        self.batch_tokens = batch_tokens
+        self.pointer = lib.llama_init_from_model(model.pointer, params)
+        if not self.pointer:
+            raise InfrastructureError(
+                f"llama.cpp cannot make a context: {log_tail()}", where=str(model.path), hint="try fewer tokens"
+            )
+        self.memory = lib.llama_get_memory(self.pointer)
+        self._owner = threading.get_ident()
+
+    def _guarded(self, on_tensor: EvalCallback) -> Callable[[int, bool, object], bool]:
+        def call(address: int, ask: bool, _data: object) -> bool:
+            if self._error is not None:
+                return False
+            try:
+                return on_tensor(Tensor(address), ask)
+            except BaseException as error:
+                self._error = error
+                return False
+
+        return call
+
+    def __enter__(self) -> Self:
+        """Return the context."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Free the context."""
+        self.close()
+
+    def close(self) -> None:
+        """Free the context; safe to call twice."""
+        if self.pointer:
+            api().llama_free(self.pointer)
+            self.pointer = None
+
+    def clear(self) -> None:
+        """Forget all sequences."""
+        api().llama_memory_clear(self.memory, True)
+
+    def decode(
+        self,
+        tokens: Sequence[int] | npt.NDArray[np.int32],
+        positions: Sequence[int] | npt.NDArray[np.int32],
+        sequences: Sequence[int] | npt.NDArray[np.int32] | int = 0,
+        outputs: Sequence[bool] | npt.NDArray[np.bool_] | bool = True,
+    ) -> None:
+        """Evaluate one batch; each token belongs to one sequence; `outputs` says which tokens need logits.
+
+        Raises:
+            InfrastructureError: llama.cpp failed, for example a full cache.
+            BaseException: whatever the eval callback raised.
+        """
+        lib = api()
+        n = len(tokens)
+        token = np.ascontiguousarray(tokens, np.int32)
+        position = np.ascontiguousarray(positions, np.int32)
+        sequence = np.ascontiguousarray(np.broadcast_to(np.asarray(sequences, np.int32), (n,)))
+        wanted = np.ascontiguousarray(np.broadcast_to(np.asarray(outputs, np.int8), (n,)))
+        ones = np.ones(n, np.int32)
+        rows = sequence.ctypes.data + 4 * np.arange(n, dtype=np.uint64)
+        int32 = ctypes.POINTER(ctypes.c_int32)
+        batch = lib.llama_batch()
+        batch.n_tokens = n
+        batch.token = token.ctypes.data_as(int32)
+        batch.pos = position.ctypes.data_as(int32)
+        batch.n_seq_id = ones.ctypes.data_as(int32)
+        batch.seq_id = rows.ctypes.data_as(ctypes.POINTER(int32))
+        batch.logits = wanted.ctypes.data_as(ctypes.POINTER(ctypes.c_int8))
+        status = int(lib.llama_decode(self.pointer, batch))
+        if status == 0:
+            lib.llama_synchronize(self.pointer)
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+        if status != 0:
+            raise InfrastructureError(f"llama_decode returned {status}: {log_tail()}", where=str(self.model.path))
+
+    def logits(self, row: int) -> npt.NDArray[np.float32]:
+        """Return a view of the logits [n_vocab] of batch position `row`; valid until the next `decode`.
+
+        Raises:
+            DataError: no logits were asked for at that position.
+        """
+        pointer = api().llama_get_logits_ith(self.pointer, row)
+        if not pointer:
+            raise DataError("no logits were asked for", where=f"batch position {row}")
+        return np.ctypeslib.as_array(ctypes.cast(pointer, ctypes.POINTER(ctypes.c_float)), (self.model.n_vocab,))
+
+
+def _architecture_of(path: Path) -> str:
+    with Model(path, vocab_only=True) as model:
+        return model.metadata("general.architecture") or "unknown"
