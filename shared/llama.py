@@ -13,12 +13,13 @@ Two rules that this module keeps for everybody:
 
 import ctypes
 import functools
+import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,8 @@ from shared.errors import DataError, InfrastructureError
 
 _LOG_LINES = 200
 _log: deque[str] = deque(maxlen=_LOG_LINES)
+_echo: list[TextIO] = []  # where errors are also written, for processes that llama.cpp may abort
+_LEVEL_ERROR = 4
 _keep: list[Any] = []  # callbacks that the C side holds a pointer to
 
 LLAMA_BUILD = "llama.cpp 0c1e570 (llama-cpp-python 0.3.36)"
@@ -76,8 +79,12 @@ def api() -> Any:
         ) from error  # fmt: skip
 
     @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator,unused-ignore]
-    def keep(_level: int, text: bytes, _data: object) -> None:
+    def keep(level: int, text: bytes, _data: object) -> None:
         _log.append(text.decode("utf-8", "replace"))
+        if level == _LEVEL_ERROR:
+            for stream in _echo:
+                stream.write(_log[-1])
+                stream.flush()
 
     _keep.append(keep)
     llama_cpp.llama_log_set(keep, ctypes.c_void_p(0))
@@ -104,6 +111,11 @@ def log_tail(lines: int = 3) -> str:
     """Return the last complete lines llama.cpp logged, oldest first."""
     text = "".join(_log).splitlines()
     return " | ".join(line.strip() for line in text[-lines:] if line.strip("."))
+
+
+def echo_errors(stream: TextIO) -> None:
+    """Also write llama.cpp's error lines to `stream`: an abort inside the library loses what is kept in memory."""
+    _echo.append(stream)
 
 
 class Tensor:
@@ -172,15 +184,20 @@ class Model:
         experts_per_token: int | None = None,
         vocab_only: bool = False,
         use_mmap: bool = True,
+        devices: Sequence[int] = (),
+        device_shares: Sequence[float] = (),
         on_progress: Callable[[float], None] | None = None,
     ) -> None:
-        """Load `path` on the local CPU.
+        """Load `path` on the local CPU, or with its layers split over `devices`.
 
         Args:
             path: the (first) GGUF file.
             experts_per_token: K override for all layers, or None for the file's own.
             vocab_only: load the tokenizer only.
             use_mmap: map the file instead of reading it.
+            devices: addresses of ggml devices that hold all layers, in layer order; none: the local CPU. Tensors then
+                keep the file's own layout (no repacking), so that results do not depend on the number of devices.
+            device_shares: share of the layers of each device (llama.cpp's tensor_split).
             on_progress: called with 0..1.
 
         Raises:
@@ -188,7 +205,14 @@ class Model:
         """
         lib = api()
         params = lib.llama_model_default_params()
-        params.n_gpu_layers = 0
+        device_list = (ctypes.c_void_p * (len(devices) + 1))(*devices, None)
+        params.devices = ctypes.addressof(device_list)
+        params.n_gpu_layers = -1 if devices else 0
+        params.split_mode = lib.LLAMA_SPLIT_MODE_LAYER
+        params.use_extra_bufts = False
+        if device_shares:
+            shares = (ctypes.c_float * int(lib.llama_max_devices()))(*device_shares)
+            params.tensor_split = shares
         params.vocab_only = vocab_only
         params.load_mode = lib.LLAMA_LOAD_MODE_MMAP if use_mmap else lib.LLAMA_LOAD_MODE_NONE
         overrides = None
@@ -273,6 +297,8 @@ class Context:
         ubatch_tokens: int | None = None,
         sequences: int = 1,
         threads: int = 1,
+        most_outputs: int = 0,
+        cache_f32: bool = False,
         on_tensor: EvalCallback | None = None,
     ) -> None:
         """Make the context.
@@ -284,6 +310,8 @@ class Context:
             ubatch_tokens: most tokens computed at once; None: as `batch_tokens`.
             sequences: number of parallel sequences; they share one cache.
             threads: CPU threads.
+            most_outputs: most tokens of one `decode` that ask for logits (bounds memory); 0: all of them.
+            cache_f32: keep keys and values in F32 instead of F16.
             on_tensor: eval callback; an exception inside it is raised again by `decode`.
 
         Raises:
@@ -296,7 +324,10 @@ class Context:
         params.n_ubatch = ubatch_tokens or batch_tokens
         params.n_seq_max = sequences
         params.n_threads = params.n_threads_batch = threads
+        params.n_outputs_max = most_outputs
         params.kv_unified = True
+        if cache_f32:
+            params.type_k = params.type_v = lib.GGML_TYPE_F32
         params.no_perf = True
         self._error: BaseException | None = None
         if on_tensor is not None:
@@ -345,14 +376,24 @@ class Context:
         """Forget all sequences."""
         api().llama_memory_clear(self.memory, True)
 
+    def copy_sequence(self, source: int, target: int) -> None:
+        """Let `target` share all cached tokens of `source`; nothing is evaluated or moved."""
+        api().llama_memory_seq_cp(self.memory, source, target, -1, -1)
+
+    def remove(self, sequence: int, from_position: int = 0) -> None:
+        """Forget the tokens of `sequence` from `from_position` on."""
+        api().llama_memory_seq_rm(self.memory, sequence, from_position, -1)
+
     def decode(
         self,
         tokens: Sequence[int] | npt.NDArray[np.int32],
         positions: Sequence[int] | npt.NDArray[np.int32],
-        sequences: Sequence[int] | npt.NDArray[np.int32] | int = 0,
+        sequences: Sequence[int] | npt.NDArray[np.int32] | Sequence[tuple[int, ...]] | int = 0,
         outputs: Sequence[bool] | npt.NDArray[np.bool_] | bool = True,
     ) -> None:
-        """Evaluate one batch; each token belongs to one sequence; `outputs` says which tokens need logits.
+        """Evaluate one batch; `outputs` says which tokens need logits.
+
+        A token belongs to one sequence, or, where `sequences` holds tuples, to several that share it.
 
         Raises:
             InfrastructureError: llama.cpp failed, for example a full cache.
@@ -362,16 +403,20 @@ class Context:
         n = len(tokens)
         token = np.ascontiguousarray(tokens, np.int32)
         position = np.ascontiguousarray(positions, np.int32)
-        sequence = np.ascontiguousarray(np.broadcast_to(np.asarray(sequences, np.int32), (n,)))
+        if not isinstance(sequences, int) and n and isinstance(sequences[0], tuple):
+            counts = np.fromiter((len(ids) for ids in sequences), np.int32, n)  # type: ignore[arg-type]
+            sequence = np.fromiter(itertools.chain.from_iterable(sequences), np.int32)  # type: ignore[arg-type]
+        else:
+            counts = np.ones(n, np.int32)
+            sequence = np.ascontiguousarray(np.broadcast_to(np.asarray(sequences, np.int32), (n,)))
         wanted = np.ascontiguousarray(np.broadcast_to(np.asarray(outputs, np.int8), (n,)))
-        ones = np.ones(n, np.int32)
-        rows = sequence.ctypes.data + 4 * np.arange(n, dtype=np.uint64)
+        rows = sequence.ctypes.data + 4 * (np.cumsum(counts, dtype=np.uint64) - counts.astype(np.uint64))
         int32 = ctypes.POINTER(ctypes.c_int32)
         batch = lib.llama_batch()
         batch.n_tokens = n
         batch.token = token.ctypes.data_as(int32)
         batch.pos = position.ctypes.data_as(int32)
-        batch.n_seq_id = ones.ctypes.data_as(int32)
+        batch.n_seq_id = counts.ctypes.data_as(int32)
         batch.seq_id = rows.ctypes.data_as(ctypes.POINTER(int32))
         batch.logits = wanted.ctypes.data_as(ctypes.POINTER(ctypes.c_int8))
         status = int(lib.llama_decode(self.pointer, batch))
