@@ -1,0 +1,24 @@
+"""Where a task's questions lie on this machine. Never the network: what is missing is named, with the cure."""
+
+from orchestrator.benchmarks.local_data import Splits, check_data_files, load_data_files
+from orchestrator.benchmarks.task_files import TaskFile
+from shared.errors import NotFoundError
+
+
+def splits_for(file: TaskFile) -> Splits:
+    """Return the documents of each split of a task.
+
+    Raises:
+        NotFoundError: the questions are not on this machine.
+        DataError: a file is damaged.
+        ConfigurationError: the task's YAML names its files in another way than split -> file.
+    """
+    kwargs = file.config.get("dataset_kwargs") or {}
+    if file.config.get("dataset_path") in {"json", "csv"} and "data_files" in kwargs:
+        files = check_data_files(kwargs["data_files"], where=str(file.path))
+        return load_data_files(files, file.path.parent)
+    raise NotFoundError(
+        f"the questions of {file.config.get('dataset_path')!r} are not on this machine",
+        where=file.name,
+        hint="give the task's files in its YAML (dataset_path: json, dataset_kwargs.data_files)",
+    )

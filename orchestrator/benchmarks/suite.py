@@ -1,0 +1,204 @@
+"""`BenchmarkSuite`: loads tasks once, then evaluates them again and again through lm-eval and a `score` function.
+
+Blocking and not reentrant: call `run` in a thread (`asyncio.to_thread`), one at a time. Building (reading files,
+choosing questions, rendering prompts) happens in the constructor, so that nothing but scoring and the bookkeeping of
+answers happens in `run`. Importing this module loads lm-eval (1.5 s).
+"""
+
+import hashlib
+import importlib.metadata
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.benchmarks.offline import go_offline
+
+go_offline()
+import lm_eval.evaluator  # noqa: E402
+
+from orchestrator.benchmarks.answers import answered_question, metric_of  # noqa: E402
+from orchestrator.benchmarks.cluster_lm import ClusterLM, Score  # noqa: E402
+from orchestrator.benchmarks.prepared_task import PreparedTask, doc_hash  # noqa: E402
+from orchestrator.benchmarks.records import Metric, SuiteResult, SuiteSpec, TaskSpec, TaskVersion  # noqa: E402
+from orchestrator.benchmarks.sampling import stratified_indices  # noqa: E402
+from orchestrator.benchmarks.sources import splits_for  # noqa: E402
+from orchestrator.benchmarks.task_files import TaskFile, TaskFiles  # noqa: E402
+from shared.errors import BugError, ConfigurationError  # noqa: E402
+from shared.records import QuestionResult  # noqa: E402
+
+
+@dataclass(frozen=True)
+class _SubTask:
+    """One lm-eval task of a benchmark (MMLU has 57), the questions chosen from it, and the id of every question."""
+
+    task: PreparedTask
+    name: str
+    subject: str
+    chosen: list[int]
+    ids: dict[int, str]
+
+
+@dataclass(frozen=True)
+class _Benchmark:
+    spec: TaskSpec
+    metric: Metric
+    available: int
+    parts: list[_SubTask]
+
+
+class BenchmarkSuite:
+    """The tasks of a `SuiteSpec`, ready to be asked.
+
+    Raises:
+        NotFoundError: a task or its question file does not exist.
+        DataError: a question file is damaged.
+        ConfigurationError: a task cannot be scored by log-likelihood, or has too few examples for its shots.
+    """
+
+    def __init__(self, spec: SuiteSpec) -> None:
+        self.spec = spec
+        files = TaskFiles(spec.include_paths)
+        self._benchmarks = [_load(task, files.find(task.name), spec) for task in spec.tasks]
+        self._parts = {part.name: part for benchmark in self._benchmarks for part in benchmark.parts}
+        n_parts = sum(len(benchmark.parts) for benchmark in self._benchmarks)
+        if len(self._parts) != n_parts:
+            raise ConfigurationError("a task is in the suite twice, alone and in a group", where="benchmark suite")
+        for part in self._parts.values():
+            part.task.build_all_requests(samples=part.chosen)
+
+    @property
+    def n_questions(self) -> int:
+        """Questions asked in one pass."""
+        return sum(len(part.chosen) for part in self._parts.values())
+
+    def describe(self) -> tuple[TaskVersion, ...]:
+        """Return what exactly is asked of each task."""
+        return tuple(
+            TaskVersion(
+                task=benchmark.spec.name,
+                role=benchmark.spec.role,
+                stands_in=benchmark.spec.stands_in,
+                version=str(benchmark.parts[0].task.VERSION),
+                shots=benchmark.parts[0].task.shots,
+                metric=benchmark.metric,
+                available=benchmark.available,
+                asked=sum(len(part.chosen) for part in benchmark.parts),
+                prompts_sha256=_combined_hash(benchmark.parts),
+            )
+            for benchmark in self._benchmarks
+        )
+
+    def run(self, score: Score) -> SuiteResult:
+        """Ask all questions once and return the answers.
+
+        Args:
+            score: Called once with all questions grouped by shared prefix; blocks until the engine has answered.
+
+        Raises:
+            DataError: the engine's answer has another shape than the question.
+            Whatever `score` raises.
+        """
+        subjects = {
+            (part.name, number): _subject(part, part.task.eval_docs[index])
+            for part in self._parts.values()
+            for number, index in enumerate(part.chosen)
+        }
+        lm = ClusterLM(score, subjects)
+        outcome = lm_eval.evaluator.evaluate(
+            lm=lm,
+            task_dict={"tasks": {name: part.task for name, part in self._parts.items()}, "groups": {}},
+            samples={name: part.chosen for name, part in self._parts.items()},
+            log_samples=True,
+            bootstrap_iters=0,
+        )
+        if outcome is None or lm.result is None:
+            raise BugError("lm-eval evaluated nothing", where="benchmark suite")
+        questions = tuple(self._answers(outcome["samples"], lm))
+        asked = Counter(question.task for question in questions)
+        right = Counter(question.task for question in questions if question.correct)
+        accuracy = {task: right[task] / n for task, n in asked.items()}
+        return SuiteResult(
+            questions=questions,
+            accuracy=accuracy,
+            accuracy_by_role={
+                task.role: accuracy[task.name] for task in self.spec.tasks if task.role is not None
+            },
+            n=dict(asked),
+            start_utc_ns=lm.result.start_utc_ns,
+            end_utc_ns=lm.result.end_utc_ns,
+            ledger=lm.result.ledger,
+            tasks=self.describe(),
+            versions={"lm_eval": importlib.metadata.version("lm_eval")},
+        )
+
+    def _answers(self, samples: dict[str, list[dict[str, Any]]], lm: ClusterLM) -> list[QuestionResult]:
+        answers: list[QuestionResult] = []
+        for benchmark in self._benchmarks:
+            for part in benchmark.parts:
+                number_of = {index: number for number, index in enumerate(part.chosen)}
+                first_filter = samples[part.name][0]["filter"]
+                for sample in samples[part.name]:
+                    if sample["filter"] != first_filter:
+                        continue
+                    cost = lm.costs[(part.name, number_of[sample["doc_id"]])]
+                    answers.append(
+                        answered_question(
+                            part.task,
+                            sample,
+                            metric=benchmark.metric,
+                            task_name=benchmark.spec.name,
+                            question_id=part.ids[sample["doc_id"]],
+                            subject=_subject(part, sample["doc"]),
+                            cost=cost,
+                        )
+                    )
+        return answers
+
+
+def _load(spec: TaskSpec, files: list[TaskFile], suite: SuiteSpec) -> _Benchmark:
+    tasks = [
+        PreparedTask(file, splits_for(file), shots=spec.shots, pin_shots=spec.pin_shots, seed=suite.seed)
+        for file in files
+    ]
+    names = [file.name for file in files]
+    alone = len(tasks) == 1
+    subjects = ["" if alone else name.removeprefix(f"{spec.name}_") for name in names]
+    where = [(part, index) for part, task in enumerate(tasks) for index in task.askable]
+    strata = [(names[part], str(tasks[part].eval_docs[index].get("subject", ""))) for part, index in where]
+    n = spec.questions if spec.questions is not None else suite.questions
+    chosen: list[list[int]] = [[] for _ in tasks]
+    for position in stratified_indices(strata, n, f"{suite.seed}/{spec.name}"):
+        part, index = where[position]
+        chosen[part].append(index)
+    ids = _question_ids(tasks, where)
+    return _Benchmark(
+        spec=spec,
+        metric=metric_of(tasks[0], spec),
+        available=len(where),
+        parts=[
+            _SubTask(task, name, subject, picked, ids[number])
+            for number, (task, name, subject, picked) in enumerate(zip(tasks, names, subjects, chosen, strict=True))
+            if picked
+        ],
+    )
+
+
+def _question_ids(tasks: list[PreparedTask], where: list[tuple[int, int]]) -> list[dict[int, str]]:
+    """Return stable ids: the document's own `id`, else its hash; a repeated one gets #2, #3 ... in file order."""
+    ids: list[dict[int, str]] = [{} for _ in tasks]
+    seen: Counter[str] = Counter()
+    for part, index in where:
+        doc = tasks[part].eval_docs[index]
+        own = doc.get("id")
+        name = str(own) if isinstance(own, str | int) and str(own) else doc_hash(doc)
+        seen[name] += 1
+        ids[part][index] = name if seen[name] == 1 else f"{name}#{seen[name]}"
+    return ids
+
+
+def _subject(part: _SubTask, doc: dict[str, Any]) -> str:
+    return str(doc.get("subject") or part.subject)
+
+
+def _combined_hash(parts: list[_SubTask]) -> str:
+    return hashlib.sha256("".join(part.task.prompts_sha256() for part in parts).encode()).hexdigest()

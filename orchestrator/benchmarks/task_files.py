@@ -1,0 +1,107 @@
+"""Finds lm-eval task YAMLs by name, ours before lm-eval's own, and opens groups and tags into their tasks."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.benchmarks.offline import go_offline
+
+go_offline()
+import lm_eval.tasks  # noqa: E402
+from lm_eval.tasks._yaml_loader import load_yaml  # noqa: E402
+
+from shared.errors import ConfigurationError, NotFoundError  # noqa: E402
+
+OWN_TASKS = Path(__file__).parent / "tasks"
+"""Task files that ship with the lab."""
+
+_THEIR_TASKS = Path(lm_eval.tasks.__file__).parent
+_GROUP_KEYS = {"group", "group_alias", "task", "tag", "aggregate_metric_list", "metadata"}
+
+
+@dataclass(frozen=True)
+class TaskFile:
+    """One lm-eval task: its whole config with functions resolved, and the YAML file it came from."""
+
+    name: str
+    path: Path
+    config: dict[str, Any]
+
+
+class TaskFiles:
+    """Task YAMLs by name.
+
+    `include_paths` come first, then the lab's own tasks. lm-eval's folder has thousands of files and is indexed only
+    when a name is found nowhere else.
+    """
+
+    def __init__(self, include_paths: tuple[Path, ...] = ()) -> None:
+        for path in include_paths:
+            if not path.is_dir():
+                raise NotFoundError("no such directory of benchmark tasks", where=str(path))
+        self._ours = _index((OWN_TASKS, *include_paths))
+        self._theirs: dict[str, Any] = {}
+
+    def find(self, name: str) -> list[TaskFile]:
+        """Return the tasks that `name` stands for: one, or those of a group or tag in its order.
+
+        Raises:
+            NotFoundError: neither we nor lm-eval know the name.
+            ConfigurationError: the task is a Python class, which needs more than this loader gives.
+        """
+        found = list(self._expand(name, {}))
+        if not found:
+            raise ConfigurationError("the group has no tasks", where=name)
+        return found
+
+    def _entry(self, name: str) -> Any:
+        if name in self._ours:
+            return self._ours[name]
+        if name in self._theirs:
+            return self._theirs[name]
+        self._theirs |= _index((_THEIR_TASKS / name.split("_")[0],))  # mmlu_* lies in mmlu/: milliseconds, not seconds
+        if name not in self._theirs:
+            self._theirs |= _index((_THEIR_TASKS,))
+        if name not in self._theirs:
+            raise NotFoundError(
+                f"no benchmark task is called {name!r}",
+                where="benchmark suite",
+                hint=f"own tasks: {', '.join(sorted(self._ours)) or 'none'}; or any lm-eval task",
+            )
+        return self._theirs[name]
+
+    def _expand(self, name: str, overrides: dict[str, Any]) -> Iterator[TaskFile]:
+        entry = self._entry(name)
+        if entry.yaml_path is None:  # a tag
+            for member in sorted(entry.tags):
+                yield from self._expand(member, overrides)
+            return
+        config = load_yaml(entry.yaml_path)
+        if "group" in config:
+            inherited = {key: value for key, value in config.items() if key not in _GROUP_KEYS}
+            for member in config.get("task") or []:
+                yield from self._expand_member(member, {**inherited, **overrides})
+            return
+        if "class" in config:
+            raise ConfigurationError("tasks written as a Python class are not supported", where=name)
+        structure = {"tag", "group", "task_list"}
+        plain = {key: value for key, value in config.items() if key not in structure}
+        yield TaskFile(name, Path(entry.yaml_path), {**plain, **overrides, "task": name})
+
+    def _expand_member(self, member: str | dict[str, Any], overrides: dict[str, Any]) -> Iterator[TaskFile]:
+        if isinstance(member, str):
+            yield from self._expand(member, overrides)
+            return
+        if isinstance(members := member.get("task"), list):  # a group written inside its parent
+            for child in members:
+                yield from self._expand_member(child, overrides)
+            return
+        own = {key: value for key, value in member.items() if key not in _GROUP_KEYS}
+        yield from self._expand(str(member.get("task") or member["group"]), {**overrides, **own})
+
+
+def _index(paths: tuple[Path, ...]) -> dict[str, Any]:
+    existing = [path for path in paths if path.is_dir()]
+    manager = lm_eval.tasks.TaskManager(include_path=existing, include_defaults=False)
+    return dict(manager.task_index)
