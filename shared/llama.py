@@ -328,6 +328,8 @@ class Context:
         params.kv_unified = True
         if cache_f32:
             params.type_k = params.type_v = lib.GGML_TYPE_F32
+            # Flash attention rounds to F16 inside: 2e-3 in log-probabilities on F32 weights, 1e-5 without it.
+            params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
         params.no_perf = True
         self._error: BaseException | None = None
         if on_tensor is not None:

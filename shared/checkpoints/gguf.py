@@ -1,0 +1,350 @@
+"""GGUF files: a bounded, suspicious parser, and where each tensor and expert lies.
+
+The layout (little-endian, versions 2 and 3): magic, version, tensor count, metadata count; metadata as key, type,
+value; tensor infos as name, dimensions, type, offset; padding to the alignment; tensor data. One expert of a
+`ffn_*_exps` tensor is one contiguous byte range for every quantisation type, since blocks run along the innermost
+dimension and experts along the outermost. Source: ggml/docs/gguf.md and gguf.cpp of llama.cpp.
+
+Not here: surgery on these files (`gguf_surgery`). Values of arrays are not decoded unless asked for: a vocabulary of
+150,000 words is skipped, not loaded.
+"""
+
+import math
+import os
+import re
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType, LlamaFileType
+
+from shared.checkpoints.base import CheckpointInfo
+from shared.errors import ConfigurationError, DataError
+
+MAGIC: Final = b"GGUF"
+DEFAULT_ALIGNMENT: Final = 32
+MAX_TENSORS: Final = 1 << 20
+MAX_KEYS: Final = 1 << 20
+MAX_NAME_BYTES: Final = 64  # GGML_MAX_NAME with its terminating zero
+MAX_KEY_BYTES: Final = 65535  # the specification's limit
+_READ_BYTES: Final = 1 << 20
+
+UINT32: Final = 4
+BOOL: Final = 7
+STRING: Final = 8
+ARRAY: Final = 9
+UINT64: Final = 10
+_SCALARS: Final = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+_INTEGERS: Final = frozenset({0, 1, 2, 3, 4, 5, 10, 11})
+
+_BLOCK_SIZES: Final[dict[int, tuple[int, int]]] = {int(kind): sizes for kind, sizes in GGML_QUANT_SIZES.items()}
+
+EXPERT_TENSOR: Final = re.compile(r"blk\.(\d+)\.(ffn_(?:gate|up|down|gate_up)_exps)\.(weight|bias|scale)")
+ROUTER_TENSOR: Final = re.compile(r"blk\.(\d+)\.(ffn_gate_inp)\.(weight|bias)|blk\.(\d+)\.(exp_probs_b)(?:\.bias)?")
+
+SUPPORTED: Final = frozenset({"qwen3moe", "qwen2moe", "llama"})
+"""Architectures whose experts this project cuts; `llama` is Mixtral's name in GGUF."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One metadata entry as it lies in the file: key, value type, and the raw bytes of key, type and value."""
+
+    key: str
+    kind: int
+    raw: bytes
+    value_at: int
+
+    def scalar(self) -> int | float | bool | str | None:
+        """Return a scalar or string value; None for an array."""
+        if self.kind == STRING:
+            return self.raw[self.value_at + 8 :].decode("utf-8", "replace")
+        if self.kind == ARRAY:
+            return None
+        value: int | float | bool = struct.unpack_from("<" + _SCALARS[self.kind], self.raw, self.value_at)[0]
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """One tensor: `ne` innermost first, `offset` from the start of the file."""
+
+    name: str
+    ne: tuple[int, ...]
+    kind: int
+    offset: int
+    n_bytes: int
+
+    @property
+    def outermost(self) -> int:
+        """Size of the outermost dimension: the experts of an expert tensor."""
+        return self.ne[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class GgufFile:
+    """A parsed file; nothing of the tensor data was read."""
+
+    path: Path
+    version: int
+    alignment: int
+    entries: tuple[Entry, ...]
+    tensors: tuple[TensorInfo, ...]
+    data_offset: int
+    size_bytes: int
+
+    def get(self, key: str) -> int | float | bool | str | None:
+        """Return a scalar metadata value, None when there is none."""
+        for entry in self.entries:
+            if entry.key == key:
+                return entry.scalar()
+        return None
+
+    def entry(self, key: str) -> Entry | None:
+        """Return a metadata entry."""
+        return next((entry for entry in self.entries if entry.key == key), None)
+
+    @property
+    def architecture(self) -> str:
+        """`general.architecture`."""
+        return str(self.get("general.architecture") or "")
+
+    def integer(self, key: str) -> int:
+        """Return an integer value of the architecture, for example `expert_count`.
+
+        Raises:
+            DataError: missing, or an array: llama.cpp loads an array of expert_used_count and computes wrongly.
+        """
+        full = f"{self.architecture}.{key}"
+        entry = self.entry(full)
+        if entry is None or entry.kind not in _INTEGERS:
+            what = "missing" if entry is None else "not one integer"
+            raise DataError(f"the metadata key {full!r} is {what}", where=str(self.path))
+        return int(entry.scalar() or 0)
+
+    def tensor(self, name: str) -> TensorInfo | None:
+        """Return a tensor by name."""
+        return next((tensor for tensor in self.tensors if tensor.name == name), None)
+
+
+class _Cursor:
+    """Reads forward through a file and never beyond its end; the buffer grows with what was asked for."""
+
+    def __init__(self, file: BinaryIO, path: Path) -> None:
+        self._file = file
+        self._path = path
+        self.size = os.fstat(file.fileno()).st_size
+        self.buffer = bytearray()
+        self.at = 0
+
+    def fail(self, what: str) -> DataError:
+        return DataError(f"not a sound GGUF file: {what}", where=f"{self._path} at byte {self.at}")
+
+    def need(self, count: int) -> int:
+        """Make `count` bytes available, step over them and return where they begin."""
+        start, end = self.at, self.at + count
+        if end > self.size:
+            raise self.fail(f"{count} more bytes are promised than the file has")
+        while len(self.buffer) < end:
+            chunk = self._file.read(max(_READ_BYTES, end - len(self.buffer)))
+            if not chunk:
+                raise self.fail("the file ends early")
+            self.buffer += chunk
+        self.at = end
+        return start
+
+    def number(self, code: str) -> int:
+        start = self.need(struct.calcsize("<" + code))
+        return int(struct.unpack_from("<" + code, self.buffer, start)[0])
+
+    def text(self, limit: int, what: str) -> str:
+        length = self.number("Q")
+        if length > limit:
+            raise self.fail(f"a {what} of {length} bytes")
+        start = self.need(length)
+        try:
+            return self.buffer[start : start + length].decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise self.fail(f"a {what} that is not UTF-8") from error
+
+    def skip_value(self, kind: int) -> None:
+        if kind in _SCALARS:
+            self.need(struct.calcsize(_SCALARS[kind]))
+        elif kind == STRING:
+            self.need(self.number("Q"))
+        elif kind == ARRAY:
+            self.skip_array()
+        else:
+            raise self.fail(f"unknown value type {kind}")
+
+    def skip_array(self) -> None:
+        kind, count = self.number("I"), self.number("Q")
+        if kind in _SCALARS:
+            self.need(count * struct.calcsize(_SCALARS[kind]))
+        elif kind == STRING:
+            if count > (self.size - self.at) // 8:
+                raise self.fail(f"an array of {count} strings")
+            unpack = struct.Struct("<Q").unpack_from
+            for _ in range(count):
+                start = self.need(8)
+                self.need(unpack(self.buffer, start)[0])
+        else:
+            raise self.fail(f"an array of value type {kind}")
+
+
+def parse(path: Path) -> GgufFile:
+    """Parse the header of a GGUF file.
+
+    Raises:
+        DataError: truncated, corrupt or hostile: bad magic, counts, names, types, offsets beyond the end, overlaps.
+        ConfigurationError: the file cannot be opened.
+    """
+    try:
+        with path.open("rb") as file:
+            return _parse(_Cursor(file, path), path)
+    except OSError as error:
+        raise ConfigurationError(f"cannot read the model: {error.strerror}", where=str(path)) from error
+
+
+def _parse(cursor: _Cursor, path: Path) -> GgufFile:
+    start = cursor.need(4)
+    if cursor.buffer[start : start + 4] != MAGIC:
+        raise cursor.fail("it does not begin with GGUF")
+    version = cursor.number("I")
+    if version not in (2, 3):
+        raise cursor.fail(f"version {version}, known are 2 and 3")
+    n_tensors, n_keys = cursor.number("Q"), cursor.number("Q")
+    if n_tensors > MAX_TENSORS or n_keys > MAX_KEYS:
+        raise cursor.fail(f"{n_tensors} tensors and {n_keys} metadata keys")
+    entries: dict[str, Entry] = {}
+    for _ in range(n_keys):
+        entry = _entry(cursor)
+        if entry.key in entries:
+            raise cursor.fail(f"the key {entry.key!r} comes twice")
+        entries[entry.key] = entry
+    alignment = _alignment(entries, cursor)
+    infos = [_tensor(cursor) for _ in range(n_tensors)]
+    data_offset = -(-cursor.at // alignment) * alignment
+    tensors = tuple(
+        TensorInfo(name, ne, kind, data_offset + relative, n_bytes) for name, ne, kind, relative, n_bytes in infos
+    )
+    _check_tensors(tensors, alignment, data_offset, cursor)
+    return GgufFile(path, version, alignment, tuple(entries.values()), tensors, data_offset, cursor.size)
+
+
+def _entry(cursor: _Cursor) -> Entry:
+    begin = cursor.at
+    key = cursor.text(MAX_KEY_BYTES, "key")
+    kind = cursor.number("I")
+    value_at = cursor.at - begin
+    cursor.skip_value(kind)
+    return Entry(key, kind, bytes(cursor.buffer[begin : cursor.at]), value_at)
+
+
+def _alignment(entries: dict[str, Entry], cursor: _Cursor) -> int:
+    entry = entries.get("general.alignment")
+    if entry is None:
+        return DEFAULT_ALIGNMENT
+    value = entry.scalar()
+    if entry.kind != UINT32 or not isinstance(value, int) or value < 8 or value & (value - 1) or value > 1 << 20:
+        raise cursor.fail(f"alignment {value!r}")
+    return value
+
+
+def _tensor(cursor: _Cursor) -> tuple[str, tuple[int, ...], int, int, int]:
+    name = cursor.text(MAX_NAME_BYTES - 1, "tensor name")
+    n_dims = cursor.number("I")
+    if not 1 <= n_dims <= 4:
+        raise cursor.fail(f"tensor {name!r} has {n_dims} dimensions")
+    ne = tuple(cursor.number("Q") for _ in range(n_dims))
+    kind, relative = cursor.number("I"), cursor.number("Q")
+    if kind not in _BLOCK_SIZES:
+        raise cursor.fail(f"tensor {name!r} has the unknown type {kind}")
+    block, block_bytes = _BLOCK_SIZES[kind]
+    elements = math.prod(ne)
+    if not 0 < elements < 1 << 62 or ne[0] % block:
+        raise cursor.fail(f"tensor {name!r} of type {type_name(kind)} has the shape {list(ne)}")
+    return name, ne, kind, relative, elements // block * block_bytes
+
+
+def _check_tensors(tensors: tuple[TensorInfo, ...], alignment: int, data_offset: int, cursor: _Cursor) -> None:
+    if len({tensor.name for tensor in tensors}) != len(tensors):
+        raise cursor.fail("a tensor name comes twice")
+    end, last = data_offset, ""
+    for tensor in sorted(tensors, key=lambda tensor: tensor.offset):
+        if tensor.offset % alignment:
+            raise cursor.fail(f"tensor {tensor.name!r} is not aligned")
+        if tensor.offset < end:
+            raise cursor.fail(f"the tensors {last!r} and {tensor.name!r} overlap")
+        end, last = tensor.offset + tensor.n_bytes, tensor.name
+        if end > cursor.size:
+            raise cursor.fail(f"tensor {tensor.name!r} ends {end - cursor.size} bytes beyond the file")
+
+
+def type_name(kind: int) -> str:
+    """Return the name of a ggml type, for example `Q4_K`."""
+    return str(GGMLQuantizationType(kind).name)
+
+
+def describe(file: GgufFile) -> CheckpointInfo:
+    """Return the facts of a Mixture-of-Experts model.
+
+    Raises:
+        ConfigurationError: a dense model, or an architecture this project does not cut.
+        DataError: metadata and tensors contradict each other.
+    """
+    architecture = file.architecture
+    layers = expert_layers(file)
+    if not layers:
+        raise ConfigurationError(
+            f"a dense model ({architecture or 'no architecture'}): there are no experts to operate on",
+            where=str(file.path), hint="give a Mixture-of-Experts model",
+        )  # fmt: skip
+    if architecture not in SUPPORTED:
+        raise ConfigurationError(
+            f"the architecture {architecture!r} is not supported", where=str(file.path),
+            hint=f"supported: {', '.join(sorted(SUPPORTED))}; a biased variant is cut from its base, not from itself",
+        )  # fmt: skip
+    n_experts = file.integer("expert_count")
+    active = file.integer("expert_used_count")
+    if not 1 <= active <= n_experts:
+        raise DataError(f"{active} experts per token of {n_experts}", where=str(file.path))
+    for tensor in file.tensors:
+        if is_per_expert(tensor.name) and tensor.outermost != n_experts:
+            raise DataError(
+                f"tensor {tensor.name!r} holds {tensor.outermost} experts, the metadata says {n_experts}",
+                where=str(file.path),
+            )
+    for layer in layers:
+        if file.tensor(f"blk.{layer}.ffn_gate_inp.weight") is None:
+            raise DataError(f"layer {layer} has experts but no router", where=str(file.path))
+    file_type = file.get("general.file_type")
+    return CheckpointInfo(
+        format="gguf", architecture=architecture, n_layers=len(layers), n_experts=n_experts, experts_per_token=active,
+        size_bytes=file.size_bytes, quantization=_file_type_name(file_type) if isinstance(file_type, int) else "",
+    )  # fmt: skip
+
+
+def _file_type_name(value: int) -> str:
+    try:
+        return str(LlamaFileType(value).name).removeprefix("MOSTLY_").removeprefix("ALL_")
+    except ValueError:
+        return str(value)
+
+
+def is_per_expert(name: str) -> bool:
+    """Tell whether a tensor's outermost dimension counts experts."""
+    return EXPERT_TENSOR.fullmatch(name) is not None or ROUTER_TENSOR.fullmatch(name) is not None
+
+
+def layer_of(name: str) -> int:
+    """Return the layer number in a tensor name `blk.N. ...`."""
+    return int(name.split(".", 2)[1])
+
+
+def expert_layers(file: GgufFile) -> tuple[int, ...]:
+    """Return the numbers of the layers that have experts, ascending."""
+    return tuple(
+        sorted({int(match[1]) for tensor in file.tensors if (match := EXPERT_TENSOR.fullmatch(tensor.name))})
+    )

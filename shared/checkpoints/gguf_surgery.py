@@ -1,0 +1,198 @@
+"""Surgery on GGUF as a recipe of byte ranges: the layouts `uniform` and `biased`.
+
+`uniform` removes experts: every per-expert tensor keeps the byte ranges of the kept experts, the router likewise, and
+`expert_count` says so.
+
+`biased` leaves all experts in the file and makes the dropped ones unselectable in stock llama.cpp. The file is written
+with the architecture `hy_v3`, whose graph is that of qwen3moe plus an optional bias `blk.L.exp_probs_b` that is added
+to the probabilities for the selection only, and a shared expert, which is all zeros here. The new tensors lie behind
+the base's, whose data stays as it is.
+
+The output depends on the base's bytes and the plan only, so that a node and the surgeon get the same hash.
+"""
+
+import math
+import struct
+from collections.abc import Iterable
+from typing import Final
+
+from gguf.constants import GGMLQuantizationType
+
+from shared.checkpoints.base import (
+    CheckpointInfo,
+    Literal,
+    OutputFile,
+    Piece,
+    Range,
+    Zeros,
+    check_plan,
+    expert_ranges,
+    joined,
+    keeps_everything,
+)
+from shared.checkpoints.gguf import (
+    ARRAY,
+    BOOL,
+    MAGIC,
+    STRING,
+    UINT32,
+    GgufFile,
+    TensorInfo,
+    describe,
+    expert_layers,
+    is_per_expert,
+    layer_of,
+)
+from shared.errors import ConfigurationError
+from shared.records import SurgeryPlan, canonical_json
+
+BIASED_ARCHITECTURE: Final = "hy_v3"
+DROPPED_BIAS: Final = -1e9
+"""Added to a probability in 0..1, so that no dropped expert can be among the selected."""
+SHARED_WIDTH: Final = 32
+"""Width of the shared expert of zeros that the graph of hy_v3 always adds: the smallest that suits every kernel."""
+PLAN_KEY: Final = "epi.surgery.plan"
+HASH_KEY: Final = "epi.surgery.plan_sha256"
+_GATING_SOFTMAX: Final = 1
+_F32: Final = int(GGMLQuantizationType.F32)
+
+
+class _Header:
+    """The metadata of the result: the base's raw entries with some replaced, added or renamed, in a stable order."""
+
+    def __init__(self, file: GgufFile) -> None:
+        self._entries = {entry.key: entry.raw for entry in file.entries}
+
+    def set_uint32(self, key: str, value: int) -> None:
+        self._entries[key] = _key(key, UINT32) + struct.pack("<I", value)
+
+    def set_bool(self, key: str, value: bool) -> None:
+        self._entries[key] = _key(key, BOOL) + struct.pack("<?", value)
+
+    def set_text(self, key: str, value: bytes) -> None:
+        self._entries[key] = _key(key, STRING) + struct.pack("<Q", len(value)) + value
+
+    def rename_prefix(self, old: str, new: str) -> None:
+        self._entries = {_renamed(key, old, new): _rekeyed(key, raw, old, new) for key, raw in self._entries.items()}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __bytes__(self) -> bytes:
+        return b"".join(self._entries.values())
+
+
+def _key(key: str, kind: int) -> bytes:
+    name = key.encode()
+    return struct.pack("<Q", len(name)) + name + struct.pack("<I", kind)
+
+
+def _renamed(key: str, old: str, new: str) -> str:
+    return new + key[len(old) :] if key.startswith(old) else key
+
+
+def _rekeyed(key: str, raw: bytes, old: str, new: str) -> bytes:
+    if not key.startswith(old):
+        return raw
+    name = _renamed(key, old, new).encode()
+    return struct.pack("<Q", len(name)) + name + raw[8 + len(key.encode()) :]
+
+
+def recipe(file: GgufFile, plan: SurgeryPlan) -> OutputFile:
+    """Describe the file after surgery.
+
+    Raises:
+        ConfigurationError: dense or unknown model, a plan that does not fit, or a layout the model cannot have.
+        DataError: a contradictory file.
+    """
+    info = describe(file)
+    check_plan(plan, info, file.path)
+    if keeps_everything(plan, info):
+        return OutputFile("", (Range(file.path, 0, file.size_bytes),))
+    header = _Header(file)
+    if plan.experts_per_token is not None:
+        header.set_uint32(f"{file.architecture}.expert_used_count", plan.experts_per_token)
+    header.set_text(PLAN_KEY, canonical_json(plan))
+    header.set_text(HASH_KEY, plan.plan_hash().encode())
+    if plan.layout == "biased":
+        return _biased(file, plan, info, header)
+    return _uniform(file, plan, header)
+
+
+def _uniform(file: GgufFile, plan: SurgeryPlan, header: _Header) -> OutputFile:
+    kept_in = dict(zip(expert_layers(file), plan.kept, strict=True))
+    header.set_uint32(f"{file.architecture}.expert_count", len(plan.kept[0]))
+    tensors: list[tuple[TensorInfo, list[Piece]]] = []
+    for tensor in file.tensors:
+        if not is_per_expert(tensor.name):
+            tensors.append((tensor, [Range(file.path, tensor.offset, tensor.n_bytes)]))
+            continue
+        kept = kept_in[layer_of(tensor.name)]
+        each = tensor.n_bytes // tensor.outermost
+        cut = TensorInfo(tensor.name, (*tensor.ne[:-1], len(kept)), tensor.kind, 0, each * len(kept))
+        tensors.append((cut, expert_ranges(file.path, tensor.offset, each, kept)))
+    return OutputFile("", joined([*_head(file, header, [tensor for tensor, _ in tensors]), *_data(file, tensors)]))
+
+
+def _biased(file: GgufFile, plan: SurgeryPlan, info: CheckpointInfo, header: _Header) -> OutputFile:
+    if info.architecture != "qwen3moe":
+        raise ConfigurationError(
+            f"the biased layout exists for qwen3moe only, this model is {info.architecture}", where=str(file.path),
+            hint="use the same number of experts in every layer and the layout 'uniform'",
+        )  # fmt: skip
+    for key in (f"{info.architecture}.expert_count", f"{info.architecture}.expert_used_count"):
+        entry = file.entry(key)
+        if entry is not None and entry.kind == ARRAY:
+            raise ConfigurationError(f"{key} is an array", where=str(file.path))
+    header.rename_prefix(f"{info.architecture}.", f"{BIASED_ARCHITECTURE}.")
+    header.set_text("general.architecture", BIASED_ARCHITECTURE.encode())
+    header.set_uint32(f"{BIASED_ARCHITECTURE}.expert_gating_func", _GATING_SOFTMAX)
+    header.set_bool(f"{BIASED_ARCHITECTURE}.expert_weights_norm", True)
+    header.set_uint32(f"{BIASED_ARCHITECTURE}.expert_shared_feed_forward_length", SHARED_WIDTH)
+    n_embd = file.integer("embedding_length")
+    tensors: list[tuple[TensorInfo, list[Piece]]] = [
+        (tensor, [Range(file.path, tensor.offset, tensor.n_bytes)]) for tensor in file.tensors
+    ]
+    for layer, kept in zip(expert_layers(file), plan.kept, strict=True):
+        chosen = set(kept)
+        bias = [0.0 if expert in chosen else DROPPED_BIAS for expert in range(info.n_experts)]
+        data = struct.pack(f"<{len(bias)}f", *bias)
+        tensors.append((_f32(f"blk.{layer}.exp_probs_b", (info.n_experts,)), [Literal(data)]))
+        for part, ne in (
+            ("gate", (n_embd, SHARED_WIDTH)), ("up", (n_embd, SHARED_WIDTH)), ("down", (SHARED_WIDTH, n_embd)),
+        ):  # fmt: skip
+            zeros = Zeros(4 * n_embd * SHARED_WIDTH)
+            tensors.append((_f32(f"blk.{layer}.ffn_{part}_shexp.weight", ne), [zeros]))
+    head = _head(file, header, [tensor for tensor, _ in tensors])
+    return OutputFile("", joined([*head, *_data(file, tensors)]))
+
+
+def _f32(name: str, ne: tuple[int, ...]) -> TensorInfo:
+    return TensorInfo(name, ne, _F32, 0, 4 * math.prod(ne))
+
+
+def _head(file: GgufFile, header: _Header, tensors: Iterable[TensorInfo]) -> list[Piece]:
+    """Return magic, counts, metadata and tensor infos with new offsets, padded to where the data begins."""
+    infos: list[bytes] = []
+    offset = 0
+    for tensor in tensors:
+        name = tensor.name.encode()
+        infos.append(
+            struct.pack("<Q", len(name)) + name + struct.pack("<I", len(tensor.ne))
+            + struct.pack(f"<{len(tensor.ne)}Q", *tensor.ne) + struct.pack("<IQ", tensor.kind, offset)
+        )  # fmt: skip
+        offset += tensor.n_bytes + _padding(tensor.n_bytes, file.alignment)
+    head = MAGIC + struct.pack("<IQQ", file.version, len(infos), len(header)) + bytes(header) + b"".join(infos)
+    return [Literal(head + bytes(_padding(len(head), file.alignment)))]
+
+
+def _data(file: GgufFile, tensors: Iterable[tuple[TensorInfo, list[Piece]]]) -> list[Piece]:
+    pieces: list[Piece] = []
+    for tensor, parts in tensors:
+        pieces.extend(parts)
+        pieces.append(Zeros(_padding(tensor.n_bytes, file.alignment)))
+    return pieces
+
+
+def _padding(length: int, alignment: int) -> int:
+    return -length % alignment

@@ -1,0 +1,164 @@
+"""Apply a SurgeryPlan to a checkpoint of any format: by byte ranges, in bounded memory, all or nothing.
+
+The result is written beside its target, made durable and renamed, so that a crash leaves nothing that looks finished.
+Tensor data goes from file to file inside the kernel (copy_file_range); where a file system refuses that, through a
+small buffer. The bytes written depend on the base and the plan only.
+
+Not here: what the bytes are (`shared.checkpoints`), and how a plan is found (the surgeon).
+"""
+
+import os
+import shutil
+import uuid
+from collections.abc import Callable
+from contextlib import ExitStack
+from errno import EBADF, EINVAL, ENOSYS, EOPNOTSUPP, EPERM, EXDEV
+from pathlib import Path
+from typing import Final
+
+from shared.artifacts import fsync_directory
+from shared.checkpoints.base import CheckpointInfo, Literal, OutputFile, Range, Zeros
+from shared.errors import ConfigurationError, DataError, InfrastructureError
+from shared.records import SurgeryPlan
+
+Progress = Callable[[int, int], None]
+"""(bytes written so far, bytes in all)"""
+
+_STEP_BYTES: Final = 64 << 20
+_BUFFER_BYTES: Final = 4 << 20
+_NO_KERNEL_COPY: Final = frozenset({EXDEV, EINVAL, ENOSYS, EOPNOTSUPP, EPERM, EBADF})
+
+
+def apply_plan(source: Path, plan: SurgeryPlan, target: Path, *, on_progress: Progress | None = None) -> None:
+    """Write the checkpoint `source` after surgery to `target`, which must not exist or is replaced when it is a file.
+
+    Args:
+        source: the base checkpoint.
+        plan: which experts stay, in which layout.
+        target: the result; its folder must exist.
+        on_progress: called with bytes so far and in all.
+
+    Raises:
+        ConfigurationError: the plan does not fit the model, or the model is not one this project cuts.
+        DataError: the source is damaged; nothing was written.
+        InfrastructureError: the disk is full or fails; nothing is left behind.
+    """
+    write_outputs(recipe(source, plan), target, on_progress=on_progress)
+
+
+def describe(source: Path) -> CheckpointInfo:
+    """Return what model lies at `source`.
+
+    Raises:
+        ConfigurationError: unknown format, dense or unsupported model.
+        DataError: damaged file.
+    """
+    from shared.checkpoints import gguf
+
+    _check_known(source)
+    return gguf.describe(gguf.parse(source))
+
+
+def recipe(source: Path, plan: SurgeryPlan) -> list[OutputFile]:
+    """Return the files of the result, described but not written; raises as `apply_plan`."""
+    from shared.checkpoints import gguf, gguf_surgery
+
+    _check_known(source)
+    return [gguf_surgery.recipe(gguf.parse(source), plan)]
+
+
+def _check_known(source: Path) -> None:
+    if not source.exists():
+        raise ConfigurationError("there is no such checkpoint", where=str(source))
+
+
+def write_outputs(outputs: list[OutputFile], target: Path, *, on_progress: Progress | None = None) -> None:
+    """Write the described files beside `target`, make them durable and rename.
+
+    Raises:
+        DataError: a source became shorter while it was copied.
+        InfrastructureError: the disk is full or fails.
+    """
+    single = len(outputs) == 1 and outputs[0].name == ""
+    total = sum(output.size_bytes for output in outputs)
+    if not target.parent.is_dir():
+        raise ConfigurationError("the folder for the result does not exist", where=str(target.parent))
+    if shutil.disk_usage(target.parent).free < total:
+        raise InfrastructureError(f"the disk has no room for {total} bytes", where=str(target.parent))
+    beside = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
+    written = 0
+
+    def advance(count: int) -> None:
+        nonlocal written
+        written += count
+        if on_progress is not None:
+            on_progress(written, total)
+
+    try:
+        if single:
+            _write(outputs[0], beside, advance)
+        else:
+            beside.mkdir()
+            for output in outputs:
+                _write(output, beside / output.name, advance)
+            fsync_directory(beside)
+        beside.replace(target)
+        fsync_directory(target.parent)
+    except OSError as error:
+        raise InfrastructureError(f"writing failed: {error.strerror}", where=str(target)) from error
+    finally:
+        if beside.is_dir():
+            shutil.rmtree(beside, ignore_errors=True)
+        else:
+            beside.unlink(missing_ok=True)
+
+
+def _write(output: OutputFile, path: Path, advance: Callable[[int], None]) -> None:
+    with ExitStack() as stack:
+        sources: dict[Path, int] = {}
+        out = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        stack.callback(os.close, out)
+        for piece in output.pieces:
+            if isinstance(piece, Literal):
+                _write_all(out, piece.data)
+                advance(piece.length)
+                continue
+            if isinstance(piece, Zeros):
+                for begin in range(0, piece.length, _BUFFER_BYTES):
+                    _write_all(out, bytes(min(_BUFFER_BYTES, piece.length - begin)))
+                advance(piece.length)
+                continue
+            if piece.source not in sources:
+                sources[piece.source] = os.open(piece.source, os.O_RDONLY)
+                stack.callback(os.close, sources[piece.source])
+            _copy(sources[piece.source], out, piece, advance)
+        os.fsync(out)
+
+
+def _write_all(out: int, data: bytes | memoryview) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(out, view) :]
+
+
+def _copy(source: int, out: int, piece: Range, advance: Callable[[int], None]) -> None:
+    offset, left = piece.offset, piece.length
+    in_kernel = True
+    while left:
+        if in_kernel:
+            try:
+                count = os.copy_file_range(source, out, min(left, _STEP_BYTES), offset)
+            except OSError as error:
+                if error.errno not in _NO_KERNEL_COPY:
+                    raise
+                in_kernel = False
+                continue
+        else:
+            chunk = os.pread(source, min(left, _BUFFER_BYTES), offset)
+            count = len(chunk)
+            _write_all(out, chunk)
+        if count == 0:
+            raise DataError("the checkpoint became shorter while it was copied", where=str(piece.source))
+        offset += count
+        left -= count
+        advance(count)

@@ -1,0 +1,98 @@
+"""Makes small random Mixture-of-Experts checkpoints in exact Hugging Face format, for tests and benches.
+
+Real files of the real format, with random weights: no test double of anything in the product.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from surgeon.vocabulary import QWEN2_PATTERN
+
+TEXT = (
+    "The river Rhine flows north to the sea. Water boils at one hundred degrees. A cat sleeps in the sun while the dog"
+    " digs a hole. Paris is the capital of France; Rome is the capital of Italy. How many legs has a spider? Eight.\n"
+) * 4
+
+
+def make_tokenizer(folder: Path, vocab_size: int) -> None:
+    """Train a byte-level BPE tokenizer in Qwen2's style on a little text."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(QWEN2_PATTERN), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size - 1, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    tokenizer.train_from_iterator([TEXT], trainer)
+    tokenizer.add_special_tokens([AddedToken("<|endoftext|>", special=True)])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"eos_token": "<|endoftext|>", "tokenizer_class": "Qwen2Tokenizer", "add_bos_token": False})
+    )
+
+
+def make_checkpoint(
+    folder: Path,
+    *,
+    n_layers: int = 4,
+    n_experts: int = 12,
+    experts_per_token: int = 3,
+    hidden: int = 64,
+    expert_hidden: int = 32,
+    vocab_size: int = 384,
+    heads: int = 2,
+    kv_heads: int = 1,
+    head_dim: int = 32,
+    dtype: str = "F32",
+    seed: int = 0,
+) -> Path:
+    """Write a Qwen3MoeForCausalLM checkpoint with random weights and return its folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(seed)
+
+    def draw(*shape: int, std: float | None = None) -> np.ndarray:
+        return random.normal(0, std or shape[-1] ** -0.5, shape).astype(np.float32)
+
+    tensors = {"model.embed_tokens.weight": draw(vocab_size, hidden, std=0.5)}
+    tensors["model.norm.weight"] = 1 + draw(hidden, std=0.1)
+    for layer in range(n_layers):
+        at = f"model.layers.{layer}"
+        tensors[f"{at}.input_layernorm.weight"] = 1 + draw(hidden, std=0.1)
+        tensors[f"{at}.post_attention_layernorm.weight"] = 1 + draw(hidden, std=0.1)
+        tensors[f"{at}.self_attn.q_proj.weight"] = draw(heads * head_dim, hidden)
+        tensors[f"{at}.self_attn.k_proj.weight"] = draw(kv_heads * head_dim, hidden)
+        tensors[f"{at}.self_attn.v_proj.weight"] = draw(kv_heads * head_dim, hidden)
+        tensors[f"{at}.self_attn.o_proj.weight"] = draw(hidden, heads * head_dim)
+        tensors[f"{at}.self_attn.q_norm.weight"] = 1 + draw(head_dim, std=0.1)
+        tensors[f"{at}.self_attn.k_norm.weight"] = 1 + draw(head_dim, std=0.1)
+        tensors[f"{at}.mlp.gate.weight"] = draw(n_experts, hidden, std=2 * hidden**-0.5)
+        for expert in range(n_experts):
+            scale = 1 + expert / n_experts  # so that experts differ in how much they say
+            tensors[f"{at}.mlp.experts.{expert}.gate_proj.weight"] = draw(expert_hidden, hidden)
+            tensors[f"{at}.mlp.experts.{expert}.up_proj.weight"] = draw(expert_hidden, hidden)
+            tensors[f"{at}.mlp.experts.{expert}.down_proj.weight"] = scale * draw(hidden, expert_hidden)
+    save_file({name: _as(value, dtype) for name, value in tensors.items()}, folder / "model.safetensors", {"format": "pt"})
+    config = {
+        "architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "hidden_size": hidden,
+        "intermediate_size": expert_hidden * experts_per_token, "moe_intermediate_size": expert_hidden,
+        "num_hidden_layers": n_layers, "num_attention_heads": heads, "num_key_value_heads": kv_heads,
+        "head_dim": head_dim, "num_experts": n_experts, "num_experts_per_tok": experts_per_token,
+        "norm_topk_prob": True, "vocab_size": vocab_size, "max_position_embeddings": 512, "rope_theta": 10000.0,
+        "rms_norm_eps": 1e-6, "tie_word_embeddings": True, "decoder_sparse_step": 1, "mlp_only_layers": [],
+        "hidden_act": "silu", "torch_dtype": "float32" if dtype == "F32" else "float16",
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config, indent=1))
+    make_tokenizer(folder, vocab_size)
+    return folder
+
+
+def _as(values: np.ndarray, dtype: str) -> np.ndarray:
+    return np.ascontiguousarray(values.astype(np.float16 if dtype == "F16" else np.float32))
