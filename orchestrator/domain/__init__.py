@@ -1,1 +1,1 @@
-"""Pure rules and mathematics: no input or output here."""
+"""The mathematics of the lab: pure functions over records; no clocks, files, networks or databases."""

@@ -1,0 +1,115 @@
+"""Is a measurement to be believed? Rules that yield PASS, FLAG or FAIL with a reason, per window, run and campaign.
+
+Modelled on MLPerf Power / SPEC PTDaemon. A FAIL keeps the data and bars the result from the headline table; a FLAG is
+printed beside it. Limits live in `records.WindowRules`.
+"""
+
+from collections.abc import Iterable
+from typing import Literal
+
+from orchestrator.domain.alignment import LagFit
+from orchestrator.domain.energy import WindowEnergy
+from orchestrator.domain.records import RunInput, WindowRules
+from shared.records import Record
+
+Verdict = Literal["PASS", "FLAG", "FAIL"]
+_ORDER: dict[Verdict, int] = {"PASS": 0, "FLAG": 1, "FAIL": 2}
+
+
+class Finding(Record):
+    """What one rule says; `where` names the window, node or run."""
+
+    rule: str
+    verdict: Verdict
+    reason: str
+    where: str = ""
+
+
+class Validity(Record):
+    """The worst verdict and every finding that is not PASS."""
+
+    verdict: Verdict = "PASS"
+    findings: tuple[Finding, ...] = ()
+
+
+def judge(findings: Iterable[Finding]) -> Validity:
+    """Return the worst verdict of the findings; PASS findings are not kept."""
+    kept = tuple(finding for finding in findings if finding.verdict != "PASS")
+    verdict: Verdict = max((finding.verdict for finding in kept), key=_ORDER.__getitem__, default="PASS")
+    return Validity(verdict=verdict, findings=kept)
+
+
+def check_window(window: WindowEnergy, rules: WindowRules, where: str) -> list[Finding]:
+    """Judge one measured window: coverage, length, sample interval, plausible power."""
+    if window.total_joules is None:
+        return [Finding(rule="coverage", verdict="FAIL", reason=window.reason, where=where)]
+    found: list[Finding] = []
+    seconds = window.duration_seconds
+    least = rules.min_idle_s if window.label == "idle" else rules.min_duration_s
+    if seconds < least:
+        found.append(_fail("duration", f"{seconds:.3g} s is shorter than {least:g} s", where))
+    elif window.label != "idle" and seconds < rules.recommended_duration_s:
+        reason = f"{seconds:.3g} s is shorter than the recommended {rules.recommended_duration_s:g} s"
+        found.append(_flag("duration", reason, where))
+    if window.n_samples < rules.min_samples:
+        found.append(_fail("samples", f"{window.n_samples} samples, at least {rules.min_samples} are needed", where))
+    elif seconds / window.n_samples > rules.max_sample_interval_s * 1.05:
+        interval = seconds / window.n_samples
+        limit = f"limit {rules.max_sample_interval_s:g} s"
+        found.append(_fail("sample interval", f"{interval:.3g} s on average, {limit}", where))
+    for node, energy in window.nodes.items():
+        if energy.avg_watts < 0:
+            reason = f"{node} has negative power: is its current transformer the wrong way round?"
+            found.append(_fail("power sign", reason, where))
+    return found
+
+
+def check_lag(lag: LagFit) -> list[Finding]:
+    """Judge the alignment: without a marker that shows, windows are not shifted and the edges are uncertain."""
+    return [] if lag.accepted else [_flag("lag", f"the meter's lag is unknown: {lag.reason}", "run")]
+
+
+def check_run(run: RunInput) -> list[Finding]:
+    """Judge what was known around the run: instrument, governor, throttling, temperature, ambient."""
+    rules, found = run.protocol.rules, []
+    if rules.shortened:
+        found.append(_flag("shortened", "window lengths are below the norm on purpose (demo)", "run"))
+    uncertainty = run.instrument.relative_uncertainty
+    if run.instrument.emulated:
+        found.append(_flag("emulated", "the power is emulated, not measured", "instrument"))
+    elif uncertainty is None:
+        found.append(_flag("instrument", "the instrument's uncertainty is unknown", "instrument"))
+    elif uncertainty > rules.max_instrument_uncertainty:
+        reason = f"relative uncertainty {uncertainty:.2%} exceeds {rules.max_instrument_uncertainty:.2%}"
+        found.append(_flag("instrument", reason, "instrument"))
+    governor = run.environment.frequency_governor
+    if governor is not None and governor != rules.required_governor:
+        verdict: Verdict = "FLAG" if rules.shortened else "FAIL"
+        reason = f"governor is {governor}, {rules.required_governor} is required"
+        found.append(Finding(rule="governor", verdict=verdict, reason=reason, where="run"))
+    ambient = run.environment.ambient_temp_c
+    if ambient is not None and not rules.ambient_c[0] <= ambient <= rules.ambient_c[1]:
+        limits = f"{rules.ambient_c[0]:g}..{rules.ambient_c[1]:g}"
+        found.append(_flag("ambient", f"{ambient:g} C is outside {limits} C", "run"))
+    after = {facts.name: facts for facts in run.facts_after}
+    for before in run.facts_before:
+        later = after.get(before.name)
+        if later is None:
+            continue
+        if before.throttled_bits is not None and later.throttled_bits is not None:
+            new = later.throttled_bits & ~before.throttled_bits
+            if new or later.throttled_bits & 0xF:
+                found.append(_fail("throttling", f"get_throttled went to {later.throttled_bits:#x}", before.name))
+        if before.temperature_c is not None and later.temperature_c is not None:
+            drift = later.temperature_c - before.temperature_c
+            if abs(drift) > rules.max_temperature_drift_c:
+                found.append(_flag("temperature", f"changed by {drift:+.1f} C over the run", before.name))
+    return found
+
+
+def _fail(rule: str, reason: str, where: str) -> Finding:
+    return Finding(rule=rule, verdict="FAIL", reason=reason, where=where)
+
+
+def _flag(rule: str, reason: str, where: str) -> Finding:
+    return Finding(rule=rule, verdict="FLAG", reason=reason, where=where)

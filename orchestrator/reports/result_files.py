@@ -1,0 +1,222 @@
+"""Writer and reader of the result tree: OUT/<campaign>/<configuration>/{run,epi,benchmark,power_trace}_NNN.
+
+Every file is written beside its name, synced and renamed: a reader never sees half a file. JSON is deterministic. What
+the numbers mean is in `schema`; how they are calculated in `orchestrator.domain`.
+"""
+
+import csv
+import io
+import json
+import os
+import re
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from orchestrator.domain.evaluate import RunEvaluation
+from orchestrator.domain.records import RunInput
+from orchestrator.reports.schema import BenchmarkFile, CampaignFile, EpiFile
+from shared.artifacts import fsync_directory
+from shared.errors import DataError
+from shared.meter_api import SampleBlock
+from shared.records import Instrument, QuestionResult
+
+TRACE_HEADER = ("timestamp", "node", "watts")
+_RUN_FILE = re.compile(r"run_(\d{3,})\.json\Z")
+_TIMESTAMP = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?Z\Z")
+M = TypeVar("M", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """One run as its files hold it."""
+
+    run: RunInput
+    epi: EpiFile
+    questions: tuple[QuestionResult, ...]
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file so that it appears whole or not at all, also after a power cut."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    fsync_directory(path.parent)
+
+
+def json_bytes(record: BaseModel) -> bytes:
+    """Return a record as indented JSON; fields keep the schema's order, floats their shortest exact form."""
+    text = json.dumps(record.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False)
+    return f"{text}\n".encode()
+
+
+def write_campaign(campaign_dir: Path, campaign: CampaignFile) -> Path:
+    """Write `campaign.json`; call it again when failures are added."""
+    path = campaign_dir / "campaign.json"
+    write_bytes(path, json_bytes(campaign))
+    return path
+
+
+def write_run(
+    campaign_dir: Path,
+    run: RunInput,
+    evaluation: RunEvaluation,
+    samples: SampleBlock,
+    questions: Sequence[QuestionResult],
+) -> tuple[Path, ...]:
+    """Write the four files of a run; writing the same run again replaces them with equal bytes.
+
+    `run_NNN.json` is written last: a run whose file exists is complete.
+    """
+    folder = campaign_dir / run.configuration_id
+    number = f"{run.repetition:03d}"
+    benchmark = BenchmarkFile(
+        run_id=run.run_id,
+        configuration_id=run.configuration_id,
+        repetition=run.repetition,
+        accuracy_tasks=run.protocol.accuracy,
+        note=run.protocol.accuracy_note,
+        questions=tuple(questions),
+    )
+    contents = {
+        folder / f"power_trace_{number}.csv": trace_csv(samples),
+        folder / f"benchmark_{number}.json": json_bytes(benchmark),
+        folder / f"epi_{number}.json": json_bytes(EpiFile.of(run, evaluation)),
+        folder / f"run_{number}.json": json_bytes(run),
+    }
+    for path, data in contents.items():
+        write_bytes(path, data)
+    return tuple(contents)
+
+
+def trace_csv(samples: SampleBlock) -> bytes:
+    """Return timestamp,node,watts: ISO 8601 UTC with nanoseconds, watts in the shortest form that reads back exactly.
+
+    Samples that a channel did not send have no line.
+    """
+    out = io.StringIO()
+    out.write(",".join(TRACE_HEADER) + "\n")
+    nodes = sorted(samples.power_w)
+    for index, at in enumerate(samples.utc_ns):
+        stamp = iso_utc_ns(at)
+        for node in nodes:
+            watts = samples.power_w[node][index]
+            if watts is not None:
+                out.write(f"{stamp},{node},{float(watts)!r}\n")
+    return out.getvalue().encode()
+
+
+def iso_utc_ns(at_utc_ns: int) -> str:
+    """Return an ISO 8601 UTC timestamp with nanoseconds."""
+    moment = datetime.fromtimestamp(at_utc_ns // 10**9, tz=UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{at_utc_ns % 10**9:09d}Z"
+
+
+def parse_iso_utc_ns(text: str) -> int:
+    """Return the UTC nanoseconds of `iso_utc_ns`, exactly.
+
+    Raises:
+        DataError: another format.
+    """
+    match = _TIMESTAMP.match(text)
+    if match is None:
+        raise DataError("not an ISO 8601 UTC timestamp like 2026-01-31T12:00:00.000000000Z", where=text[:40])
+    year, month, day, hour, minute, second = (int(part) for part in match.groups()[:6])
+    try:
+        seconds = int(datetime(year, month, day, hour, minute, second, tzinfo=UTC).timestamp())
+    except ValueError as error:
+        raise DataError(f"no such moment: {error}", where=text[:40]) from error
+    return seconds * 10**9 + int((match[7] or "").ljust(9, "0"))
+
+
+def read_trace(path: Path, instrument: Instrument) -> SampleBlock:
+    """Read a power trace; nodes that lack a moment have null there.
+
+    Raises:
+        DataError: a line that is not timestamp,node,watts, named by its number.
+    """
+    powers: dict[str, dict[int, float]] = {}
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = csv.reader(file)
+            if tuple(next(rows, ())) != TRACE_HEADER:
+                raise DataError(f"the first line must be {','.join(TRACE_HEADER)}", where=str(path))
+            last: tuple[str, int] = ("", 0)
+            for number, row in enumerate(rows, start=2):
+                where = f"{path}: line {number}"
+                if len(row) != 3:
+                    raise DataError(f"{len(row)} fields instead of 3", where=where)
+                if row[0] != last[0]:
+                    last = (row[0], parse_iso_utc_ns(row[0]))
+                column = powers.setdefault(row[1], {})
+                if last[1] in column:
+                    raise DataError(f"node {row[1]} has two samples at {row[0]}", where=where)
+                column[last[1]] = _watts(row[2], where)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"cannot be read: {error}", where=str(path)) from error
+    times = sorted({at for column in powers.values() for at in column})
+    return SampleBlock(
+        instrument=instrument,
+        utc_ns=tuple(times),
+        power_w={node: tuple(column.get(at) for at in times) for node, column in powers.items()},
+    )
+
+
+def read_run(campaign_dir: Path, configuration_id: str, repetition: int) -> RunFiles:
+    """Read one run without its trace.
+
+    Raises:
+        DataError: a file is missing or does not fit its schema; the field is named.
+    """
+    folder, number = campaign_dir / configuration_id, f"{repetition:03d}"
+    return RunFiles(
+        run=read_json(RunInput, folder / f"run_{number}.json"),
+        epi=read_json(EpiFile, folder / f"epi_{number}.json"),
+        questions=read_json(BenchmarkFile, folder / f"benchmark_{number}.json").questions,
+    )
+
+
+def list_runs(campaign_dir: Path) -> Iterator[tuple[str, int]]:
+    """Yield (configuration id, repetition) of every complete run, in order."""
+    for folder in sorted(path for path in campaign_dir.iterdir() if path.is_dir()):
+        numbers = [int(match[1]) for path in folder.iterdir() if (match := _RUN_FILE.match(path.name))]
+        for number in sorted(numbers):
+            yield folder.name, number
+
+
+def read_json(model: type[M], path: Path) -> M:
+    """Read a JSON file into a model.
+
+    Raises:
+        DataError: missing, not JSON, or a field that does not fit, named.
+    """
+    try:
+        return model.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}", where=str(path)) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "(whole file)"
+        raise DataError(f"{field}: {first['msg']}", where=str(path)) from error
+
+
+def _watts(text: str, where: str) -> float:
+    try:
+        value = float(text)
+    except ValueError as error:
+        raise DataError(f"{text[:30]!r} is not a number of watts", where=where) from error
+    if not abs(value) < float("inf"):
+        raise DataError(f"{text[:30]!r} is not finite", where=where)
+    return value
