@@ -1,0 +1,55 @@
+"""What every engine can do for the agent: one protocol with declared capabilities.
+
+Here: the protocol. Not here: any engine.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from shared.node_jobs import (
+    DecodeParams, PrefillParams, ScoreParams, ScoreResult, StartEngineParams, StartEngineResult, WorkloadResult,
+)  # fmt: skip
+
+Progress = Callable[[float, str], None]
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What an engine can do; asked before a campaign starts, not discovered in its middle."""
+
+    name: str
+    score: bool
+    generate: bool
+    tokenise: bool
+    distributed: bool
+    overrides_experts_per_token: bool
+    node_counts: tuple[int, ...] | None = None
+    """Allowed numbers of nodes; None: any."""
+
+
+class Engine(Protocol):
+    """An inference engine as its node agent sees it; every method raises EpiError with a reason."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can do."""
+
+    async def find(self) -> bool:
+        """Look for an engine process that an earlier agent started; tell whether there is one."""
+
+    async def start(self, model: Path, params: StartEngineParams, progress: Progress) -> StartEngineResult:
+        """Load `model`, over the given workers."""
+
+    async def stop(self) -> None:
+        """End the engine; quiet when there is none."""
+
+    async def prefill(self, params: PrefillParams, progress: Progress) -> WorkloadResult:
+        """Evaluate prompts."""
+
+    async def decode(self, params: DecodeParams, progress: Progress) -> WorkloadResult:
+        """Generate tokens."""
+
+    async def score(self, params: ScoreParams, progress: Progress) -> ScoreResult:
+        """Read log-likelihoods."""

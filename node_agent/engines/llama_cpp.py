@@ -1,0 +1,236 @@
+"""The llama.cpp engine as the agent sees it: starts, finds, asks and ends the engine process and the RPC worker.
+
+Not here: anything inside those processes (llama_engine, rpc_worker).
+"""
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from node_agent.engines.base import Capabilities, Progress
+from node_agent.engines.rpc_devices import local_last
+from node_agent.engines.wire import SOCKET_NAME, EngineGoneError, EngineStatus, LoadRequest, Operation, call
+from node_agent.processes import Supervised
+from shared.errors import ConfigurationError, InfrastructureError
+from shared.node_jobs import (
+    DecodeParams, PrefillParams, ScoreParams, ScoreResult, StartEngineParams, StartEngineResult, WorkloadResult,
+)  # fmt: skip
+
+_START_S = 60.0
+_CONNECT_S = 3.0
+# A waiting OpenMP thread must sleep: on a busy machine spinning ones starve the others and burn joules.
+_ENVIRONMENT = {"OMP_WAIT_POLICY": "passive", "GGML_NO_BACKTRACE": "1", "PYTHONUNBUFFERED": "1"}
+
+
+async def listens(endpoint: str) -> bool:
+    """Tell whether somebody accepts connections at host:port (harmless for llama.cpp's workers)."""
+    host, _, port = endpoint.rpartition(":")
+    try:
+        _, writer = await asyncio.wait_for(asyncio.open_connection(host, int(port)), _CONNECT_S)
+    except (OSError, TimeoutError):
+        return False
+    writer.close()
+    return True
+
+
+async def silent_workers(endpoints: Sequence[str]) -> list[str]:
+    """Return those endpoints at which nobody listens."""
+    answers = await asyncio.gather(*(listens(endpoint) for endpoint in endpoints))
+    return [endpoint for endpoint, answer in zip(endpoints, answers, strict=True) if not answer]
+
+
+class RpcWorker:
+    """This node's RPC worker process."""
+
+    role = "worker"
+
+    def __init__(self, state_dir: Path, host: str, port: int, threads: int) -> None:
+        self._state_dir = state_dir
+        self._host, self._port, self._threads = host, port, threads
+        self._process: Supervised | None = None
+
+    @property
+    def endpoint(self) -> str:
+        """host:port."""
+        return f"{self._host}:{self._port}"
+
+    @property
+    def pid(self) -> int | None:
+        """Process id while it runs."""
+        return self._process.pid if self._process is not None and self._process.running else None
+
+    def find(self) -> bool:
+        """Look for a worker that an earlier agent started."""
+        self._process = Supervised.find(self.role, self._state_dir)
+        return self._process is not None
+
+    async def start(self, *, restart: bool = False) -> int:
+        """Start the worker or keep the running one; return its pid.
+
+        Raises:
+            InfrastructureError: it does not come up, for example because the port is taken.
+        """
+        if restart:
+            await self.stop()
+        if self.pid is not None:
+            return self.pid
+        if await listens(self.endpoint):
+            raise InfrastructureError(
+                "another process listens where the RPC worker should", where=self.endpoint,
+                hint="end it or choose another worker_port",
+            )  # fmt: skip
+        argv = [
+            sys.executable, "-m", "node_agent.engines.rpc_worker",
+            "--host", self._host, "--port", str(self._port), "--threads", str(self._threads),
+        ]  # fmt: skip
+        self._process = process = Supervised.start(self.role, argv, self._state_dir, _ENVIRONMENT)
+        await wait_until(process, lambda: listens(self.endpoint), "RPC worker")
+        return process.pid
+
+    async def stop(self) -> None:
+        """End the worker; quiet when there is none."""
+        if self._process is not None:
+            await self._process.stop()
+            self._process = None
+
+
+async def wait_until(process: Supervised, ready: Any, name: str) -> None:
+    """Wait until `ready()` holds.
+
+    Raises:
+        InfrastructureError: the process ended or did not get ready in time; it is ended then.
+    """
+    deadline = asyncio.get_running_loop().time() + _START_S
+    while not await ready():
+        if not process.running:
+            raise InfrastructureError(f"the {name} {process.describe_end()}", where=name)
+        if asyncio.get_running_loop().time() > deadline:
+            await process.stop()
+            raise InfrastructureError(f"the {name} was not ready after {_START_S:.0f} s: {process.log_tail()}")
+        await asyncio.sleep(0.05)
+
+
+class LlamaCppEngine:
+    """One engine process on this node, its layers on RPC workers anywhere."""
+
+    role = "engine"
+    capabilities = Capabilities(
+        name="llama.cpp", score=True, generate=True, tokenise=True, distributed=True, overrides_experts_per_token=True
+    )
+
+    def __init__(self, state_dir: Path, own_worker: str) -> None:
+        self._state_dir = state_dir
+        self._own_worker = own_worker
+        self._socket = state_dir / SOCKET_NAME
+        self._process: Supervised | None = None
+        self._workers: tuple[str, ...] = ()
+
+    @property
+    def pid(self) -> int | None:
+        """Process id while it runs."""
+        return self._process.pid if self._process is not None and self._process.running else None
+
+    async def find(self) -> bool:
+        """Look for an engine process that an earlier agent started and learn what it has loaded."""
+        self._process = Supervised.find(self.role, self._state_dir)
+        if self._process is None:
+            return False
+        try:
+            status = EngineStatus.model_validate(await asyncio.wait_for(self._ask("status", "{}", _quiet), _START_S))
+        except (InfrastructureError, TimeoutError):
+            await self.stop()
+            return False
+        self._workers = status.loaded.request.workers if status.loaded is not None else ()
+        return True
+
+    async def start(self, model: Path, params: StartEngineParams, progress: Progress) -> StartEngineResult:
+        """Load `model` over `params.workers`; a running engine process is used again.
+
+        Raises:
+            InfrastructureError: a worker does not answer (it is named), or the process died.
+            DataError: llama.cpp refuses the file.
+        """
+        if silent := await silent_workers(params.workers):
+            raise InfrastructureError(
+                "the RPC worker does not answer", where=", ".join(silent), hint="start it with the start_worker job"
+            )
+        await self._ensure_process()
+        request = LoadRequest(
+            model_path=str(model), model_sha256=params.model_sha256,
+            workers=tuple(local_last(params.workers, self._own_worker)), context_tokens=params.context_tokens,
+            sequences=params.sequences, threads=params.threads, experts_per_token=params.experts_per_token,
+        )  # fmt: skip
+        self._workers = request.workers
+        status = EngineStatus.model_validate(await self._ask("load", request.model_dump_json(), progress))
+        loaded = status.loaded
+        if loaded is None:
+            raise InfrastructureError("the engine process loaded nothing", where=str(model))
+        return StartEngineResult(
+            pid=status.pid, build=status.build, architecture=loaded.architecture, n_layers=loaded.n_layers,
+            n_vocab=loaded.n_vocab, context_tokens=loaded.request.context_tokens, load_seconds=loaded.load_seconds,
+        )  # fmt: skip
+
+    async def stop(self) -> None:
+        """End the engine process; quiet when there is none."""
+        if self._process is not None:
+            await self._process.stop()
+            self._process = None
+        self._socket.unlink(missing_ok=True)
+
+    async def prefill(self, params: PrefillParams, progress: Progress) -> WorkloadResult:
+        """Evaluate prompts."""
+        return WorkloadResult.model_validate(await self._work("prefill", params.model_dump_json(), progress))
+
+    async def decode(self, params: DecodeParams, progress: Progress) -> WorkloadResult:
+        """Generate tokens greedily."""
+        return WorkloadResult.model_validate(await self._work("decode", params.model_dump_json(), progress))
+
+    async def score(self, params: ScoreParams, progress: Progress) -> ScoreResult:
+        """Read log-likelihoods."""
+        return ScoreResult.model_validate(await self._work("score", params.model_dump_json(), progress))
+
+    async def _work(self, op: Operation, params: str, progress: Progress) -> dict[str, Any]:
+        if self.pid is None:
+            raise ConfigurationError("no engine runs on this node", hint="start it with the start_engine job")
+        return await self._ask(op, params, progress)
+
+    async def _ensure_process(self) -> None:
+        if self.pid is not None:
+            return
+        self._socket.unlink(missing_ok=True)
+        argv = [sys.executable, "-m", "node_agent.engines.llama_engine", "--socket", str(self._socket)]
+        self._process = Supervised.start(self.role, argv, self._state_dir, _ENVIRONMENT)
+
+        async def bound() -> bool:
+            return self._socket.exists()
+
+        await wait_until(self._process, bound, "engine process")
+
+    async def _ask(self, op: Operation, params: str, progress: Progress) -> dict[str, Any]:
+        """Ask the engine process; when it dies, say so and name the worker whose death took it along."""
+        process, workers = self._process, self._workers
+        if process is None:
+            raise InfrastructureError("the engine process is gone")
+        try:
+            return await call(self._socket, op, params, progress)
+        except EngineGoneError as gone:
+            try:
+                await asyncio.wait_for(process.exited.wait(), 10.0)
+            except TimeoutError:
+                raise InfrastructureError(f"the engine does not answer: {gone.message}", where=str(process.pid)) from gone
+            silent = await silent_workers(workers)
+            if silent:
+                raise InfrastructureError(
+                    f"the RPC worker died and the engine with it; the engine {process.describe_end()}",
+                    where=", ".join(silent), hint="start the worker and the engine again",
+                ) from gone  # fmt: skip
+            raise InfrastructureError(
+                f"the engine {process.describe_end()}", where=f"{op} over {len(workers)} workers",
+                hint="start the engine again",
+            ) from gone  # fmt: skip
+
+
+def _quiet(_fraction: float, _message: str) -> None:
+    pass

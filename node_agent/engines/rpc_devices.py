@@ -1,0 +1,56 @@
+"""Remote workers as llama.cpp devices, and which share of the layers each one gets."""
+
+import ctypes
+from collections.abc import Sequence
+
+from shared.errors import InfrastructureError
+from shared.llama import ggml
+
+
+def connect(endpoint: str) -> int:
+    """Return the address of the device that the RPC worker at `endpoint` (host:port) lends.
+
+    Raises:
+        InfrastructureError: nobody answers there. (llama.cpp may instead end the process; its parent then finds out.)
+    """
+    add = ggml("rpc").ggml_backend_rpc_add_server
+    add.argtypes, add.restype = [ctypes.c_char_p], ctypes.c_void_p
+    get = ggml().ggml_backend_reg_dev_get
+    get.argtypes, get.restype = [ctypes.c_void_p, ctypes.c_size_t], ctypes.c_void_p
+    registry = add(endpoint.encode())
+    if not registry:
+        raise InfrastructureError("the RPC worker does not answer", where=endpoint, hint="is it running?")
+    return int(get(registry, 0))
+
+
+def layers_of(n_layers: int, n_devices: int) -> list[int]:
+    """Return how many layers each device gets: as even as can be, the first ones get the remainder."""
+    base, rest = divmod(n_layers, n_devices)
+    return [base + (device < rest) for device in range(n_devices)]
+
+
+def layer_shares(n_layers: int, n_devices: int) -> list[float]:
+    """Return llama.cpp's `tensor_split` that puts `layers_of` on the devices, the output matrix on the last one.
+
+    llama.cpp gives unit i of n_layers + 1 (the last one is the output) to the first device whose cumulative share
+    exceeds i / (n_layers + 1). Boundaries half a unit below that are safe from rounding. With equal shares, 4 layers
+    on 4 devices would be split 2, 1, 1, 0.
+    """
+    shares: list[float] = []
+    placed = 0.0
+    units = 0
+    for count in layers_of(n_layers, n_devices)[:-1]:
+        units += count
+        boundary = max(units - 0.5, 0.0)
+        shares.append(boundary - placed)
+        placed = boundary
+    return [*shares, n_layers + 1 - placed]
+
+
+def local_last(endpoints: Sequence[str], local: str) -> list[str]:
+    """Return the endpoints with this machine's own worker last.
+
+    The last device holds the output matrix and returns the logits, which are by far the largest thing that comes back
+    (600 kB a token for a vocabulary of 151,936): they should not cross the net.
+    """
+    return [*(endpoint for endpoint in endpoints if endpoint != local), *([local] if local in endpoints else [])]
