@@ -69,7 +69,9 @@ class ProcessIdentity:
 class Supervised:
     """One running child of a role; `exited` is set when it ends, and its pid file goes with it."""
 
-    def __init__(self, identity: ProcessIdentity, pid_file: Path, log: Path, popen: "subprocess.Popen[bytes] | None") -> None:
+    def __init__(
+        self, identity: ProcessIdentity, pid_file: Path, log: Path, popen: "subprocess.Popen[bytes] | None"
+    ) -> None:
         self.identity = identity
         self.exited = asyncio.Event()
         self.exit_status: int | None = None
@@ -109,6 +111,7 @@ class Supervised:
             raise InfrastructureError(f"cannot start the process: {error.strerror}", where=argv[0]) from error
         identity = ProcessIdentity.of(popen.pid)
         if identity is None:
+            popen.wait()
             raise InfrastructureError(f"the {role} process ended at once: {tail(log)}", where=argv[0])
         pid_file = state_dir / "pids" / f"{role}.pid"
         identity.write(pid_file)

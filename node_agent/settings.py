@@ -11,7 +11,7 @@ class NodeSettings(DaemonSettings):
     """Settings of one node agent; `state_dir` holds artifacts, the job table, pid files, sockets and logs."""
 
     port: int = Field(default=8701, ge=1, le=65535)
-    worker_host: str = Field(default="127.0.0.1", description="interface of the RPC worker: the cluster's, never 0.0.0.0")
+    worker_host: str = Field(default="127.0.0.1", description="the cluster's interface, never 0.0.0.0")
     worker_port: int = Field(default=50052, ge=1, le=65535)
     threads: int = Field(default=1, ge=1, le=256, description="CPU threads of the RPC worker")
     source_url: str | None = Field(default=None, pattern=r"^https?://[^\s/]+$", description="where artifacts come from")

@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Protocol
 
 from shared.node_jobs import (
-    DecodeParams, PrefillParams, ScoreParams, ScoreResult, StartEngineParams, StartEngineResult, WorkloadResult,
+    DecodeParams,
+    PrefillParams,
+    ScoreParams,
+    ScoreResult,
+    StartEngineParams,
+    StartEngineResult,
+    WorkloadResult,
 )  # fmt: skip
 
 Progress = Callable[[float, str], None]

@@ -15,7 +15,13 @@ from node_agent.engines.wire import SOCKET_NAME, EngineGoneError, EngineStatus, 
 from node_agent.processes import Supervised
 from shared.errors import ConfigurationError, InfrastructureError
 from shared.node_jobs import (
-    DecodeParams, PrefillParams, ScoreParams, ScoreResult, StartEngineParams, StartEngineResult, WorkloadResult,
+    DecodeParams,
+    PrefillParams,
+    ScoreParams,
+    ScoreResult,
+    StartEngineParams,
+    StartEngineResult,
+    WorkloadResult,
 )  # fmt: skip
 
 _START_S = 60.0
@@ -219,7 +225,7 @@ class LlamaCppEngine:
             try:
                 await asyncio.wait_for(process.exited.wait(), 10.0)
             except TimeoutError:
-                raise InfrastructureError(f"the engine does not answer: {gone.message}", where=str(process.pid)) from gone
+                raise InfrastructureError(f"the engine is silent: {gone.message}", where=str(process.pid)) from gone
             silent = await silent_workers(workers)
             if silent:
                 raise InfrastructureError(

@@ -134,9 +134,13 @@ class Scorer:
         total = sum(len(group.items) for group in params.groups)
         done = 0
         groups: list[tuple[ItemScore, ...]] = []
+
+        def report() -> None:
+            tick(done / max(total, 1), f"{done} of {total} questions")
+
         for group in params.groups:
             scores: list[ItemScore] = []
-            for score in self._score_group(group, lambda: tick(done / max(total, 1), f"{done} of {total} questions")):
+            for score in self._score_group(group, report):
                 scores.append(score)
                 done += 1
             groups.append(tuple(scores))

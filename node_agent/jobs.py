@@ -1,0 +1,172 @@
+"""What a node can be asked to do: the handlers behind each job kind of shared.node_jobs.
+
+Not here: how an engine works (engines/), how a process is watched (processes), the HTTP surface (app).
+"""
+
+import asyncio
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from node_agent.engines.llama_cpp import LlamaCppEngine, RpcWorker
+from node_agent.processes import Supervised
+from node_agent.settings import NodeSettings
+from shared.artifacts import ArtifactStore, scratch_file
+from shared.auth import load_token
+from shared.errors import ConfigurationError, InfrastructureError
+from shared.jobs import JobContext, JobKind
+from shared.node_jobs import (
+    DecodeParams,
+    DeployParams,
+    DeployResult,
+    Empty,
+    FetchParams,
+    FetchResult,
+    MarkerParams,
+    MarkerResult,
+    PrefillParams,
+    ScoreParams,
+    ScoreResult,
+    StartEngineParams,
+    StartEngineResult,
+    StartWorkerParams,
+    StartWorkerResult,
+    StopEngineParams,
+    WorkloadResult,
+)  # fmt: skip
+from shared.surgery import apply_plan
+
+_MARKER_SLACK_S = 30.0
+
+
+class Node:
+    """The node's store, worker and engine, and the jobs that use them."""
+
+    def __init__(self, settings: NodeSettings) -> None:
+        self.settings = settings
+        self.store = ArtifactStore(settings.artifacts_dir)
+        self.worker = RpcWorker(settings.state_dir, settings.worker_host, settings.worker_port, settings.threads)
+        self.engine = LlamaCppEngine(settings.state_dir, settings.worker_endpoint)
+        self._marker: Supervised | None = None
+
+    async def find_children(self) -> None:
+        """Find again what an earlier agent started; a marker load left over is ended."""
+        self.worker.find()
+        await self.engine.find()
+        if (marker := Supervised.find("marker", self.settings.state_dir)) is not None:
+            await marker.stop()
+
+    async def stop_children(self) -> None:
+        """End all child processes: the engine first, since it holds connections to workers."""
+        await self.engine.stop()
+        await asyncio.gather(self.worker.stop(), self._stop_marker())
+
+    async def _stop_marker(self) -> None:
+        if self._marker is not None:
+            await self._marker.stop()
+            self._marker = None
+
+    def kinds(self) -> list[JobKind[Any, Any]]:
+        """Return every job kind of a node."""
+        return [
+            JobKind("fetch", FetchParams, self.fetch),
+            JobKind("deploy", DeployParams, self.deploy),
+            JobKind("start_worker", StartWorkerParams, self.start_worker),
+            JobKind("start_engine", StartEngineParams, self.start_engine),
+            JobKind("stop_engine", StopEngineParams, self.stop_engine),
+            JobKind("marker", MarkerParams, self.marker),
+            JobKind("prefill", PrefillParams, self.prefill),
+            JobKind("decode", DecodeParams, self.decode),
+            JobKind("score", ScoreParams, self.score),
+        ]
+
+    async def fetch(self, params: FetchParams, job: JobContext) -> FetchResult:
+        """Bring an artifact here by ranged HTTP, unless it is here."""
+        received = 0
+        if not self.store.has(params.sha256):
+            if self.settings.source_url is None:
+                raise ConfigurationError(
+                    "this node has no source of artifacts", where=params.sha256, hint="set source_url in its settings"
+                )
+            token = load_token(self.settings.source_token_file) if self.settings.source_token_file else None
+
+            def report(done: int, total: int) -> None:
+                job.progress(done / max(total, 1), f"{done >> 20} of {total >> 20} MiB")
+
+            received = await self.store.download(self.settings.source_url, token, params.sha256, on_bytes=report)
+        size = self.store.path(params.sha256).stat().st_size
+        return FetchResult(sha256=params.sha256, size_bytes=size, bytes_received=received)
+
+    async def deploy(self, params: DeployParams, job: JobContext) -> DeployResult:
+        """Make a variant from the base that is here; its hash must equal the surgeon's."""
+        start = time.monotonic()
+        if not self.store.has(params.expected_sha256):
+            base = self.store.path(params.base_sha256)
+            loop = asyncio.get_running_loop()
+
+            def report(done: int, total: int) -> None:
+                loop.call_soon_threadsafe(job.progress, done / max(total, 1), "applying the plan")
+
+            async with scratch_file(self.store) as target:
+                await asyncio.to_thread(apply_plan, base, params.plan, target, on_progress=report)
+                await asyncio.to_thread(self.store.adopt, target, expected_sha256=params.expected_sha256)
+        size = self.store.path(params.expected_sha256).stat().st_size
+        return DeployResult(sha256=params.expected_sha256, size_bytes=size, seconds=time.monotonic() - start)
+
+    async def start_worker(self, params: StartWorkerParams, _job: JobContext) -> StartWorkerResult:
+        """Start the RPC worker or keep the running one."""
+        pid = await self.worker.start(restart=params.restart)
+        return StartWorkerResult(endpoint=self.worker.endpoint, pid=pid)
+
+    async def start_engine(self, params: StartEngineParams, job: JobContext) -> StartEngineResult:
+        """Load a model that is here on the engine."""
+        return await self.engine.start(self.store.path(params.model_sha256), params, job.progress)
+
+    async def stop_engine(self, params: StopEngineParams, _job: JobContext) -> Empty:
+        """End the engine and, if asked, the worker."""
+        await self.engine.stop()
+        if params.worker:
+            await self.worker.stop()
+        return Empty()
+
+    async def marker(self, params: MarkerParams, _job: JobContext) -> MarkerResult:
+        """Step the marker load and say when it was on."""
+        argv = [
+            sys.executable, "-m", "node_agent.marker", "--on", str(params.on_s), "--off", str(params.off_s),
+            "--cycles", str(params.cycles),
+        ]  # fmt: skip
+        span_s = params.cycles * (params.on_s + params.off_s) + params.off_s
+        output = self.settings.state_dir / "logs" / "marker.log"
+        output.unlink(missing_ok=True)
+        self._marker = process = Supervised.start("marker", argv, self.settings.state_dir)
+        try:
+            await asyncio.wait_for(process.exited.wait(), span_s + _MARKER_SLACK_S)
+        except TimeoutError as error:
+            raise InfrastructureError("the marker load did not end", where=str(process.pid)) from error
+        finally:
+            await self._stop_marker()
+        return _marker_result(output, process)
+
+    async def prefill(self, params: PrefillParams, job: JobContext) -> WorkloadResult:
+        """Run the prefill workload."""
+        return await self.engine.prefill(params, job.progress)
+
+    async def decode(self, params: DecodeParams, job: JobContext) -> WorkloadResult:
+        """Run the decode workload."""
+        return await self.engine.decode(params, job.progress)
+
+    async def score(self, params: ScoreParams, job: JobContext) -> ScoreResult:
+        """Score continuations."""
+        return await self.engine.score(params, job.progress)
+
+
+def _marker_result(output: Path, process: Supervised) -> MarkerResult:
+    try:
+        said = json.loads(output.read_text())
+        return MarkerResult(
+            start_utc_ns=said["start"], end_utc_ns=said["end"], on=tuple((begin, end) for begin, end in said["on"])
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise InfrastructureError(f"the marker load {process.describe_end()}", where=str(process.pid)) from error
