@@ -16,7 +16,8 @@ import functools
 import itertools
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
@@ -29,6 +30,7 @@ from shared.errors import DataError, InfrastructureError
 _LOG_LINES = 200
 _log: deque[str] = deque(maxlen=_LOG_LINES)
 _echo: list[TextIO] = []  # where errors are also written, for processes that llama.cpp may abort
+_listeners: list[Callable[[str], None]] = []
 _LEVEL_ERROR = 4
 _keep: list[Any] = []  # callbacks that the C side holds a pointer to
 
@@ -81,6 +83,8 @@ def api() -> Any:
     @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator,unused-ignore]
     def keep(level: int, text: bytes, _data: object) -> None:
         _log.append(text.decode("utf-8", "replace"))
+        for listener in _listeners:
+            listener(_log[-1])
         if level == _LEVEL_ERROR:
             for stream in _echo:
                 stream.write(_log[-1])
@@ -105,6 +109,16 @@ def ggml(part: str = "base") -> ctypes.CDLL:
             function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t]
             function.restype = None
     return library
+
+
+@contextmanager
+def listening(listener: Callable[[str], None]) -> Iterator[None]:
+    """Call `listener` with every piece of llama.cpp's log while the block runs: its only report of progress."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
 
 
 def log_tail(lines: int = 3) -> str:
