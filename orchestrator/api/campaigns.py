@@ -1,0 +1,98 @@
+"""Endpoints of campaigns, their runs and results."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, Query
+from fastapi import Path as PathParam
+from fastapi.responses import FileResponse
+
+from orchestrator.api.models import CampaignStatus, CampaignSummary, ConfigurationResult, RunDetail
+from orchestrator.api.views import campaign_status, campaign_summary, configuration_results, run_detail
+from orchestrator.campaign.service import CampaignService
+from orchestrator.domain.spec import CampaignSpec
+from orchestrator.reports.result_files import run_files
+from orchestrator.store.records import Entry
+from shared.auth import bearer_guard
+from shared.errors import NotFoundError
+from shared.records import ConfigurationId
+
+FileKind = Literal["epi", "run", "benchmark", "power_trace"]
+Repetition = Annotated[int, PathParam(ge=1, le=999)]
+
+
+def campaign_router(service: CampaignService, token: str | None) -> APIRouter:
+    """Return the endpoints of campaigns, guarded by the bearer token."""
+    router = APIRouter(prefix="/v1", dependencies=[Depends(bearer_guard(token))], tags=["campaigns"])
+
+    @router.post("/campaigns", status_code=201)
+    async def create(spec: CampaignSpec) -> CampaignStatus:
+        """Create and start a campaign; the same spec twice is one campaign."""
+        campaign = await service.create(spec)
+        return await campaign_status(service, campaign)
+
+    @router.get("/campaigns")
+    async def list_campaigns() -> list[CampaignSummary]:
+        """List campaigns, newest first."""
+        return [await campaign_summary(service, campaign) for campaign in await service.journal.campaigns()]
+
+    @router.get("/campaigns/{campaign_id}")
+    async def get_campaign(campaign_id: ConfigurationId) -> CampaignStatus:
+        """Return a campaign with its runs."""
+        return await campaign_status(service, await service.journal.campaign(campaign_id))
+
+    @router.post("/campaigns/{campaign_id}/pause")
+    async def pause(campaign_id: ConfigurationId) -> CampaignStatus:
+        """Ask for a pause after the present run."""
+        return await campaign_status(service, await service.pause(campaign_id))
+
+    @router.post("/campaigns/{campaign_id}/resume")
+    async def resume(campaign_id: ConfigurationId) -> CampaignStatus:
+        """Let a paused, failed or cancelled campaign go on."""
+        return await campaign_status(service, await service.resume(campaign_id))
+
+    @router.post("/campaigns/{campaign_id}/cancel")
+    async def cancel(campaign_id: ConfigurationId) -> CampaignStatus:
+        """Ask a campaign to end after the present run; what is measured is kept."""
+        return await campaign_status(service, await service.cancel(campaign_id))
+
+    @router.get("/campaigns/{campaign_id}/results")
+    async def results(campaign_id: ConfigurationId) -> list[ConfigurationResult]:
+        """Return each measured configuration's figures."""
+        return await configuration_results(service, await service.journal.campaign(campaign_id))
+
+    @router.get("/campaigns/{campaign_id}/runs/{configuration}/{repetition}")
+    async def run(campaign_id: ConfigurationId, configuration: ConfigurationId, repetition: Repetition) -> RunDetail:
+        """Return one run with its attempts, windows and result."""
+        campaign = await service.journal.campaign(campaign_id)
+        return await run_detail(service, campaign, configuration, repetition)
+
+    @router.get("/campaigns/{campaign_id}/runs/{configuration}/{repetition}/files/{kind}")
+    async def run_file(
+        campaign_id: ConfigurationId, configuration: ConfigurationId, repetition: Repetition, kind: FileKind
+    ) -> FileResponse:
+        """Download one result file of a run."""
+        await service.journal.campaign(campaign_id)
+        path = _file(service.lab.settings.results_dir, campaign_id, configuration, repetition, kind)
+        return FileResponse(path, filename=path.name)
+
+    @router.get("/entries")
+    async def entries(
+        since: Annotated[int, Query(ge=0)] = 0,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 200,
+        campaign: ConfigurationId | None = None,
+    ) -> list[Entry]:
+        """Return journal entries after `since`, oldest first; page on with the last `seq`."""
+        return await service.journal.entries(since, limit, campaign)
+
+    return router
+
+
+def _file(results: Path, campaign_id: str, configuration: str, repetition: int, kind: FileKind) -> Path:
+    """Return the file of a finished run; every part of its name was checked against a closed pattern."""
+    path = run_files(results / campaign_id, configuration, repetition)[kind]
+    if not path.is_file():
+        raise NotFoundError(
+            "the run has no such file yet", where=f"{campaign_id}/{configuration}/rep-{repetition}/{kind}"
+        )
+    return path

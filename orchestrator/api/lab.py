@@ -1,0 +1,81 @@
+"""Endpoints about the lab: who is there, how the meter is, recent power.
+
+While a measurement window is open no agent is asked: the last answer is given again and says that it is cached.
+"""
+
+import asyncio
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query
+
+from orchestrator.api.models import AgentStatus, LabStatus
+from orchestrator.campaign.lab import Lab
+from orchestrator.campaign.live import LiveHub
+from shared.auth import bearer_guard
+from shared.client import AgentClient
+from shared.clock import NS_PER_S, utc_ns
+from shared.errors import EpiError
+from shared.meter_api import LivePower, MeterStatus
+from shared.node_jobs import NodeFacts
+
+_FRESH_S = 2.0
+
+
+class LabView:
+    """Asks the agents, at most every two seconds and never inside a window."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._last: LabStatus | None = None
+        self._asking = asyncio.Lock()
+
+    async def status(self) -> LabStatus:
+        """Return the lab's status, from the cache inside a window."""
+        async with self._asking:
+            last = self._last
+            if last is not None and (self._lab.window_open or utc_ns() - last.utc_ns < _FRESH_S * NS_PER_S):
+                return last.model_copy(update={"cached": True})
+            self._last = await self._ask()
+            return self._last
+
+    async def _ask(self) -> LabStatus:
+        nodes = [self._agent(name, "node_agent", client, facts=True) for name, client in self._lab.nodes.items()]
+        agents = await asyncio.gather(
+            *nodes,
+            self._agent("surgeon", "surgeon", self._lab.surgeon),
+            self._agent("meter", "meter_bridge", self._lab.meter),
+        )
+        meter: MeterStatus | None = None
+        if agents[-1].error is None:
+            meter = await self._lab.meter_status()
+        return LabStatus(
+            agents=tuple(agents), meter=meter, emulated=meter is not None and meter.instrument.emulated, cached=False,
+            utc_ns=utc_ns(),
+        )  # fmt: skip
+
+    async def _agent(self, name: str, service: str, client: AgentClient, *, facts: bool = False) -> AgentStatus:
+        try:
+            health = await client.health()
+            answer = NodeFacts.model_validate(await client.request("GET", "/v1/facts")) if facts else None
+        except EpiError as error:
+            return AgentStatus(name=name, service=service, url=client.base_url, error=error.to_payload())
+        return AgentStatus(
+            name=name, service=service, url=client.base_url, health=health, facts=answer, seen_utc_ns=utc_ns()
+        )
+
+
+def lab_router(view: LabView, hub: LiveHub, token: str | None) -> APIRouter:
+    """Return the endpoints of the lab, guarded by the bearer token."""
+    router = APIRouter(prefix="/v1", dependencies=[Depends(bearer_guard(token))], tags=["lab"])
+
+    @router.get("/lab")
+    async def lab() -> LabStatus:
+        """Return all agents and the meter as last seen."""
+        return await view.status()
+
+    @router.get("/power")
+    async def power(seconds: Annotated[float, Query(gt=0, le=600)] = 60.0) -> list[LivePower]:
+        """Return the recent power of all nodes, oldest first."""
+        return hub.recent_power(seconds)
+
+    return router

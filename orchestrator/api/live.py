@@ -1,0 +1,111 @@
+"""`WS /v1/live`: power, journal entries and progress as they happen.
+
+A program sends its bearer token; a browser, which cannot, brings a one-shot ticket from `POST /v1/tickets` and must
+come from this very origin.
+"""
+
+import asyncio
+import secrets
+import time
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from fastapi import APIRouter, Depends, Query, WebSocket, WebSocketDisconnect
+
+from orchestrator.api.models import Ticket
+from orchestrator.campaign.live import LiveHub, LiveMessage
+from orchestrator.store.journal import Journal
+from shared.auth import bearer_guard
+from shared.errors import AuthError
+
+_TICKET_S = 30.0
+_TICKETS_MAX = 1000
+_REPLAY_MAX = 1000
+_POLICY_VIOLATION = 1008
+
+
+class Tickets:
+    """One-shot passes, each valid for 30 s."""
+
+    def __init__(self) -> None:
+        self._valid_until: dict[str, float] = {}
+
+    def issue(self) -> Ticket:
+        """Return a new ticket; expired ones are forgotten."""
+        now = time.monotonic()
+        self._valid_until = {ticket: until for ticket, until in self._valid_until.items() if until > now}
+        if len(self._valid_until) >= _TICKETS_MAX:
+            self._valid_until.pop(next(iter(self._valid_until)))
+        ticket = secrets.token_urlsafe(24)
+        self._valid_until[ticket] = now + _TICKET_S
+        return Ticket(ticket=ticket, expires_in_s=_TICKET_S)
+
+    def redeem(self, ticket: str) -> bool:
+        """Use a ticket up; False when it is unknown, used or too old."""
+        return self._valid_until.pop(ticket, 0.0) > time.monotonic()
+
+
+def live_router(hub: LiveHub, journal: Journal, token: str | None) -> APIRouter:
+    """Return the ticket endpoint and the live WebSocket."""
+    router = APIRouter(prefix="/v1", tags=["live"])
+    tickets = Tickets()
+    guard = bearer_guard(token)
+
+    @router.post("/tickets", dependencies=[Depends(guard)])
+    async def ticket() -> Ticket:
+        """Issue a one-shot pass for the live WebSocket."""
+        return tickets.issue()
+
+    @router.websocket("/live")
+    async def live(
+        socket: WebSocket, ticket: str = "", since: Annotated[int | None, Query(ge=0)] = None
+    ) -> None:
+        if not _may_enter(socket, ticket):
+            await socket.close(_POLICY_VIOLATION, "missing or wrong ticket or token")
+            return
+        await socket.accept()
+        sender = asyncio.create_task(_push(socket, since))
+        try:
+            while True:
+                await socket.receive_text()
+        except (WebSocketDisconnect, RuntimeError):
+            pass
+        finally:
+            sender.cancel()
+            await asyncio.gather(sender, return_exceptions=True)
+
+    def _may_enter(socket: WebSocket, ticket: str) -> bool:
+        origin = socket.headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc != socket.headers.get("host"):
+            return False
+        if ticket:
+            return tickets.redeem(ticket)
+        try:
+            guard(socket)
+        except AuthError:
+            return False
+        return True
+
+    async def _push(socket: WebSocket, since: int | None) -> None:
+        """Send what was missed since the entry `since`, then what comes; an entry is sent once."""
+        watching = hub.watch()
+        upcoming = asyncio.ensure_future(anext(watching))
+        sent = since or 0
+        try:
+            if since is not None:
+                for entry in await journal.entries(since, _REPLAY_MAX):
+                    await socket.send_text(LiveMessage(type="entry", entry=entry).model_dump_json(exclude_none=True))
+                    sent = entry.seq
+            if hub.progress is not None:
+                progress = LiveMessage(type="progress", progress=hub.progress)
+                await socket.send_text(progress.model_dump_json(exclude_none=True))
+            while True:
+                message = await upcoming
+                upcoming = asyncio.ensure_future(anext(watching))
+                if message.entry is not None and message.entry.seq <= sent:
+                    continue
+                await socket.send_text(message.model_dump_json(exclude_none=True))
+        finally:
+            upcoming.cancel()
+
+    return router

@@ -1,0 +1,165 @@
+"""From journal and result files to what the API answers."""
+
+import asyncio
+from pathlib import Path
+
+from orchestrator.api.models import (
+    AttemptStatus,
+    CampaignStatus,
+    CampaignSummary,
+    ConfigurationResult,
+    RunDetail,
+    RunStatus,
+)
+from orchestrator.campaign.service import CampaignService
+from orchestrator.domain.matrix import reference_of
+from orchestrator.domain.schedule import PlannedRun, configurations_of, schedule
+from orchestrator.domain.statistics import ConfigurationResult as DomainResult
+from orchestrator.reports.result_files import list_runs, read_run, run_files
+from orchestrator.reports.schema import EpiFile
+from orchestrator.reports.summary import load_results
+from orchestrator.store.records import Attempt, Campaign
+from shared.errors import NotFoundError
+from shared.records import Configuration
+
+
+async def campaign_summary(service: CampaignService, campaign: Campaign) -> CampaignSummary:
+    """Return one line about a campaign."""
+    runs = await _runs(service, campaign)
+    return CampaignSummary(**_head(service, campaign, runs))
+
+
+async def campaign_status(service: CampaignService, campaign: Campaign) -> CampaignStatus:
+    """Return a campaign with its runs and what is being done now."""
+    runs = await _runs(service, campaign)
+    doing, eta_s = service.doing(campaign.spec.id)
+    return CampaignStatus(
+        **_head(service, campaign, runs),
+        spec=campaign.spec,
+        spec_hash=campaign.spec_hash,
+        step="" if doing is None else f"{doing.run or 'setup'}: {doing.step}",
+        progress=0.0 if doing is None else doing.fraction,
+        message="" if doing is None else doing.message,
+        eta_s=eta_s,
+        configurations=configurations_of(campaign.spec),
+        runs=tuple(runs),
+    )
+
+
+async def configuration_results(service: CampaignService, campaign: Campaign) -> list[ConfigurationResult]:
+    """Return the figures of every configuration that has at least one finished run, in matrix order."""
+    folder = service.lab.settings.results_dir / campaign.spec.id
+    return await asyncio.to_thread(_results, folder)
+
+
+async def run_detail(
+    service: CampaignService, campaign: Campaign, configuration: str, repetition: int
+) -> RunDetail:
+    """Return one run with its result file, if it has one.
+
+    Raises:
+        NotFoundError: the campaign's matrix has no such run.
+    """
+    for status in await _runs(service, campaign):
+        if (status.configuration, status.repetition) == (configuration, repetition):
+            folder = service.lab.settings.results_dir / campaign.spec.id
+            return await asyncio.to_thread(_detail, folder, status)
+    raise NotFoundError("the campaign has no such run", where=f"{campaign.spec.id}/{configuration}/rep-{repetition}")
+
+
+def _head(service: CampaignService, campaign: Campaign, runs: list[RunStatus]) -> dict[str, object]:
+    power = service.hub.recent_power(1.0)
+    return {
+        "id": campaign.spec.id,
+        "state": campaign.state,
+        "request": campaign.request,
+        "reason": campaign.reason,
+        "runs_done": sum(run.state == "done" for run in runs),
+        "runs_total": len(runs),
+        "created_utc_ns": campaign.created_utc_ns,
+        "emulated": power[-1].emulated if power else False,
+    }
+
+
+async def _runs(service: CampaignService, campaign: Campaign) -> list[RunStatus]:
+    attempts = await service.journal.attempts(campaign.spec.id)
+    planned = schedule(configurations_of(campaign.spec), campaign.spec.repetitions)
+    return [_run(one, attempts.get(one.run, [])) for one in planned]
+
+
+def _run(planned: PlannedRun, attempts: list[Attempt]) -> RunStatus:
+    last = attempts[-1] if attempts else None
+    if last is None:
+        state = "pending"
+    elif any(attempt.outcome == "done" for attempt in attempts):
+        state = "done"
+    else:
+        state = {None: "running", "failed": "failed", "interrupted": "pending"}.get(last.outcome, "failed")
+    return RunStatus.model_validate(
+        {
+            "configuration": planned.configuration.id,
+            "repetition": planned.repetition,
+            "state": state,
+            "step": last.step if last is not None and last.outcome is None else "",
+            "attempts": tuple(
+                AttemptStatus(
+                    number=one.number, outcome=one.outcome, step=one.step, reason=one.reason,
+                    started_utc_ns=one.started_utc_ns, ended_utc_ns=one.ended_utc_ns,
+                )
+                for one in attempts
+            ),
+        }
+    )  # fmt: skip
+
+
+def _results(folder: Path) -> list[ConfigurationResult]:
+    if not (folder / "campaign.json").exists():
+        return []
+    data = load_results(folder)
+    last: dict[str, EpiFile] = {}
+    for configuration, repetition in list_runs(folder):
+        last[configuration] = read_run(folder, configuration, repetition).epi
+    return [
+        _result(configuration, data.results[configuration.id], last[configuration.id])
+        for configuration in data.configurations
+        if configuration.id in last
+    ]
+
+
+def _result(configuration: Configuration, result: DomainResult, epi: EpiFile) -> ConfigurationResult:
+    interval = result.epi_ratio_interval
+    accuracy = epi.accuracy
+    tokens, seconds = epi.energy.total_tokens, epi.energy.duration_seconds
+    reference = reference_of(configuration)
+    return ConfigurationResult(
+        configuration=configuration,
+        reference=None if reference == configuration.id else reference,
+        repetitions=result.repetitions,
+        joules_per_token=result.joules_per_token,
+        tokens_per_second=tokens / seconds if tokens and seconds else None,
+        accuracy_composite=result.accuracy,
+        accuracies={
+            "mmlu_5shot": accuracy.mmlu_5shot,
+            "arc_challenge_25shot": accuracy.arc_challenge_25shot,
+            "hellaswag_10shot": accuracy.hellaswag_10shot,
+        },
+        epi=result.epi,
+        epi_ratio=result.epi_ratio,
+        epi_ratio_low=None if interval is None else interval.low,
+        epi_ratio_high=None if interval is None else interval.high,
+        verdict=None if reference == configuration.id else result.comparison,
+        validity=epi.validity.verdict,
+        emulated=epi.emulated,
+        reason=result.reason or epi.no_epi_reason,
+    )
+
+
+def _detail(folder: Path, status: RunStatus) -> RunDetail:
+    files = run_files(folder, status.configuration, status.repetition)
+    present = tuple(kind for kind, path in files.items() if path.is_file())
+    if status.state != "done":
+        return RunDetail(status=status, files=present)
+    found = read_run(folder, status.configuration, status.repetition)
+    return RunDetail(
+        status=status, windows=found.run.windows, epi=found.epi.model_dump(mode="json"), files=present
+    )

@@ -1,0 +1,67 @@
+"""The orchestrator's application: journal, campaign service, live hub, API and dashboard put together."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import APIRouter, Depends, FastAPI
+
+from orchestrator.api.campaigns import campaign_router
+from orchestrator.api.lab import LabView, lab_router
+from orchestrator.api.live import live_router
+from orchestrator.campaign.lab import Lab
+from orchestrator.campaign.live import LiveHub, relay_power
+from orchestrator.campaign.service import CampaignService
+from orchestrator.settings import OrchestratorSettings
+from orchestrator.store.journal import open_journal
+from orchestrator.web.routes import web_router
+from shared.auth import bearer_guard, load_token
+from shared.clock import utc_ns
+from shared.http import make_app
+from shared.protocol import Health
+
+
+def build_app(settings: OrchestratorSettings) -> FastAPI:
+    """Return the orchestrator's service; the journal is opened when it starts.
+
+    Raises (at start):
+        ConflictError: another orchestrator holds the journal.
+    """
+    token = load_token(settings.token_file)
+    app = make_app("EPI Factory orchestrator", version("epi-factory"))
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            journal = await stack.enter_async_context(open_journal(settings.state_dir / "journal.sqlite"))
+            lab = Lab(settings)
+            stack.push_async_callback(lab.close)
+            hub = LiveHub()
+            service = CampaignService(journal, lab, hub)
+            app.include_router(campaign_router(service, token))
+            app.include_router(lab_router(LabView(lab), hub, token))
+            app.include_router(live_router(hub, journal, token))
+            app.include_router(_health_router(settings, token))
+            app.include_router(web_router())
+            tasks = [asyncio.create_task(service.run_forever()), asyncio.create_task(relay_power(hub, lab))]
+            try:
+                yield
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+    app.router.lifespan_context = lifespan
+    return app
+
+
+def _health_router(settings: OrchestratorSettings, token: str | None) -> APIRouter:
+    router = APIRouter(prefix="/v1", dependencies=[Depends(bearer_guard(token))], tags=["lab"])
+
+    @router.get("/health")
+    async def health() -> Health:
+        """Say who answers here."""
+        return Health(service="orchestrator", name=settings.name, version=version("epi-factory"), utc_ns=utc_ns())
+
+    return router

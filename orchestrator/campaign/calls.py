@@ -1,0 +1,94 @@
+"""Journaled calls of agents: intent, call, result.
+
+A call that belongs to no attempt (setup, configuration) is idempotent: its result is looked up in the journal first,
+its job id is the same after a restart, and the agent is asked before anything is done again. A call inside an attempt
+is made once; when it breaks, the attempt ends.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+
+from orchestrator.domain.steps import Step
+from orchestrator.store.journal import Journal
+from shared.client import AgentClient
+from shared.errors import EpiError, InfrastructureError
+from shared.protocol import JobState
+
+R = TypeVar("R", bound=BaseModel)
+
+_RETRY_DELAY_S = 1.0
+
+
+@dataclass(frozen=True)
+class Call:
+    """One job for one agent."""
+
+    agent: str
+    client: AgentClient
+    kind: str
+    params: BaseModel
+    timeout_s: float = 600.0
+
+
+class Caller:
+    """Makes the journaled calls of one campaign."""
+
+    def __init__(
+        self, journal: Journal, campaign_id: str, max_attempts: int, on_progress: Callable[[str, str, JobState], None]
+    ) -> None:
+        self._journal = journal
+        self._campaign = campaign_id
+        self._max_attempts = max_attempts
+        self._on_progress = on_progress
+
+    async def idempotent(self, run: str, step: Step, call: Call, result: type[R]) -> R:
+        """Return the step's result, from the journal if it is known, else from the agent.
+
+        Raises:
+            EpiError: the agent's error; infrastructure faults only after `max_attempts` tries.
+        """
+        name = f"{step}@{call.agent}"
+        known = await self._journal.last_result(self._campaign, run, name)
+        if known is not None:
+            return result.model_validate(known)
+        while True:
+            failures = await self._journal.count(self._campaign, run, name, "failure")
+            job_id = f"{self._campaign}/{run or 'setup'}/{step}/{call.agent}/try-{failures + 1}"
+            await self._journal.append(
+                self._campaign, run=run, step=name, kind="intent", payload={"job": job_id, "agent": call.agent}
+            )
+            try:
+                answer = await self._run(job_id, run, step, call)
+            except EpiError as error:
+                payload = error.to_payload().model_dump()
+                await self._journal.append(self._campaign, run=run, step=name, kind="failure", payload=payload)
+                if not isinstance(error, InfrastructureError) or failures + 1 >= self._max_attempts:
+                    raise
+                await asyncio.sleep(_RETRY_DELAY_S)
+                continue
+            await self._journal.append(self._campaign, run=run, step=name, kind="result", payload=answer)
+            return result.model_validate(answer)
+
+    async def once(self, run: str, attempt: int, step: Step, call: Call, result: type[R]) -> R:
+        """Make a call that belongs to an attempt; large results go to files, not to the journal.
+
+        Raises:
+            EpiError: what the agent reported; the attempt ends.
+        """
+        job_id = f"{self._campaign}/{run}/attempt-{attempt}/{step}/{call.agent}/{call.kind}"
+        await self._journal.append(
+            self._campaign, run=run, attempt=attempt, step=step, kind="intent",
+            payload={"job": job_id, "agent": call.agent},
+        )  # fmt: skip
+        answer = await self._run(job_id, run, step, call)
+        return result.model_validate(answer)
+
+    async def _run(self, job_id: str, run: str, step: Step, call: Call) -> dict[str, Any]:
+        return await call.client.run(
+            job_id, call.kind, call.params, timeout_s=call.timeout_s,
+            on_progress=lambda state: self._on_progress(run, step, state),
+        )  # fmt: skip

@@ -1,0 +1,30 @@
+"""The demo's campaign spec: the `[campaign]` table of `demo.toml`, with what the command line says on top."""
+
+import tomllib
+from pathlib import Path
+
+from orchestrator.domain.matrix import parse_selection
+from orchestrator.domain.spec import CampaignSpec
+from shared.errors import ConfigurationError
+from shared.settings import validate_settings
+
+
+def demo_spec(
+    path: Path, *, campaign_id: str, configurations: str, repetitions: int | None, questions: int | None
+) -> CampaignSpec:
+    """Read the spec; null keeps the file's value.
+
+    Raises:
+        ConfigurationError: bad TOML, a field at fault, or an unknown configuration.
+    """
+    parse_selection(configurations)
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))["campaign"]
+    except (OSError, KeyError, tomllib.TOMLDecodeError) as error:
+        raise ConfigurationError(f"no usable [campaign] table: {error}", where=str(path)) from error
+    data |= {"id": campaign_id, "configurations": configurations}
+    if repetitions is not None:
+        data["repetitions"] = repetitions
+    if questions is not None:
+        data["tasks"] = data.get("tasks", {}) | {"questions": questions}
+    return validate_settings(CampaignSpec, data, where=f"{path} [campaign]")

@@ -1,0 +1,140 @@
+"""From what an attempt brought home to result files: hands everything to `domain.evaluate` and `reports`."""
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.campaign.attempt import Measured
+from orchestrator.campaign.preparation import Base, Variant
+from orchestrator.domain.evaluate import evaluate_run
+from orchestrator.domain.records import Environment, MarkerLoad, Provenance, RunInput
+from orchestrator.domain.spec import CampaignSpec
+from orchestrator.reports import write_campaign, write_run, write_summary
+from orchestrator.reports.schema import CampaignFile
+from shared.errors import BugError, InfrastructureError
+from shared.node_jobs import NodeFacts
+from shared.records import Configuration, Instrument
+
+if TYPE_CHECKING:
+    from orchestrator.benchmarks.records import SuiteResult
+
+
+class ResultWriter:
+    """Writes the result tree of one campaign."""
+
+    def __init__(
+        self,
+        results_dir: Path,
+        spec: CampaignSpec,
+        base: Base,
+        configurations: tuple[Configuration, ...],
+        root: str,
+        created_utc_ns: int,
+    ) -> None:
+        self._dir = results_dir / spec.id
+        self._spec = spec
+        self._base = base
+        self._configurations = configurations
+        self._root = root
+        self._created_utc_ns = created_utc_ns
+
+    def write_head(self, facts: dict[str, NodeFacts], instrument: Instrument, failures: dict[str, str]) -> None:
+        """Write `campaign.json`: what is planned, and why runs are missing."""
+        write_campaign(
+            self._dir,
+            CampaignFile(
+                campaign_id=self._spec.id,
+                title=self._spec.description,
+                model=self._spec.model,
+                hardware=hardware_line(list(facts.values())),
+                instrument=instrument,
+                created_utc_ns=self._created_utc_ns,
+                repetitions=self._spec.repetitions,
+                configurations=self._configurations,
+                protocol=self._spec.protocol(),
+                spec_sha256=self._spec.spec_hash(),
+                failures=failures,
+            ),
+        )
+
+    def write_run(self, measured: Measured, variant: Variant) -> dict[str, Any]:
+        """Evaluate an attempt, write its files and return the figures for the journal.
+
+        Raises:
+            InfrastructureError: the trace does not carry the headline window, so the attempt must be repeated.
+        """
+        if measured.suite is None or measured.samples is None or measured.marker is None or measured.decode is None:
+            raise BugError("an attempt came home without all of its windows", where=measured.place.run)
+        run = self._run_input(measured, variant, measured.suite)
+        evaluation = evaluate_run(run, measured.samples, measured.suite.questions)
+        if evaluation.headline is None or evaluation.headline.total_joules is None:
+            raise InfrastructureError(
+                f"the power trace does not carry the decode window: {evaluation.epi.reason}",
+                where=measured.place.run, hint="is the meter alive? `epi meter status`",
+            )  # fmt: skip
+        write_run(self._dir, run, evaluation, measured.samples, measured.suite.questions)
+        return {
+            "attempt": measured.place.number,
+            "epi": evaluation.epi.value,
+            "joules_per_token": evaluation.epi.joules_per_token,
+            "accuracy": evaluation.accuracy.composite,
+            "validity": evaluation.validity.verdict,
+            "reason": evaluation.epi.reason,
+        }
+
+    def write_summary(self) -> None:
+        """Write the summary and the figures from the files that are there."""
+        write_summary(self._dir)
+
+    def _run_input(self, measured: Measured, variant: Variant, suite: "SuiteResult") -> RunInput:
+        assert measured.samples is not None and measured.marker is not None and measured.decode is not None
+        place, marker = measured.place, measured.marker
+        before = tuple(measured.facts_before.values())
+        governors = {facts.governor for facts in before}
+        return RunInput(
+            run_id=place.run,
+            campaign_id=self._spec.id,
+            configuration=place.configuration,
+            repetition=place.repetition,
+            attempt=place.number,
+            timestamp_utc_ns=min(window.start_utc_ns for window in measured.windows),
+            model=self._spec.model,
+            hardware=hardware_line(list(before)),
+            instrument=measured.samples.instrument,
+            environment=Environment(
+                frequency_governor=governors.pop() if len(governors) == 1 else None,
+                background_load=sum(facts.load_1min for facts in before) / len(before) if before else None,
+            ),
+            facts_before=before,
+            facts_after=tuple(measured.facts_after.values()),
+            windows=tuple(measured.windows),
+            markers=(
+                MarkerLoad(
+                    node=self._root, start_utc_ns=marker.start_utc_ns, end_utc_ns=marker.end_utc_ns, on=marker.on
+                ),
+            ),
+            plan=variant.plan.plan,
+            provenance=Provenance(
+                plan_sha256=variant.plan.plan_hash,
+                model_sha256=variant.file.sha256,
+                base_sha256=self._base.model.base_sha256,
+                statistics_sha256=self._base.statistics.statistics_sha256,
+                spec_sha256=self._spec.spec_hash(),
+                output_sha256=measured.decode.output_sha256,
+                engine=measured.engine.engine,
+                engine_build=measured.engine.build,
+                lm_eval_version=suite.versions.get("lm_eval"),
+                epi_factory_version=version("epi-factory"),
+                task_names=tuple(self._spec.tasks.roles.values()),
+            ),
+            protocol=self._spec.protocol(),
+        )
+
+
+def hardware_line(facts: list[NodeFacts]) -> str:
+    """Return the nodes in one line, for example `4 x Raspberry Pi 5 Model B, 4 CPUs, 16 GiB`."""
+    kinds: dict[str, int] = {}
+    for one in facts:
+        kind = f"{one.board or one.cpu_model or 'unknown'}, {one.n_cpus} CPUs, {one.memory_bytes / 2**30:.0f} GiB"
+        kinds[kind] = kinds.get(kind, 0) + 1
+    return "; ".join(f"{count} x {kind}" for kind, count in kinds.items())

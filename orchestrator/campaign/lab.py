@@ -1,0 +1,95 @@
+"""The lab as the runner sees it: one client for each agent, the fixed prompts, and whether a window is open."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from orchestrator.settings import OrchestratorSettings
+from shared.auth import load_token
+from shared.client import AgentClient
+from shared.clock import utc_ns
+from shared.errors import ConfigurationError
+from shared.meter_api import MeterStatus, SampleBlock
+from shared.node_jobs import NodeFacts
+from shared.settings import AgentAddress
+
+
+class Lab:
+    """Clients of all agents. `window_open` is true while nothing may touch the nodes."""
+
+    def __init__(self, settings: OrchestratorSettings) -> None:
+        self.settings = settings
+        self.nodes = {address.name: _client(address) for address in settings.nodes}
+        self.root_name = settings.nodes[0].name
+        self.root = self.nodes[self.root_name]
+        self.surgeon = _client(settings.surgeon)
+        self.meter = _client(settings.meter)
+        self.window_open = False
+
+    async def close(self) -> None:
+        """Close all connections."""
+        for client in (*self.nodes.values(), self.surgeon, self.meter):
+            await client.close()
+
+    @contextmanager
+    def window(self) -> Iterator[None]:
+        """Mark the time in which nodes are left alone."""
+        self.window_open = True
+        try:
+            yield
+        finally:
+            self.window_open = False
+
+    async def meter_status(self) -> MeterStatus:
+        """Ask the bridge how the meter is."""
+        return MeterStatus.model_validate(await self.meter.request("GET", "/v1/meter"))
+
+    async def samples(self, start_utc_ns: int, end_utc_ns: int) -> SampleBlock:
+        """Return the calibrated trace of [start, end)."""
+        params = {"start_utc_ns": start_utc_ns, "end_utc_ns": end_utc_ns}
+        return SampleBlock.model_validate(await self.meter.request("GET", "/v1/samples", params=params))
+
+    async def facts(self, node: str) -> NodeFacts:
+        """Return what a node says of itself."""
+        return NodeFacts.model_validate(await self.nodes[node].request("GET", "/v1/facts"))
+
+    async def clock_offset_ns(self, node: str) -> int:
+        """Return the node's clock minus ours, by the mid-point of the quickest of three round trips."""
+        best: tuple[int, int] | None = None
+        for _ in range(3):
+            before = utc_ns()
+            health = await self.nodes[node].health()
+            after = utc_ns()
+            sample = (after - before, health.utc_ns - (before + after) // 2)
+            best = sample if best is None else min(best, sample)
+        assert best is not None
+        return best[1]
+
+    def prompts(self, count: int) -> tuple[str, ...]:
+        """Return the first `count` fixed workload prompts.
+
+        Raises:
+            ConfigurationError: the file is missing or holds fewer.
+        """
+        path = self.settings.workload_prompts
+        return load_prompts(path, count)
+
+
+def load_prompts(path: Path, count: int) -> tuple[str, ...]:
+    """Read prompts separated by blank lines.
+
+    Raises:
+        ConfigurationError: the file cannot be read or holds fewer than `count`.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"cannot read the workload prompts: {error.strerror}", where=str(path)) from error
+    prompts = [block.strip() for block in text.split("\n\n") if block.strip()]
+    if len(prompts) < count:
+        raise ConfigurationError(f"{count} workload prompts are asked, the file holds {len(prompts)}", where=str(path))
+    return tuple(prompts[:count])
+
+
+def _client(address: AgentAddress) -> AgentClient:
+    return AgentClient(address.url, load_token(address.token_file) if address.token_file else None)

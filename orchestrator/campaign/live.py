@@ -1,0 +1,103 @@
+"""The live hub: power from the bridge, journal entries and progress, fanned out to whoever watches.
+
+Every watcher has a bounded queue; one that is too slow loses the oldest power messages, never stalls the others.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import Literal
+
+import websockets
+from pydantic import ValidationError
+
+from orchestrator.campaign.lab import Lab
+from orchestrator.store.records import Entry
+from shared.auth import load_token
+from shared.meter_api import LivePower
+from shared.records import Record
+
+log = logging.getLogger(__name__)
+
+_QUEUE = 512
+_POWER_KEPT = 6000
+"""600 s at 10 Hz."""
+_RECONNECT_S = (0.2, 0.5, 1.0, 2.0, 5.0)
+
+
+class Progress(Record):
+    """What is being done now."""
+
+    campaign: str
+    run: str
+    step: str
+    fraction: float
+    message: str
+    window_open: bool
+    eta_s: float | None = None
+
+
+class LiveMessage(Record):
+    """One message of `WS /v1/live`; exactly the field named by `type` is set."""
+
+    type: Literal["power", "entry", "progress"]
+    power: LivePower | None = None
+    entry: Entry | None = None
+    progress: Progress | None = None
+
+
+class LiveHub:
+    """Fans live messages out and remembers the recent power."""
+
+    def __init__(self) -> None:
+        self._watchers: set[asyncio.Queue[LiveMessage]] = set()
+        self._power: deque[LivePower] = deque(maxlen=_POWER_KEPT)
+        self.progress: Progress | None = None
+
+    def publish(self, message: LiveMessage) -> None:
+        """Send a message to every watcher."""
+        if message.progress is not None:
+            self.progress = message.progress
+        if message.power is not None:
+            self._power.append(message.power)
+        for queue in self._watchers:
+            if queue.full():
+                queue.get_nowait()
+            queue.put_nowait(message)
+
+    def recent_power(self, seconds: float) -> list[LivePower]:
+        """Return the power messages of the last `seconds`, oldest first."""
+        if not self._power:
+            return []
+        since_ns = self._power[-1].utc_ns - int(seconds * 1e9)
+        return [power for power in self._power if power.utc_ns >= since_ns]
+
+    async def watch(self) -> AsyncIterator[LiveMessage]:
+        """Yield messages from now on."""
+        queue: asyncio.Queue[LiveMessage] = asyncio.Queue(_QUEUE)
+        self._watchers.add(queue)
+        try:
+            while True:
+                yield await queue.get()
+        finally:
+            self._watchers.discard(queue)
+
+
+async def relay_power(hub: LiveHub, lab: Lab) -> None:
+    """Follow the bridge's live feed for ever, reconnecting with capped back-off."""
+    address = lab.settings.meter
+    token = load_token(address.token_file) if address.token_file else None
+    url = address.url.replace("http", "ws", 1) + "/v1/live"
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    failures = 0
+    while True:
+        try:
+            async with websockets.connect(url, additional_headers=headers) as socket:
+                failures = 0
+                async for message in socket:
+                    hub.publish(LiveMessage(type="power", power=LivePower.model_validate_json(message)))
+        except (OSError, websockets.WebSocketException, ValidationError) as error:
+            log.info("the meter's live feed broke: %s", error)
+        await asyncio.sleep(_RECONNECT_S[min(failures, len(_RECONNECT_S) - 1)])
+        failures += 1

@@ -1,0 +1,104 @@
+"""What is done once a campaign (base model, statistics, workers) and once a configuration (plan, surgery, check)."""
+
+import asyncio
+from dataclasses import dataclass
+
+from orchestrator.campaign.calls import Call, Caller
+from orchestrator.campaign.lab import Lab
+from orchestrator.domain.spec import CampaignSpec
+from shared.errors import ConfigurationError
+from shared.node_jobs import FetchParams, FetchResult
+from shared.records import Configuration
+from shared.surgeon_jobs import (
+    ApplyParams,
+    ApplyResult,
+    ObserveParams,
+    ObserveResult,
+    PlanParams,
+    PlanResult,
+    PrepareParams,
+    PrepareResult,
+    ValidateParams,
+    ValidateResult,
+)
+
+
+@dataclass(frozen=True)
+class Base:
+    """The campaign's base model and its expert statistics."""
+
+    model: PrepareResult
+    statistics: ObserveResult
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A configuration's plan and file."""
+
+    plan: PlanResult
+    file: ApplyResult
+    check: ValidateResult
+
+
+async def prepare_base(caller: Caller, lab: Lab, spec: CampaignSpec) -> Base:
+    """Convert, quantise and observe the model, and bring the base to every node.
+
+    Raises:
+        EpiError: an agent's error.
+    """
+    model = await caller.idempotent(
+        "", "prepare",
+        Call("surgeon", lab.surgeon, "prepare", PrepareParams(model=spec.model, quantization=spec.quantization), 3600),
+        PrepareResult,
+    )  # fmt: skip
+    statistics = await caller.idempotent(
+        "", "observe",
+        Call("surgeon", lab.surgeon, "observe", ObserveParams(model_sha256=model.f16_sha256, corpus=spec.corpus), 3600),
+        ObserveResult,
+    )  # fmt: skip
+    fetch = FetchParams(sha256=model.base_sha256)
+    await asyncio.gather(
+        *(
+            caller.idempotent("", "fetch_base", Call(name, client, "fetch", fetch, 3600), FetchResult)
+            for name, client in lab.nodes.items()
+        )
+    )
+    return Base(model, statistics)
+
+
+async def prepare_variant(
+    caller: Caller, lab: Lab, spec: CampaignSpec, base: Base, configuration: Configuration
+) -> Variant:
+    """Plan, apply and check one configuration.
+
+    Raises:
+        ConfigurationError: the variant failed its sanity check, with the reason.
+        EpiError: an agent's error.
+    """
+    plan = await caller.idempotent(
+        configuration.id, "plan",
+        Call("surgeon", lab.surgeon, "plan", PlanParams(
+            model_sha256=base.model.f16_sha256, statistics_sha256=base.statistics.statistics_sha256,
+            method=configuration.method, depth=configuration.depth, group=configuration.group,
+            layout=configuration.layout, experts_per_token=configuration.experts_per_token,
+        )),
+        PlanResult,
+    )  # fmt: skip
+    file = await caller.idempotent(
+        configuration.id, "apply",
+        Call("surgeon", lab.surgeon, "apply", ApplyParams(base_sha256=base.model.base_sha256, plan=plan.plan), 3600),
+        ApplyResult,
+    )  # fmt: skip
+    check = await caller.idempotent(
+        configuration.id, "validate",
+        Call("surgeon", lab.surgeon, "validate", ValidateParams(
+            sha256=file.sha256, baseline_sha256=base.model.base_sha256
+        ), 3600),
+        ValidateResult,
+    )  # fmt: skip
+    if not check.ok:
+        raise ConfigurationError(
+            f"the variant is not fit to be measured: {check.reason}", where=configuration.id,
+            hint="drop fewer experts, use another method, or raise the quality gate",
+        )  # fmt: skip
+    return Variant(plan, file, check)

@@ -1,0 +1,221 @@
+"""The campaign's state machine: reads the journal, does the next step, until nothing is left or somebody says stop.
+
+On start it looks at what the journal and the agents already know; an attempt that was open when the process died
+becomes `interrupted`. Faults decide about another try: infrastructure yes, configuration and data never.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from orchestrator.campaign.attempt import AttemptPlace, AttemptRunner
+from orchestrator.campaign.calls import Caller
+from orchestrator.campaign.evaluation import ResultWriter
+from orchestrator.campaign.lab import Lab
+from orchestrator.campaign.preparation import Base, Variant, prepare_base, prepare_variant
+from orchestrator.domain.schedule import PlannedRun, configurations_of, schedule
+from orchestrator.domain.spec import CampaignSpec
+from orchestrator.domain.states import CampaignState
+from orchestrator.store.journal import Journal
+from shared.errors import EpiError, InfrastructureError
+from shared.protocol import JobState
+
+if TYPE_CHECKING:
+    from orchestrator.benchmarks.suite import BenchmarkSuite
+
+_RETRY_DELAY_S = 1.0
+
+
+@dataclass(frozen=True)
+class Doing:
+    """What is being done now, for the live feed."""
+
+    campaign: str
+    run: str = ""
+    step: str = ""
+    fraction: float = 0.0
+    message: str = ""
+
+
+class _StopAskedError(Exception):
+    """Somebody asked for a pause or a cancellation."""
+
+    def __init__(self, state: CampaignState) -> None:
+        super().__init__(state)
+        self.state = state
+
+
+class CampaignRunner:
+    """Runs one campaign to its end."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        lab: Lab,
+        suite_of: Callable[[CampaignSpec], "BenchmarkSuite"],
+        on_doing: Callable[[Doing], None],
+    ) -> None:
+        self._journal = journal
+        self._lab = lab
+        self._suite_of = suite_of
+        self._on_doing = on_doing
+
+    async def run(self, spec: CampaignSpec) -> None:
+        """Do all that is left of the campaign; its end state is in the journal."""
+        try:
+            await self._run(spec)
+        except _StopAskedError as stop:
+            await self._journal.set_state(spec.id, stop.state, "asked by the user")
+        except EpiError as error:
+            await self._journal.set_state(spec.id, "failed", str(error))
+        except Exception as error:
+            await self._journal.set_state(spec.id, "failed", f"defect: {type(error).__name__}: {error}")
+            raise
+
+    async def _run(self, spec: CampaignSpec) -> None:
+        await self._close_open_attempts(spec.id)
+        configurations = configurations_of(spec)
+        suite = asyncio.create_task(asyncio.to_thread(self._suite_of, spec))
+        caller = Caller(self._journal, spec.id, spec.max_attempts, self._tell_job(spec.id))
+        self._tell(spec.id, "", "prepare")
+        try:
+            base = await prepare_base(caller, self._lab, spec)
+            created = (await self._journal.campaign(spec.id)).created_utc_ns
+            writer = ResultWriter(
+                self._lab.settings.results_dir, spec, base, configurations, self._lab.root_name, created
+            )
+            await self._write_head(writer, spec, {})
+            await suite
+        finally:
+            suite.cancel()
+        attempts = AttemptRunner(
+            self._lab, caller, spec, await suite, lambda run, step: self._tell(spec.id, run, step)
+        )
+        failed: dict[str, str] = {}
+        for planned in schedule(configurations, spec.repetitions):
+            await self._obey(spec.id)
+            reason = await self._one_run(spec, planned, caller, attempts, writer, base)
+            if reason is not None:
+                failed[planned.run] = reason
+        self._tell(spec.id, "", "summary")
+        if failed:
+            await self._write_head(writer, spec, failed)
+        await asyncio.to_thread(writer.write_summary)
+        if failed:
+            first, why = next(iter(failed.items()))
+            reason = f"{len(failed)} run(s) could not be measured, first: {first}: {why}"
+            await self._journal.set_state(spec.id, "failed", reason)
+        else:
+            await self._journal.set_state(spec.id, "finished")
+
+    async def _one_run(
+        self,
+        spec: CampaignSpec,
+        planned: PlannedRun,
+        caller: Caller,
+        attempts: AttemptRunner,
+        writer: ResultWriter,
+        base: Base,
+    ) -> str | None:
+        """Bring one run to its end; return why when its configuration cannot be measured.
+
+        Raises:
+            InfrastructureError: `max_attempts` attempts broke; the campaign stops, to be resumed when it is mended.
+        """
+        if await self._journal.last_result(spec.id, planned.run, "evaluate") is not None:
+            return None
+        self._tell(spec.id, planned.run, "plan")
+        try:
+            variant = await prepare_variant(caller, self._lab, spec, base, planned.configuration)
+        except EpiError as error:
+            if isinstance(error, InfrastructureError):
+                raise
+            return str(error)
+        failures = 0
+        while True:
+            try:
+                await self._attempt(spec, planned, attempts, writer, base, variant)
+            except InfrastructureError as error:
+                failures += 1
+                if failures >= spec.max_attempts:
+                    raise InfrastructureError(
+                        f"{planned.run} broke {failures} times, last: {error.message}", where=error.where,
+                        hint="mend it, then `epi campaign resume`",
+                    ) from error  # fmt: skip
+                await asyncio.sleep(_RETRY_DELAY_S * failures)
+                await self._obey(spec.id)
+            except EpiError as error:
+                return str(error)
+            else:
+                return None
+
+    async def _attempt(
+        self,
+        spec: CampaignSpec,
+        planned: PlannedRun,
+        attempts: AttemptRunner,
+        writer: ResultWriter,
+        base: Base,
+        variant: Variant,
+    ) -> None:
+        number = await self._journal.begin_attempt(spec.id, planned.run)
+        place = AttemptPlace(planned.run, number, planned.configuration, planned.repetition)
+        try:
+            measured = await attempts.measure(place, base, variant)
+            self._tell(spec.id, planned.run, "evaluate")
+            payload = await asyncio.to_thread(writer.write_run, measured, variant)
+        except EpiError as error:
+            await self._journal.end_attempt(
+                spec.id, planned.run, number, "failed", reason=str(error), fault=error.fault
+            )
+            raise
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            await self._journal.end_attempt(spec.id, planned.run, number, "failed", reason=reason, fault="bug")
+            raise
+        await self._journal.append(spec.id, kind="result", run=planned.run, step="evaluate", payload=payload)
+        await self._journal.end_attempt(spec.id, planned.run, number, "done")
+
+    async def _write_head(self, writer: ResultWriter, spec: CampaignSpec, failed: dict[str, str]) -> None:
+        facts = {name: await self._lab.facts(name) for name in self._lab.nodes}
+        instrument = (await self._lab.meter_status()).instrument
+        await asyncio.to_thread(writer.write_head, facts, instrument, failed)
+
+    async def _close_open_attempts(self, campaign_id: str) -> None:
+        """Explain every attempt that was open when the last orchestrator died."""
+        for run, attempts in (await self._journal.attempts(campaign_id)).items():
+            for attempt in attempts:
+                if attempt.outcome is not None:
+                    continue
+                known = await self._journal.last_result(campaign_id, run, "evaluate")
+                if known is not None:
+                    await self._journal.end_attempt(campaign_id, run, attempt.number, "done")
+                else:
+                    await self._journal.end_attempt(
+                        campaign_id, run, attempt.number, "interrupted",
+                        reason=f"the orchestrator stopped during {attempt.step or 'the start'}", fault="infrastructure",
+                    )  # fmt: skip
+
+    async def _obey(self, campaign_id: str) -> None:
+        request = (await self._journal.campaign(campaign_id)).request
+        if request == "pause":
+            raise _StopAskedError("paused")
+        if request == "cancel":
+            raise _StopAskedError("cancelled")
+
+    def _tell(self, campaign: str, run: str, step: str) -> None:
+        self._on_doing(Doing(campaign, run, step))
+
+    def _tell_job(self, campaign: str) -> Callable[[str, str, JobState], None]:
+        last_s = 0.0
+
+        def tell(run: str, step: str, state: JobState) -> None:
+            nonlocal last_s
+            now_s = time.monotonic()
+            if now_s - last_s >= 0.1 or state.is_terminal:
+                last_s = now_s
+                self._on_doing(Doing(campaign, run, step, state.progress, state.message))
+
+        return tell

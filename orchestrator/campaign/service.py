@@ -1,0 +1,147 @@
+"""The campaign service: one campaign at a time, requests from the API, and what the dashboard wants to know."""
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from orchestrator.benchmarks.records import SuiteSpec
+from orchestrator.campaign.lab import Lab
+from orchestrator.campaign.live import LiveHub, LiveMessage, Progress
+from orchestrator.campaign.runner import CampaignRunner, Doing
+from orchestrator.domain.schedule import configurations_of, schedule
+from orchestrator.domain.spec import CampaignSpec
+from orchestrator.domain.states import TERMINAL_CAMPAIGN
+from orchestrator.store.journal import Journal
+from orchestrator.store.records import Attempt, Campaign
+from shared.errors import ConflictError
+
+if TYPE_CHECKING:
+    from orchestrator.benchmarks.suite import BenchmarkSuite
+
+log = logging.getLogger(__name__)
+
+
+class CampaignService:
+    """Owns the runner's task; everything else asks it."""
+
+    def __init__(self, journal: Journal, lab: Lab, hub: LiveHub) -> None:
+        self.journal = journal
+        self.lab = lab
+        self.hub = hub
+        self._wake = asyncio.Event()
+        self._doing: Doing | None = None
+        self._current: str | None = None
+        self._eta_s: float | None = None
+        self._estimating: asyncio.Task[None] | None = None
+        journal.listen(lambda entry: hub.publish(LiveMessage(type="entry", entry=entry)))
+
+    async def create(self, spec: CampaignSpec) -> Campaign:
+        """Remember a campaign and start it.
+
+        Raises:
+            ConfigurationError: a configuration that does not exist.
+            ConflictError: the id is taken by another spec.
+        """
+        configurations_of(spec)
+        campaign = await self.journal.create(spec)
+        if campaign.state == "created":
+            await self.journal.set_state(spec.id, "running")
+            self._wake.set()
+        return await self.journal.campaign(spec.id)
+
+    async def pause(self, campaign_id: str) -> Campaign:
+        """Ask a running campaign to stop after the present run."""
+        return await self._ask(campaign_id, "pause")
+
+    async def cancel(self, campaign_id: str) -> Campaign:
+        """Ask a campaign to end after the present run; one that does not run ends at once."""
+        campaign = await self.journal.campaign(campaign_id)
+        if campaign.state != "running":
+            await self.journal.set_state(campaign_id, "cancelled", "asked by the user")
+            return await self.journal.campaign(campaign_id)
+        return await self._ask(campaign_id, "cancel")
+
+    async def resume(self, campaign_id: str) -> Campaign:
+        """Let a paused, failed or cancelled campaign go on; a running one forgets its request."""
+        campaign = await self.journal.campaign(campaign_id)
+        if campaign.state == "running":
+            await self.journal.set_request(campaign_id, "none")
+        else:
+            await self.journal.set_state(campaign_id, "running", "resumed by the user")
+        self._wake.set()
+        return await self.journal.campaign(campaign_id)
+
+    def doing(self, campaign_id: str) -> tuple[Doing | None, float | None]:
+        """Return what is being done for a campaign now, and the seconds to its end if they can be estimated."""
+        if self._current != campaign_id:
+            return None, None
+        return self._doing, self._eta_s
+
+    async def run_forever(self) -> None:
+        """Run campaigns, oldest first, as long as the process lives."""
+        while True:
+            self._wake.clear()
+            waiting = [campaign for campaign in await self.journal.campaigns() if campaign.state == "running"]
+            if not waiting:
+                await self._wake.wait()
+                continue
+            spec = waiting[-1].spec
+            self._current = spec.id
+            runner = CampaignRunner(self.journal, self.lab, self._suite, self._on_doing)
+            try:
+                await self._estimate(spec)
+                await runner.run(spec)
+            except Exception:
+                log.exception("campaign %s stopped on a defect", spec.id)
+            finally:
+                self._current = self._doing = self._eta_s = None
+
+    async def _ask(self, campaign_id: str, request: str) -> Campaign:
+        campaign = await self.journal.campaign(campaign_id)
+        if campaign.state in TERMINAL_CAMPAIGN or campaign.state != "running":
+            raise ConflictError(f"a campaign that is {campaign.state} cannot {request}", where=campaign_id)
+        await self.journal.set_request(campaign_id, "pause" if request == "pause" else "cancel")
+        return await self.journal.campaign(campaign_id)
+
+    def _suite(self, spec: CampaignSpec) -> "BenchmarkSuite":
+        """Read the tasks and render the prompts; called in a thread, since importing lm-eval takes seconds."""
+        from orchestrator.benchmarks.suite import BenchmarkSuite
+
+        return BenchmarkSuite(
+            SuiteSpec.from_roles(
+                spec.tasks.roles, questions=spec.tasks.questions, seed=spec.tasks.seed,
+                include_paths=self.lab.settings.task_dirs,
+            )
+        )  # fmt: skip
+
+    def _on_doing(self, doing: Doing) -> None:
+        new_run = self._doing is None or self._doing.run != doing.run
+        self._doing = doing
+        if new_run:
+            self._estimating = asyncio.create_task(self._estimate_by_id(doing.campaign))
+        self.hub.publish(
+            LiveMessage(
+                type="progress",
+                progress=Progress(
+                    campaign=doing.campaign, run=doing.run, step=doing.step, fraction=doing.fraction,
+                    message=doing.message, window_open=self.lab.window_open, eta_s=self._eta_s,
+                ),
+            )
+        )  # fmt: skip
+
+    async def _estimate_by_id(self, campaign_id: str) -> None:
+        await self._estimate((await self.journal.campaign(campaign_id)).spec)
+
+    async def _estimate(self, spec: CampaignSpec) -> None:
+        """Estimate the time left from the mean length of the finished attempts."""
+        attempts = await self.journal.attempts(spec.id)
+        self._eta_s = estimate_eta_s(attempts, len(list(schedule(configurations_of(spec), spec.repetitions))))
+
+
+def estimate_eta_s(attempts: dict[str, list[Attempt]], runs_total: int) -> float | None:
+    """Return the seconds left: the mean time from one finished run to the next, times the runs that are left."""
+    ends = sorted(a.ended_utc_ns for run in attempts.values() for a in run if a.outcome == "done" and a.ended_utc_ns)
+    starts = [a.started_utc_ns for run in attempts.values() for a in run]
+    if not ends:
+        return None
+    return (ends[-1] - min(starts)) / 1e9 / len(ends) * (runs_total - len(ends))

@@ -1,0 +1,73 @@
+"""A small synchronous client of the orchestrator's API for the commands, and where to find that API."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+from websockets.exceptions import WebSocketException
+from websockets.sync.client import connect
+
+from orchestrator.local.layout import LocalLab
+from shared.auth import load_token
+from shared.errors import ConfigurationError, ErrorPayload, InfrastructureError, from_payload
+
+
+class Api:
+    """The orchestrator at `url`."""
+
+    def __init__(self, url: str, token: str | None) -> None:
+        self.url = url.rstrip("/")
+        self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        self._http = httpx.Client(base_url=self.url, headers=self._headers, timeout=30)
+
+    def call(self, method: str, path: str, body: object | None = None) -> Any:
+        """Send a request and return the JSON answer.
+
+        Raises:
+            EpiError: the orchestrator's own error, or InfrastructureError when it cannot be reached.
+        """
+        try:
+            response = self._http.request(method, path, json=body)
+        except httpx.TransportError as error:
+            raise InfrastructureError(
+                f"the orchestrator does not answer: {error}", where=self.url, hint="`epi up` starts a lab"
+            ) from error
+        if response.is_success:
+            return response.json()
+        try:
+            payload = ErrorPayload.model_validate(response.json()["error"])
+        except (ValueError, KeyError) as error:
+            raise InfrastructureError(f"HTTP {response.status_code}: {response.text[:200]}", where=path) from error
+        raise from_payload(payload)
+
+    def live(self, since: int | None = None) -> Iterator[dict[str, Any]]:
+        """Yield live messages until the connection ends.
+
+        Raises:
+            InfrastructureError: the feed cannot be opened or broke.
+        """
+        url = self.url.replace("http", "ws", 1) + "/v1/live" + ("" if since is None else f"?since={since}")
+        try:
+            with connect(url, additional_headers=self._headers) as socket:
+                for message in socket:
+                    yield json.loads(message)
+        except (OSError, WebSocketException) as error:
+            raise InfrastructureError(f"the live feed broke: {error}", where=url) from error
+
+
+def find_api(out: Path, url: str | None, token_file: Path | None) -> Api:
+    """Return the API at `url`, or that of the one-machine lab under `out`.
+
+    Raises:
+        ConfigurationError: neither is there.
+    """
+    if url is not None:
+        return Api(url, load_token(token_file))
+    lab = LocalLab(out.resolve())
+    if not lab.config_file("orchestrator").exists():
+        raise ConfigurationError(
+            "no lab was ever started there", where=str(out), hint="`epi up` starts one; for another machine give --url"
+        )
+    return Api(lab.url("orchestrator"), lab.token("orchestrator"))

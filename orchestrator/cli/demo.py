@@ -1,0 +1,48 @@
+"""`epi demo`: a whole campaign on this machine with the embedded model, from nothing to an EPI curve."""
+
+import signal
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from orchestrator.campaign.demo_spec import demo_spec
+from orchestrator.cli.api import find_api
+from orchestrator.cli.campaign import finish
+from orchestrator.cli.lab import DemoOption, OutOption, dashboard_url, running_lab
+from orchestrator.local.control import find_demo
+
+app = typer.Typer(help="Run a whole campaign here: real model, surgery, engines; emulated power, labelled so.")
+
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+@app.callback(invoke_without_command=True)
+def demo(
+    configs: Annotated[str, typer.Option(help="`all`, or configuration ids separated by commas.")] = "all",
+    reps: Annotated[int | None, typer.Option(min=1, help="Repetitions of each configuration.")] = None,
+    questions: Annotated[int | None, typer.Option(min=1, help="Questions per task, stratified and seeded.")] = None,
+    out: OutOption = Path("results"),
+    demo_file: DemoOption = None,
+) -> None:
+    """Run the 25-configuration matrix (or --configs) and print the table."""
+    spec = demo_spec(
+        find_demo(demo_file), campaign_id=time.strftime("demo-%Y%m%d-%H%M%S", time.gmtime()),
+        configurations=configs, repetitions=reps, questions=questions,
+    )  # fmt: skip
+    # A terminal that closes or a `kill` must clean up as Ctrl-C does.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    try:
+        with running_lab(out, demo_file) as lab:
+            console.print(f"dashboard: {dashboard_url(lab)}", markup=False)
+            console.print("power is EMULATED from the CPU time that each node's engine uses; no meter is attached")
+            api = find_api(out, None, None)
+            api.call("POST", "/v1/campaigns", spec.model_dump(mode="json"))
+            finish(api, spec.id)
+            console.print(f"results:   {out / spec.id}", markup=False)
+    except KeyboardInterrupt:
+        console.print(f"\nstopped; go on with: epi campaign resume {spec.id} --out {out}", markup=False)
+        raise typer.Exit(130) from None

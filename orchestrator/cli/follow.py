@@ -1,0 +1,98 @@
+"""Following a campaign in a terminal until it ends, and the table that it ends with."""
+
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from orchestrator.cli.api import Api
+from shared.errors import InfrastructureError
+
+_GIVE_UP_S = 60.0
+_ENDED = ("finished", "failed", "cancelled", "paused")
+
+
+def follow(api: Api, campaign: str, console: Console) -> dict[str, Any]:
+    """Show a campaign's progress until it ends, through restarts of the orchestrator; return its last status.
+
+    Raises:
+        InfrastructureError: the orchestrator stayed away for a minute.
+    """
+    lost_since: float | None = None
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        TextColumn("{task.fields[doing]}"),
+    )  # fmt: skip
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task(campaign, total=None, doing="")
+        while True:
+            try:
+                status: dict[str, Any] = api.call("GET", f"/v1/campaigns/{campaign}")
+                lost_since = None
+                progress.update(bar, total=status["runs_total"], completed=status["runs_done"])
+                if status["state"] in _ENDED:
+                    return status
+                _watch(api, campaign, progress, bar, console)
+            except InfrastructureError:
+                lost_since = lost_since or time.monotonic()
+                if time.monotonic() - lost_since > _GIVE_UP_S:
+                    raise
+                progress.update(bar, doing="waiting for the orchestrator")
+                time.sleep(0.5)
+
+
+def _watch(api: Api, campaign: str, progress: Progress, bar: Any, console: Console) -> None:
+    """Follow the live feed until a run or the campaign ends."""
+    for message in api.live():
+        if (now := message.get("progress")) is not None and now["campaign"] == campaign:
+            eta = "" if now.get("eta_s") is None else f", {now['eta_s'] / 60:.1f} min left"
+            progress.update(bar, doing=f"{now['run'] or 'setup'}: {now['step']}{eta}")
+        entry = message.get("entry")
+        if entry is None or entry["campaign"] != campaign:
+            continue
+        payload = entry["payload"]
+        if entry["kind"] == "result" and entry["step"] == "evaluate":
+            if not console.is_terminal:
+                console.print(f"{entry['run']}: {_figures(payload)}")
+            return
+        if entry["kind"] == "failure" or (entry["kind"] == "attempt" and payload.get("state") == "failed"):
+            reason = payload.get("reason") or payload.get("message")
+            console.print(f"[yellow]{entry['run'] or 'setup'}:[/yellow] {reason}")
+        if entry["kind"] == "state" and payload.get("state") in _ENDED:
+            return
+
+
+def _figures(payload: dict[str, Any]) -> str:
+    epi = payload.get("epi")
+    return "no EPI: " + payload.get("reason", "") if epi is None else f"EPI {epi:.4g} J/(token*accuracy)"
+
+
+def results_table(results: list[dict[str, Any]]) -> Table:
+    """Return the campaign's table; ratios are to the baseline of the same layout."""
+    emulated = any(result["emulated"] for result in results)
+    table = Table(
+        title="EPI by configuration" + (" (power EMULATED, not measured)" if emulated else ""),
+        caption="EPI in J per generated token per unit of accuracy; lower is better. Ratio: to the layout's baseline.",
+    )
+    for name in ("configuration", "n", "J/token", "accuracy", "EPI", "ratio", "verdict", "validity"):
+        table.add_column(name, justify="left" if name in ("configuration", "verdict", "validity") else "right")
+    for result in results:
+        table.add_row(
+            result["configuration"]["id"], str(result["repetitions"]), _number(result["joules_per_token"]),
+            _number(result["accuracy_composite"], ".3f"), _number(result["epi"]), _ratio(result),
+            result["verdict"] or result["reason"] or "", result["validity"] or "",
+        )  # fmt: skip
+    return table
+
+
+def _ratio(result: dict[str, Any]) -> str:
+    ratio = _number(result["epi_ratio"], ".3f")
+    if result["epi_ratio_low"] is None or result["epi_ratio_high"] is None:
+        return ratio
+    return f"{ratio} [{result['epi_ratio_low']:.3f}, {result['epi_ratio_high']:.3f}]"
+
+
+def _number(value: float | None, form: str = ".4g") -> str:
+    return "-" if value is None else format(value, form)

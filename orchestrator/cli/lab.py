@@ -1,0 +1,84 @@
+"""`epi up` and `epi down`: the whole lab on this machine, left running for curl and the browser."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from orchestrator.local import control
+from orchestrator.local.layout import LocalLab
+from shared.errors import ConfigurationError
+
+up = typer.Typer(help="Start orchestrator, agents, meter bridge and emulator here and leave them running.")
+down = typer.Typer(help="Stop the lab that `epi up` started.")
+
+OutOption = Annotated[Path, typer.Option("--out", help="Folder of results and of the lab's files.")]
+DemoOption = Annotated[Path | None, typer.Option("--demo", help="Settings of the embedded lab (demo.toml).")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def start_lab(out: Path, demo: Path | None, *, tied: bool) -> LocalLab:
+    """Start a lab and wait until all of it answers; nothing is left running when that fails."""
+    demo_file = control.find_demo(demo)
+    lab = LocalLab(out.resolve())
+    lab.home.mkdir(parents=True, exist_ok=True)
+    control.start(lab, demo_file, tied=tied)
+    try:
+        with console.status("starting the lab") as status:
+            control.wait_ready(lab, demo_file, lambda name: status.update(f"starting the lab: {name}"))
+    except BaseException:
+        control.stop(lab)
+        raise
+    return lab
+
+
+@contextmanager
+def running_lab(out: Path, demo: Path | None) -> Iterator[LocalLab]:
+    """Give a running lab; one that was not running before is stopped at the end, whatever happens."""
+    lab = LocalLab(out.resolve())
+    if control.supervisor_pid(lab) is not None:
+        yield lab
+        return
+    lab = start_lab(out, demo, tied=True)
+    try:
+        yield lab
+    finally:
+        with console.status("stopping the lab"):
+            control.stop(lab)
+
+
+def dashboard_url(lab: LocalLab) -> str:
+    """Return the dashboard's address; the token stands in the fragment, which a browser never sends."""
+    return f"{lab.url('orchestrator')}/#token={lab.token('orchestrator')}"
+
+
+@up.callback(invoke_without_command=True)
+def _up(out: OutOption = Path("results"), demo: DemoOption = None, as_json: JsonOption = False) -> None:
+    lab = start_lab(out, demo, tied=False)
+    if as_json:
+        print(json.dumps({
+            "dashboard": dashboard_url(lab), "api": lab.url("orchestrator"),
+            "token_file": str(lab.token_file("orchestrator")), "logs": str(lab.log_dir),
+        }))  # fmt: skip
+        return
+    print(f"dashboard: {dashboard_url(lab)}")
+    print(f"api:       {lab.url('orchestrator')}/v1  (token in {lab.token_file('orchestrator')})")
+    print(f"logs:      {lab.log_dir}")
+    print("stop it with `epi down`" + ("" if out == Path("results") else f" --out {out}"))
+
+
+@down.callback(invoke_without_command=True)
+def _down(out: OutOption = Path("results"), as_json: JsonOption = False) -> None:
+    stopped = control.stop(LocalLab(out.resolve()))
+    if as_json:
+        print(json.dumps({"stopped": stopped}))
+    elif not stopped:
+        raise ConfigurationError("no lab runs there", where=str(out), hint="`epi up` starts one")
+    else:
+        print("stopped")

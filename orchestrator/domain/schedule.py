@@ -1,0 +1,43 @@
+"""Which runs a campaign has, and their order.
+
+Repetitions are interleaved, every second one backwards (ABBA), so that slow drifts cancel.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from orchestrator.domain.matrix import parse_selection
+from orchestrator.domain.records import MatrixOptions
+from orchestrator.domain.spec import CampaignSpec
+from shared.records import Configuration
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run (configuration x repetition) of the schedule."""
+
+    configuration: Configuration
+    repetition: int
+
+    @property
+    def run(self) -> str:
+        """The run's id, for example `drop3_late/rep-2`."""
+        return f"{self.configuration.id}/rep-{self.repetition}"
+
+
+def schedule(configurations: tuple[Configuration, ...], repetitions: int) -> Iterator[PlannedRun]:
+    """Yield every configuration once a repetition, in order in odd repetitions and backwards in even ones."""
+    for repetition in range(1, repetitions + 1):
+        ordered = configurations if repetition % 2 else tuple(reversed(configurations))
+        for configuration in ordered:
+            yield PlannedRun(configuration, repetition)
+
+
+def configurations_of(spec: CampaignSpec) -> tuple[Configuration, ...]:
+    """Return the matrix of a campaign.
+
+    Raises:
+        ConfigurationError: an id that the matrix does not hold.
+    """
+    options = MatrixOptions(method=spec.method, quantization=spec.quantization)
+    return parse_selection(spec.configurations, options)

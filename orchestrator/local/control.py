@@ -1,0 +1,118 @@
+"""Starting, waiting for and stopping a one-machine lab."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+
+from orchestrator.local.layout import LocalLab, Part, load_demo
+from shared.errors import ConfigurationError, InfrastructureError
+
+_READY_TIMEOUT_S = 90.0
+_STOP_TIMEOUT_S = 60.0
+
+
+def find_demo(given: Path | None) -> Path:
+    """Return the demo's settings file: the one given, or `demo/demo.toml` here or beside the source.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    places = [given] if given is not None else [Path("demo/demo.toml"), Path(__file__).parents[2] / "demo/demo.toml"]
+    for place in places:
+        if place.is_file():
+            return place.resolve()
+    raise ConfigurationError(
+        "no demo.toml found", where=", ".join(str(place) for place in places),
+        hint="run from the source folder, or give --demo FILE",
+    )  # fmt: skip
+
+
+def supervisor_pid(lab: LocalLab) -> int | None:
+    """Return the pid of the lab's living supervisor; a stale pid file is not believed."""
+    try:
+        pid = int(lab.pid_file.read_text())
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (OSError, ValueError):
+        return None
+    return pid if b"orchestrator.local.supervisor" in command else None
+
+
+def start(lab: LocalLab, demo_file: Path, *, tied: bool) -> None:
+    """Start the lab's supervisor; with `tied` it ends when this process ends.
+
+    Raises:
+        ConfigurationError: the lab already runs, or its settings do not fit.
+    """
+    if (pid := supervisor_pid(lab)) is not None:
+        raise ConfigurationError(
+            f"a lab already runs there (pid {pid})", where=str(lab.out), hint="`epi down`, or choose another --out"
+        )
+    lab.prepare(load_demo(demo_file))
+    command = ["-m", "orchestrator.local.supervisor", "--out", str(lab.out), "--demo", str(demo_file)]
+    if tied:
+        command = ["-m", "orchestrator.local.tied", str(os.getpid()), *command[1:]]
+    with (lab.log_dir / "supervisor.log").open("ab") as log:
+        # A session of its own, so that Ctrl-C reaches only the command, which then stops the lab in order.
+        subprocess.Popen(
+            [sys.executable, *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
+
+
+def wait_ready(lab: LocalLab, demo_file: Path, on_wait: Callable[[str], None]) -> None:
+    """Wait until every part answers.
+
+    Raises:
+        InfrastructureError: one does not within 90 s; the end of its log is quoted.
+    """
+    deadline = time.monotonic() + _READY_TIMEOUT_S
+    for part in lab.parts(load_demo(demo_file)):
+        if part.url is None:
+            continue
+        on_wait(part.name)
+        while not _answers(lab, part):
+            if time.monotonic() > deadline:
+                raise InfrastructureError(
+                    f"{part.name} does not answer; its log ends:\n{log_tail(lab, part.name)}",
+                    where=part.url, hint=f"see {lab.log_dir}",
+                )  # fmt: skip
+            time.sleep(0.1)
+
+
+def stop(lab: LocalLab) -> bool:
+    """Stop the lab in order; False when it did not run.
+
+    Raises:
+        InfrastructureError: the supervisor does not end.
+    """
+    pid = supervisor_pid(lab)
+    if pid is None:
+        return False
+    os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + _STOP_TIMEOUT_S
+    while supervisor_pid(lab) == pid:
+        if time.monotonic() > deadline:
+            raise InfrastructureError(f"the lab's supervisor (pid {pid}) does not end", where=str(lab.out))
+        time.sleep(0.05)
+    return True
+
+
+def log_tail(lab: LocalLab, part: str, lines: int = 10) -> str:
+    """Return the last lines of a part's log."""
+    try:
+        return "\n".join((lab.log_dir / f"{part}.log").read_text(errors="replace").splitlines()[-lines:])
+    except OSError:
+        return "(no log)"
+
+
+def _answers(lab: LocalLab, part: Part) -> bool:
+    headers = {"Authorization": f"Bearer {lab.token(part.name)}"}
+    try:
+        return httpx.get(f"{part.url}/v1/health", headers=headers, timeout=2).is_success
+    except httpx.HTTPError:
+        return False

@@ -1,0 +1,239 @@
+"""Where a one-machine lab keeps its files, and the settings file of each of its processes.
+
+Everything lies under `OUT/.lab`: tokens, settings, state, logs. Ports are chosen free at first start and kept.
+"""
+
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+import tomli_w
+from pydantic import Field
+
+from shared.auth import make_token
+from shared.errors import ConfigurationError
+from shared.records import NodeName, Record
+from shared.settings import load_settings
+
+_SOCKET_PATH_LIMIT = 60
+"""A Unix socket's path may have 107 bytes; the lab adds up to 45 of its own."""
+
+
+class DemoSettings(Record):
+    """`demo.toml`, section `[lab]`: what the embedded default lab is made of. Paths are relative to the file."""
+
+    nodes: tuple[NodeName, ...] = ("node1", "node2", "node3", "node4")
+    threads: int = Field(default=1, ge=1)
+    model: str
+    model_dir: Path
+    corpus: str
+    corpus_files: tuple[Path, ...]
+    sanity_prompts: Path
+    heldout_text: Path
+    task_dirs: tuple[Path, ...]
+    workload_prompts: Path
+    meter_rate_hz: float = Field(default=10.0, gt=0, le=50)
+    idle_w: float = Field(default=3.0, ge=0, description="emulated power of an idle node")
+    core_w: float = Field(default=4.0, ge=0, description="emulated power of one busy core")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One process of the lab."""
+
+    name: str
+    command: tuple[str, ...]
+    url: str | None
+
+
+@dataclass(frozen=True)
+class LocalLab:
+    """A one-machine lab under `out`."""
+
+    out: Path
+
+    @property
+    def home(self) -> Path:
+        """Folder of everything but results."""
+        return self.out / ".lab"
+
+    @property
+    def pid_file(self) -> Path:
+        """The supervisor's pid."""
+        return self.home / "supervisor.pid"
+
+    @property
+    def log_dir(self) -> Path:
+        """One log file a process."""
+        return self.home / "logs"
+
+    @property
+    def meter_link(self) -> Path:
+        """The emulator's end of the serial line, under a stable name."""
+        return self.home / "meter.tty"
+
+    def token_file(self, part: str) -> Path:
+        """File of a part's bearer token."""
+        return self.home / "tokens" / part
+
+    def config_file(self, part: str) -> Path:
+        """Settings file of a part."""
+        return self.home / "config" / f"{part}.toml"
+
+    def token(self, part: str) -> str:
+        """Return a part's token."""
+        return self.token_file(part).read_text().strip()
+
+    def node_pids(self, node: str) -> Path:
+        """Folder in which a node agent keeps the pid files of its engine processes."""
+        return self.home / "state" / node / "pids"
+
+    def prepare(self, demo: DemoSettings) -> None:
+        """Make folders, tokens (once) and settings files.
+
+        Raises:
+            ConfigurationError: the path is too long for Unix sockets.
+        """
+        if len(str(self.home)) > _SOCKET_PATH_LIMIT:
+            raise ConfigurationError(
+                f"the path has {len(str(self.home))} characters, Unix sockets allow {_SOCKET_PATH_LIMIT}",
+                where=str(self.home), hint="choose a shorter --out",
+            )  # fmt: skip
+        for folder in (self.home / "tokens", self.home / "config", self.home / "state", self.log_dir):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        parts = ["orchestrator", "surgeon", "meter", *demo.nodes]
+        for part in parts:
+            self._make_token(part)
+        ports = _free_ports(len(parts) + len(demo.nodes))
+        port_of = dict(zip(parts, ports, strict=False))
+        worker_port_of = dict(zip(demo.nodes, ports[len(parts) :], strict=True))
+        for part, settings in self._settings(demo, port_of, worker_port_of).items():
+            self.config_file(part).write_text(tomli_w.dumps(settings))
+
+    def parts(self, demo: DemoSettings) -> list[Part]:
+        """Return the lab's processes in the order they are started."""
+        found = [Part("emulator", tuple(_emulator_command(self, demo)), None)]
+        modules = {"meter": "meter_bridge", "surgeon": "surgeon", "orchestrator": "orchestrator"}
+        for part in ("meter", "surgeon", *demo.nodes, "orchestrator"):
+            module = modules.get(part, "node_agent")
+            command = ("-m", module, "--config", str(self.config_file(part)))
+            found.append(Part(part, command, self.url(part)))
+        return found
+
+    def url(self, part: str) -> str:
+        """Return the address of a part."""
+        address = load_settings(_Address, self.config_file(part))
+        return f"http://{address.host}:{address.port}"
+
+    def _make_token(self, part: str) -> None:
+        path = self.token_file(part)
+        if not path.exists():
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(handle, "w") as file:
+                file.write(make_token() + "\n")
+
+    def _settings(
+        self, demo: DemoSettings, port_of: dict[str, int], worker_port_of: dict[NodeName, int]
+    ) -> dict[str, dict[str, object]]:
+        def common(part: str) -> dict[str, object]:
+            return {
+                "name": part, "host": "127.0.0.1", "port": port_of[part],
+                "token_file": str(self.token_file(part)), "state_dir": str(self.home / "state" / part),
+            }  # fmt: skip
+
+        def address(part: str) -> dict[str, object]:
+            return {
+                "name": part, "url": f"http://127.0.0.1:{port_of[part]}", "token_file": str(self.token_file(part))
+            }
+
+        settings: dict[str, dict[str, object]] = {
+            "surgeon": common("surgeon")
+            | {
+                "models": {demo.model: str(demo.model_dir)},
+                "corpora": {demo.corpus: [str(path) for path in demo.corpus_files]},
+                "sanity_prompts": str(demo.sanity_prompts),
+                "heldout_text": str(demo.heldout_text),
+            },
+            "meter": common("meter") | {
+                "channels": list(demo.nodes),
+                "source": {"kind": "serial", "device": str(self.meter_link)},
+            },
+            "orchestrator": common("orchestrator")
+            | {
+                "nodes": [address(node) for node in demo.nodes],
+                "surgeon": address("surgeon"),
+                "meter": address("meter"),
+                "results_dir": str(self.out),
+                "task_dirs": [str(path) for path in demo.task_dirs],
+                "workload_prompts": str(demo.workload_prompts),
+            },
+        }
+        for node in demo.nodes:
+            settings[node] = common(node) | {
+                "worker_port": worker_port_of[node],
+                "threads": demo.threads,
+                "source_url": f"http://127.0.0.1:{port_of['surgeon']}",
+                "source_token_file": str(self.token_file("surgeon")),
+            }
+        return settings
+
+
+class _Address(Record):
+    """The two keys of a settings file that make its address; the others are the part's own business."""
+
+    model_config = Record.model_config | {"extra": "ignore"}
+
+    host: str
+    port: int
+
+
+def _emulator_command(lab: LocalLab, demo: DemoSettings) -> list[str]:
+    command = ["-m", "shared.cli", "meter", "emulate", "--link", str(lab.meter_link), "--rate", str(demo.meter_rate_hz)]
+    for node in demo.nodes:
+        command += ["--channel", f"{node}={lab.node_pids(node)}"]
+    return [*command, "--idle-w", str(demo.idle_w), "--core-w", str(demo.core_w)]
+
+
+def _free_ports(count: int) -> list[int]:
+    """Return ports that are free on loopback now; all are held at once so that none comes twice."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [int(one.getsockname()[1]) for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+def load_demo(path: Path) -> DemoSettings:
+    """Read `demo.toml` and make its paths absolute.
+
+    Raises:
+        ConfigurationError: unreadable, or a field at fault.
+    """
+    settings = load_settings(_DemoFile, path).lab
+    base = path.resolve().parent
+
+    def absolute(*paths: Path) -> tuple[Path, ...]:
+        return tuple(base / one for one in paths)
+
+    return settings.model_copy(
+        update={
+            "model_dir": base / settings.model_dir,
+            "corpus_files": absolute(*settings.corpus_files),
+            "sanity_prompts": base / settings.sanity_prompts,
+            "heldout_text": base / settings.heldout_text,
+            "task_dirs": absolute(*settings.task_dirs),
+            "workload_prompts": base / settings.workload_prompts,
+        }
+    )
+
+
+class _DemoFile(Record):
+    """`demo.toml`: `[lab]` for the processes, `[campaign]` for the spec (read elsewhere)."""
+
+    model_config = Record.model_config | {"extra": "ignore"}
+
+    lab: DemoSettings

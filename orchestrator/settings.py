@@ -1,0 +1,19 @@
+"""Settings of the orchestrator: where the agents are and where results go."""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from shared.settings import AgentAddress, DaemonSettings
+
+
+class OrchestratorSettings(DaemonSettings):
+    """One TOML file; the first of `nodes` is the root node that runs the engine."""
+
+    nodes: tuple[AgentAddress, ...] = Field(min_length=1)
+    surgeon: AgentAddress
+    meter: AgentAddress
+    results_dir: Path
+    task_dirs: tuple[Path, ...] = ()
+    workload_prompts: Path = Field(description="text file, prompts separated by blank lines")
+    measurement_note: str = ""
