@@ -1,0 +1,238 @@
+"""The llama.cpp engine over real RPC worker processes: same tokens, exact ledgers, honest deaths, no orphans."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from socket import AF_INET, SOCK_STREAM, socket
+
+import psutil
+import pytest
+
+from node_agent.engines.llama_cpp import LlamaCppEngine, RpcWorker
+from node_agent.engines.tokens import Tokenizer
+from node_agent.engines.workloads import Workloads
+from shared.errors import ConfigurationError, DataError, InfrastructureError
+from shared.llama import Context, Model
+from shared.node_jobs import (
+    DecodeParams,
+    PrefillParams,
+    ScoreGroup,
+    ScoreItem,
+    ScoreParams,
+    StartEngineParams,
+)
+from tests.node_tiny_model import write_tiny_model
+
+PROMPTS = ("Hello the world", "and then\n\nthe other")
+DECODE = DecodeParams(prompts=PROMPTS, tokens_each=24, repeats=2)
+
+
+def free_port() -> int:
+    with socket(AF_INET, SOCK_STREAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def quiet(_fraction: float, _message: str) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.gguf")
+
+
+@asynccontextmanager
+async def cluster(folder: Path, n_workers: int) -> AsyncIterator[tuple[LlamaCppEngine, list[RpcWorker]]]:
+    """Give an engine and its workers, and check that nothing of them is left afterwards."""
+    async with AsyncExitStack() as stack:
+        workers = [RpcWorker(folder / f"node{n}", "127.0.0.1", free_port(), 1) for n in range(n_workers)]
+        await asyncio.gather(*(worker.start() for worker in workers))
+        for worker in workers:
+            stack.push_async_callback(worker.stop)
+        engine = LlamaCppEngine(folder / "node0", workers[0].endpoint if workers else "none")
+        stack.push_async_callback(engine.stop)
+        yield engine, workers
+    left = [p for p in psutil.process_iter() if str(folder) in " ".join(_command(p)) or _serves(p, workers)]
+    assert not left, left
+    assert not list(folder.rglob("*.pid"))
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return list(process.cmdline())
+    except psutil.Error:
+        return []
+
+
+def _serves(process: psutil.Process, workers: list[RpcWorker]) -> bool:
+    command = _command(process)
+    return "node_agent.engines.rpc_worker" in command and any(w.endpoint.split(":")[1] in command for w in workers)
+
+
+def start_params(workers: list[RpcWorker], **extra: int) -> StartEngineParams:
+    endpoints = tuple(worker.endpoint for worker in workers)
+    return StartEngineParams(model_sha256="0" * 64, workers=endpoints, **{"context_tokens": 1024, **extra})
+
+
+@pytest.fixture(scope="module")
+def local_hash(model: Path) -> str | None:
+    """Return the hash of the tokens that one context in this process generates."""
+    with Model(model) as loaded, Context(loaded, context_tokens=1024, batch_tokens=512, sequences=32) as context:
+        workloads = Workloads(context, Tokenizer(loaded), context_tokens=1024, sequences=32)
+        return workloads.decode(DECODE, quiet).output_sha256
+
+
+@pytest.mark.parametrize("n_workers", [0, 1, 2, 4])
+async def test_same_tokens_and_exact_ledgers_whatever_the_number_of_workers(
+    model: Path, tmp_path: Path, local_hash: str | None, n_workers: int
+) -> None:
+    async with cluster(tmp_path, n_workers) as (engine, workers):
+        started = await engine.start(model, start_params(workers), quiet)
+        assert (started.architecture, started.n_layers, started.pid) == ("qwen3moe", 4, engine.pid)
+        before = {worker.pid: psutil.Process(worker.pid).cpu_times().user for worker in workers}
+        result = await engine.decode(DECODE, quiet)
+        with Model(model, vocab_only=True) as head:
+            lengths = [len(head.tokenize(prompt)) for prompt in PROMPTS]
+        assert result.output_sha256 == local_hash
+        assert result.ledger.model_dump() == {
+            "generated": 96, "prompt": 4, "cached": 2 * (sum(lengths) - 2), "scored": 0,
+        }  # fmt: skip
+        assert len(result.requests) == 4
+        spans = [(r.start_utc_ns, r.end_utc_ns) for r in result.requests]
+        assert spans == sorted(spans) and result.start_utc_ns <= spans[0][0] and spans[-1][1] <= result.end_utc_ns
+
+        prefill = await engine.prefill(PrefillParams(prompts=PROMPTS, tokens_each=700, repeats=3), quiet)
+        assert prefill.ledger.model_dump() == {"generated": 0, "prompt": 4200, "cached": 0, "scored": 0}
+        assert all(psutil.Process(pid).cpu_times().user > used for pid, used in before.items()), "an idle worker"
+
+
+async def test_a_killed_worker_is_named_and_the_engine_starts_again(
+    model: Path, tmp_path: Path, local_hash: str | None
+) -> None:
+    async with cluster(tmp_path, 2) as (engine, workers):
+        await engine.start(model, start_params(workers), quiet)
+        work = asyncio.create_task(engine.decode(DecodeParams(prompts=PROMPTS, tokens_each=900, repeats=50), quiet))
+        await asyncio.sleep(0.5)
+        assert workers[1].pid is not None
+        os.kill(workers[1].pid, signal.SIGKILL)
+        with pytest.raises(InfrastructureError) as failure:
+            await asyncio.wait_for(work, 30)
+        assert failure.value.where == workers[1].endpoint
+        assert "worker died" in failure.value.message
+        assert engine.pid is None
+        with pytest.raises(InfrastructureError) as refused:
+            await engine.start(model, start_params(workers), quiet)
+        assert refused.value.where == workers[1].endpoint
+        await workers[1].start()
+        await engine.start(model, start_params(workers), quiet)
+        assert (await engine.decode(DECODE, quiet)).output_sha256 == local_hash
+
+
+async def test_a_killed_engine_is_reported_with_its_signal(model: Path, tmp_path: Path) -> None:
+    async with cluster(tmp_path, 1) as (engine, workers):
+        await engine.start(model, start_params(workers), quiet)
+        work = asyncio.create_task(engine.decode(DecodeParams(prompts=PROMPTS, tokens_each=900, repeats=50), quiet))
+        await asyncio.sleep(0.3)
+        assert engine.pid is not None
+        os.kill(engine.pid, signal.SIGKILL)
+        with pytest.raises(InfrastructureError, match="SIGKILL"):
+            await asyncio.wait_for(work, 30)
+        with pytest.raises(ConfigurationError, match="no engine runs"):
+            await engine.decode(DECODE, quiet)
+
+
+async def test_cancelling_the_call_stops_the_work(model: Path, tmp_path: Path) -> None:
+    async with cluster(tmp_path, 0) as (engine, workers):
+        await engine.start(model, start_params(workers), quiet)
+        work = asyncio.create_task(engine.decode(DecodeParams(prompts=PROMPTS, tokens_each=900, repeats=500), quiet))
+        await asyncio.sleep(0.3)
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+        result = await asyncio.wait_for(engine.decode(DECODE, quiet), 5)
+        assert result.ledger.generated == 96
+
+
+async def test_the_engine_is_found_again_with_its_model(model: Path, tmp_path: Path, local_hash: str | None) -> None:
+    async with cluster(tmp_path, 1) as (engine, workers):
+        await engine.start(model, start_params(workers), quiet)
+        again = LlamaCppEngine(tmp_path / "node0", workers[0].endpoint)
+        assert await again.find() and again.pid == engine.pid
+        assert (await again.decode(DECODE, quiet)).output_sha256 == local_hash
+
+
+async def test_k_override_changes_the_output_and_impossible_k_is_refused(
+    model: Path, tmp_path: Path, local_hash: str | None
+) -> None:
+    async with cluster(tmp_path, 0) as (engine, workers):
+        await engine.start(model, start_params(workers, experts_per_token=1), quiet)
+        assert (await engine.decode(DECODE, quiet)).output_sha256 != local_hash
+        await engine.start(model, start_params(workers, experts_per_token=2), quiet)
+        assert (await engine.decode(DECODE, quiet)).output_sha256 == local_hash
+        with pytest.raises(ConfigurationError, match="5 experts a token cannot be chosen from 4"):
+            await engine.start(model, start_params(workers, experts_per_token=5), quiet)
+
+
+async def test_what_does_not_fit_is_refused_with_numbers(model: Path, tmp_path: Path) -> None:
+    async with cluster(tmp_path, 0) as (engine, workers):
+        await engine.start(model, start_params(workers, context_tokens=256, sequences=2), quiet)
+        with pytest.raises(ConfigurationError, match="needs 700 cache tokens, the engine has 256"):
+            await engine.prefill(PrefillParams(prompts=PROMPTS, tokens_each=700), quiet)
+        with pytest.raises(ConfigurationError, match="needs 3 sequences, the engine has 2"):
+            await engine.decode(DECODE, quiet)
+        item = ScoreItem(suffix="why?", continuations=(" one more", " other less"))
+        with pytest.raises(ConfigurationError, match="parallel sequences"):
+            await engine.score(ScoreParams(groups=(ScoreGroup(items=(item,)),)), quiet)
+        damaged = tmp_path / "damaged.gguf"
+        damaged.write_bytes(model.read_bytes()[:10_000])
+        with pytest.raises(DataError, match=r"cannot load"):
+            await engine.start(damaged, start_params(workers), quiet)
+
+
+async def test_a_deep_state_folder_is_no_problem(model: Path, tmp_path: Path) -> None:
+    deep = tmp_path / ("very-long-folder-name-" * 5) / ("another-long-one-" * 5)
+    deep.mkdir(parents=True)
+    async with cluster(deep, 0) as (engine, workers):
+        await engine.start(model, start_params(workers), quiet)
+
+
+@pytest.mark.parametrize("bos", [False, True])
+def test_pairs_are_split_as_lm_eval_splits_them(tmp_path: Path, bos: bool) -> None:
+    from lm_eval.api.model import TemplateLM
+
+    with Model(write_tiny_model(tmp_path / "m.gguf", bos=bos), vocab_only=True) as head:
+        tokenizer = Tokenizer(head)
+
+        class Reference(TemplateLM):  # type: ignore[misc]
+            """lm-eval's own splitting over the same encoder."""
+
+            backend = "causal"
+            eot_token_id = prefix_token_id = tokenizer.start_token
+
+            def tok_encode(self, string: str, add_special_tokens: bool | None = None) -> list[int]:
+                return tokenizer.encode(string, special=add_special_tokens is not False)
+
+            def _loglikelihood_tokens(self, requests: list, **_: object) -> list:  # type: ignore[type-arg]
+                return [(tuple(context), tuple(continuation)) for _, context, continuation in requests]
+
+            def loglikelihood_rolling(self, requests: list) -> list: ...  # type: ignore[type-arg,empty-body]
+            def generate_until(self, requests: list) -> list: ...  # type: ignore[type-arg,empty-body]
+
+        texts = [
+            ("Question: in the\nAnswer:", " the one"), ("Ends in spaces  ", "and"), ("Ends in a line\n\n", "the"),
+            ("th", "e merged word"), ("", "the alone"), ("Grüße 你好", " 🙂 and"), ("a<|endoftext|>b", " c"),
+            ("<|begin|>given", " x"),
+        ]  # fmt: skip
+
+        class Request:
+            def __init__(self, args: tuple[str, str]) -> None:
+                self.args = args
+
+        expected = Reference().loglikelihood([Request(pair) for pair in texts])
+        pairs = [tokenizer.pair(*pair) for pair in texts]
+        assert [(pair.context, pair.continuation) for pair in pairs] == expected
+        with pytest.raises(DataError, match="no token of its own"):
+            tokenizer.pair("t", "")
