@@ -5,6 +5,7 @@ copied into a cache, and a damaged line is named.
 """
 
 import csv
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -54,7 +55,7 @@ def read_docs(path: Path) -> list[Doc]:
         raise NotFoundError("the task's question file does not exist", where=str(path)) from error
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read the questions: {error}", where=str(path)) from error
-    docs = list(csv.DictReader(text.splitlines(keepends=True))) if path.suffix == ".csv" else _json_lines(text, path)
+    docs = list(csv.DictReader(io.StringIO(text, newline=""))) if path.suffix == ".csv" else _json_lines(text, path)
     if not docs:
         raise DataError("the file holds no questions", where=str(path))
     return docs

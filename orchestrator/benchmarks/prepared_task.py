@@ -6,7 +6,7 @@ them are shots, and that a second evaluation of the same questions reuses the re
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -37,6 +37,8 @@ class PreparedTask(ConfigurableTask):  # type: ignore[misc]  # lm_eval ships no 
     def __init__(self, file: TaskFile, splits: Splits, *, shots: int | None, pin_shots: bool, seed: int) -> None:
         self._given_splits = splits
         self._built = False
+        self._shot_ids: set[int] = set()
+        self._rendered: dict[tuple[str, int, int], Any] = {}
         config = _config_for(file, splits)
         if shots is not None:
             config["num_fewshot"] = shots
@@ -59,6 +61,7 @@ class PreparedTask(ConfigurableTask):  # type: ignore[misc]  # lm_eval ships no 
         if len(pool) < self.shots:
             raise ConfigurationError(f"{self.shots} shots are asked for, the data have {len(pool)}", where=name)
         self._pinned = pool[: self.shots]
+        self._shot_ids = {id(doc) for doc in self._pinned}
         self.sampler = get_sampler("first_n")(self._pinned, rnd=None)
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **_: Any) -> None:
@@ -93,6 +96,26 @@ class PreparedTask(ConfigurableTask):  # type: ignore[misc]  # lm_eval ships no 
         for instance in self.instances:
             instance.resps.clear()
             instance.filtered_resps.clear()
+
+    def doc_to_text(self, doc: Doc, doc_to_text: Any = None) -> Any:
+        """Render a question; a pinned shot is rendered once, not once for every question."""
+        return self._once("text", super().doc_to_text, doc, doc_to_text)
+
+    def doc_to_target(self, doc: Doc, doc_to_target: Any = None) -> Any:
+        """Render an answer; a pinned shot's once."""
+        return self._once("target", super().doc_to_target, doc, doc_to_target)
+
+    def doc_to_choice(self, doc: Doc, doc_to_choice: Any = None) -> Any:
+        """Render the options; a pinned shot's once."""
+        return self._once("choice", super().doc_to_choice, doc, doc_to_choice)
+
+    def _once(self, kind: str, render: Callable[[Doc, Any], Any], doc: Doc, template: Any) -> Any:
+        if id(doc) not in self._shot_ids:
+            return render(doc, template)
+        key = (kind, id(doc), id(template))  # shots and templates live as long as the task
+        if key not in self._rendered:
+            self._rendered[key] = render(doc, template)
+        return self._rendered[key]
 
     def prompts_sha256(self) -> str:
         """Return the hash of every (prompt, option) of the built requests in order."""

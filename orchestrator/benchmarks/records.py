@@ -16,7 +16,13 @@ from orchestrator.domain.records import AccuracyField
 from shared.records import QuestionResult, Record, TokenLedger
 
 Metric = Literal["acc", "acc_norm"]
-_STAND_IN_PREFIX = "demo_"
+ROLE_SHOTS = {"mmlu_5shot": 5, "arc_challenge_25shot": 25, "hellaswag_10shot": 10}
+"""Few-shot examples that each role's name promises."""
+
+
+def is_stand_in(task: str) -> bool:
+    """Tell whether a task is one of the demo's, made in a benchmark's style."""
+    return task.startswith("demo_")
 
 
 class TaskSpec(Record):
@@ -32,7 +38,7 @@ class TaskSpec(Record):
     @property
     def stands_in(self) -> bool:
         """True if the task only stands in for its role: the demo's tasks are of the same style, not the benchmark."""
-        return self.role is not None and self.name.startswith(_STAND_IN_PREFIX)
+        return self.role is not None and is_stand_in(self.name)
 
 
 class SuiteSpec(Record):
@@ -42,6 +48,7 @@ class SuiteSpec(Record):
     questions: int | None = Field(default=None, ge=1, description="per task, stratified and seeded; null asks all")
     seed: int = 1
     include_paths: tuple[Path, ...] = Field(default=(), description="directories with task YAML files of our own")
+    data_dir: Path | None = Field(default=None, description="published benchmarks; null: $EPI_DATA_DIR or the user's")
 
     @model_validator(mode="after")
     def _names_and_roles_are_unique(self) -> Self:
@@ -56,8 +63,20 @@ class SuiteSpec(Record):
     def from_roles(
         cls, roles: Mapping[str, str], *, questions: int | None, seed: int, include_paths: tuple[Path, ...] = ()
     ) -> Self:
-        """Make a suite from role -> task name (`orchestrator.campaign.spec.TasksSpec.roles`)."""
-        tasks = tuple(TaskSpec.model_validate({"name": name, "role": role}) for role, name in roles.items())
+        """Make a suite from role -> task name. A stand-in keeps its own shots, others get the role's.
+
+        Args:
+            roles: For example {"mmlu_5shot": "mmlu", "arc_challenge_25shot": "arc_challenge"}.
+            questions: Subset size per task; None asks all.
+            seed: Of the subset.
+            include_paths: Directories with task YAML files of our own.
+        """
+        tasks = tuple(
+            TaskSpec.model_validate(
+                {"name": name, "role": role, "shots": None if is_stand_in(name) else ROLE_SHOTS.get(role)}
+            )
+            for role, name in roles.items()
+        )
         return cls(tasks=tasks, questions=questions, seed=seed, include_paths=include_paths)
 
 

@@ -18,6 +18,7 @@ import lm_eval.evaluator  # noqa: E402
 
 from orchestrator.benchmarks.answers import answered_question, metric_of  # noqa: E402
 from orchestrator.benchmarks.cluster_lm import ClusterLM, Score  # noqa: E402
+from orchestrator.benchmarks.data_dir import DataDir, default_data_dir  # noqa: E402
 from orchestrator.benchmarks.prepared_task import PreparedTask, doc_hash  # noqa: E402
 from orchestrator.benchmarks.records import Metric, SuiteResult, SuiteSpec, TaskSpec, TaskVersion  # noqa: E402
 from orchestrator.benchmarks.sampling import stratified_indices  # noqa: E402
@@ -58,7 +59,8 @@ class BenchmarkSuite:
     def __init__(self, spec: SuiteSpec) -> None:
         self.spec = spec
         files = TaskFiles(spec.include_paths)
-        self._benchmarks = [_load(task, files.find(task.name), spec) for task in spec.tasks]
+        data = DataDir(spec.data_dir or default_data_dir())
+        self._benchmarks = [_load(task, files.find(task.name), spec, data) for task in spec.tasks]
         self._parts = {part.name: part for benchmark in self._benchmarks for part in benchmark.parts}
         n_parts = sum(len(benchmark.parts) for benchmark in self._benchmarks)
         if len(self._parts) != n_parts:
@@ -155,9 +157,9 @@ class BenchmarkSuite:
         return answers
 
 
-def _load(spec: TaskSpec, files: list[TaskFile], suite: SuiteSpec) -> _Benchmark:
+def _load(spec: TaskSpec, files: list[TaskFile], suite: SuiteSpec, data: DataDir) -> _Benchmark:
     tasks = [
-        PreparedTask(file, splits_for(file), shots=spec.shots, pin_shots=spec.pin_shots, seed=suite.seed)
+        PreparedTask(file, splits_for(file, data), shots=spec.shots, pin_shots=spec.pin_shots, seed=suite.seed)
         for file in files
     ]
     names = [file.name for file in files]

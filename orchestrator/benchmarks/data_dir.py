@@ -1,0 +1,140 @@
+"""The data directory: finds the published benchmarks' files whatever their layout, and hands out their documents.
+
+`EPI_DATA_DIR` names the directory; without it, the user's data directory. Expected inside: `mmlu/`, `arc_challenge/`,
+`hellaswag/`, each with files in any form that `published` understands and any folders below.
+"""
+
+import csv
+import hashlib
+import json
+import os
+import re
+from pathlib import Path
+
+import platformdirs
+
+from orchestrator.benchmarks.local_data import Doc, read_docs
+from orchestrator.benchmarks.published import Published
+from shared.errors import DataError, NotFoundError
+
+ENVIRONMENT = "EPI_DATA_DIR"
+SUFFIXES = {".csv", ".jsonl", ".json", ".parquet"}
+_MMLU_COLUMNS = ("question", "A", "B", "C", "D", "answer")
+
+
+def default_data_dir() -> Path:
+    """Return $EPI_DATA_DIR, or the data directory of this user."""
+    named = os.environ.get(ENVIRONMENT)
+    return Path(named) if named else Path(platformdirs.user_data_dir("epi-factory")) / "benchmarks"
+
+
+class DataDir:
+    """Documents of the published benchmarks below one directory; every file is read once."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._read: dict[str, dict[str, list[Doc]]] = {}
+
+    def splits(self, benchmark: Published, subject: str | None = None) -> dict[str, list[Doc]]:
+        """Return split -> documents in lm-eval's form, of one MMLU subject or of all.
+
+        Raises:
+            NotFoundError: no file of the benchmark, or none of this subject.
+            DataError: a file is damaged; file and record are named.
+        """
+        if benchmark.name not in self._read:
+            self._read[benchmark.name] = self._load(benchmark)
+        everything = self._read[benchmark.name]
+        if subject is None:
+            return everything
+        chosen = {
+            split: own for split, docs in everything.items() if (own := [d for d in docs if d["subject"] == subject])
+        }
+        if not chosen:
+            raise NotFoundError(f"no questions of the subject {subject!r}", where=str(self.root / benchmark.folder))
+        return chosen
+
+    def _load(self, benchmark: Published) -> dict[str, list[Doc]]:
+        folder = self.root / benchmark.folder
+        splits: dict[str, list[Doc]] = {}
+        for path in sorted(folder.rglob("*")):
+            split = split_of(path, folder, benchmark) if path.suffix in SUFFIXES else None
+            if split is None:
+                continue
+            subject = _subject_of(path, folder, benchmark)
+            splits.setdefault(split, []).extend(_normalised(path, benchmark, subject))
+        if not splits:
+            raise NotFoundError(
+                f"no questions of {benchmark.name} on this machine",
+                where=str(folder),
+                hint=f"run `epi data fetch {benchmark.name}`, or copy its files there",
+            )
+        return splits
+
+
+def split_of(path: Path, folder: Path, benchmark: Published) -> str | None:
+    """Return the split that a file's name, or else a folder above it, stands for; None if it is no file of ours."""
+    if benchmark.name == "arc_challenge" and "easy" in path.name.lower():
+        return None
+    words = re.split(r"[-_.]", path.stem.lower())
+    if "auxiliary" in words:
+        return None
+    for word in (words[-1], words[0]):
+        if word in benchmark.splits:
+            return benchmark.splits[word]
+    for parent in path.relative_to(folder).parts[-2::-1]:
+        if parent.lower() in benchmark.splits:
+            return benchmark.splits[parent.lower()]
+    return None
+
+
+def docs_sha256(docs: list[Doc]) -> str:
+    """Return the hash of documents in lm-eval's form: equal for equal questions, whatever file form they came in."""
+    digest = hashlib.sha256()
+    for doc in docs:
+        digest.update(json.dumps(doc, sort_keys=True, ensure_ascii=False).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def _subject_of(path: Path, folder: Path, benchmark: Published) -> str:
+    words = re.split(r"[-_.]", path.stem.lower())
+    if words[-1] in benchmark.splits:
+        return "_".join(words[:-1])
+    if words[0] in benchmark.splits:  # test-00000-of-00001: the folder is the subject
+        parent = path.parent.name
+        return parent if path.parent != folder and parent not in {"all", "data", *benchmark.splits} else ""
+    return path.stem
+
+
+def _normalised(path: Path, benchmark: Published, subject: str) -> list[Doc]:
+    docs: list[Doc] = []
+    for number, raw in enumerate(_records(path), start=1):
+        if benchmark.name == "mmlu" and not raw.get("subject"):
+            raw = {**raw, "subject": subject}
+        try:
+            docs.append(benchmark.normalise(raw))
+        except (KeyError, ValueError, TypeError) as error:
+            reason = f"no field {error}" if isinstance(error, KeyError) else str(error)
+            raise DataError(
+                f"record {number} is not a question of {benchmark.name}: {reason}", where=str(path)
+            ) from error
+    return docs
+
+
+def _records(path: Path) -> list[Doc]:
+    if path.suffix == ".parquet":
+        import pyarrow
+        import pyarrow.parquet
+
+        try:
+            rows: list[Doc] = pyarrow.parquet.read_table(path).to_pylist()
+        except (OSError, pyarrow.ArrowException) as error:
+            raise DataError(f"not a readable parquet file: {error}", where=str(path)) from error
+        return rows
+    if path.suffix == ".csv":
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            first = next(csv.reader(file), [])
+            if len(first) == len(_MMLU_COLUMNS) and first[-1] in set("ABCD"):  # the authors' MMLU has no header
+                file.seek(0)
+                return [dict(zip(_MMLU_COLUMNS, row, strict=False)) for row in csv.reader(file)]
+    return read_docs(path)
