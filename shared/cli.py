@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from shared.errors import EpiError
+from shared.errors import ConfigurationError, EpiError
 
 GROUP = "epi.commands"
 
@@ -24,10 +24,28 @@ class _LazyGroup(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         for point in entry_points(group=GROUP, name=cmd_name):
-            command: Any = typer.main.get_command(point.load())
+            try:
+                command: Any = typer.main.get_command(point.load())
+            except ImportError as error:
+                command = typer.main.get_command(_missing(point.module.split(".")[0], error))
             command.name = cmd_name
             return command
         return None
+
+
+def _missing(part: str, error: ImportError) -> typer.Typer:
+    """Return a stand-in for the commands of a part whose packages are not installed on this machine."""
+    missing = typer.Typer(help=f"(not installed here: {error.name})")
+    extra = {"meter_bridge": "meter", "node_agent": "node"}.get(part, part)
+
+    @missing.callback(invoke_without_command=True, context_settings={"ignore_unknown_options": True})
+    def _run(_arguments: Annotated[list[str] | None, typer.Argument()] = None) -> None:
+        raise ConfigurationError(
+            f"this command needs a package that is not installed: {error}", where=part,
+            hint=f"pip install 'epi-factory[{extra}]'",
+        )  # fmt: skip
+
+    return missing
 
 
 app = typer.Typer(
