@@ -12,13 +12,17 @@ from shared.records import QuestionResult
 
 
 def metric_of(task: PreparedTask, spec: TaskSpec) -> Metric:
-    """Return the metric that decides what is correct: the one asked for, else acc_norm where the task has it, else acc.
+    """Return the metric that decides what is correct: the one asked for, else the role's, else acc_norm, else acc.
+
+    MMLU is reported by acc, ARC-Challenge and HellaSwag by acc_norm (log-likelihood per character of the option).
 
     Raises:
         ConfigurationError: the task does not report the metric.
     """
     reported = set(task.aggregation())
-    wanted: tuple[Metric, ...] = (spec.metric,) if spec.metric is not None else ("acc_norm", "acc")
+    wanted: tuple[Metric, ...] = ("acc", "acc_norm") if spec.role == "mmlu_5shot" else ("acc_norm", "acc")
+    if spec.metric is not None:
+        wanted = (spec.metric,)
     for metric in wanted:
         if metric in reported:
             return metric

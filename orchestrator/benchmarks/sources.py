@@ -20,6 +20,8 @@ def splits_for(file: TaskFile, data: DataDir) -> Splits:
         ConfigurationError: the task's YAML names its files in another way than split -> file.
     """
     kwargs = file.config.get("dataset_kwargs") or {}
+    if callable(load := file.config.get("custom_dataset")):  # our own YAMLs may bring their loader, as lm-eval allows
+        return dict(load(**(file.config.get("metadata") or {}), **kwargs))
     if file.config.get("dataset_path") in {"json", "csv"} and "data_files" in kwargs:
         files = check_data_files(kwargs["data_files"], where=str(file.path))
         return load_data_files(files, file.path.parent)

@@ -120,6 +120,20 @@ def test_shots_and_metric_can_be_chosen(folder: Path) -> None:
     assert result.accuracy_by_role == {}
 
 
+def test_mmlu_is_reported_by_acc_the_others_by_acc_norm(folder: Path) -> None:
+    write_task(folder, "both")
+    for role, metric in (("mmlu_5shot", "acc"), ("hellaswag_10shot", "acc_norm"), (None, "acc_norm")):
+        task = TaskSpec.model_validate({"name": "both", "role": role})
+        assert BenchmarkSuite(SuiteSpec(tasks=(task,), include_paths=(folder,))).describe()[0].metric == metric
+
+
+def test_real_benchmarks_get_the_shots_of_their_role() -> None:
+    roles = {"mmlu_5shot": "mmlu", "arc_challenge_25shot": "arc_challenge", "hellaswag_10shot": "demo_hellaswag"}
+    spec = SuiteSpec.from_roles(roles, questions=1, seed=1)
+    assert [task.shots for task in spec.tasks] == [5, 25, None]
+    assert [task.stands_in for task in spec.tasks] == [False, False, True]
+
+
 def test_what_is_wrong_is_named(folder: Path) -> None:
     def load(name: str, **more: Any) -> None:
         BenchmarkSuite(SuiteSpec(tasks=(TaskSpec(name=name, **more),), include_paths=(folder,)))
