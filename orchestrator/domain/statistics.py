@@ -1,216 +1,235 @@
-"""What repetitions and paired questions say: medians, ratios to the reference, intervals, verdicts.
+"""What a campaign's runs and answers say of each configuration: medians, ratios, intervals, verdicts.
 
 Works on logarithms: ln EPI = ln(J/token) - ln A, and Var ln EPI = CV_J^2/r + Var(A)/A^2 + u_cal^2 (docs/epi.md).
 A ratio of two configurations measured in pairs drops u_cal, and its accuracy term counts discordant questions only.
+The estimator itself is in `paired`; here its numbers become records.
 """
 
 from collections.abc import Mapping, Sequence
-from math import exp, log, sqrt
+from dataclasses import dataclass
+from math import exp, expm1, sqrt
 from statistics import median
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 from scipy import stats
 
-from orchestrator.domain.accuracy import field_of, normalised_weights
+from orchestrator.domain.accuracy import measure_accuracy
+from orchestrator.domain.bootstrap import Draws, joint_draws
+from orchestrator.domain.budget import Budget, budget
+from orchestrator.domain.campaign_data import Answers, CampaignData, campaign_data, is_valid
 from orchestrator.domain.evaluate import RunEvaluation
+from orchestrator.domain.matrix import in_matrix_order, reference_of
+from orchestrator.domain.paired import Floats, RatioTerms, accuracies, energy_spread, holm, ratio_terms
 from orchestrator.domain.records import AccuracyField, AccuracyTask
-from shared.records import QuestionResult, Record
+from shared.records import Configuration, Record
 
 Comparison = Literal["better", "worse", "not distinguishable", "reference", "unknown"]
 CONFIDENCE = 0.95
-
-# Variance of the median of n normal values over that of their mean (order statistics; checked by a test).
-_MEDIAN_FACTOR = (1.0, 1.0, 1.3460, 1.1922, 1.4341, 1.2880, 1.4725, 1.3445, 1.4942, 1.3832)
+POWER = 0.8
 
 
 class Interval(Record):
-    """A two-sided confidence interval at `CONFIDENCE`."""
+    """A two-sided 95 % confidence interval."""
 
     low: float
     high: float
 
 
 class ConfigurationResult(Record):
-    """One configuration over its repetitions, relative to the baseline of its own layout."""
+    """One configuration over its valid repetitions, relative to the baseline of its own layout."""
 
     configuration_id: str
     reference_id: str
-    repetitions: int
-    epi: float | None = Field(default=None, description="median over repetitions, J/(token accuracy)")
-    joules_per_token: float | None = None
+    repetitions: int = Field(description="runs in the tree")
+    valid_repetitions: int = 0
+    epi: float | None = Field(default=None, description="median J/token over accuracy, J/(token accuracy)")
+    epi_interval: Interval | None = Field(default=None, description="from the GUM budget, instrument included")
+    joules_per_token: float | None = Field(default=None, description="median over repetitions")
     accuracy: float | None = None
     n_questions: int = 0
-    epi_ratio: float | None = Field(default=None, description="EPI over that of the reference")
+    epi_ratio: float | None = Field(default=None, description="EPI over that of the reference, repetitions paired")
     epi_ratio_interval: Interval | None = None
+    epi_ratio_interval_bootstrap: Interval | None = None
     joules_ratio: float | None = None
     joules_ratio_interval: Interval | None = None
     accuracy_difference: float | None = None
     accuracy_difference_interval: Interval | None = None
+    p_value: float | None = Field(default=None, description="two-sided, no difference in EPI")
+    adjusted_p_value: float | None = Field(default=None, description="Holm over all comparisons of the campaign")
     comparison: Comparison = "unknown"
     reason: str = ""
     relative_uncertainty: float | None = Field(default=None, description="of EPI itself, 1 sigma, instrument included")
     smallest_resolvable: float | None = Field(
-        default=None, description="smallest relative EPI change this data would have shown with 80 % power"
+        default=None, description="smallest relative EPI change that would be named with 80 % power after correction"
     )
+    budget: Budget | None = None
 
 
 class EnergySpread(Record):
-    """Repetition spread of J/token, pooled over configurations: standard deviation of its logarithm."""
+    """Repetition spread of ln(J/token), pooled over configurations, repetitions taken as blocks."""
 
     cv: float | None = None
-    degrees_of_freedom: int = 0
+    degrees_of_freedom: float = 0
 
 
-def median_factor(n: int) -> float:
-    """Return Var(median)/Var(mean) of n normal values; pi/2 for many."""
-    return _MEDIAN_FACTOR[n - 1] if n <= len(_MEDIAN_FACTOR) else float(np.pi / 2)
+@dataclass(frozen=True)
+class CampaignStatistics:
+    """Everything that is estimated from a campaign; arrays are None when no run is valid."""
+
+    results: dict[str, ConfigurationResult]
+    spread: EnergySpread
+    n_comparisons: int
+    data: CampaignData | None
+    terms: RatioTerms | None
+    draws: Draws | None
 
 
-def pooled_spread(groups: Sequence[Sequence[float]]) -> EnergySpread:
-    """Pool the spread of ln(J/token) within configurations; without any repetition it is unknown."""
-    squares, freedom = 0.0, 0
-    for values in groups:
-        if len(values) > 1:
-            logs = np.log(np.asarray(values, dtype=np.float64))
-            squares += float(((logs - logs.mean()) ** 2).sum())
-            freedom += len(values) - 1
-    return EnergySpread(cv=sqrt(squares / freedom) if freedom else None, degrees_of_freedom=freedom)
-
-
-def paired_accuracy(
-    variant: Sequence[QuestionResult],
-    reference: Sequence[QuestionResult],
+def campaign_statistics(
+    configurations: Sequence[Configuration],
+    runs: Mapping[str, Sequence[RunEvaluation]],
+    answers: Mapping[str, Sequence[Answers]],
     mapping: Mapping[AccuracyField, AccuracyTask],
-) -> tuple[float, float, int] | None:
-    """Return (difference of composites, its standard uncertainty, common questions); None when a field is missing.
+) -> CampaignStatistics:
+    """Estimate every configuration against its reference, and correct the verdicts for their number.
 
-    The variance per field is that of the per-question differences -1, 0, 1 over n: only discordant questions count.
+    Raises:
+        DataError: the configurations share no question of some field.
     """
-    answers = {(q.task, q.question_id): q.correct for q in reference}
-    differences: dict[AccuracyField, list[int]] = {}
-    for question in variant:
-        name, key = field_of(question, mapping), (question.task, question.question_id)
-        if name is not None and key in answers:
-            differences.setdefault(name, []).append(int(question.correct) - int(answers[key]))
-    mean = variance = 0.0
-    count = 0
-    for name, weight in normalised_weights(mapping).items():
-        if weight == 0:
-            continue
-        values: NDArray[np.float64] = np.asarray(differences.get(name, ()), dtype=np.float64)
-        if values.size < 2:
-            return None
-        mean += weight * float(values.mean())
-        variance += weight**2 * float(values.var(ddof=1)) / values.size
-        count += values.size
-    return mean, sqrt(variance), count
+    data = campaign_data(configurations, runs, answers, mapping)
+    results = {item.id: _alone(item, runs, answers, mapping) for item in in_matrix_order(configurations)}
+    if data is None:
+        return CampaignStatistics(results, EnergySpread(), 0, None, None, None)
+    for name, reason in data.barred.items():
+        results[name] = results[name].model_copy(update={"reason": reason})
+    terms = ratio_terms(data.log_j, data.sums, data.reference, data.design)
+    variance, freedom = energy_spread(data.log_j)
+    known = bool(np.isfinite(variance))
+    spread = EnergySpread(cv=sqrt(float(variance)) if known else None, degrees_of_freedom=freedom)
+    draws = joint_draws(data)
+    family = (data.reference != np.arange(data.reference.size)) & np.isfinite(terms.variance)
+    tables = _tables(terms, draws, data, family)
+    for row, item in enumerate(data.configurations):
+        valid = [run for run in runs[item.id] if is_valid(run)]
+        own = budget(data, row, valid)
+        result = _absolute(results[item.id], data, row, own)
+        if int(data.reference[row]) == row:
+            update: dict[str, object] = {
+                "comparison": "reference", "epi_ratio": 1.0, "joules_ratio": 1.0, "accuracy_difference": 0.0,
+            }  # fmt: skip
+        elif not np.isfinite(terms.value[row]):
+            update = {"reason": "no repetition in common with the reference, or no correct answer"}
+        else:
+            update = _relative(row, terms, tables, data, known)
+        results[item.id] = result.model_copy(update={**update, "valid_repetitions": len(valid)})
+    return CampaignStatistics(results, spread, int(family.sum()), data, terms, draws)
 
 
-def compare(
-    configuration_id: str,
-    reference_id: str,
-    runs: Sequence[RunEvaluation],
-    reference_runs: Sequence[RunEvaluation],
-    questions: Sequence[QuestionResult],
-    reference_questions: Sequence[QuestionResult],
+@dataclass(frozen=True)
+class _Tables:
+    low: Floats
+    high: Floats
+    boot_low: Floats
+    boot_high: Floats
+    p: Floats
+    adjusted: Floats
+    resolvable: Floats
+
+
+def _tables(terms: RatioTerms, draws: Draws, data: CampaignData, family: np.typing.NDArray[np.bool_]) -> _Tables:
+    low, high = terms.interval(CONFIDENCE)
+    boot_low, boot_high = draws.interval(CONFIDENCE)
+    p = terms.p_values()
+    m = max(int(family.sum()), 1)
+    critical = stats.t.ppf(1 - (1 - CONFIDENCE) / 2 / m, terms.freedom) + stats.t.ppf(POWER, terms.freedom)
+    return _Tables(low, high, boot_low, boot_high, p, holm(p, family), critical * np.sqrt(terms.variance))
+
+
+def _alone(
+    item: Configuration,
+    runs: Mapping[str, Sequence[RunEvaluation]],
+    answers: Mapping[str, Sequence[Answers]],
     mapping: Mapping[AccuracyField, AccuracyTask],
-    spread: EnergySpread,
 ) -> ConfigurationResult:
-    """Compare a configuration with its reference: medians, ratio, interval, verdict.
+    """Return what a configuration says without any other: medians of whatever runs there are."""
+    own = runs.get(item.id, ())
+    joules = [run.epi.joules_per_token for run in own if run.epi.joules_per_token is not None]
+    epis = [run.epi.value for run in own if run.epi.value is not None]
+    questions = answers[item.id][0].questions if answers.get(item.id) else ()
+    accuracy = measure_accuracy(questions, mapping)
+    return ConfigurationResult(
+        configuration_id=item.id,
+        reference_id=reference_of(item),
+        repetitions=len(own),
+        epi=median(epis) if epis else None,
+        joules_per_token=median(joules) if joules else None,
+        accuracy=accuracy.composite,
+        n_questions=sum(accuracy.n_questions.values()),
+        reason="" if own else "no run",
+    )
 
-    `questions` are the answers of one repetition (they are deterministic); `spread` is pooled over the campaign.
-    """
-    good = [run for run in runs if run.epi.value is not None]
-    result = ConfigurationResult(configuration_id=configuration_id, reference_id=reference_id, repetitions=len(runs))
-    if not good:
-        return result.model_copy(update={"reason": runs[0].epi.reason if runs else "no run"})
-    valid = [run for run in good if run.validity.verdict != "FAIL"]
-    good = valid or good
-    joules = median(run.epi.joules_per_token or 0.0 for run in good)
-    accuracy = median(run.epi.accuracy_composite or 0.0 for run in good)
-    value = median(run.epi.value or 0.0 for run in good)
-    result = result.model_copy(
-        update={
-            "epi": value,
-            "joules_per_token": joules,
-            "accuracy": accuracy,
-            "n_questions": sum(good[0].accuracy.n_questions.values()),
-            "relative_uncertainty": _own_uncertainty(good, spread),
-        }
-    )
-    if not valid:
-        return result.model_copy(update={"reason": "barred: every run failed validity"})
-    if configuration_id == reference_id:
-        return result.model_copy(
-            update={"comparison": "reference", "epi_ratio": 1.0, "joules_ratio": 1.0, "accuracy_difference": 0.0}
-        )
-    base = [run for run in reference_runs if run.epi.value is not None and run.validity.verdict != "FAIL"]
-    if not base:
-        return result.model_copy(update={"reason": f"the reference {reference_id} has no valid EPI"})
-    base_accuracy = median(run.epi.accuracy_composite or 0.0 for run in base)
-    epi_ratio = value / median(run.epi.value or 0.0 for run in base)
-    joules_ratio = joules / median(run.epi.joules_per_token or 0.0 for run in base)
-    result = result.model_copy(
-        update={
-            "epi_ratio": epi_ratio,
-            "joules_ratio": joules_ratio,
-            "accuracy_difference": accuracy - base_accuracy,
-        }
-    )
-    pairs = paired_accuracy(questions, reference_questions, mapping)
-    if pairs is None:
-        return result.model_copy(update={"reason": "the configurations share too few questions"})
-    t_two = float(stats.norm.ppf(0.5 + CONFIDENCE / 2))
-    difference, u_difference, _ = pairs
-    result = result.model_copy(
-        update={
-            "accuracy_difference_interval": Interval(
-                low=difference - t_two * u_difference, high=difference + t_two * u_difference
-            )
-        }
-    )
-    if spread.cv is None:
-        return result.model_copy(update={"reason": "one repetition only: the spread of the energy is unknown"})
-    u_joules = spread.cv * sqrt(median_factor(len(good)) / len(good) + median_factor(len(base)) / len(base))
-    u_lag = _lag_uncertainty(good, base)
-    u_energy = sqrt(u_joules**2 + u_lag**2)
-    mean_accuracy = sqrt(accuracy * base_accuracy)
-    u_ratio = sqrt(u_energy**2 + (u_difference / mean_accuracy) ** 2)
-    freedom = spread.degrees_of_freedom * (u_ratio / u_joules) ** 4 if u_joules > 0 else np.inf
-    width = float(stats.t.ppf(0.5 + CONFIDENCE / 2, freedom))
-    interval = _around(epi_ratio, width * u_ratio)
-    verdict: Comparison = "not distinguishable"
-    if interval.high < 1:
-        verdict = "better"
-    elif interval.low > 1:
-        verdict = "worse"
+
+def _absolute(result: ConfigurationResult, data: CampaignData, row: int, own: Budget) -> ConfigurationResult:
+    joules = exp(float(np.nanmedian(data.log_j[row])))
+    accuracy = float(accuracies(data.sums, data.design)[0][row])
+    value = joules / accuracy
+    interval = None
+    if own.expanded is not None:
+        interval = Interval(low=value * exp(-own.expanded), high=value * exp(own.expanded))
     return result.model_copy(
         update={
-            "epi_ratio_interval": interval,
-            "joules_ratio_interval": _around(joules_ratio, width * u_energy),
-            "comparison": verdict,
-            "smallest_resolvable": exp((width + float(stats.norm.ppf(0.8))) * u_ratio) - 1,
+            "epi": value,
+            "epi_interval": interval,
+            "joules_per_token": joules,
+            "accuracy": accuracy,
+            "n_questions": int(data.design.sizes.sum()),
+            "relative_uncertainty": own.combined,
+            "budget": own,
+            "reason": "",
         }
     )
 
 
-def _around(ratio: float, half_width: float) -> Interval:
-    return Interval(low=exp(log(ratio) - half_width), high=exp(log(ratio) + half_width))
-
-
-def _own_uncertainty(runs: Sequence[RunEvaluation], spread: EnergySpread) -> float | None:
-    parts = runs[0].uncertainty
-    if spread.cv is None or parts.accuracy is None or parts.instrument is None:
-        return None
-    repetition = spread.cv**2 * median_factor(len(runs)) / len(runs)
-    lag = median(run.uncertainty.lag or 0.0 for run in runs)
-    return sqrt(repetition + lag**2 + parts.accuracy**2 + parts.instrument**2)
-
-
-def _lag_uncertainty(runs: Sequence[RunEvaluation], base: Sequence[RunEvaluation]) -> float:
-    own = median(run.uncertainty.lag or 0.0 for run in runs)
-    other = median(run.uncertainty.lag or 0.0 for run in base)
-    return sqrt(own**2 / len(runs) + other**2 / len(base))
+def _relative(row: int, terms: RatioTerms, tables: _Tables, data: CampaignData, known: bool) -> dict[str, object]:
+    composite = accuracies(data.sums, data.design)[0]
+    reference = int(data.reference[row])
+    difference = float(composite[row] - composite[reference])
+    # The accuracy part of the ratio, back in accuracy: d(ln A ratio) is about dA over the mean accuracy.
+    scale = sqrt(float(composite[row] * composite[reference]))
+    half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, terms.accuracy_freedom[row]))
+    half *= scale * sqrt(float(terms.accuracy_variance[row]))
+    update: dict[str, object] = {
+        "epi_ratio": exp(float(terms.value[row])),
+        "joules_ratio": exp(float(terms.energy[row])),
+        "accuracy_difference": difference,
+        "accuracy_difference_interval": Interval(low=difference - half, high=difference + half),
+    }
+    if not known:
+        update["reason"] = "one repetition only: the spread of the energy is unknown"
+        return update
+    width = float(stats.t.ppf(0.5 + CONFIDENCE / 2, terms.energy_freedom[row]))
+    width *= sqrt(float(terms.energy_variance[row]))
+    adjusted, value = float(tables.adjusted[row]), float(terms.value[row])
+    comparison: Comparison = "not distinguishable"
+    if adjusted < 1 - CONFIDENCE:
+        comparison = "better" if value < 0 else "worse"
+    low, high = float(tables.low[row]), float(tables.high[row])
+    reason = ""
+    if comparison == "not distinguishable" and not low <= 0 <= high:
+        reason = "its own interval excludes 1, but not after correction for the number of comparisons"
+    return {
+        **update,
+        "epi_ratio_interval": Interval(low=exp(low), high=exp(high)),
+        "epi_ratio_interval_bootstrap": Interval(
+            low=exp(float(tables.boot_low[row])), high=exp(float(tables.boot_high[row]))
+        ),
+        "joules_ratio_interval": Interval(
+            low=exp(float(terms.energy[row]) - width), high=exp(float(terms.energy[row]) + width)
+        ),
+        "p_value": float(tables.p[row]),
+        "adjusted_p_value": adjusted,
+        "comparison": comparison,
+        "reason": reason,
+        "smallest_resolvable": expm1(float(tables.resolvable[row])),
+    }

@@ -4,14 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.domain.campaign_data import Answers
 from orchestrator.domain.evaluate import RunEvaluation
-from orchestrator.domain.matrix import in_matrix_order, reference_of
-from orchestrator.domain.statistics import ConfigurationResult, EnergySpread, Interval, compare, pooled_spread
+from orchestrator.domain.matrix import in_matrix_order
+from orchestrator.domain.statistics import CampaignStatistics, ConfigurationResult, Interval, campaign_statistics
 from orchestrator.reports.figures import epi_curve
 from orchestrator.reports.recompute import evaluation_of
 from orchestrator.reports.result_files import list_runs, read_json, read_run, write_bytes
 from orchestrator.reports.schema import CampaignFile
-from shared.records import Configuration, QuestionResult
+from shared.records import Configuration
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,12 @@ class CampaignResults:
     campaign: CampaignFile
     configurations: tuple[Configuration, ...]
     runs: dict[str, tuple[RunEvaluation, ...]]
-    results: dict[str, ConfigurationResult]
-    spread: EnergySpread
+    statistics: CampaignStatistics
+
+    @property
+    def results(self) -> dict[str, ConfigurationResult]:
+        """Return the comparison of each configuration with its reference."""
+        return self.statistics.results
 
 
 def load_results(campaign_dir: Path) -> CampaignResults:
@@ -33,35 +38,20 @@ def load_results(campaign_dir: Path) -> CampaignResults:
     """
     campaign = read_json(CampaignFile, campaign_dir / "campaign.json")
     runs: dict[str, list[RunEvaluation]] = {}
-    questions: dict[str, tuple[QuestionResult, ...]] = {}
+    answers: dict[str, list[Answers]] = {}
     configurations = {configuration.id: configuration for configuration in campaign.configurations}
     for configuration_id, repetition in list_runs(campaign_dir):
         files = read_run(campaign_dir, configuration_id, repetition)
         configurations.setdefault(configuration_id, files.run.configuration)
         runs.setdefault(configuration_id, []).append(evaluation_of(files.epi))
-        questions.setdefault(configuration_id, files.questions)
-    spread = pooled_spread(
-        [[run.epi.joules_per_token for run in group if run.epi.joules_per_token] for group in runs.values()]
-    )
-    results = {
-        configuration.id: compare(
-            configuration.id,
-            reference_of(configuration),
-            runs.get(configuration.id, ()),
-            runs.get(reference_of(configuration), ()),
-            questions.get(configuration.id, ()),
-            questions.get(reference_of(configuration), ()),
-            campaign.protocol.accuracy,
-            spread,
-        )
-        for configuration in configurations.values()
-    }
+        answers.setdefault(configuration_id, []).append(Answers(repetition, files.questions))
+    groups = {name: tuple(group) for name, group in runs.items()}
+    accuracy = campaign.protocol.accuracy
     return CampaignResults(
         campaign=campaign,
         configurations=in_matrix_order(configurations.values()),
-        runs={name: tuple(group) for name, group in runs.items()},
-        results=results,
-        spread=spread,
+        runs=groups,
+        statistics=campaign_statistics(tuple(configurations.values()), groups, answers, accuracy),
     )
 
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from domain_lab import T0, at, block
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,6 +10,7 @@ from orchestrator.domain.records import MarkerLoad
 from shared.errors import DataError
 from shared.meter_api import SampleBlock
 from shared.records import Window
+from tests.domain_lab import T0, at, block
 
 
 def trace(times_s: list[float], watts: list[float]) -> Trace:

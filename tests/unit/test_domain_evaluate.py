@@ -1,10 +1,10 @@
 """A run's energy, EPI and validity from synthetic traces with closed-form answers."""
 
 import pytest
-from domain_lab import block, load, questions, run_input, window
 
 from orchestrator.domain.evaluate import evaluate_run
 from orchestrator.domain.records import MeasurementProtocol
+from tests.domain_lab import block, load, questions, run_input, window
 
 FOUR = {f"n{i}": load for i in range(1, 5)}
 

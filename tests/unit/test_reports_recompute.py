@@ -7,13 +7,13 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from domain_lab import PROTOCOL, T0, block, configuration, load, questions, run_input
 
 from orchestrator.domain.evaluate import evaluate_run
 from orchestrator.reports.recompute import recompute_run
 from orchestrator.reports.result_files import json_bytes, parse_iso_utc_ns, write_campaign, write_run
 from orchestrator.reports.schema import CampaignFile
 from orchestrator.reports.summary import write_summary
+from tests.domain_lab import PROTOCOL, T0, block, configuration, load, questions, run_input
 
 
 def independent_epi(folder: Path, number: str) -> float:
