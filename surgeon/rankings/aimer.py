@@ -1,0 +1,54 @@
+"""AIMER: from the weights alone, (||w||_1 / N) / sqrt(||w||_2^2 / N) over gate, up and down together.
+
+The largest are dropped first: where all weights are about equally large, the expert is taken to hold less structure.
+So the saliency is the negative of the ratio.
+"""
+
+from typing import Final
+
+import gguf as gguf_library
+import numpy as np
+
+from shared.checkpoints import gguf
+from shared.errors import ConfigurationError
+from surgeon.rankings.base import Array, RankingInputs
+
+_PARTS: Final = ("ffn_gate_exps", "ffn_up_exps", "ffn_down_exps")
+
+
+class Aimer:
+    """See the module."""
+
+    name = "aimer"
+    source = "AIMER, absolute mean over root mean square of the expert's weights"
+    needs = "weights"
+
+    def saliency(self, inputs: RankingInputs) -> Array:
+        """Return the negative ratio [layer, expert]; one expert's tensor is in memory at a time.
+
+        Raises:
+            ConfigurationError: no model file was given.
+        """
+        if inputs.model_path is None:
+            raise ConfigurationError("aimer reads the weights: it needs the model file", hint="give --model")
+        file = gguf.parse(inputs.model_path)
+        absolute = np.zeros((inputs.n_layers, inputs.n_experts))
+        squares = np.zeros_like(absolute)
+        count = 0
+        with inputs.model_path.open("rb") as stream:
+            for row, layer in enumerate(gguf.expert_layers(file)):
+                count = 0
+                for part in _PARTS:
+                    tensor = file.tensor(f"blk.{layer}.{part}.weight")
+                    if tensor is None:
+                        raise ConfigurationError(f"layer {layer} has no {part}", where=str(inputs.model_path))
+                    each = tensor.n_bytes // tensor.outermost
+                    count += int(np.prod(tensor.ne[:-1]))
+                    for expert in range(tensor.outermost):
+                        stream.seek(tensor.offset + expert * each)
+                        raw = np.frombuffer(stream.read(each), np.uint8)
+                        kind = gguf_library.GGMLQuantizationType(tensor.kind)
+                        values = gguf_library.dequantize(raw, kind).astype(np.float64)
+                        absolute[row, expert] += np.abs(values).sum()
+                        squares[row, expert] += np.square(values).sum()
+        return -(absolute / count) / np.sqrt(np.maximum(squares / count, 1e-300))
