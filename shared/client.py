@@ -28,16 +28,18 @@ class AgentClient:
         """Close the connections."""
         await self._http.aclose()
 
-    async def request(self, method: str, path: str, *, json: Any = None, params: Any = None) -> Any:
+    async def request(
+        self, method: str, path: str, *, json: Any = None, params: Any = None, patient: bool = True
+    ) -> Any:
         """Send one request and return the parsed JSON answer; connection failures are retried for some seconds.
 
-        Only idempotent requests are sent through here, so trying again is safe.
+        Only idempotent requests are sent through here, so trying again is safe; without `patient` it is tried once.
 
         Raises:
             EpiError: the agent's own error, or InfrastructureError when it cannot be reached.
         """
         last: Exception | None = None
-        for delay_s in (0.0, *_RETRY_DELAYS_S):
+        for delay_s in (0.0, *_RETRY_DELAYS_S) if patient else (0.0,):
             await asyncio.sleep(delay_s)
             try:
                 response = await self._http.request(method, path, json=json, params=params)
@@ -51,9 +53,9 @@ class AgentClient:
             f"the agent does not answer: {last!r}", where=self.base_url, hint="is its process running?"
         )
 
-    async def health(self) -> Health:
+    async def health(self, *, patient: bool = True) -> Health:
         """Return who answers at this address."""
-        return Health.model_validate(await self.request("GET", "/v1/health"))
+        return Health.model_validate(await self.request("GET", "/v1/health", patient=patient))
 
     async def submit(self, job_id: str, kind: str, params: BaseModel) -> JobState:
         """Start a job or find the one that already has this id."""

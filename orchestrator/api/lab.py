@@ -55,8 +55,8 @@ class LabView:
 
     async def _agent(self, name: str, service: str, client: AgentClient, *, facts: bool = False) -> AgentStatus:
         try:
-            health = await client.health()
-            answer = NodeFacts.model_validate(await client.request("GET", "/v1/facts")) if facts else None
+            health = await client.health(patient=False)
+            answer = NodeFacts.model_validate(await client.request("GET", "/v1/facts", patient=False)) if facts else None
         except EpiError as error:
             return AgentStatus(name=name, service=service, url=client.base_url, error=error.to_payload())
         return AgentStatus(
