@@ -1,0 +1,47 @@
+"""The surgeon as a service: jobs, artifacts, health."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import Depends, FastAPI
+
+from shared.artifacts import ArtifactStore, artifact_router
+from shared.auth import bearer_guard
+from shared.clock import utc_ns
+from shared.http import make_app
+from shared.jobs import JobServer, job_router
+from shared.protocol import Health
+from surgeon.cache import ResultCache
+from surgeon.jobs import SurgeonJobs
+from surgeon.settings import SurgeonSettings
+
+
+def build_app(settings: SurgeonSettings, token: str | None) -> FastAPI:
+    """Return the service."""
+    release = version("epi-factory")
+    store = ArtifactStore(settings.state_dir / "artifacts")
+    jobs = SurgeonJobs(settings, store, ResultCache(settings.state_dir / "cache"))
+    server = JobServer(settings.state_dir / "jobs.sqlite", jobs.kinds())
+    app = make_app("EPI Factory surgeon", release)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with server.running():
+            yield
+
+    app.router.lifespan_context = lifespan
+
+    @app.get("/v1/health", dependencies=[Depends(bearer_guard(token))])
+    async def health() -> Health:
+        """Say who is here, and what of the settings is missing on disk."""
+        paths = [*settings.models.values(), *(path for paths in settings.corpora.values() for path in paths)]
+        paths += [path for path in (settings.sanity_prompts, settings.heldout_text) if path is not None]
+        missing = tuple(f"missing: {path}" for path in paths if not path.exists())
+        return Health(
+            service="surgeon", name=settings.name, version=release, utc_ns=utc_ns(), ok=not missing, problems=missing
+        )
+
+    app.include_router(job_router(server, token))
+    app.include_router(artifact_router(store, token))
+    return app

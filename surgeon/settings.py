@@ -1,0 +1,64 @@
+"""Settings of the surgeon's daemon."""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from shared.errors import NotFoundError
+from shared.settings import DaemonSettings, load_settings
+from shared.surgeon_jobs import Name
+
+
+class SurgeonSettings(DaemonSettings):
+    """What the surgeon may open; the network names models and corpora, never paths."""
+
+    models: dict[Name, Path] = Field(description="checkpoint directories in Hugging Face format, by name")
+    corpora: dict[Name, tuple[Path, ...]] = Field(
+        default_factory=dict, description="calibration texts by corpus name; each file is a domain"
+    )
+    sanity_prompts: Path | None = None
+    heldout_text: Path | None = None
+    threads: int = Field(default=1, ge=1)
+    window_tokens: int = Field(default=512, ge=8, description="tokens evaluated at once while observing")
+
+    def model_path(self, name: str) -> Path:
+        """Return the path of a model.
+
+        Raises:
+            NotFoundError: no such model in the settings.
+        """
+        if name not in self.models:
+            raise NotFoundError("no such model", where=name, hint=f"configured: {', '.join(sorted(self.models))}")
+        return self.models[name]
+
+    def corpus_paths(self, name: str) -> tuple[Path, ...]:
+        """Return the texts of a corpus.
+
+        Raises:
+            NotFoundError: no such corpus in the settings.
+        """
+        if name not in self.corpora:
+            raise NotFoundError("no such corpus", where=name, hint=f"configured: {', '.join(sorted(self.corpora))}")
+        return self.corpora[name]
+
+
+def load(path: Path) -> SurgeonSettings:
+    """Read the settings; relative paths are relative to the file.
+
+    Raises:
+        ConfigurationError: unreadable, or a field that does not fit.
+    """
+    settings = load_settings(SurgeonSettings, path)
+    base = path.resolve().parent
+
+    def absolute(value: Path | None) -> Path | None:
+        return None if value is None else base / value
+
+    return settings.model_copy(
+        update={
+            "models": {name: base / value for name, value in settings.models.items()},
+            "corpora": {name: tuple(base / value for value in values) for name, values in settings.corpora.items()},
+            "sanity_prompts": absolute(settings.sanity_prompts), "heldout_text": absolute(settings.heldout_text),
+            "token_file": absolute(settings.token_file), "state_dir": base / settings.state_dir,
+        }
+    )  # fmt: skip

@@ -1,0 +1,112 @@
+"""The surgeon's heavy work as typed tasks on paths: what the daemon runs in a child process and the CLI at once.
+
+A task is a record of its inputs; `run` does it. Paths are allowed here because they never come from the network.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from shared.records import Record
+from surgeon.sanity import Evaluation
+
+Progress = Callable[[float, str], None]
+
+
+class ConvertTask(Record):
+    """Checkpoint directory -> GGUF."""
+
+    task: Literal["convert"] = "convert"
+    source: Path
+    target: Path
+    outtype: Literal["F32", "F16", "BF16"] = "F16"
+
+
+class QuantizeTask(Record):
+    """GGUF -> quantised GGUF."""
+
+    task: Literal["quantize"] = "quantize"
+    source: Path
+    target: Path
+    quantization: str
+    threads: int = 1
+
+
+class ObserveTask(Record):
+    """GGUF and text -> statistics file."""
+
+    task: Literal["observe"] = "observe"
+    model: Path
+    texts: tuple[Path, ...]
+    target: Path
+    resume: Path | None = None
+    window_tokens: int = Field(default=512, ge=8)
+    threads: int = 1
+    max_tokens: int | None = Field(default=None, ge=1)
+    columns: bool = False
+    reservoir: int = Field(default=0, ge=0)
+    shard: tuple[int, int] = (0, 1)
+
+
+class EvaluateTask(Record):
+    """GGUF -> perplexity and answers to the sanity prompts."""
+
+    task: Literal["evaluate"] = "evaluate"
+    model: Path
+    heldout: Path | None = None
+    prompts: Path | None = None
+    threads: int = 1
+
+
+Task = Annotated[ConvertTask | QuantizeTask | ObserveTask | EvaluateTask, Field(discriminator="task")]
+TASK: TypeAdapter[Task] = TypeAdapter(Task)
+
+
+class Done(Record):
+    """What a task returns besides its files."""
+
+    n_tokens: int = 0
+    evaluation: Evaluation | None = None
+
+
+def run(task: Task, on_progress: Progress) -> Done:
+    """Do the task; raises what the modules it calls raise."""
+    if isinstance(task, ConvertTask):
+        from surgeon.convert import convert
+
+        convert(task.source, task.target, outtype=task.outtype, on_progress=on_progress)
+        return Done()
+    if isinstance(task, QuantizeTask):
+        from surgeon.quantize import quantize
+
+        quantize(task.source, task.target, task.quantization, threads=task.threads, on_progress=on_progress)
+        return Done()
+    if isinstance(task, ObserveTask):
+        return _observe(task, on_progress)
+    from surgeon.sanity import evaluate
+
+    evaluation = evaluate(
+        task.model, heldout=task.heldout, prompts=task.prompts, threads=task.threads, on_progress=on_progress
+    )
+    return Done(n_tokens=evaluation.n_tokens, evaluation=evaluation)
+
+
+def _observe(task: ObserveTask, on_progress: Progress) -> Done:
+    from surgeon.corpus import load_corpus
+    from surgeon.observe import ObserveOptions, observe
+    from surgeon.statistics import save
+
+    options = ObserveOptions(
+        window_tokens=task.window_tokens, threads=task.threads, max_tokens=task.max_tokens, columns=task.columns,
+        reservoir=task.reservoir, shard=task.shard,
+    )  # fmt: skip
+    statistics = observe(
+        task.model, load_corpus(task.texts), options, resume=task.resume,
+        on_progress=lambda done, total: on_progress(done / max(total, 1), f"{done} of {total} tokens"),
+    )  # fmt: skip
+    save(statistics, task.target)
+    if task.resume is not None:
+        task.resume.unlink(missing_ok=True)
+    return Done(n_tokens=statistics.n_tokens)

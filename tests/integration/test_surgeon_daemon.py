@@ -1,0 +1,186 @@
+"""The surgeon's daemon as a real process: checkpoint in, statistics, plans, variants and verdicts out."""
+
+import asyncio
+import hashlib
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from shared.client import AgentClient
+from shared.errors import ConfigurationError, DataError, NotFoundError
+from shared.surgeon_jobs import (
+    ApplyParams,
+    ApplyResult,
+    ObserveParams,
+    ObserveResult,
+    PlanParams,
+    PlanResult,
+    PrepareParams,
+    PrepareResult,
+    ValidateParams,
+    ValidateResult,
+)
+from tests.checkpoint_factory import TEXT, make_checkpoint
+
+TOKEN = "a-token-for-this-test"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
+    root = tmp_path_factory.mktemp("surgeon")
+    make_checkpoint(root / "model", n_layers=4, n_experts=12, experts_per_token=3)
+    make_checkpoint(root / "broken", n_layers=1, n_experts=4, experts_per_token=2)
+    weights = root / "broken" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    (root / "facts.txt").write_text(TEXT)
+    (root / "heldout.txt").write_text(TEXT[:700])
+    (root / "sanity.jsonl").write_text('{"prompt": "The river Rhine flows"}\n{"prompt": "Paris is", "expect": ["capital"]}\n')
+    (root / "token").write_text(TOKEN)
+    port = _free_port()
+    (root / "surgeon.toml").write_text(
+        f'''name = "spark"
+port = {port}
+token_file = "token"
+state_dir = "state"
+sanity_prompts = "sanity.jsonl"
+heldout_text = "heldout.txt"
+window_tokens = 128
+[models]
+tiny = "model"
+broken = "broken"
+[corpora]
+facts = ["facts.txt"]
+'''
+    )
+    return root / "surgeon.toml", port
+
+
+async def _start(config: Path, port: int) -> asyncio.subprocess.Process:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "surgeon", "--config", str(config), stderr=asyncio.subprocess.PIPE
+    )
+    assert process.stderr
+    line = await asyncio.wait_for(process.stderr.readline(), 30)
+    assert f"127.0.0.1:{port}" in line.decode()
+    return process
+
+
+@pytest_asyncio.fixture
+async def client(settings: tuple[Path, int]):
+    config, port = settings
+    process = await _start(config, port)
+    client = AgentClient(f"http://127.0.0.1:{port}", TOKEN)
+    yield client
+    await client.close()
+    process.send_signal(signal.SIGTERM)
+    assert await asyncio.wait_for(process.wait(), 15) in (0, -signal.SIGTERM)
+
+
+async def _prepare(client: AgentClient, job: str) -> PrepareResult:
+    answer = await client.run(job, "prepare", PrepareParams(model="tiny", quantization="Q8_0"), timeout_s=60)
+    return PrepareResult.model_validate(answer)
+
+
+async def test_whole_chain_and_second_call_is_instant(client: AgentClient) -> None:
+    assert (await client.health()).ok
+    base = await _prepare(client, "c/prepare")
+    assert (base.architecture, base.n_layers, base.n_experts, base.experts_per_token) == ("qwen3moe", 4, 12, 3)
+
+    observe = ObserveParams(model_sha256=base.f16_sha256, corpus="facts")
+    seen = ObserveResult.model_validate(await client.run("c/observe", "observe", observe, timeout_s=60))
+    assert seen.n_tokens > 100
+
+    variants = {}
+    for group, layout in (("all", "uniform"), ("late", "biased")):
+        params = PlanParams(
+            model_sha256=base.f16_sha256, statistics_sha256=seen.statistics_sha256, depth=4, group=group, layout=layout
+        )
+        plan = PlanResult.model_validate(await client.run(f"c/plan-{group}", "plan", params, timeout_s=60))
+        assert plan.plan.plan_hash() == plan.plan_hash
+        applied = ApplyParams(base_sha256=base.base_sha256, plan=plan.plan)
+        result = ApplyResult.model_validate(await client.run(f"c/apply-{group}", "apply", applied, timeout_s=60))
+        again = ApplyResult.model_validate(await client.run(f"c/apply-{group}-2", "apply", applied, timeout_s=5))
+        assert again == result
+        variants[group] = result
+    assert variants["all"].size_bytes < base.base_size_bytes < variants["late"].size_bytes
+
+    async with httpx.AsyncClient(headers={"Authorization": f"Bearer {TOKEN}"}) as http:
+        body = (await http.get(f"{client.base_url}/v1/artifacts/{variants['all'].sha256}")).content
+    assert hashlib.sha256(body).hexdigest() == variants["all"].sha256
+
+    params = ValidateParams(sha256=variants["late"].sha256, baseline_sha256=base.base_sha256, max_perplexity_ratio=1e6)
+    verdict = ValidateResult.model_validate(await client.run("c/validate", "validate", params, timeout_s=60))
+    assert verdict.perplexity and verdict.baseline_perplexity and len(verdict.answers) == 2
+    strict = params.model_copy(update={"max_perplexity_ratio": 1e-3})
+    verdict = ValidateResult.model_validate(await client.run("c/validate-2", "validate", strict, timeout_s=20))
+    assert not verdict.ok and "perplexity" in verdict.reason
+
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    assert await _prepare(client, "c/prepare-again") == base
+    await client.run("c/observe-again", "observe", observe, timeout_s=5)
+    assert loop.time() - started < 2
+
+
+async def test_no_drop_in_the_uniform_layout_is_the_base_itself(client: AgentClient) -> None:
+    base = await _prepare(client, "n/prepare")
+    params = PlanParams(model_sha256=base.f16_sha256, method="random", depth=0)
+    plan = PlanResult.model_validate(await client.run("n/plan", "plan", params, timeout_s=60))
+    applied = ApplyParams(base_sha256=base.base_sha256, plan=plan.plan)
+    result = ApplyResult.model_validate(await client.run("n/apply", "apply", applied, timeout_s=60))
+    assert result.sha256 == base.base_sha256
+
+
+async def test_clear_errors(client: AgentClient) -> None:
+    base = await _prepare(client, "e/prepare")
+    with pytest.raises(DataError, match="truncated"):
+        await client.run("e/broken", "prepare", PrepareParams(model="broken"), timeout_s=60)
+    with pytest.raises(NotFoundError, match="no such model"):
+        await client.run("e/unknown", "prepare", PrepareParams(model="nobody"), timeout_s=60)
+    with pytest.raises(ConfigurationError, match="biased"):
+        params = PlanParams(model_sha256=base.f16_sha256, method="random", depth=2, group="early")
+        await client.run("e/layout", "plan", params, timeout_s=60)
+    with pytest.raises(ConfigurationError, match="active per token"):
+        params = PlanParams(model_sha256=base.f16_sha256, method="random", depth=10)
+        await client.run("e/deep", "plan", params, timeout_s=60)
+    with pytest.raises(ConfigurationError, match="needs expert statistics"):
+        params = PlanParams(model_sha256=base.f16_sha256, method="reap", depth=1)
+        await client.run("e/stats", "plan", params, timeout_s=60)
+
+
+async def test_a_token_is_needed(client: AgentClient) -> None:
+    async with httpx.AsyncClient() as http:
+        for path in ("/v1/health", "/v1/jobs", "/v1/artifacts"):
+            assert (await http.get(client.base_url + path)).status_code == 401
+
+
+async def test_killed_daemon_leaves_no_child_and_answers_for_its_job(settings: tuple[Path, int], tmp_path: Path) -> None:
+    config, port = settings
+    other = tmp_path / "surgeon.toml"
+    other.write_text(config.read_text().replace('state_dir = "state"', f'state_dir = "{tmp_path}/state"'))
+    for name in ("model", "broken", "facts.txt", "heldout.txt", "sanity.jsonl", "token"):
+        (tmp_path / name).symlink_to(config.parent / name)
+    process = await _start(other, port)
+    client = AgentClient(f"http://127.0.0.1:{port}", TOKEN)
+    await client.submit("k/prepare", "prepare", PrepareParams(model="tiny"))
+    os.kill(process.pid, signal.SIGKILL)
+    await process.wait()
+    process = await _start(other, port)
+    state = await client.job("k/prepare")
+    assert state.status == "interrupted"
+    await client.run("k/prepare-2", "prepare", PrepareParams(model="tiny"), timeout_s=60)
+    await client.close()
+    process.terminate()
+    await process.wait()
