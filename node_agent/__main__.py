@@ -1,13 +1,16 @@
 """`python -m node_agent --config FILE.toml`: run the node agent until SIGTERM or SIGINT."""
 
 import argparse
+import fcntl
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from node_agent.app import build_app
 from node_agent.settings import NodeSettings
 from shared.auth import check_bind, load_token
-from shared.errors import EpiError
+from shared.errors import ConflictError, EpiError
 from shared.http import serve
 from shared.settings import load_settings
 
@@ -31,9 +34,28 @@ def run(settings: NodeSettings) -> None:
     """
     token = load_token(settings.token_file)
     check_bind(settings.host, token)
-    app = build_app(settings, token)
-    print(f"node agent {settings.name}: http://{settings.host}:{settings.port}", file=sys.stderr, flush=True)
-    serve(app, host=settings.host, port=settings.port, token=token)
+    with alone(settings.state_dir):
+        app = build_app(settings, token)
+        print(f"node agent {settings.name}: http://{settings.host}:{settings.port}", file=sys.stderr, flush=True)
+        serve(app, host=settings.host, port=settings.port, token=token)
+
+
+@contextmanager
+def alone(state_dir: Path) -> Iterator[None]:
+    """Hold the state folder's lock: a second agent would adopt the first one's engine and end it with itself.
+
+    Raises:
+        ConflictError: another agent holds it.
+    """
+    state_dir.mkdir(parents=True, exist_ok=True)
+    with (state_dir / "agent.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConflictError(
+                "another node agent runs with this state folder", where=str(state_dir), hint="stop it first"
+            ) from error
+        yield
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 `python -m node_agent.engines.llama_engine --socket STATE_DIR/engine.sock`
 
 It is a process of its own because llama.cpp ends the process when an RPC worker dies. It outlives the agent; while a
-workload runs it writes nothing to disk and speaks at most once a second.
+workload runs it writes nothing to disk and speaks at most once in two seconds.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from shared.node_jobs import DecodeParams, PrefillParams, ScoreParams
 
 _BATCH_TOKENS = 512
 _LOGIT_BYTES = 64 << 20
-_PROGRESS_EVERY_S = 1.0
+_PROGRESS_EVERY_S = 2.0
 
 
 class ClientGoneError(Exception):
@@ -59,7 +59,7 @@ class Client:
             raise ClientGoneError from error
 
     def tick(self, fraction: float, message: str) -> None:
-        """Report progress at most once a second, and notice when the agent hung up."""
+        """Report progress at most once in two seconds, and notice when the agent hung up."""
         if select.select([self._connection], [], [], 0)[0] and not self._connection.recv(1, socket.MSG_PEEK):
             raise ClientGoneError
         now = time.monotonic()

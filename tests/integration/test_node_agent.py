@@ -1,0 +1,268 @@
+"""Real node agents over loopback: jobs, crash and restart, silence inside windows, clean ends."""
+
+import asyncio
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from socket import AF_INET, SOCK_STREAM, socket
+
+import httpx
+import psutil
+import pytest
+
+from node_agent.processes import ProcessIdentity
+from shared.client import AgentClient
+from shared.errors import AuthError, DataError, InfrastructureError, NotFoundError
+from shared.node_jobs import (
+    DecodeParams,
+    DeployParams,
+    FetchParams,
+    MarkerParams,
+    NodeFacts,
+    StartEngineParams,
+    StartWorkerParams,
+    StopEngineParams,
+)
+from shared.records import SurgeryPlan
+from shared.surgery import apply_plan
+from tests.node_tiny_model import write_tiny_model
+
+TOKEN = "a-token-for-the-test"
+DECODE = DecodeParams(prompts=("Hello the world",), tokens_each=40)
+
+
+def free_port() -> int:
+    with socket(AF_INET, SOCK_STREAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class AgentProcess:
+    """One agent process and its settings."""
+
+    def __init__(self, folder: Path, name: str, source: str | None = None) -> None:
+        self.state_dir = folder / name
+        self.url = f"http://127.0.0.1:{free_port()}"
+        self.worker = f"127.0.0.1:{free_port()}"
+        self.config = folder / f"{name}.toml"
+        token_file = folder / "token"
+        token_file.write_text(TOKEN)
+        lines = [
+            f'name = "{name}"', f"port = {self.url.rsplit(':')[-1]}", f'token_file = "{token_file}"',
+            f'state_dir = "{self.state_dir}"', f"worker_port = {self.worker.split(':')[1]}",
+        ]  # fmt: skip
+        if source is not None:
+            lines += [f'source_url = "{source}"', f'source_token_file = "{token_file}"']
+        self.config.write_text("\n".join(lines))
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "node_agent", "--config", str(self.config)], stderr=subprocess.DEVNULL
+        )
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        assert self.process is not None
+        self.process.send_signal(number)
+        return self.process.wait(20)
+
+    def pid_of(self, role: str) -> int | None:
+        identity = ProcessIdentity.read(self.state_dir / "pids" / f"{role}.pid")
+        return None if identity is None or not identity.is_alive() else identity.pid
+
+    def store(self, path: Path) -> str:
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        (self.state_dir / "artifacts").mkdir(parents=True, exist_ok=True)
+        (self.state_dir / "artifacts" / sha256).write_bytes(path.read_bytes())
+        return sha256
+
+
+@contextmanager
+def agents(folder: Path, *names: str) -> Iterator[list[AgentProcess]]:
+    """Start agents and end them; nothing of theirs may be left."""
+    started = []
+    for name in names:
+        agent = AgentProcess(folder, name, started[0].url if started else None)
+        agent.start()
+        started.append(agent)
+    try:
+        yield started
+    finally:
+        for agent in started:
+            if agent.process is not None and agent.process.poll() is None:
+                agent.end()
+    left = [p.pid for p in psutil.process_iter(["cmdline"]) if str(folder) in " ".join(p.info["cmdline"] or ())]
+    assert not left
+    assert not list(folder.rglob("*.pid"))
+
+
+@asynccontextmanager
+async def client(agent: AgentProcess) -> AsyncIterator[AgentClient]:
+    connection = AgentClient(agent.url, TOKEN)
+    try:
+        await connection.health()
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def test_two_nodes_from_fetch_to_tokens(tmp_path: Path) -> None:
+    base = write_tiny_model(tmp_path / "base.gguf")
+    plan = SurgeryPlan(n_experts=4, kept=((0, 1, 3),) * 4, method="test")
+    variant = tmp_path / "variant.gguf"
+    apply_plan(base, plan, variant)
+    with agents(tmp_path, "one", "two") as (one, two):
+        async with client(one) as root, client(two) as other:
+            base_sha, variant_sha = one.store(base), hashlib.sha256(variant.read_bytes()).hexdigest()
+            fetched = await other.run("t/fetch", "fetch", FetchParams(sha256=base_sha), timeout_s=20)
+            assert fetched["bytes_received"] == base.stat().st_size
+            again = await other.run("t/fetch-2", "fetch", FetchParams(sha256=base_sha), timeout_s=20)
+            assert again["bytes_received"] == 0
+
+            deploy = DeployParams(base_sha256=base_sha, plan=plan, expected_sha256=variant_sha)
+            deployed = await root.run("t/deploy", "deploy", deploy, timeout_s=20)
+            assert (deployed["sha256"], deployed["size_bytes"]) == (variant_sha, variant.stat().st_size)
+            wrong = deploy.model_copy(update={"expected_sha256": "1" * 64})
+            with pytest.raises(DataError, match="differs from the expected"):
+                await root.run("t/deploy-wrong", "deploy", wrong, timeout_s=20)
+            assert sorted(p.name for p in (one.state_dir / "artifacts").glob("?" * 64)) == sorted([base_sha, variant_sha])
+            missing = StartEngineParams(model_sha256="2" * 64)
+            with pytest.raises(NotFoundError):
+                await root.run("t/engine-missing", "start_engine", missing, timeout_s=20)
+
+            endpoints = [
+                (await agent.run("t/worker", "start_worker", StartWorkerParams(), timeout_s=30))["endpoint"]
+                for agent in (root, other)
+            ]
+            assert endpoints == [one.worker, two.worker]
+            engine = StartEngineParams(model_sha256=variant_sha, workers=tuple(endpoints))
+            await root.run("t/engine", "start_engine", engine, timeout_s=30)
+            done = await root.run("t/decode", "decode", DECODE, timeout_s=30)
+            assert done["ledger"]["generated"] == 40
+            marked = await root.run("t/marker", "marker", MarkerParams(on_s=0.2, off_s=0.1, cycles=2), timeout_s=30)
+            spans = [marked["start_utc_ns"], *(t for on in marked["on"] for t in on), marked["end_utc_ns"]]
+            assert spans == sorted(spans) and len(marked["on"]) == 2
+            assert all(0.19e9 < end - begin < 0.4e9 for begin, end in marked["on"])
+
+            assert two.pid_of("worker") is not None
+            os.kill(two.pid_of("worker") or 0, signal.SIGKILL)
+            with pytest.raises(InfrastructureError) as failure:
+                await root.run("t/decode-2", "decode", DECODE, timeout_s=30)
+            assert failure.value.where == two.worker
+            await root.run("t/stop", "stop_engine", StopEngineParams(worker=True), timeout_s=30)
+            assert one.pid_of("worker") is None and one.pid_of("engine") is None
+
+
+async def test_children_outlive_a_killed_agent_and_are_found_again(tmp_path: Path) -> None:
+    model = write_tiny_model(tmp_path / "base.gguf")
+    with agents(tmp_path, "one") as (one,):
+        async with client(one) as root:
+            engine = StartEngineParams(model_sha256=one.store(model), workers=(one.worker,))
+            await root.run("t/worker", "start_worker", StartWorkerParams(), timeout_s=30)
+            await root.run("t/engine", "start_engine", engine, timeout_s=30)
+            before = await root.run("t/decode", "decode", DECODE, timeout_s=30)
+            pids = one.pid_of("worker"), one.pid_of("engine")
+            long = DecodeParams(prompts=("Hello the world",), tokens_each=1000, repeats=100)
+            await root.submit("t/long", "decode", long)
+            await asyncio.sleep(0.3)
+            one.end(signal.SIGKILL)
+            assert (one.pid_of("worker"), one.pid_of("engine")) == pids
+            one.start()
+            state = await root.job("t/long")
+            assert state.status == "interrupted"
+            after = await root.run("t/decode-2", "decode", DECODE, timeout_s=30)
+            assert after["output_sha256"] == before["output_sha256"]
+            assert (one.pid_of("worker"), one.pid_of("engine")) == pids
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_stopped_agent_leaves_nothing_even_in_the_middle_of_work(tmp_path: Path, number: int) -> None:
+    model = write_tiny_model(tmp_path / "base.gguf")
+    with agents(tmp_path, "one") as (one,):
+        async with client(one) as root:
+            engine = StartEngineParams(model_sha256=one.store(model), workers=(one.worker,))
+            await root.run("t/worker", "start_worker", StartWorkerParams(), timeout_s=30)
+            await root.run("t/engine", "start_engine", engine, timeout_s=30)
+            await root.submit(
+                "t/long", "decode", DecodeParams(prompts=("Hello",), tokens_each=1000, repeats=100)
+            )
+            async with root.follow() as _events:
+                await asyncio.sleep(0.3)
+                pids = [one.pid_of("worker"), one.pid_of("engine")]
+                assert one.end(number) == 0
+        assert all(pid is not None and ProcessIdentity.of(pid) is None for pid in pids)
+
+
+async def test_the_agent_is_silent_inside_a_window(tmp_path: Path) -> None:
+    """At most 0.2 % of a core and not one byte to disk while a workload runs."""
+    model = write_tiny_model(tmp_path / "base.gguf")
+    with agents(tmp_path, "one") as (one,):
+        async with client(one) as root:
+            engine = StartEngineParams(model_sha256=one.store(model), workers=(one.worker,))
+            await root.run("t/worker", "start_worker", StartWorkerParams(), timeout_s=30)
+            await root.run("t/engine", "start_engine", engine, timeout_s=30)
+            assert one.process is not None
+            watched = [psutil.Process(pid) for pid in (one.process.pid, one.pid_of("engine"))]
+            async with root.follow() as _events:
+                await root.submit(
+                    "t/long", "decode", DecodeParams(prompts=("Hello",), tokens_each=1000, repeats=1000)
+                )
+                await asyncio.sleep(1)
+                cpu, written = _agent_cpu_s(watched[0]), [process.io_counters().write_bytes for process in watched]
+                start = time.monotonic()
+                await asyncio.sleep(8)
+                share = (_agent_cpu_s(watched[0]) - cpu) / (time.monotonic() - start)
+                assert [process.io_counters().write_bytes for process in watched] == written
+                assert (await root.job("t/long")).status == "running"
+                await root.cancel("t/long")
+            assert share <= 0.002
+
+
+def _agent_cpu_s(process: psutil.Process) -> float:
+    """CPU seconds by the scheduler's own count (nanoseconds), over all threads; the tick count is too coarse."""
+    tasks = Path(f"/proc/{process.pid}/task").iterdir()
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+
+
+async def test_facts_tokens_and_bodies(tmp_path: Path) -> None:
+    with agents(tmp_path, "one") as (one,):
+        async with client(one) as root:
+            facts = NodeFacts.model_validate(await root.request("GET", "/v1/facts"))
+            assert facts.name == "one" and facts.n_cpus == os.cpu_count() and facts.memory_bytes > 1e8
+            assert abs(facts.utc_ns - time.time_ns()) < 5e9
+        async with httpx.AsyncClient(base_url=one.url) as stranger:
+            for path in ("/v1/health", "/v1/facts", "/v1/jobs", "/v1/artifacts", "/v1/artifacts/" + "0" * 64):
+                answer = await stranger.get(path)
+                assert (answer.status_code, answer.json()["error"]["code"]) == (401, "unauthorized"), path
+            body = {"kind": "decode", "params": {"prompts": [], "tokens_each": 3}}
+            answer = await stranger.put("/v1/jobs/t/x", json=body, headers={"Authorization": f"Bearer {TOKEN}"})
+            assert answer.status_code == 422 and "params.prompts" in answer.json()["error"]["where"]
+        wrong = AgentClient(one.url, "wrong")
+        with pytest.raises(AuthError):
+            await wrong.health()
+        await wrong.close()
+
+
+async def test_a_second_agent_of_the_same_folder_is_refused_and_harms_nothing(tmp_path: Path) -> None:
+    with agents(tmp_path, "one") as (one,):
+        async with client(one) as root:
+            await root.run("t/worker", "start_worker", StartWorkerParams(), timeout_s=30)
+            second = subprocess.run(
+                [sys.executable, "-m", "node_agent", "--config", str(one.config)], capture_output=True, text=True
+            )
+            assert second.returncode == 1 and "another node agent runs" in second.stderr
+            assert one.pid_of("worker") is not None
+
+
+def test_bad_settings_end_in_one_clear_line(tmp_path: Path) -> None:
+    config = tmp_path / "node.toml"
+    config.write_text('name = "one"\nport = 99999\nstate_dir = "x"\n')
+    run = subprocess.run([sys.executable, "-m", "node_agent", "--config", str(config)], capture_output=True, text=True)
+    assert run.returncode == 1
+    assert run.stderr.splitlines() == [f"error: {config}: port: Input should be less than or equal to 65535"]
