@@ -15,5 +15,5 @@ class OrchestratorSettings(DaemonSettings):
     meter: AgentAddress
     results_dir: Path
     task_dirs: tuple[Path, ...] = ()
-    workload_prompts: Path = Field(description="text file, prompts separated by blank lines")
+    workload_prompts: Path = Field(description="text file, one prompt a line")
     measurement_note: str = ""

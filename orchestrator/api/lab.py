@@ -56,12 +56,13 @@ class LabView:
     async def _agent(self, name: str, service: str, client: AgentClient, *, facts: bool = False) -> AgentStatus:
         try:
             health = await client.health(patient=False)
-            answer = NodeFacts.model_validate(await client.request("GET", "/v1/facts", patient=False)) if facts else None
+            told = await client.request("GET", "/v1/facts", patient=False) if facts else None
         except EpiError as error:
             return AgentStatus(name=name, service=service, url=client.base_url, error=error.to_payload())
         return AgentStatus(
-            name=name, service=service, url=client.base_url, health=health, facts=answer, seen_utc_ns=utc_ns()
-        )
+            name=name, service=service, url=client.base_url, health=health, seen_utc_ns=utc_ns(),
+            facts=None if told is None else NodeFacts.model_validate(told),
+        )  # fmt: skip
 
 
 def lab_router(view: LabView, hub: LiveHub, token: str | None) -> APIRouter:

@@ -73,6 +73,10 @@ class BenchmarkSuite:
         """Questions asked in one pass."""
         return sum(len(part.chosen) for part in self._parts.values())
 
+    def chosen_documents(self) -> dict[str, tuple[int, ...]]:
+        """Return lm-eval task -> indices of the asked documents in its split: what lm-eval's `samples` wants."""
+        return {name: tuple(part.chosen) for name, part in self._parts.items()}
+
     def describe(self) -> tuple[TaskVersion, ...]:
         """Return what exactly is asked of each task."""
         return tuple(

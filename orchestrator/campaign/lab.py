@@ -76,7 +76,7 @@ class Lab:
 
 
 def load_prompts(path: Path, count: int) -> tuple[str, ...]:
-    """Read prompts separated by blank lines.
+    """Read prompts, one a line; blank lines do not count.
 
     Raises:
         ConfigurationError: the file cannot be read or holds fewer than `count`.
@@ -85,7 +85,7 @@ def load_prompts(path: Path, count: int) -> tuple[str, ...]:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigurationError(f"cannot read the workload prompts: {error.strerror}", where=str(path)) from error
-    prompts = [block.strip() for block in text.split("\n\n") if block.strip()]
+    prompts = [line.strip() for line in text.splitlines() if line.strip()]
     if len(prompts) < count:
         raise ConfigurationError(f"{count} workload prompts are asked, the file holds {len(prompts)}", where=str(path))
     return tuple(prompts[:count])

@@ -79,8 +79,9 @@ async def prepare_variant(
         configuration.id, "plan",
         Call("surgeon", lab.surgeon, "plan", PlanParams(
             model_sha256=base.model.f16_sha256, statistics_sha256=base.statistics.statistics_sha256,
-            method=configuration.method, depth=configuration.depth, group=configuration.group,
-            layout=configuration.layout, experts_per_token=configuration.experts_per_token,
+            method=configuration.method if configuration.depth else spec.method,
+            depth=configuration.depth, group=configuration.group, layout=configuration.layout,
+            experts_per_token=configuration.experts_per_token,
         )),
         PlanResult,
     )  # fmt: skip

@@ -16,7 +16,7 @@ from shared.meter_api import SampleBlock
 from shared.records import NodeName, Window
 
 NS = 1e-9
-_LAG_STEP_S = 0.005
+Floats = NDArray[np.float64]
 _MIN_EXPLAINED = 0.5
 _MIN_MARKER_SAMPLES = 8
 
@@ -71,7 +71,8 @@ def traces_of(block: SampleBlock) -> dict[NodeName, Trace]:
             raise DataError(f"{len(column)} powers for {times.size} times", where=f"node {node}")
         power = np.asarray([np.nan if value is None else value for value in column], dtype=np.float64)
         known = np.isfinite(power)
-        traces[node] = Trace(node, times[known], power[known])
+        complete = bool(known.all())  # shared times make sums over nodes cheap
+        traces[node] = Trace(node, times if complete else times[known], power if complete else power[known])
     return traces
 
 
@@ -110,14 +111,15 @@ def integrate(trace: Trace, start_utc_ns: int, end_utc_ns: int, gap_limit_s: flo
         )  # fmt: skip
     start_w = _between(trace, first, start_utc_ns)
     end_w = _between(trace, last - 1, end_utc_ns)
-    offsets = np.empty(last - first + 1, dtype=np.float64)
-    offsets[1:-1] = (times[first + 1 : last] - start_utc_ns) * NS
-    offsets[0], offsets[-1] = 0.0, (end_utc_ns - start_utc_ns) * NS
-    values = np.empty_like(offsets)
-    values[1:-1] = power[first + 1 : last]
-    values[0], values[-1] = start_w, end_w
-    energy = float(np.trapezoid(values, offsets))
-    return Integral(energy, float(values.max()), start_w, end_w, inside, max_gap_s)
+    own = power[first + 1 : last]
+    if own.size == 0:
+        energy = (end_utc_ns - start_utc_ns) * NS * (start_w + end_w) / 2
+    else:
+        lead = (int(times[first + 1]) - start_utc_ns) * NS * (start_w + float(own[0])) / 2
+        tail = (end_utc_ns - int(times[last - 1])) * NS * (float(own[-1]) + end_w) / 2
+        energy = lead + float(np.dot(spacing[1:-1], own[:-1] + own[1:])) * (NS / 2) + tail
+    peak = max(start_w, end_w, float(own.max(initial=-np.inf)))
+    return Integral(energy, peak, start_w, end_w, inside, max_gap_s)
 
 
 def gaps(trace: Trace, start_utc_ns: int, end_utc_ns: int, limit_s: float) -> tuple[tuple[int, int], ...]:
@@ -131,6 +133,16 @@ def gaps(trace: Trace, start_utc_ns: int, end_utc_ns: int, limit_s: float) -> tu
 
 def cluster_peak_w(traces: Sequence[Trace], start_utc_ns: int, end_utc_ns: int) -> float:
     """Return the highest sum of the nodes' power in the window, each interpolated at all sample times and edges."""
+    first = traces[0].utc_ns
+    if all(trace.utc_ns is first for trace in traces):
+        low, high = np.searchsorted(first, [start_utc_ns, end_utc_ns])
+        total = np.sum([trace.power_w[low:high] for trace in traces], axis=0)
+        before, after = int(np.searchsorted(first, start_utc_ns, side="right")) - 1, int(high) - 1
+        edges = (
+            sum(_between(trace, before, start_utc_ns) for trace in traces),
+            sum(_between(trace, after, end_utc_ns) for trace in traces),
+        )
+        return max(*edges, float(total.max(initial=-np.inf)))
     moments = [np.asarray([start_utc_ns, end_utc_ns], dtype=np.int64)]
     for trace in traces:
         low, high = np.searchsorted(trace.utc_ns, [start_utc_ns, end_utc_ns])
@@ -166,16 +178,24 @@ def fit_lag(trace: Trace, marker: MarkerLoad, lag_range_s: tuple[float, float] =
     on_s = [((a - marker.start_utc_ns) * NS, (b - marker.start_utc_ns) * NS) for a, b in marker.on]
     span_s = (marker.end_utc_ns - marker.start_utc_ns) * NS
 
-    candidates = np.arange(lag_range_s[0], lag_range_s[1] + _LAG_STEP_S / 2, _LAG_STEP_S, dtype=np.float64)
-    unexplained = np.array([_unexplained(seconds - lag, power, on_s, span_s, width)[0] for lag in candidates])
-    if not np.isfinite(unexplained).any():
-        return LagFit(0.0, float(prior), False, f"{marker.node}: the marker's load does not show")
-    best = float(candidates[int(np.nanargmin(unexplained))])
+    def fits(lags: Floats, span: float | None) -> Floats:
+        return np.array([_unexplained(seconds - lag, power, on_s, span, width)[0] for lag in lags], dtype=np.float64)
+
+    # Coarse steps that cannot miss the main lobe of the marker's autocorrelation, then steps below a sample interval.
+    shortest = min(end - begin for begin, end in on_s)
+    coarse = max(width / 2, shortest / (4 * len(on_s)))
+    candidates = np.arange(lag_range_s[0], lag_range_s[1] + coarse / 2, coarse, dtype=np.float64)
+    for step in (coarse, width / 4):
+        unexplained = fits(candidates, span_s)
+        if not np.isfinite(unexplained).any():
+            return LagFit(0.0, float(prior), False, f"{marker.node}: the marker's load does not show")
+        best = float(candidates[int(np.nanargmin(unexplained))])
+        candidates = np.arange(best - step, best + step, width / 4, dtype=np.float64)
 
     own = (seconds - best >= 0) & (seconds - best <= span_s)
     seconds, power = seconds[own], power[own]  # the same samples for every fine candidate: SSEs are comparable
-    fine = np.arange(best - 2 * width, best + 2 * width, width / 50, dtype=np.float64)
-    rest = np.array([_unexplained(seconds - lag, power, on_s, None, width)[0] for lag in fine])
+    fine = np.arange(best - 1.5 * width, best + 1.5 * width, width / 20, dtype=np.float64)
+    rest = fits(fine, None)
     lag_s = float(fine[int(np.nanargmin(rest))])
     share, step_w = _unexplained(seconds - lag_s, power, on_s, None, width)
     if not 1 - share >= _MIN_EXPLAINED:

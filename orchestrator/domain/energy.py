@@ -85,7 +85,7 @@ def window_energy(
             "total_joules": total,
             "avg_watts": total / bare.duration_seconds,
             "peak_watts": cluster_peak_w(list(traces.values()), start, end),
-            "lag_uncertainty_joules": _lag_effect(traces, parts, window, gap_limit_s, lag_uncertainty_s, total),
+            "lag_uncertainty_joules": _lag_effect(traces, parts, window, gap_limit_s, lag_uncertainty_s),
             "nodes": nodes,
         }
     )
@@ -139,7 +139,6 @@ def _lag_effect(
     window: Window,
     gap_limit_s: float,
     lag_uncertainty_s: float,
-    total: float,
 ) -> float:
     """Return how far the energy moves when the window is shifted by one sigma either way, in joules.
 
@@ -147,15 +146,23 @@ def _lag_effect(
     """
     shift = round(lag_uncertainty_s / NS)
     effects: list[float] = []
-    for sign in (-1, 1):
-        moved = [
-            integrate(trace, window.start_utc_ns + sign * shift, window.end_utc_ns + sign * shift, gap_limit_s)
+    for sign in (-1, 1) if shift else ():
+        strips = [
+            (_strip(trace, window.start_utc_ns, sign * shift, gap_limit_s),
+             _strip(trace, window.end_utc_ns, sign * shift, gap_limit_s))
             for trace in traces.values()
-        ]
-        energies = [part.energy_j for part in moved if part.energy_j is not None]
-        if len(energies) == len(moved):
-            effects.append(abs(sum(energies) - total))
+        ]  # fmt: skip
+        changes = [at_end - at_start for at_start, at_end in strips if at_start is not None and at_end is not None]
+        if len(changes) == len(strips):
+            effects.append(abs(sum(changes)))
     if effects:
         return max(effects)
     swing = sum((part.end_w or 0.0) - (part.start_w or 0.0) for part in parts.values())
     return abs(swing) * lag_uncertainty_s
+
+
+def _strip(trace: Trace, edge_utc_ns: int, shift: int, gap_limit_s: float) -> float | None:
+    """Return the energy between an edge and the shifted edge, negative for a shift back."""
+    low, high = sorted((edge_utc_ns, edge_utc_ns + shift))
+    energy = integrate(trace, low, high, gap_limit_s).energy_j
+    return None if energy is None else energy if shift > 0 else -energy

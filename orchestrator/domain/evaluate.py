@@ -3,7 +3,7 @@
 `evaluate_run` is what the campaign's runner calls; the records it returns are what `orchestrator.reports` writes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import sqrt
 
 from pydantic import Field
@@ -81,8 +81,14 @@ def evaluate_run(run: RunInput, samples: SampleBlock, questions: Sequence[Questi
     Raises:
         DataError: sample times do not ascend, or a question was answered twice.
     """
+    return evaluate_traces(run, traces_of(samples), questions)
+
+
+def evaluate_traces(
+    run: RunInput, traces: Mapping[NodeName, Trace], questions: Sequence[QuestionResult]
+) -> RunEvaluation:
+    """Evaluate one run from traces as arrays, as `evaluate_run` does from a sample block."""
     protocol = run.protocol
-    traces = traces_of(samples)
     lag = _lag(run, traces)
     measured = [
         window_energy(
@@ -135,7 +141,7 @@ def evaluate_run(run: RunInput, samples: SampleBlock, questions: Sequence[Questi
     )
 
 
-def _lag(run: RunInput, traces: dict[NodeName, Trace]) -> LagFit:
+def _lag(run: RunInput, traces: Mapping[NodeName, Trace]) -> LagFit:
     span = run.protocol.lag_range_s
     fits = [fit_lag(traces[marker.node], marker, span) for marker in run.markers if marker.node in traces]
     return combine_lags(fits, span)

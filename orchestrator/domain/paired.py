@@ -19,9 +19,9 @@ Ints = NDArray[np.int64]
 
 # Var(median)/Var(mean) of n normal values, by integrating their order statistics (a test checks it by simulation).
 _MEDIAN_FACTOR = (1.0, 1.0, 1.3460, 1.1928, 1.4342, 1.2885, 1.4731, 1.3455, 1.4949, 1.3834, 1.5088, 1.4104)
-_PSEUDO_DISCORDANT = 1.0
-"""One discordant question is added to each field's variance (rule of succession): identical answers to n questions do
-not prove identical accuracy. Compare Agresti and Min (2005), who add a half to each cell of the paired table."""
+_LEAST_DISCORDANT = 1.0
+"""A field's variance is never below that of this many discordant questions: identical answers to n questions do not
+prove identical accuracy. Adding it instead (as Agresti and Min, 2005, do) made intervals too wide in the study."""
 
 
 @dataclass(frozen=True)
@@ -167,16 +167,17 @@ def influences(sums: Floats, design: QuestionDesign) -> Floats:
         return np.asarray(centred * design.coefficients / composite[..., None])
 
 
-def accuracy_variance(pull: Floats, design: QuestionDesign, pseudo: Floats) -> tuple[Floats, Floats]:
+def accuracy_variance(pull: Floats, design: QuestionDesign, per_question: Floats) -> tuple[Floats, Floats]:
     """Return (variance, degrees of freedom) of a sum of cluster influences [..., G], clusters drawn within fields.
 
-    Per field the sum of squares x G/(G - 1). `pseudo` [...] is 1 / (A_1 A_2), which scales the added question.
+    Per field the sum of squares x G/(G - 1), at least that of one discordant question, whose influence on ln A is
+    `per_question` [...] = 1 / (A_1 A_2) x (w/n)^2.
     """
     g = design.clusters
     with np.errstate(invalid="ignore", divide="ignore"):
         per_field = (pull**2) @ design.membership * (g / (g - 1))
     share = (design.weights / design.questions) ** 2
-    per_field = per_field + _PSEUDO_DISCORDANT * share * pseudo[..., None]
+    per_field = np.maximum(per_field, _LEAST_DISCORDANT * share * per_question[..., None])
     return per_field.sum(-1), satterthwaite(per_field, np.broadcast_to(g - 1, per_field.shape))
 
 
@@ -199,8 +200,8 @@ def ratio_terms(log_j: Floats, sums: Floats, reference: Ints, design: QuestionDe
     pull = influences(sums, design)
     with np.errstate(invalid="ignore", divide="ignore"):
         accuracy = np.log(composite) - np.log(composite[..., reference])
-        pseudo = 1 / (composite * composite[..., reference])
-    var_a, freedom_a = accuracy_variance(pull - pull[..., reference, :], design, pseudo)
+        per_question = 1 / (composite * composite[..., reference])
+    var_a, freedom_a = accuracy_variance(pull - pull[..., reference, :], design, per_question)
     return RatioTerms(
         energy=np.where(own, 0.0, energy),
         energy_variance=np.where(own, 0.0, variance),

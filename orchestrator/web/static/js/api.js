@@ -1,0 +1,79 @@
+/** REST client of the orchestrator: the token, the one error shape, time-outs. Not here: the WebSocket (live.js). */
+
+const KEY = "epi.token";
+
+/** An error as the API tells it: what happened, to what, what to do. */
+export class ApiError extends Error {
+  constructor(status, payload) {
+    super(payload.message || `the orchestrator answered ${status}`);
+    this.status = status;
+    this.where = payload.where || "";
+    this.hint = payload.hint || "";
+    this.code = payload.code || "";
+  }
+}
+
+/** Take the token out of the address (`#token=...`), keep it for this tab and leave the address clean. */
+export function adoptToken() {
+  const found = /[#&]token=([^&]+)/.exec(location.hash);
+  if (!found) return;
+  setToken(decodeURIComponent(found[1]));
+  history.replaceState(null, "", location.pathname + location.search);
+}
+
+export function setToken(token) {
+  if (token) sessionStorage.setItem(KEY, token);
+  else sessionStorage.removeItem(KEY);
+}
+
+const token = () => sessionStorage.getItem(KEY) ?? "";
+
+export const hasToken = () => token() !== "";
+
+async function request(method, path, { body, timeoutMs = 15_000, raw = false } = {}) {
+  const headers = { Accept: "application/json" };
+  if (token()) headers.Authorization = `Bearer ${token()}`;
+  if (body !== undefined) headers["Content-Type"] = "application/json";
+  let response;
+  try {
+    response = await fetch(path, {
+      method,
+      headers,
+      body: body === undefined ? undefined : JSON.stringify(body),
+      cache: "no-store",
+      signal: AbortSignal.timeout(timeoutMs),
+    });
+  } catch (error) {
+    const late = error.name === "TimeoutError";
+    throw new ApiError(0, {
+      code: "unreachable",
+      message: late ? "the orchestrator did not answer in time" : "the orchestrator cannot be reached",
+      where: path,
+      hint: "is it running? `epi up` starts it",
+    });
+  }
+  if (!response.ok) {
+    const answer = await response.json().catch(() => ({}));
+    throw new ApiError(response.status, answer.error ?? {});
+  }
+  return raw ? response.blob() : response.json();
+}
+
+const part = encodeURIComponent;
+const campaign = (id) => `/v1/campaigns/${part(id)}`;
+const run = (id, configuration, repetition) => `${campaign(id)}/runs/${part(configuration)}/${repetition}`;
+
+export const api = {
+  health: () => request("GET", "/v1/health", { timeoutMs: 5000 }),
+  ticket: () => request("POST", "/v1/tickets", { timeoutMs: 5000 }),
+  lab: () => request("GET", "/v1/lab"),
+  campaigns: () => request("GET", "/v1/campaigns"),
+  campaign: (id) => request("GET", campaign(id)),
+  create: (spec) => request("POST", "/v1/campaigns", { body: spec }),
+  ask: (id, what) => request("POST", `${campaign(id)}/${what}`),
+  results: (id) => request("GET", `${campaign(id)}/results`),
+  run: (id, configuration, repetition) => request("GET", run(id, configuration, repetition)),
+  file: (id, configuration, repetition, kind) =>
+    request("GET", `${run(id, configuration, repetition)}/files/${part(kind)}`, { raw: true, timeoutMs: 60_000 }),
+  power: (seconds) => request("GET", `/v1/power?seconds=${Math.ceil(seconds)}`),
+};

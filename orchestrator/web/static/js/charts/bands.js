@@ -1,0 +1,38 @@
+/** uPlot plug-in: the windows of a run as labelled bands behind the trace. */
+
+import { colour } from "../theme.js";
+
+const NAMES = { idle: "Idle", marker: "Marker", prefill: "Prefill", decode: "Decode", score: "Score" };
+const LABEL_PX = 14;
+
+/** `bands()` returns [{label, start, end}] in the chart's x unit; `end` null lasts until the right edge. */
+export function bandsPlugin(bands) {
+  function draw(u) {
+    const { ctx, bbox } = u;
+    const ratio = devicePixelRatio;
+    ctx.save();
+    ctx.beginPath();
+    ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
+    ctx.clip();
+    ctx.font = `600 ${LABEL_PX * ratio}px ${colour("font")}`;
+    ctx.textBaseline = "top";
+    let freeFrom = -Infinity;
+    for (const { label, start, end } of bands()) {
+      const left = Math.max(u.valToPos(start, "x", true), bbox.left);
+      const right = end === null ? bbox.left + bbox.width : Math.min(u.valToPos(end, "x", true), bbox.left + bbox.width);
+      if (right <= left) continue;
+      ctx.fillStyle = colour(`band-${label}`);
+      ctx.fillRect(left, bbox.top, Math.max(right - left, ratio), bbox.height);
+      const text = NAMES[label] ?? label;
+      const room = right - left - 12 * ratio;
+      const width = ctx.measureText(text).width;
+      if (width <= room && left + 6 * ratio > freeFrom) {
+        ctx.fillStyle = colour("muted");
+        ctx.fillText(text, left + 6 * ratio, bbox.top + 6 * ratio);
+        freeFrom = left + width + 12 * ratio;
+      }
+    }
+    ctx.restore();
+  }
+  return { hooks: { drawClear: draw } };
+}

@@ -1,0 +1,251 @@
+/**
+ * What the page knows: the lab, the campaign in focus, its results, the live trace. It asks the API and tells the views
+ * what changed; it draws nothing.
+ *
+ * Topics: auth, connection, power, progress, lab, campaigns, campaign, results, windows.
+ */
+
+import { adoptToken, api, ApiError, setToken } from "./api.js";
+import { LiveFeed } from "./live.js";
+import { PowerMemory } from "./ring.js";
+import { isOver } from "./states.js";
+
+const WINDOW_LABELS = new Set(["idle", "marker", "prefill", "decode", "score"]);
+const MAX_WINDOWS = 96;
+const PAST_S = 600;
+const MAX_WAITING = 300;
+const LAB_EVERY_MS = 10_000;
+
+export class Model {
+  constructor() {
+    this.listeners = new Map();
+    this.power = new PowerMemory();
+    this.connection = "connecting";
+    this.needsToken = false;
+    this.lab = null;
+    this.campaigns = null;
+    this.campaign = null;
+    this.results = [];
+    this.progress = null;
+    this.windows = []; // {label, run, start, end|null} in UTC seconds, newest last
+    this.error = null;
+    this.chosen = null; // a campaign that the user picked; null follows the newest that is not over
+    this.clockOffset = 0; // server minus browser, seconds
+    this.heardPower = -Infinity;
+    this.pending = new Set();
+    this.waiting = null; // power messages that came while the past is being fetched
+    this.feed = new LiveFeed({
+      message: (message) => this.#receive(message),
+      state: (state) => this.#set("connection", state),
+      open: () => this.#opened(),
+      unauthorized: () => this.#askForToken(),
+    });
+  }
+
+  on(topics, listener) {
+    for (const topic of topics) {
+      if (!this.listeners.has(topic)) this.listeners.set(topic, new Set());
+      this.listeners.get(topic).add(listener);
+    }
+    return () => topics.forEach((topic) => this.listeners.get(topic).delete(listener));
+  }
+
+  tell(topic) {
+    for (const listener of this.listeners.get(topic) ?? []) listener(topic);
+  }
+
+  #set(name, value) {
+    if (this[name] === value) return;
+    this[name] = value;
+    this.tell(name);
+  }
+
+  /** The server's time now in UTC seconds. */
+  now() {
+    return Date.now() / 1000 + this.clockOffset;
+  }
+
+  /** Seconds since the last power message arrived; Infinity before the first. */
+  sampleAge() {
+    return (performance.now() - this.heardPower) / 1000;
+  }
+
+  get emulated() {
+    return this.power.last?.message.emulated ?? this.lab?.emulated ?? this.campaign?.emulated ?? false;
+  }
+
+  start() {
+    adoptToken();
+    window.addEventListener("hashchange", () => {
+      if (!location.hash.includes("token=")) return;
+      adoptToken();
+      this.#restart();
+    });
+    this.feed.start();
+    setInterval(() => this.refreshLab(), LAB_EVERY_MS);
+  }
+
+  signIn(token) {
+    setToken(token);
+    this.#restart();
+  }
+
+  #restart() {
+    this.needsToken = false;
+    this.tell("auth");
+    this.feed.stop();
+    this.feed.start();
+  }
+
+  #askForToken() {
+    setToken("");
+    this.needsToken = true;
+    this.tell("auth");
+  }
+
+  async #opened() {
+    await this.#guard(async () => {
+      const before = Date.now();
+      const health = await api.health();
+      this.clockOffset = health.utc_ns / 1e9 - (before + Date.now()) / 2000;
+    });
+    await Promise.all([this.#fillTrace(), this.refreshLab(), this.refreshCampaigns()]);
+  }
+
+  /** Run a refresh; a 401 asks for the token, anything else is shown as the page's error. */
+  async #guard(work) {
+    try {
+      await work();
+      this.#set("error", null);
+      return true;
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      if (error.status === 401) {
+        this.feed.stop();
+        this.#askForToken();
+      } else this.#set("error", error);
+      return false;
+    }
+  }
+
+  /** Fetch what was missed while the feed was away; what comes in meanwhile waits, so that the order is kept. */
+  async #fillTrace() {
+    const missing = Math.min(PAST_S, this.now() - (this.power.last?.t ?? -Infinity) + 2);
+    this.waiting = [];
+    await this.#guard(async () => {
+      for (const message of await api.power(missing)) this.power.push(message);
+    });
+    for (const message of this.waiting) this.power.push(message);
+    this.waiting = null;
+    this.tell("power");
+  }
+
+  async refreshLab() {
+    if (this.needsToken || this.pending.has("lab")) return;
+    this.pending.add("lab");
+    await this.#guard(async () => this.#set("lab", await api.lab()));
+    this.pending.delete("lab");
+  }
+
+  async refreshCampaigns() {
+    await this.#guard(async () => {
+      this.#set("campaigns", await api.campaigns());
+      await this.refreshCampaign();
+    });
+  }
+
+  /** Show another campaign; null follows the one that runs. */
+  async choose(id) {
+    this.chosen = id;
+    await this.#guard(() => this.refreshCampaign());
+  }
+
+  async refreshCampaign() {
+    const list = this.campaigns ?? [];
+    const id = (this.chosen ?? list.find((one) => !isOver(one.state))?.id ?? list[0]?.id) || null;
+    if (id === null) {
+      this.#set("campaign", null);
+      this.#set("results", []);
+      return;
+    }
+    const [campaign, results] = await Promise.all([api.campaign(id), api.results(id)]);
+    if (this.campaign?.id !== campaign.id) this.windows = [];
+    if (this.progress && (this.progress.campaign !== id || campaign.state !== "running")) this.progress = null;
+    this.#set("campaign", campaign);
+    this.#set("results", results);
+  }
+
+  /** A run's windows as its result has them replace those that were guessed from its progress. */
+  async #exactWindows(run) {
+    const [configuration, repetition] = run.split("/rep-");
+    const detail = await api.run(this.campaign.id, configuration, repetition);
+    if (detail.windows.length === 0) return;
+    this.windows = this.windows.filter((window) => window.run !== run);
+    for (const window of detail.windows) {
+      this.#addWindow(window.label, run, window.start_utc_ns / 1e9, window.end_utc_ns / 1e9);
+    }
+    this.windows.sort((a, b) => a.start - b.start);
+    this.tell("windows");
+  }
+
+  async ask(what) {
+    const status = await api.ask(this.campaign.id, what);
+    this.#set("campaign", status);
+    this.#later("campaigns", () => this.refreshCampaigns());
+    return status;
+  }
+
+  #receive(message) {
+    if (message.type === "power") {
+      this.heardPower = performance.now();
+      if (this.waiting) {
+        this.waiting.push(message.power);
+        if (this.waiting.length > MAX_WAITING) this.waiting.shift();
+      } else if (this.power.push(message.power)) this.tell("power");
+    } else if (message.type === "progress") this.#progressed(message.progress);
+    else if (message.type === "entry") this.#entered(message.entry);
+  }
+
+  #progressed(progress) {
+    if (this.campaign && progress.campaign !== this.campaign.id) return;
+    this.progress = progress;
+    const open = this.windows.at(-1);
+    const label = progress.window_open && WINDOW_LABELS.has(progress.step) ? progress.step : null;
+    if (open && open.end === null && (open.label !== label || open.run !== progress.run)) {
+      open.end = this.now();
+      this.tell("windows");
+    }
+    if (label && (this.windows.at(-1)?.end ?? 0) !== null) {
+      this.#addWindow(label, progress.run, this.now(), null);
+      this.tell("windows");
+    }
+    this.tell("progress");
+  }
+
+  #addWindow(label, run, start, end) {
+    this.windows.push({ label, run, start, end });
+    if (this.windows.length > MAX_WINDOWS) this.windows.splice(0, this.windows.length - MAX_WINDOWS);
+  }
+
+  #entered(entry) {
+    if (entry.kind === "result" && entry.step === "evaluate" && entry.campaign === this.campaign?.id) {
+      setTimeout(() => this.#guard(() => this.#exactWindows(entry.run)), 1500);
+    }
+    if (entry.kind === "state" || entry.kind === "attempt" || entry.kind === "result" || entry.kind === "failure") {
+      const all = entry.kind === "state" || !this.campaigns?.some((one) => one.id === entry.campaign);
+      this.#later("campaigns", () => (all ? this.refreshCampaigns() : this.#guard(() => this.refreshCampaign())));
+    }
+  }
+
+  /** Entries come in bursts: ask once for all of them. */
+  #later(name, work) {
+    if (this.pending.has(name)) return;
+    this.pending.add(name);
+    setTimeout(async () => {
+      this.pending.delete(name);
+      await work();
+    }, 400);
+  }
+}
+
+export const runName = (run) => `${run.configuration}/rep-${run.repetition}`;

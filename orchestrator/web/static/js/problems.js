@@ -1,0 +1,106 @@
+/** What is wrong in the lab and what to do about it, from what the agents and the meter say of themselves. */
+
+import { age, seconds } from "./format.js";
+
+const NOW_BITS = [
+  [1 << 0, "under-voltage"],
+  [1 << 1, "frequency capped"],
+  [1 << 2, "throttled"],
+  [1 << 3, "at the soft temperature limit"],
+];
+const SINCE_BOOT = 0xf0000;
+const STALE_SAMPLE_S = 3;
+
+/** Words for `vcgencmd get_throttled`, or null when the node cannot tell. */
+export function throttling(bits) {
+  if (bits === null || bits === undefined) return null;
+  const now = NOW_BITS.filter(([bit]) => bits & bit).map(([, word]) => word);
+  return { now, before: (bits & SINCE_BOOT) !== 0 };
+}
+
+function ofAgent(agent) {
+  const found = [];
+  const where = agent.name;
+  if (agent.error) {
+    found.push({
+      tone: "bad",
+      title: `${agent.name} does not answer`,
+      what: agent.error.message,
+      todo: agent.error.hint || "Check its power and its network, then its service.",
+      where,
+    });
+  }
+  for (const problem of agent.health?.problems ?? []) {
+    found.push({ tone: agent.health.ok ? "warn" : "bad", title: `${agent.name} reports a problem`, what: problem, todo: "", where });
+  }
+  const throttled = throttling(agent.facts?.throttled_bits);
+  if (throttled?.now.length) {
+    found.push({
+      tone: "bad",
+      title: `${agent.name} is slowed down`,
+      what: throttled.now.join(", "),
+      todo: "Check the power supply and the cooling; runs measured meanwhile are not valid.",
+      where,
+    });
+  }
+  const governor = agent.facts?.governor;
+  if (governor && governor !== "performance") {
+    found.push({
+      tone: "warn",
+      title: `${agent.name} uses the governor ${governor}`,
+      what: "The clock may change inside a window.",
+      todo: "Set the governor to performance.",
+      where,
+    });
+  }
+  return found;
+}
+
+function ofMeter(model) {
+  const meter = model.lab?.meter;
+  if (!model.lab) return [];
+  if (!meter) {
+    return [{
+      tone: "bad", title: "The meter bridge does not answer", what: "No power is being measured.",
+      todo: "Check the service meter_bridge.", where: "meter",
+    }];
+  }
+  if (!meter.connected) {
+    return [{
+      tone: "bad", title: "The meter is not connected", what: "No power is being measured.",
+      todo: "Check the USB cable of the meter; the bridge reconnects by itself.", where: "meter",
+    }];
+  }
+  const found = meter.problems.map((what) => ({ tone: "warn", title: "The meter reports a problem", what, todo: "", where: "meter" }));
+  if (!meter.storing) {
+    found.push({ tone: "bad", title: "The trace is not being stored", what: "", todo: "Check the disk of the meter bridge.", where: "meter" });
+  }
+  const old = Math.min(model.sampleAge(), model.now() - (seconds(meter.last_sample_utc_ns) ?? -Infinity));
+  if (model.connection === "live" && old > STALE_SAMPLE_S && !model.lab.cached) {
+    found.push({
+      tone: "bad", title: "The meter is silent", what: `Last sample ${age(old)} ago.`,
+      todo: "Check the meter; a window that is open now will not be valid.", where: "meter",
+    });
+  }
+  return found;
+}
+
+/** All problems, worst first. */
+export function problems(model) {
+  const found = [];
+  if (model.connection === "lost") {
+    found.push({
+      tone: "bad", title: "The orchestrator does not answer", what: "The page shows what it last knew and keeps trying.",
+      todo: "If it stays away: `epi up` starts it, `epi campaign resume` goes on.", where: "orchestrator",
+    });
+  }
+  if (model.campaign?.state === "failed") {
+    found.push({
+      tone: "bad", title: "The campaign stopped", what: model.campaign.reason || "It failed.",
+      todo: "When the cause is gone, press Resume in the Campaign view: finished runs are kept.", where: "campaign",
+    });
+  }
+  for (const agent of model.lab?.agents ?? []) found.push(...ofAgent(agent));
+  found.push(...ofMeter(model));
+  return found.sort((a, b) => (a.tone === b.tone ? 0 : a.tone === "bad" ? -1 : 1));
+}

@@ -1,0 +1,174 @@
+/** Campaign: the matrix filling, the curve, the table, and the controls. */
+
+import { DepthPlot, ScatterPlot, groupLegend } from "../charts/curve.js";
+import { card, emulatedBadge, errorBox, holdButton, pill, segments } from "../components.js";
+import { h, replaceWhen, setText, show } from "../dom.js";
+import { change, configurationName, count, percent, significant } from "../format.js";
+import { icon } from "../icons.js";
+import { CAMPAIGN_STATES, REQUESTS, VALIDITY, comparison, isOver } from "../states.js";
+import { firstUse } from "./first_use.js";
+import { bestRepetition, matrixTable } from "./matrix.js";
+
+const METRICS = {
+  epi: {
+    title: "EPI against baseline", value: (r) => (r.configuration.depth === 0 && r.epi !== null ? 1 : r.epi_ratio),
+    low: (r) => r.epi_ratio_low, high: (r) => r.epi_ratio_high, format: change, reference: 1,
+  },
+  energy: { title: "J per token", value: (r) => r.joules_per_token, format: (v) => significant(v, 3) },
+  accuracy: { title: "Accuracy", value: (r) => r.accuracy_composite, format: (v) => percent(v, 0) },
+};
+const PANELS = [["epi", "EPI"], ["energy", "J/token"], ["accuracy", "Accuracy"], ["pareto", "Pareto"], ["table", "Table"]];
+
+export function campaignView(model) {
+  let panel = "epi";
+  const statePill = pill(CAMPAIGN_STATES.created);
+  const title = h("h1", {});
+  const sub = h("p", { cls: "muted" });
+  const message = h("div", { cls: "campaign__message" });
+  const picker = h("select", { cls: "input picker", "aria-label": "Campaign", onchange: () => model.choose(picker.value) });
+  const pause = h("button", { cls: "button", type: "button", onclick: () => ask("pause") }, icon("pause"), "Pause");
+  const resume = h("button", { cls: "button button--primary", type: "button", onclick: () => ask("resume") }, icon("play"), "Resume");
+  const cancel = holdButton("Hold to cancel", "stop", () => ask("cancel"));
+  const head = h("header", { cls: "campaign__head" }, h("div", { cls: "campaign__title" }, h("div", { cls: "row" }, title, statePill), sub),
+    h("div", { cls: "row" }, picker, pause, resume, cancel));
+  const matrix = matrixTable();
+  const holder = h("div", { cls: "chart chart--curve" });
+  const table = h("div", { cls: "table-scroll", tabindex: "0", role: "region", "aria-label": "Table of results" });
+  const verdict = h("p", { cls: "verdict" });
+  const badges = [emulatedBadge(), emulatedBadge()];
+  const choice = segments("Figure", PANELS, panel, (value) => {
+    panel = value;
+    updateResults();
+  });
+  const legend = groupLegend();
+  const depth = new DepthPlot(holder, "Figures by experts dropped");
+  const scatter = new ScatterPlot(holder, "Accuracy against energy");
+  const main = h("div", { cls: "campaign" }, head, message,
+    card("Matrix", { aside: [h("span", { cls: "muted", text: "EPI against the baseline of the same layout" }), badges[0]], cls: "card--matrix" }, matrix),
+    h("section", { cls: "card card--curve", "aria-label": "Results" },
+      h("header", { cls: "card__head" }, h("div", { cls: "row" }, h("h2", { text: "Results" }), badges[1]), h("div", { cls: "card__aside" }, legend, choice)),
+      verdict, holder, table));
+  const start = h("section", { cls: "card card--start", "aria-label": "First use" }, firstUse());
+  const node = h("div", { cls: "view" }, main, start);
+
+  async function ask(what) {
+    for (const button of [pause, resume, cancel]) button.disabled = true;
+    message.replaceChildren();
+    try {
+      await model.ask(what);
+    } catch (error) {
+      message.replaceChildren(errorBox(error));
+    }
+    for (const button of [pause, resume, cancel]) button.disabled = false;
+  }
+
+  function update() {
+    const { campaign } = model;
+    show(start, campaign === null && model.campaigns !== null);
+    show(main, campaign !== null);
+    if (!campaign) return;
+    setText(title, campaign.id);
+    statePill.update({ ...CAMPAIGN_STATES[campaign.state], word: REQUESTS[campaign.request] || CAMPAIGN_STATES[campaign.state].word });
+    setText(sub, [campaign.spec.description, campaign.spec.model, campaign.spec.quantization, count(campaign.spec.repetitions, "repetition")].filter(Boolean).join(" · "));
+    const asked = campaign.request !== "none";
+    show(pause, campaign.state === "running" && !asked);
+    show(resume, ["paused", "failed", "cancelled"].includes(campaign.state) || (campaign.state === "running" && campaign.request === "pause"));
+    show(cancel, !isOver(campaign.state) && campaign.request !== "cancel");
+    const list = model.campaigns ?? [];
+    show(picker, list.length > 1);
+    replaceWhen(picker, list.map((one) => one.id + one.state).join() + campaign.id, () =>
+      list.map((one) => h("option", { value: one.id, selected: one.id === campaign.id, text: `${one.id} (${CAMPAIGN_STATES[one.state].word.toLowerCase()})` })));
+    matrix.update(campaign, model.results);
+    updateResults();
+  }
+
+  function href(r) {
+    return `#/run/${r.configuration.id}/${bestRepetition(model.campaign.runs.filter((run) => run.configuration === r.configuration.id))}`;
+  }
+
+  function updateResults() {
+    if (!model.campaign) return;
+    const emulated = model.campaign.emulated || model.results.some((r) => r.emulated);
+    for (const badge of badges) show(badge, emulated);
+    const results = model.results.filter((r) => r.epi !== null || r.joules_per_token !== null);
+    setText(verdict, summary(model.campaign, results));
+    show(table, panel === "table");
+    show(holder, panel !== "table");
+    show(legend, panel !== "table");
+    if (panel === "table") {
+      replaceWhen(table, JSON.stringify(model.results), () => resultTable(model.results, href));
+    } else if (results.length === 0) {
+      depth.draw(() => h("p", { cls: "empty", text: "The first point appears when the first run is done." }));
+    } else if (panel === "pareto") {
+      scatter.show(results, { ...METRICS.energy, title: "Energy per token in J" }, METRICS.accuracy, paretoFront(results), { href, describe });
+    } else depth.show(results, METRICS[panel], { href, describe });
+  }
+
+  const stop = [model.on(["campaign", "campaigns"], update), model.on(["results"], () => update())];
+  update();
+  return {
+    node,
+    close() {
+      for (const off of stop) off();
+      depth.destroy();
+      scatter.destroy();
+    },
+  };
+}
+
+function describe(r) {
+  return [
+    configurationName(r.configuration),
+    r.epi === null ? "" : `EPI ${significant(r.epi, 4)}`,
+    r.epi_ratio === null || r.configuration.depth === 0 ? "" : `${change(r.epi_ratio)} against its baseline${interval(r)}`,
+    `${significant(r.joules_per_token, 3)} J per token`,
+    `accuracy ${percent(r.accuracy_composite)}`,
+    r.configuration.depth > 0 ? comparison(r)?.word : "",
+  ].filter(Boolean).join(", ");
+}
+
+function interval(r) {
+  return typeof r.epi_ratio_low === "number" && typeof r.epi_ratio_high === "number" ? ` (${change(r.epi_ratio_low)} to ${change(r.epi_ratio_high)})` : "";
+}
+
+/** What the curve says, in one sentence; where intervals hold the baseline nothing is ranked. */
+function summary(campaign, results) {
+  const variants = results.filter((r) => r.configuration.depth > 0 && typeof r.epi_ratio === "number");
+  const so = isOver(campaign.state) ? "" : " so far";
+  if (variants.length === 0) return results.length ? `Only the baseline is measured${so}.` : "No result yet.";
+  const judged = variants.filter((r) => typeof r.epi_ratio_low === "number" && typeof r.epi_ratio_high === "number");
+  if (judged.length === 0) return `No intervals yet: ${count(variants.length, "configuration")} measured, none compared.`;
+  const lower = judged.filter((r) => r.epi_ratio_high < 1).sort((a, b) => a.epi_ratio - b.epi_ratio);
+  const higher = judged.filter((r) => r.epi_ratio_low > 1);
+  const same = judged.length - lower.length - higher.length;
+  const of = `${same} of ${judged.length} not distinguishable`;
+  if (lower.length) return `Lowest EPI${so}: ${configurationName(lower[0].configuration)}, ${change(lower[0].epi_ratio)}${interval(lower[0])}. ${of}.`;
+  if (higher.length) return `No configuration has a lower EPI than its baseline${so}; ${higher.length} higher, ${of}.`;
+  return `No significant difference${so}: ${of} from their baseline.`;
+}
+
+/** Ids of results that no other beats in both energy and accuracy. */
+function paretoFront(results) {
+  const known = results.filter((r) => typeof r.joules_per_token === "number" && typeof r.accuracy_composite === "number");
+  const beats = (a, b) => a.joules_per_token <= b.joules_per_token && a.accuracy_composite >= b.accuracy_composite && (a.joules_per_token < b.joules_per_token || a.accuracy_composite > b.accuracy_composite);
+  return new Set(known.filter((r) => !known.some((other) => beats(other, r))).map((r) => r.configuration.id));
+}
+
+function resultTable(results, href) {
+  const head = ["Configuration", "EPI", "Against baseline", "Interval", "Verdict", "J/token", "tokens/s", "Accuracy", "Runs", "Validity"];
+  return h("table", { cls: "table" }, h("thead", {}, h("tr", {}, head.map((text) => h("th", { scope: "col", text })))), h("tbody", {}, results.map((r) => {
+    const verdict = r.configuration.depth > 0 ? comparison(r) : null;
+    const validity = VALIDITY[r.validity];
+    return h("tr", {},
+      h("td", {}, h("a", { href: href(r), text: configurationName(r.configuration) })),
+      h("td", { text: significant(r.epi, 4) }),
+      h("td", { text: r.configuration.depth > 0 ? change(r.epi_ratio) : "reference" }),
+      h("td", { text: r.configuration.depth > 0 && typeof r.epi_ratio_low === "number" ? `${change(r.epi_ratio_low)} … ${change(r.epi_ratio_high)}` : "–" }),
+      h("td", {}, verdict ? pill(verdict) : r.reason ? h("span", { cls: "muted", text: r.reason }) : "–"),
+      h("td", { text: significant(r.joules_per_token, 3) }),
+      h("td", { text: significant(r.tokens_per_second, 4) }),
+      h("td", { text: percent(r.accuracy_composite) }),
+      h("td", { text: String(r.repetitions) }),
+      h("td", {}, validity ? pill(validity) : "–"));
+  })));
+}

@@ -1,0 +1,103 @@
+/** The cards of a run's result file: energy, tokens, validity, provenance, attempts, downloads. */
+
+import { api } from "../api.js";
+import { card, errorBox, pill } from "../components.js";
+import { h } from "../dom.js";
+import { age, clock, duration, joules, percent, seconds, significant, stepName, watts } from "../format.js";
+import { icon } from "../icons.js";
+import { OUTCOMES, VALIDITY } from "../states.js";
+
+const LABELS = { idle: "Idle", prefill: "Prefill", decode: "Decode", score: "Score", marker: "Marker" };
+
+const table = (label, head, rows) =>
+  h("div", { cls: "table-scroll", tabindex: "0", role: "region", "aria-label": label },
+    h("table", { cls: "table" }, h("thead", {}, h("tr", {}, head.map((text) => h("th", { scope: "col", text })))),
+      h("tbody", {}, rows.map((row) => h("tr", {}, row.map((cell) => h("td", {}, cell)))))));
+
+/** Pairs of name and value. */
+export const facts = (pairs) =>
+  h("dl", { cls: "facts" }, pairs.filter(([, value]) => value !== null && value !== undefined && value !== "").map(([name, value]) =>
+    h("div", { cls: "facts__row" }, h("dt", { text: name }), h("dd", {}, value))));
+
+export function energyCard(epi) {
+  const nodes = [...new Set(epi.windows.flatMap((window) => Object.keys(window.nodes)))].sort();
+  const rows = epi.windows.map((window) => [
+    LABELS[window.label] ?? window.label,
+    duration(window.duration_seconds),
+    window.total_joules === null ? window.reason : joules(window.total_joules),
+    joules(window.net_joules),
+    watts(window.avg_watts),
+    ...nodes.map((node) => joules(window.nodes[node]?.total_joules)),
+  ]);
+  return card("Energy per window and node", { cls: "card--wide" },
+    table("Energy per window and node", ["Window", "Length", "Cluster", "Over idle", "Mean W", ...nodes], rows),
+    h("p", { cls: "muted card__foot", text: epi.lag.accepted
+      ? `Windows shifted by the meter's lag of ${significant(1000 * epi.lag.lag_s, 3)} ± ${significant(1000 * epi.lag.uncertainty_s, 2)} ms.`
+      : `Windows not shifted: ${epi.lag.reason || "no lag was found"}.` }));
+}
+
+export function tokensCard(epi) {
+  const labels = Object.keys(epi.ledgers);
+  const rows = labels.map((label) => {
+    const { generated, prompt, cached, scored } = epi.ledgers[label];
+    return [LABELS[label] ?? label, generated, prompt, cached, scored].map(String);
+  });
+  const bases = Object.entries(epi.epi_by_basis).map(([basis, value]) => [`EPI, ${basis.replaceAll("_", " ")}`, value.value === null ? value.reason : significant(value.value, 4)]);
+  return card("Tokens", {}, table("Token ledgers", ["Window", "Generated", "Prompt", "Cached", "Scored"], rows),
+    facts([...bases, ["J per question", significant(epi.joules_per_question, 4)], ["J per correct answer", significant(epi.joules_per_correct, 4)], ["J per token over idle", significant(epi.net_joules_per_token, 4)]]));
+}
+
+export function validityCard(epi) {
+  const { verdict, findings } = epi.validity;
+  return card("Validity", { aside: pill(VALIDITY[verdict]) },
+    findings.length === 0
+      ? h("p", { cls: "muted", text: "All rules passed." })
+      : h("ul", { cls: "findings" }, findings.map((one) => h("li", { cls: `findings__item tone-${VALIDITY[one.verdict].tone}` }, icon(VALIDITY[one.verdict].icon, "ink"), h("div", {}, h("strong", { text: `${one.rule}${one.where ? `, ${one.where}` : ""}` }), h("p", { cls: "muted", text: one.reason }))))),
+    facts([["Uncertainty of EPI, 1 σ", percent(epi.uncertainty.combined, 2)], ["of the accuracy", percent(epi.uncertainty.accuracy, 2)], ["of the instrument", percent(epi.uncertainty.instrument, 2)]]));
+}
+
+const hash = (value) => (value ? h("code", { cls: "hash", title: value, text: value.slice(0, 16) }) : null);
+
+export function provenanceCard(epi) {
+  const p = epi.provenance;
+  return card("Provenance", {}, facts([
+    ["Model", epi.model], ["Model file", hash(p.model_sha256)], ["Base model", hash(p.base_sha256)], ["Surgery plan", hash(p.plan_sha256)],
+    ["Expert statistics", hash(p.statistics_sha256)], ["Campaign spec", hash(p.spec_sha256)], ["Generated tokens", hash(p.output_sha256)],
+    ["Experts dropped", epi.surgery_detail.experts_dropped === null ? null : `${epi.surgery_detail.experts_dropped} by ${epi.surgery_detail.method}`],
+    ["Engine", [p.engine, p.engine_build].filter(Boolean).join(" ")], ["lm-eval", p.lm_eval_version], ["EPI Factory", p.epi_factory_version],
+    ["Instrument", epi.instrument], ["Measured at", epi.measurement_point], ["Hardware", epi.hardware], ["Governor", epi.environment.frequency_governor],
+    ["Measured", epi.run_metadata.timestamp_utc], ["Accuracy", epi.accuracy_detail.note],
+  ]));
+}
+
+export function attemptsCard(status) {
+  return card("Attempts", {}, status.attempts.length === 0
+    ? h("p", { cls: "muted", text: "None yet." })
+    : h("ol", { cls: "findings" }, status.attempts.map((one) => {
+      const outcome = one.outcome ? OUTCOMES[one.outcome] : { word: stepName(one.step) || "Running", icon: "play", tone: "live" };
+      const took = one.ended_utc_ns ? age(seconds(one.ended_utc_ns) - seconds(one.started_utc_ns)) : "";
+      return h("li", { cls: `findings__item tone-${outcome.tone}` }, icon(outcome.icon, "ink"), h("div", {},
+        h("strong", { text: `Attempt ${one.number}: ${outcome.word}` }),
+        h("p", { cls: "muted", text: [`started ${clock(seconds(one.started_utc_ns), true)}`, took && `took ${took}`, one.reason].filter(Boolean).join(" · ") })));
+    })));
+}
+
+const FILES = { epi: ["Result", "JSON"], run: ["Run record", "JSON"], benchmark: ["Questions and answers", "JSON"], power_trace: ["Power trace", "CSV"] };
+
+export function downloadsCard(where, files) {
+  const failure = h("div", {});
+  async function download(kind) {
+    failure.replaceChildren();
+    try {
+      const blob = await api.file(where.campaign, where.configuration, where.repetition, kind);
+      const link = h("a", { href: URL.createObjectURL(blob), download: `${where.campaign}_${where.configuration}_${kind}_${String(where.repetition).padStart(3, "0")}.${FILES[kind][1].toLowerCase()}` });
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+    } catch (error) {
+      failure.replaceChildren(errorBox(error));
+    }
+  }
+  return card("Downloads", {}, files.length === 0 ? h("p", { cls: "muted", text: "No file yet." })
+    : h("div", { cls: "downloads" }, files.filter((kind) => FILES[kind]).map((kind) => h("button", { cls: "button", type: "button", onclick: () => download(kind) }, icon("down"), `${FILES[kind][0]} (${FILES[kind][1]})`))), failure);
+}
+
