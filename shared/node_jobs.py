@@ -72,6 +72,7 @@ class StartEngineParams(Record):
     sequences: int = Field(default=32, ge=2, le=256, description="parallel sequences for scoring")
     threads: int = Field(default=1, ge=1)
     experts_per_token: int | None = Field(default=None, ge=1, description="K override by model parameter")
+    cache_f32: bool = Field(default=False, description="KV cache in F32: for comparing with F32 references")
 
 
 class StartEngineResult(Record):

@@ -167,6 +167,7 @@ class LlamaCppEngine:
             model_path=str(model), model_sha256=params.model_sha256,
             workers=tuple(local_last(params.workers, self._own_worker)), context_tokens=params.context_tokens,
             sequences=params.sequences, threads=params.threads, experts_per_token=params.experts_per_token,
+            cache_f32=params.cache_f32,
         )  # fmt: skip
         self._workers = request.workers
         status = EngineStatus.model_validate(await self._ask("load", request.model_dump_json(), progress))

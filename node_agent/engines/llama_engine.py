@@ -20,7 +20,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from node_agent.engines.rpc_devices import connect, layer_shares
+from node_agent.engines.rpc_devices import connect, layer_shares, layers_by_memory, memory_bytes
 from node_agent.engines.scoring import Scorer
 from node_agent.engines.tokens import Tokenizer
 from node_agent.engines.wire import EngineStatus, LoadedModel, LoadRequest, short_path
@@ -121,7 +121,7 @@ class Engine:
         devices = [connect(endpoint) for endpoint in request.workers]
         self._model = Model(
             path, experts_per_token=request.experts_per_token, devices=devices,
-            device_shares=layer_shares(n_layers, len(devices)) if devices else (),
+            device_shares=layer_shares(layers_by_memory(n_layers, [memory_bytes(e) for e in request.workers])),
             on_progress=lambda fraction: client.tick(fraction, "loading the model"),
         )  # fmt: skip
         most_outputs = max(request.sequences, min(_BATCH_TOKENS, _LOGIT_BYTES // (4 * self._model.n_vocab)))

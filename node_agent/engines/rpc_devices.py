@@ -23,14 +23,34 @@ def connect(endpoint: str) -> int:
     return int(get(registry, 0))
 
 
-def layers_of(n_layers: int, n_devices: int) -> list[int]:
-    """Return how many layers each device gets: as even as can be, the first ones get the remainder."""
-    base, rest = divmod(n_layers, n_devices)
-    return [base + (device < rest) for device in range(n_devices)]
+def memory_bytes(endpoint: str) -> int:
+    """Return the physical memory of the connected RPC worker's machine, 1 when it does not say."""
+    ask = ggml("rpc").ggml_backend_rpc_get_device_memory
+    size = ctypes.POINTER(ctypes.c_size_t)
+    ask.argtypes, ask.restype = [ctypes.c_char_p, ctypes.c_uint32, size, size], None
+    free, total = ctypes.c_size_t(), ctypes.c_size_t()
+    ask(endpoint.encode(), 0, ctypes.byref(free), ctypes.byref(total))
+    return max(1, int(total.value))
 
 
-def layer_shares(n_layers: int, n_devices: int) -> list[float]:
-    """Return llama.cpp's `tensor_split` that puts `layers_of` on the devices, the output matrix on the last one.
+def layers_by_memory(n_layers: int, memory: Sequence[int]) -> list[int]:
+    """Return how many layers each device gets, in proportion to its memory (largest remainders, earlier ones first).
+
+    Total, not free memory decides: machines of one kind then share evenly, whatever else they hold at the moment.
+    """
+    total = sum(memory)
+    if not memory:
+        return []
+    counts = [n_layers * size // total for size in memory]
+    remainders = [n_layers * size % total for size in memory]
+    order = sorted(range(len(memory)), key=lambda device: (-remainders[device], device))
+    for device in order[: n_layers - sum(counts)]:
+        counts[device] += 1
+    return counts
+
+
+def layer_shares(counts: Sequence[int]) -> list[float]:
+    """Return llama.cpp's `tensor_split` that puts `counts` layers on the devices, the output matrix on the last one.
 
     llama.cpp gives unit i of n_layers + 1 (the last one is the output) to the first device whose cumulative share
     exceeds i / (n_layers + 1). Boundaries half a unit below that are safe from rounding. With equal shares, 4 layers
@@ -39,12 +59,12 @@ def layer_shares(n_layers: int, n_devices: int) -> list[float]:
     shares: list[float] = []
     placed = 0.0
     units = 0
-    for count in layers_of(n_layers, n_devices)[:-1]:
+    for count in counts[:-1]:
         units += count
         boundary = max(units - 0.5, 0.0)
         shares.append(boundary - placed)
         placed = boundary
-    return [*shares, n_layers + 1 - placed]
+    return [*shares, sum(counts) + 1 - placed] if counts else []
 
 
 def local_last(endpoints: Sequence[str], local: str) -> list[str]:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node_agent.engines.rpc_devices import layer_shares, layers_of, local_last
+from node_agent.engines.rpc_devices import layer_shares, layers_by_memory, local_last
 from node_agent.engines.scoring import common_prefix, plan_item
 from node_agent.engines.tokens import ScoredPair
 from node_agent.engines.workloads import fit_length
@@ -65,11 +65,19 @@ def _assigned(n_layers: int, shares: list[float]) -> list[int]:
     return counts
 
 
-@given(st.integers(1, 128), st.integers(1, 16))
-def test_layers_are_split_as_evenly_as_can_be_and_the_output_is_last(n_layers: int, n_devices: int) -> None:
-    counts = layers_of(n_layers, n_devices)
-    assert sum(counts) == n_layers and max(counts) - min(counts) <= 1
-    assert _assigned(n_layers, layer_shares(n_layers, n_devices)) == [*counts[:-1], counts[-1] + 1]
+@given(st.integers(1, 128), st.lists(st.integers(1, 32), min_size=1, max_size=16))
+def test_layers_follow_memory_and_the_output_is_last(n_layers: int, memory: list[int]) -> None:
+    counts = layers_by_memory(n_layers, memory)
+    assert sum(counts) == n_layers
+    assert all(abs(count - n_layers * size / sum(memory)) < 1 for count, size in zip(counts, memory, strict=True))
+    assert _assigned(n_layers, layer_shares(counts)) == [*counts[:-1], counts[-1] + 1]
+
+
+def test_equal_machines_share_evenly() -> None:
+    assert layers_by_memory(48, [8] * 4) == [12] * 4
+    assert layers_by_memory(5, [8] * 4) == [2, 1, 1, 1]
+    assert layers_by_memory(48, [16, 8]) == [32, 16]
+    assert layers_by_memory(3, []) == []
 
 
 def test_own_worker_is_last() -> None:
