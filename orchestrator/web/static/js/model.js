@@ -104,6 +104,7 @@ export class Model {
   }
 
   async #opened() {
+    this.waiting = [];
     await this.#guard(async () => {
       const before = Date.now();
       const health = await api.health();
@@ -131,11 +132,10 @@ export class Model {
   /** Fetch what was missed while the feed was away; what comes in meanwhile waits, so that the order is kept. */
   async #fillTrace() {
     const missing = Math.min(PAST_S, this.now() - (this.power.last?.t ?? -Infinity) + 2);
-    this.waiting = [];
     await this.#guard(async () => {
       for (const message of await api.power(missing)) this.power.push(message);
     });
-    for (const message of this.waiting) this.power.push(message);
+    for (const message of this.waiting ?? []) this.power.push(message);
     this.waiting = null;
     this.tell("power");
   }

@@ -131,8 +131,8 @@ export class PowerMemory {
    * stacked, then the cluster's envelope and mean. Times are relative to `origin`; null is a gap.
    */
   view(from, to, columns, origin, into) {
-    const oldest = this.fine.size ? this.fine.t[this.fine.at(0)] : Infinity;
-    const ring = from >= oldest - 1 || this.coarse.size === 0 ? this.fine : this.coarse;
+    const forgotten = this.fine.size === FINE && from < this.fine.t[this.fine.at(0)];
+    const ring = forgotten ? this.coarse : this.fine;
     const names = this.nodeNames;
     const out = into ?? [];
     while (out.length < 4 + names.length) out.push([]);

@@ -16,6 +16,7 @@ export function bandsPlugin(bands) {
     ctx.clip();
     ctx.font = `600 ${LABEL_PX * ratio}px ${colour("font")}`;
     ctx.textBaseline = "top";
+    ctx.textAlign = "left";
     let freeFrom = -Infinity;
     for (const { label, start, end } of bands()) {
       const left = Math.max(u.valToPos(start, "x", true), bbox.left);

@@ -8,7 +8,7 @@ import { configurationName, groupName } from "../format.js";
 
 const GROUPS = ["all", "early", "late"];
 const SHAPES = { all: "circle", early: "square", late: "triangle" };
-const MARGIN = { top: 14, right: 16, bottom: 46, left: 66 };
+const MARGIN = { top: 34, right: 16, bottom: 46, left: 66 };
 const MARK = 6;
 
 /** Ticks at round numbers inside [low, high]. */
@@ -84,7 +84,7 @@ function yAxis(box, domain, y, format, title) {
       s("line", { cls: "plot__grid", x1: box.left, x2: box.right, y1: y(tick), y2: y(tick) }),
       s("text", { cls: "plot__tick", x: box.left - 10, y: y(tick), "text-anchor": "end", "dominant-baseline": "central", text: format(tick) }),
     ]),
-    s("text", { cls: "plot__title", transform: `translate(14 ${(box.top + box.bottom) / 2}) rotate(-90)`, "text-anchor": "middle", text: title }),
+    s("text", { cls: "plot__title", x: 4, y: 16, text: title }),
   ];
 }
 

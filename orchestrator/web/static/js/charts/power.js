@@ -121,7 +121,7 @@ export class PowerChart {
     return {
       width,
       height,
-      padding: [8, 12, 0, 0],
+      padding: [8, 22, 0, 0],
       pxAlign: false,
       legend: { show: false },
       cursor: { show: false },

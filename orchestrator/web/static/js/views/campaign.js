@@ -1,7 +1,7 @@
 /** Campaign: the matrix filling, the curve, the table, and the controls. */
 
 import { DepthPlot, ScatterPlot, groupLegend } from "../charts/curve.js";
-import { card, emulatedBadge, errorBox, holdButton, pill, segments } from "../components.js";
+import { emulatedBadge, errorBox, holdButton, pill, segments } from "../components.js";
 import { h, replaceWhen, setText, show } from "../dom.js";
 import { change, configurationName, count, percent, significant } from "../format.js";
 import { icon } from "../icons.js";
@@ -11,13 +11,19 @@ import { bestRepetition, matrixTable } from "./matrix.js";
 
 const METRICS = {
   epi: {
-    title: "EPI against baseline", value: (r) => (r.configuration.depth === 0 && r.epi !== null ? 1 : r.epi_ratio),
-    low: (r) => r.epi_ratio_low, high: (r) => r.epi_ratio_high, format: change, reference: 1,
+    title: "EPI against the baseline of the same layout", value: (r) => (r.configuration.depth === 0 && r.epi !== null ? 1 : r.epi_ratio),
+    low: (r) => r.epi_ratio_low, high: (r) => r.epi_ratio_high, format: changeTick, reference: 1,
   },
-  energy: { title: "J per token", value: (r) => r.joules_per_token, format: (v) => significant(v, 3) },
+  energy: { title: "Energy per token in J", value: (r) => r.joules_per_token, format: (v) => significant(v, 3) },
   accuracy: { title: "Accuracy", value: (r) => r.accuracy_composite, format: (v) => percent(v, 0) },
 };
 const PANELS = [["epi", "EPI"], ["energy", "J/token"], ["accuracy", "Accuracy"], ["pareto", "Pareto"], ["table", "Table"]];
+
+/** Ticks lie on round percents. */
+function changeTick(ratio) {
+  const percents = Number((100 * (ratio - 1)).toFixed(2));
+  return percents === 0 ? "0 %" : `${percents < 0 ? "−" : "+"}${Math.abs(percents)} %`;
+}
 
 export function campaignView(model) {
   let panel = "epi";
@@ -31,11 +37,11 @@ export function campaignView(model) {
   const cancel = holdButton("Hold to cancel", "stop", () => ask("cancel"));
   const head = h("header", { cls: "campaign__head" }, h("div", { cls: "campaign__title" }, h("div", { cls: "row" }, title, statePill), sub),
     h("div", { cls: "row" }, picker, pause, resume, cancel));
-  const matrix = matrixTable();
+  const badges = [emulatedBadge(), emulatedBadge()];
+  const matrix = matrixTable(badges[0]);
   const holder = h("div", { cls: "chart chart--curve" });
   const table = h("div", { cls: "table-scroll", tabindex: "0", role: "region", "aria-label": "Table of results" });
-  const verdict = h("p", { cls: "verdict" });
-  const badges = [emulatedBadge(), emulatedBadge()];
+  const verdict = h("h2", { cls: "verdict" });
   const choice = segments("Figure", PANELS, panel, (value) => {
     panel = value;
     updateResults();
@@ -44,10 +50,9 @@ export function campaignView(model) {
   const depth = new DepthPlot(holder, "Figures by experts dropped");
   const scatter = new ScatterPlot(holder, "Accuracy against energy");
   const main = h("div", { cls: "campaign" }, head, message,
-    card("Matrix", { aside: [h("span", { cls: "muted", text: "EPI against the baseline of the same layout" }), badges[0]], cls: "card--matrix" }, matrix),
+    h("section", { cls: "card card--matrix", "aria-label": "Matrix" }, matrix),
     h("section", { cls: "card card--curve", "aria-label": "Results" },
-      h("header", { cls: "card__head" }, h("div", { cls: "row" }, h("h2", { text: "Results" }), badges[1]), h("div", { cls: "card__aside" }, legend, choice)),
-      verdict, holder, table));
+      h("header", { cls: "card__head" }, h("div", { cls: "curve__text" }, verdict, h("div", { cls: "row" }, badges[1], legend)), choice), holder, table));
   const start = h("section", { cls: "card card--start", "aria-label": "First use" }, firstUse());
   const node = h("div", { cls: "view" }, main, start);
 
@@ -100,7 +105,7 @@ export function campaignView(model) {
     } else if (results.length === 0) {
       depth.draw(() => h("p", { cls: "empty", text: "The first point appears when the first run is done." }));
     } else if (panel === "pareto") {
-      scatter.show(results, { ...METRICS.energy, title: "Energy per token in J" }, METRICS.accuracy, paretoFront(results), { href, describe });
+      scatter.show(results, METRICS.energy, METRICS.accuracy, paretoFront(results), { href, describe });
     } else depth.show(results, METRICS[panel], { href, describe });
   }
 

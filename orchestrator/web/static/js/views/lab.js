@@ -6,6 +6,7 @@ import { age, bytes, clock, seconds } from "../format.js";
 import { icon } from "../icons.js";
 import { problems, throttling } from "../problems.js";
 import { chooseTheme, themeChoice } from "../theme.js";
+import { nodeMarks } from "./node_marks.js";
 import { facts } from "./run_cards.js";
 
 const ICONS = { node_agent: "node", surgeon: "surgeon", meter_bridge: "meter", orchestrator: "server" };
@@ -52,14 +53,14 @@ function agentCard(agent) {
   return h("article", { cls: "agent", "aria-label": agent.name },
     h("header", { cls: "agent__head" }, icon(ICONS[agent.service] ?? "server"), h("div", { cls: "grow" }, h("h3", { text: agent.name }), h("p", { cls: "muted", text: SERVICES[agent.service] ?? agent.service })), pill(state)),
     agent.error ? h("p", { cls: "muted", text: `${agent.error.message}${agent.error.hint ? `; ${agent.error.hint}` : ""}` }) : null,
-    facts([
-      ["Board", f?.board ?? f?.cpu_model], ["Temperature", f?.temperature_c === null || !f ? null : `${f.temperature_c.toFixed(0)} °C`],
-      ["Governor", f?.governor], ["Clock", f?.cpu_mhz === null || !f ? null : `${f.cpu_mhz.toFixed(0)} MHz`],
+    h("div", { cls: "agent__marks" }, f ? nodeMarks(f) : h("span", { cls: "quiet" }, agent.health ? `version ${agent.health.version}` : agent.url)),
+    h("details", { cls: "agent__more" }, h("summary", { text: "Details" }), facts([
+      ["Board", f?.board ?? f?.cpu_model], ["Clock", typeof f?.cpu_mhz === "number" ? `${f.cpu_mhz.toFixed(0)} MHz` : null],
       ["Throttling", throttled === null ? null : throttled.now.length ? throttled.now.join(", ") : throttled.before ? "none now, some since boot" : "none"],
-      ["Clock offset", f?.clock_offset_s === null || !f ? null : `${(1000 * f.clock_offset_s).toFixed(2)} ms`],
+      ["Clock offset", typeof f?.clock_offset_s === "number" ? `${(1000 * f.clock_offset_s).toFixed(2)} ms` : null],
       ["Memory", f ? bytes(f.memory_bytes) : null], ["Disk free", f ? bytes(f.disk_free_bytes) : null], ["Load", f ? f.load_1min.toFixed(2) : null],
-      ["Engine", f?.engine_build], ["Version", agent.health?.version], ["Address", agent.url],
-    ]));
+      ["Kernel", f?.kernel], ["Engine", f?.engine_build], ["Version", agent.health?.version], ["Address", agent.url],
+    ])));
 }
 
 function meterFacts(model) {

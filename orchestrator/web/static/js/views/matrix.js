@@ -40,10 +40,11 @@ function makeCell(configuration) {
     const figure = done === 0 || !result ? "" : isBase ? significant(result.epi, 3) : change(result.epi_ratio);
     const failed = result?.validity === "FAIL";
     const tone = name === "running" || name === "failed" ? state.tone : failed ? "bad" : verdict?.tone ?? state.tone;
-    setIcon(holder, name === "done" && failed ? "warn" : name === "done" && verdict ? verdict.icon : state.icon);
+    const judged = verdict && (verdict.icon === "lower" || verdict.icon === "higher");
+    setIcon(holder, name === "running" || name === "failed" ? state.icon : failed ? "warn" : judged || (verdict && name === "done") ? verdict.icon : state.icon);
     setText(main, figure || (name === "pending" ? "" : state.word));
     const reps = runs.length > 1 ? `${done} of ${runs.length}` : "";
-    setText(note, name === "pending" ? "" : name === "done" ? (failed ? "not valid" : isBase ? "EPI" : short(verdict)) : name === "running" ? `running ${reps}`.trim() : `${name === "failed" ? "failed" : ""} ${reps}`.trim());
+    setText(note, name === "pending" ? "" : name === "done" ? (failed ? "not valid" : isBase ? "EPI" : short(verdict)) : name === "running" ? reps || "running" : `${name === "failed" ? "failed" : ""} ${reps}`.trim());
     setAttr(node, "class", `cell cell--${name} tone-${tone}`);
     setAttr(node, "href", `#/run/${configuration.id}/${bestRepetition(runs)}`);
     setAttr(node, "aria-label", [configurationName(configuration), state.word, figure && (isBase ? `EPI ${figure}` : `EPI ${figure} against its baseline`), verdict?.word, failed ? "not valid" : ""].filter(Boolean).join(", "));
@@ -54,7 +55,7 @@ function makeCell(configuration) {
 const short = (verdict) => (!verdict ? "" : verdict.icon === "similar" ? "no difference" : verdict.icon === "lower" ? "lower" : verdict.icon === "higher" ? "higher" : "no interval");
 
 /** Build the table; `update(campaign, results)` fills it and rebuilds when the configurations change. */
-export function matrixTable() {
+export function matrixTable(corner) {
   const node = h("div", { cls: "matrix" });
   let cells = new Map();
   let key = "";
@@ -63,7 +64,7 @@ export function matrixTable() {
     if (wanted !== key) {
       key = wanted;
       cells = new Map(campaign.configurations.map((one) => [one.id, makeCell(one)]));
-      node.replaceChildren(...layout(campaign.configurations, cells));
+      node.replaceChildren(...layout(campaign.configurations, cells, corner));
     }
     const byId = new Map(results.map((result) => [result.configuration.id, result]));
     for (const [id, cell] of cells) cell.update(campaign, byId.get(id));
@@ -71,14 +72,14 @@ export function matrixTable() {
   return node;
 }
 
-function layout(configurations, cells) {
+function layout(configurations, cells, corner) {
   const inMatrix = (depth, group) => configurations.find((one) => one.depth === depth && one.group === group && one.id === `drop${depth}_${group}`);
   const depths = [...new Set(configurations.filter((one) => one.depth > 0).map((one) => one.depth))].sort((a, b) => a - b);
   const groups = GROUPS.filter((group) => depths.some((depth) => inMatrix(depth, group)));
   const placed = new Set(["baseline", "baseline_biased"]);
   const cell = (id) => (cells.has(id) ? cells.get(id).node : null);
-  const head = h("tr", {}, h("th", { scope: "col" }, h("span", { cls: "visually-hidden", text: "Layer group" })),
-    h("th", { scope: "col", text: "Baseline" }), depths.map((depth) => h("th", { scope: "col" }, h("span", { cls: "visually-hidden", text: "Drop " }), depth)));
+  const head = h("tr", {}, h("td", { cls: "matrix__corner" }, corner),
+    h("th", { scope: "col", text: "Baseline" }), depths.map((depth) => h("th", { scope: "col", text: `Drop ${depth}` })));
   const biased = groups.filter((group) => group !== "all");
   const rows = (groups.length ? groups : ["all"]).map((group, i) => {
     const base = group === "all" ? h("td", {}, cell("baseline"))

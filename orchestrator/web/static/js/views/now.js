@@ -5,10 +5,10 @@ import { card, emulatedBadge, figure, pill, segments } from "../components.js";
 import { h, replaceWhen, setAttr, setText, show } from "../dom.js";
 import { age, clock, configurationName, joules, significant, stepName, watts } from "../format.js";
 import { icon } from "../icons.js";
-import { throttling } from "../problems.js";
-import { configurationOf, currentRun, currentStep, runTitle } from "../strip.js";
+import { currentRun, currentStep, runTitle } from "../strip.js";
 import { CAMPAIGN_STATES, REQUESTS, RUN_STATES } from "../states.js";
 import { firstUse } from "./first_use.js";
+import { nodeMarks } from "./node_marks.js";
 
 const RANGES = { "30s": 30, "5min": 300, run: null };
 const RUN_STEPS = ["deploy", "start_engine", "idle", "marker", "prefill", "decode", "score", "evaluate"];
@@ -73,7 +73,7 @@ export function nowView(model) {
 
   const chart = new PowerChart(chartHolder, {
     xTicks: (from, to) => ticks(range, from, to),
-    xLabel: (x) => label(range, x, drawnOrigin),
+    xLabel: (x) => label(range, x),
     bands: () => model.windows.map(({ label: name, start: from, end }) => ({ label: name, start: from - drawnOrigin, end: end === null ? null : end - drawnOrigin })),
   });
   let drawnOrigin = 0;
@@ -263,18 +263,7 @@ function nodeRow(name, rows) {
 }
 
 function nodeFacts(agent) {
-  if (!agent) return [h("span", { cls: "muted", text: "Not known to the lab" })];
-  if (agent.error) return [h("span", { cls: "badge badge--bad" }, icon("unlink"), "Not reachable")];
-  const facts = agent.facts;
-  if (!facts) return [h("span", { cls: "muted", text: "No facts yet" })];
-  const throttled = throttling(facts.throttled_bits);
-  const hot = facts.temperature_c !== null && facts.temperature_c >= 75;
-  return [
-    facts.temperature_c === null ? null : h("span", { cls: `badge ${hot ? "badge--warn" : ""}` }, icon("heat"), `${facts.temperature_c.toFixed(0)} °C`),
-    facts.governor === null ? null : h("span", { cls: `badge ${facts.governor === "performance" ? "" : "badge--warn"}` }, icon(facts.governor === "performance" ? "bolt" : "warn"), facts.governor),
-    throttled === null ? null : throttled.now.length
-      ? h("span", { cls: "badge badge--bad" }, icon("bad"), throttled.now[0])
-      : h("span", { cls: "badge" }, icon("check"), throttled.before ? "throttled earlier" : "full speed"),
-    facts.temperature_c === null && facts.governor === null && throttled === null ? h("span", { cls: "badge" }, icon("check"), "Answering") : null,
-  ];
+  if (!agent) return [h("span", { cls: "quiet", text: "Not known to the lab" })];
+  if (agent.error) return [h("span", { cls: "badge badge--bad" }, icon("unlink"), "not reachable")];
+  return agent.facts ? nodeMarks(agent.facts) : [h("span", { cls: "quiet", text: "No facts yet" })];
 }

@@ -12,7 +12,7 @@ import { attemptsCard, downloadsCard, energyCard, provenanceCard, tokensCard, va
 import { questionsCard } from "./run_questions.js";
 import { traceCard } from "./run_trace.js";
 
-/** `rest` of the address: [configuration, repetition]; without it the run that goes on, else the last that is done. */
+/** `rest` of the address: [configuration, repetition]; without it the last that is done, else the one that goes on. */
 export function runView(model, rest) {
   let wanted = rest.length >= 2 ? { configuration: rest[0], repetition: Number(rest[1]) } : null;
   let shown = "";
@@ -26,10 +26,11 @@ export function runView(model, rest) {
   const back = h("a", { cls: "button button--plain", href: "#/campaign", "aria-label": "Back to the campaign" }, icon("left"), "Campaign");
   const picker = h("select", { cls: "input picker", "aria-label": "Run", onchange: () => { location.hash = `#/run/${picker.value}`; } });
   const figures = [figure("EPI"), figure("Energy per token"), figure("Decode speed"), figure("Accuracy"), figure("Cluster, mean"), figure("Cluster, peak")];
+  const figureCard = h("section", { cls: "card card--figures run__figures", "aria-label": "Figures", hidden: true }, figures);
   const body = h("div", { cls: "run__body" });
   const node = h("div", { cls: "view run" },
     h("header", { cls: "run__head" }, back, h("div", { cls: "run__title" }, h("div", { cls: "row" }, title, statePill, badge), sub), picker),
-    h("section", { cls: "card card--figures run__figures", "aria-label": "Figures" }, figures), body);
+    figureCard, body);
 
   function choose() {
     if (wanted) return wanted;
@@ -37,7 +38,7 @@ export function runView(model, rest) {
     if (!campaign) return null;
     const done = campaign.runs.filter((run) => run.state === "done");
     done.sort((a, b) => (a.attempts.at(-1)?.ended_utc_ns ?? 0) - (b.attempts.at(-1)?.ended_utc_ns ?? 0));
-    return currentRun(model) ?? done.at(-1) ?? campaign.runs[0] ?? null;
+    return done.at(-1) ?? currentRun(model) ?? campaign.runs[0] ?? null;
   }
 
   async function update() {
@@ -47,7 +48,7 @@ export function runView(model, rest) {
       for (const one of node.children) show(one, one === body);
       return;
     }
-    for (const one of node.children) show(one, true);
+    show(node.firstElementChild, true);
     const run = choose();
     wanted ??= run && { configuration: run.configuration, repetition: run.repetition };
     const status = run && campaign.runs.find((one) => one.configuration === run.configuration && one.repetition === run.repetition);
@@ -95,6 +96,7 @@ export function runView(model, rest) {
     show(badge, epi?.emulated ?? model.emulated);
     trace?.close();
     trace = null;
+    show(figureCard, epi !== null);
     const attempts = attemptsCard(status);
     if (!epi) {
       body.replaceChildren(waiting(status), attempts);

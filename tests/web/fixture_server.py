@@ -1,0 +1,123 @@
+"""Serves the dashboard over an invented lab: `python -m tests.web.fixture_server --state running --port 8799`.
+
+A development aid: same addresses, records, token and ticket as the orchestrator, but nothing behind them. `--speed 60`
+sends an hour of power in a minute, for the test of memory.
+"""
+
+import argparse
+import asyncio
+import secrets
+from typing import Annotated
+
+import uvicorn
+from fastapi import APIRouter, Depends, FastAPI, Query, WebSocket, WebSocketDisconnect
+from fastapi.responses import Response
+
+from orchestrator.api.models import CampaignStatus, CampaignSummary, ConfigurationResult, LabStatus, RunDetail, Ticket
+from orchestrator.campaign.live import LiveMessage
+from orchestrator.web.routes import web_router
+from shared.auth import bearer_guard
+from shared.clock import utc_ns
+from shared.errors import NotFoundError
+from shared.http import make_app
+from shared.meter_api import LivePower
+from shared.protocol import Health
+from tests.web.states import STATES, S, InventedLab
+
+RATE_HZ = 10
+
+
+def make_fixture_app(state: str, *, token: str, speed: float = 1.0) -> FastAPI:
+    """Return the app; at `speed` n the feed has n times as many messages, each stamped as if 100 ms had passed."""
+    lab = InventedLab(state)
+    app = make_app("fixture", "0")
+    app.state.lab = lab
+    router = APIRouter(prefix="/v1", dependencies=[Depends(bearer_guard(token))])
+    tickets: set[str] = set()
+
+    @router.get("/health")
+    async def health() -> Health:
+        return Health(service="orchestrator", name="fixture", version="0", utc_ns=utc_ns())
+
+    @router.post("/tickets")
+    async def ticket() -> Ticket:
+        tickets.add(one := secrets.token_urlsafe(24))
+        return Ticket(ticket=one)
+
+    @router.get("/lab")
+    async def get_lab() -> LabStatus:
+        return lab.lab()
+
+    @router.get("/campaigns")
+    async def campaigns() -> list[CampaignSummary]:
+        return [lab.summary()] if lab.has_campaign else []
+
+    @router.get("/campaigns/{campaign_id}")
+    async def campaign(campaign_id: str) -> CampaignStatus:
+        if not lab.has_campaign or campaign_id != lab.spec.id:
+            raise NotFoundError("no such campaign", where=campaign_id)
+        return lab.status()
+
+    @router.post("/campaigns/{campaign_id}/{what}")
+    async def ask(campaign_id: str, what: str) -> CampaignStatus:
+        lab.state = {"pause": "pausing", "resume": "running"}.get(what, lab.state)
+        return lab.status()
+
+    @router.get("/campaigns/{campaign_id}/results")
+    async def results(campaign_id: str) -> list[ConfigurationResult]:
+        return lab.results()
+
+    @router.get("/campaigns/{campaign_id}/runs/{configuration}/{repetition}")
+    async def run(campaign_id: str, configuration: str, repetition: int) -> RunDetail:
+        return await asyncio.to_thread(lab.detail, configuration, repetition)
+
+    @router.get("/campaigns/{campaign_id}/runs/{configuration}/{repetition}/files/{kind}")
+    async def file(campaign_id: str, configuration: str, repetition: int, kind: str) -> Response:
+        body = await asyncio.to_thread(lab.file, configuration, repetition, kind)
+        return Response(body, media_type="text/csv" if kind == "power_trace" else "application/json")
+
+    @router.get("/power")
+    async def power(seconds: Annotated[float, Query(gt=0, le=600)] = 60.0) -> list[LivePower]:
+        now = utc_ns()
+        if not lab.metered or speed != 1:
+            return []
+        return [lab.power(now - (i * S) // RATE_HZ) for i in range(int(seconds * RATE_HZ), 0, -1)]
+
+    @app.websocket("/v1/live")
+    async def live(socket: WebSocket, ticket: str = "") -> None:
+        if ticket not in tickets:
+            await socket.close(1008, "missing or wrong ticket")
+            return
+        tickets.discard(ticket)
+        await socket.accept()
+        at = utc_ns()
+        try:
+            for i in range(10**9):
+                if lab.metered:
+                    at = utc_ns() if speed == 1 else at + S // RATE_HZ
+                    await socket.send_text(LiveMessage(type="power", power=lab.power(at)).model_dump_json(exclude_none=True))
+                if i % 10 == 0 and (progress := lab.progress()) is not None:
+                    await socket.send_text(LiveMessage(type="progress", progress=progress).model_dump_json(exclude_none=True))
+                await asyncio.sleep(1 / RATE_HZ / speed)
+        except (WebSocketDisconnect, RuntimeError):
+            return
+
+    app.include_router(router)
+    app.include_router(web_router())
+    return app
+
+
+def main() -> None:
+    """Serve one state until Ctrl-C."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--state", choices=STATES, default="running")
+    parser.add_argument("--port", type=int, default=8799)
+    parser.add_argument("--token", default="fixture")
+    parser.add_argument("--speed", type=float, default=1.0)
+    given = parser.parse_args()
+    print(f"http://127.0.0.1:{given.port}/#token={given.token}")
+    uvicorn.run(make_fixture_app(given.state, token=given.token, speed=given.speed), host="127.0.0.1", port=given.port, log_level="warning")
+
+
+if __name__ == "__main__":
+    main()
