@@ -1,0 +1,117 @@
+"""REST and WebSocket of the bridge; the records are `shared.meter_api`."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from importlib.metadata import version
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, FastAPI, Query, WebSocket, WebSocketDisconnect
+from fastapi.responses import StreamingResponse
+
+from meter_bridge.answers import csv_lines
+from meter_bridge.bridge import Bridge
+from meter_bridge.live import MAX_HZ, Subscriber
+from shared.auth import bearer_guard
+from shared.clock import utc_ns
+from shared.errors import AuthError, ConfigurationError
+from shared.http import make_app
+from shared.meter_api import MeterStatus, SampleBlock
+from shared.protocol import Health
+
+LONGEST_WINDOW_NS = 24 * 3600 * 1_000_000_000
+_POLICY_VIOLATION = 1008
+
+Start = Annotated[int, Query(ge=0, description="UTC nanoseconds, included")]
+End = Annotated[int, Query(ge=0, description="UTC nanoseconds, not included")]
+
+
+def bridge_app(bridge: Bridge, token: str | None) -> FastAPI:
+    """Return the service of `bridge`; it runs as long as the service does."""
+    app = make_app("EPI Factory meter bridge", version("epi-factory"))
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with bridge.running():
+            yield
+
+    app.router.lifespan_context = lifespan
+    app.include_router(_rest(bridge, token))
+    app.include_router(_live(bridge, token))
+    return app
+
+
+def _window(start_utc_ns: int, end_utc_ns: int) -> None:
+    if end_utc_ns <= start_utc_ns:
+        raise ConfigurationError("the window ends before it starts", where="end_utc_ns")
+    if end_utc_ns - start_utc_ns > LONGEST_WINDOW_NS:
+        raise ConfigurationError("the window is longer than a day", where="end_utc_ns", hint="ask for it in pieces")
+
+
+def _rest(bridge: Bridge, token: str | None) -> APIRouter:
+    router = APIRouter(prefix="/v1", dependencies=[Depends(bearer_guard(token))])
+
+    @router.get("/health")
+    async def health() -> Health:
+        """Say whether the bridge works; a dead meter is a problem, not a failure of the bridge."""
+        status = bridge.status()
+        return Health(
+            service="meter_bridge", name=bridge.settings.name, version=version("epi-factory"), utc_ns=utc_ns(),
+            ok=not status.problems, problems=status.problems,
+        )  # fmt: skip
+
+    @router.get("/meter")
+    async def meter() -> MeterStatus:
+        """Say how the meter is and how well it speaks."""
+        return bridge.status()
+
+    @router.get("/samples")
+    async def samples(start_utc_ns: Start, end_utc_ns: End) -> SampleBlock:
+        """Return the samples of a half-open window."""
+        _window(start_utc_ns, end_utc_ns)
+        return await bridge.samples(start_utc_ns, end_utc_ns)
+
+    @router.get("/trace.csv")
+    async def trace(start_utc_ns: Start, end_utc_ns: End) -> StreamingResponse:
+        """Return the samples of a half-open window as CSV."""
+        _window(start_utc_ns, end_utc_ns)
+        block = await bridge.samples(start_utc_ns, end_utc_ns)
+        return StreamingResponse(csv_lines(block), media_type="text/csv")
+
+    return router
+
+
+def _live(bridge: Bridge, token: str | None) -> APIRouter:
+    router = APIRouter(prefix="/v1")
+    guard = bearer_guard(token)
+
+    @router.websocket("/live")
+    async def live(socket: WebSocket, hz: float = MAX_HZ) -> None:
+        """Send aggregates, at most `hz` a second (0.1 to 10)."""
+        try:
+            guard(socket)
+        except AuthError as error:
+            await socket.close(_POLICY_VIOLATION, error.message)
+            return
+        await socket.accept()
+        subscriber = bridge.hub.subscribe(min(max(hz, 0.1), MAX_HZ))
+        sender = asyncio.create_task(_send(socket, subscriber))
+        try:
+            # Listening is how the end of a silent client is noticed.
+            while True:
+                await socket.receive_text()
+        except WebSocketDisconnect:
+            pass
+        finally:
+            bridge.hub.unsubscribe(subscriber)
+            sender.cancel()
+            with suppress(asyncio.CancelledError, WebSocketDisconnect, RuntimeError):
+                await sender
+
+    return router
+
+
+async def _send(socket: WebSocket, subscriber: Subscriber) -> None:
+    while True:
+        message = await subscriber.next()
+        await socket.send_text(message.model_dump_json())

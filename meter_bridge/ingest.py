@@ -1,0 +1,173 @@
+"""From arrivals to samples: order, time, identity; the one place where all items of a source pass.
+
+Synchronous and quick: it is called from the reader of the source. Not here: storage (`trace_store`), the live feed
+(`live`), what looks wrong about the values (`detectors`).
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from meter_bridge.anchor import AnchorKeeper
+from meter_bridge.event_log import EventLog
+from meter_bridge.frames import DEVICE_MS_MODULUS, Frame, Hello, Malformed
+from meter_bridge.records import EventKind, StoredSample, pack_extra
+from meter_bridge.sequence import SequenceTracker
+from meter_bridge.sources.base import Arrival, LinkEvent
+from meter_bridge.timebase import STEP_S, TimeBase
+from meter_bridge.trace_store import TraceStore
+from shared.records import Instrument
+
+_MATURE_BLOCKS = 5
+StampedSample = Callable[[StoredSample], None]
+_LINK_EVENTS: dict[str, EventKind] = {
+    "connected": "connected", "disconnected": "disconnected", "overflow": "overflow", "resync": "resync",
+    "ended": "ended",
+}  # fmt: skip
+
+
+@dataclass(slots=True)
+class _Stream:
+    """One device clock between two resets, measured by one instrument."""
+
+    id: int
+    timebase: TimeBase | None
+    device_ms: int = 0
+    register_wh: tuple[float, ...] | None = None
+
+    def unwrap(self, device_ms: int) -> int:
+        """Return the device's time without its wraps at 2^32 ms; frames come in order here."""
+        return self.device_ms + (device_ms - self.device_ms) % DEVICE_MS_MODULUS
+
+
+class Ingest:
+    """Turns arrivals into stored samples and events."""
+
+    def __init__(
+        self,
+        store: TraceStore,
+        events: EventLog,
+        identify: Callable[[Hello | None], Instrument],
+        listeners: tuple[StampedSample, ...] = (),
+    ) -> None:
+        self._store = store
+        self._events = events
+        self._identify = identify
+        self._listeners = listeners
+        self._keeper = AnchorKeeper()
+        self._anchor_id: int | None = None
+        self._sequence = SequenceTracker()
+        self._stream: _Stream | None = None
+        self._connected_once = False
+        self.hello: Hello | None = None
+        self.instrument = identify(None)
+        self.frames = 0
+        self.reconnects = 0
+        self.connected = False
+        self.last: StoredSample | None = None
+
+    @property
+    def timebase(self) -> TimeBase | None:
+        """The clock fit of the running stream, if its device sends a clock."""
+        return None if self._stream is None else self._stream.timebase
+
+    def accept(self, arrival: Arrival) -> None:
+        """Take one item from the source."""
+        step = self._keeper.check(arrival.mono_ns, arrival.utc_ns)
+        if step is not None:
+            self._anchor_id = None
+            self._event("clock_step", arrival, detail=f"the host's clock was stepped by {step / 1e9:+.6f} s")
+        item = arrival.item
+        if isinstance(item, Frame):
+            self._frame(item, arrival)
+        elif isinstance(item, Hello):
+            self._hello(item, arrival)
+        elif isinstance(item, Malformed):
+            self._event("malformed", arrival, detail=f"{item.reason}: {item.line!r}")
+        else:
+            self._link(item, arrival)
+
+    def _hello(self, hello: Hello, arrival: Arrival) -> None:
+        if hello == self.hello:
+            return
+        rebooted = self.hello is not None and hello.boot != self.hello.boot
+        self.hello = hello
+        instrument = self._identify(hello)
+        if instrument != self.instrument or rebooted:
+            # Samples before and after are not of one instrument, or not of one clock.
+            self._stream = None
+            if rebooted:
+                self._event("reset", arrival, detail="the meter says it has started anew")
+                self._sequence = SequenceTracker()
+        self.instrument = instrument
+        self._event("hello", arrival, detail=f"{hello.device} {hello.kind} firmware {hello.firmware}")
+
+    def _link(self, item: LinkEvent, arrival: Arrival) -> None:
+        if item.kind == "connected":
+            self.connected = True
+            self.reconnects += self._connected_once
+            self._connected_once = True
+        elif item.kind in ("disconnected", "ended"):
+            self.connected = False
+        self._event(_LINK_EVENTS[item.kind], arrival, detail=item.detail)
+
+    def _frame(self, frame: Frame, arrival: Arrival) -> None:
+        judgement = self._sequence.judge(frame)
+        if judgement.verdict == "duplicate":
+            self._event("duplicate", arrival, detail=f"frame {frame.seq} came again")
+            return
+        if judgement.verdict == "gap":
+            self._event("gap", arrival, count=judgement.missing, detail=f"before frame {frame.seq}")
+        elif judgement.verdict == "reset":
+            self._stream = None
+            self._event("reset", arrival, detail=f"frame {frame.seq} at device time {frame.device_ms} ms")
+        stream = self._stream_for(frame, arrival)
+        mono_ns = arrival.mono_ns
+        if stream.timebase is not None and frame.device_ms is not None:
+            stream.device_ms = stream.unwrap(frame.device_ms)
+            mono_ns = stream.timebase.add(stream.device_ms, arrival.mono_ns)
+        if self._anchor_id is None:
+            self._anchor_id = self._store.new_anchor(self._keeper.current, arrival.utc_ns)
+        sample = StoredSample(
+            utc_ns=self._keeper.current.utc(mono_ns), mono_ns=mono_ns, arrival_mono_ns=arrival.mono_ns,
+            stream_id=stream.id, anchor_id=self._anchor_id, power_w=frame.power_w, seq=frame.seq,
+            device_ms=frame.device_ms, extra=pack_extra(frame), frequency_hz=frame.frequency_hz,
+            register_wh=self._register(stream, frame),
+        )  # fmt: skip
+        self.frames += 1
+        self.last = sample
+        self._store.put(sample)
+        for listener in self._listeners:
+            listener(sample)
+
+    def _stream_for(self, frame: Frame, arrival: Arrival) -> _Stream:
+        stream = self._stream
+        if stream is not None and stream.timebase is not None and frame.device_ms is not None:
+            early_s = -stream.timebase.residual_s(stream.unwrap(frame.device_ms), arrival.mono_ns)
+            if early_s > STEP_S and stream.timebase.fit.blocks < _MATURE_BLOCKS:
+                self._event("resync", arrival, detail=f"the first frames had waited {early_s:.3f} s in a buffer")
+                stream = None
+            elif early_s > STEP_S:
+                self._event("device_step", arrival, detail=f"the meter's clock went {early_s:+.3f} s ahead")
+                stream = None
+        if stream is None:
+            stream_id = self._store.new_stream(self._store.instrument_id(self.instrument), arrival.utc_ns)
+            timebase = None if frame.device_ms is None else TimeBase(frame.device_ms, arrival.mono_ns)
+            stream = self._stream = _Stream(stream_id, timebase, frame.device_ms or 0)
+        return stream
+
+    def _register(self, stream: _Stream, frame: Frame) -> tuple[float, ...] | None:
+        """Return the running sum of the device's energy register, in watt-hours since the stream began or as sent."""
+        if frame.energy_wh is None or self.hello is None or self.hello.energy_register == "none":
+            return frame.energy_wh
+        if self.hello.energy_register == "delta":
+            before = stream.register_wh or (0.0,) * len(frame.energy_wh)
+            stream.register_wh = tuple(
+                old + (0.0 if math.isnan(new) else new) for old, new in zip(before, frame.energy_wh, strict=True)
+            )
+            return stream.register_wh
+        return frame.energy_wh
+
+    def _event(self, kind: EventKind, arrival: Arrival, *, count: int = 1, detail: str = "") -> None:
+        utc_ns = self._keeper.current.utc(arrival.mono_ns)
+        self._events.record(kind, utc_ns, arrival.mono_ns, count=count, detail=detail)

@@ -1,0 +1,55 @@
+"""What every source of readings promises.
+
+A source runs until it is cancelled and emits what it receives, each item with the two host clocks at its arrival.
+Emitting is synchronous and quick: whoever listens must not make a source wait. A source keeps trying by itself when
+its device is away; what is wrong meanwhile is said by `problem`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from meter_bridge.frames import Frame, Hello, Malformed
+from shared.clock import monotonic_ns, utc_ns
+
+LinkKind = Literal["connected", "disconnected", "overflow", "resync", "ended"]
+
+
+@dataclass(frozen=True, slots=True)
+class LinkEvent:
+    """Something that happened to the link itself."""
+
+    kind: LinkKind
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One item and when it reached this host: monotonic and UTC nanoseconds, read together."""
+
+    item: Frame | Hello | Malformed | LinkEvent
+    mono_ns: int
+    utc_ns: int
+
+
+Emit = Callable[[Arrival], None]
+
+
+class Source(Protocol):
+    """A place where readings come from; see tests/contract/test_meter_sources.py for all it promises."""
+
+    @property
+    def channels(self) -> int:
+        """Number of channels in every frame."""
+
+    @property
+    def problem(self) -> str | None:
+        """What keeps readings from coming, in one sentence; None while all is well."""
+
+    async def run(self, emit: Emit) -> None:
+        """Emit a hello, then frames, until cancelled or (recorded sources) at the end."""
+
+
+def stamp(item: Frame | Hello | Malformed | LinkEvent) -> Arrival:
+    """Return `item` as having arrived now."""
+    return Arrival(item, monotonic_ns(), utc_ns())
