@@ -49,6 +49,8 @@ class ObserveOptions:
     """Also the sums of squares per input column (importance matrix, Wanda, MoE-Pruner)."""
     reservoir: int = 0
     """Block inputs to keep per layer, for NAEE's loss."""
+    cache_f32: bool = False
+    """Keys and values in F32, as no serving engine has them: to compare with a plain forward."""
     shard: tuple[int, int] = (0, 1)
     """(i, n): only the windows whose number leaves i when divided by n."""
 
@@ -154,7 +156,7 @@ def _run(
     total = sum(len(window.tokens) for window in todo)
     with llama.Context(
         model, context_tokens=options.window_tokens, batch_tokens=options.window_tokens, threads=options.threads,
-        on_tensor=collector,
+        cache_f32=options.cache_f32, on_tensor=collector,
     ) as context:  # fmt: skip
         seen = 0
         for count, window in enumerate(todo, start=1):

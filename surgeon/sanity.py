@@ -1,7 +1,7 @@
 """Is the model still a language model? Sanity prompts, degenerate answers, perplexity.
 
-The prompts are an editable file of JSON lines: {"prompt": "...", "expect": ["..."]}; `expect` is optional and lists
-texts of which one has to be in the answer, whatever the case.
+The prompts are an editable file of JSON lines: {"id": "...", "prompt": "...", "expect": "..."}; `id` and `expect` are
+optional. `expect` is a text, or a list of texts of which one has to be in the answer, whatever the case.
 
 Not here: the verdict that compares a variant with its baseline (`surgeon.validate`).
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from shared import llama
 from shared.errors import ConfigurationError, DataError
@@ -29,8 +29,14 @@ _WINDOW_TOKENS: Final = 256
 class SanityPrompt(Record):
     """One line of the prompts' file."""
 
+    id: str = ""
     prompt: str = Field(min_length=1)
     expect: tuple[str, ...] = ()
+
+    @field_validator("expect", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
 
 
 class Evaluation(Record):
@@ -64,7 +70,7 @@ def load_prompts(path: Path) -> list[SanityPrompt]:
             prompts.append(SanityPrompt.model_validate(json.loads(line)))
         except (ValueError, ValidationError) as error:
             raise ConfigurationError(
-                "not a sanity prompt", where=f"{path}:{number}", hint='{"prompt": "...", "expect": ["..."]}'
+                "not a sanity prompt", where=f"{path}:{number}", hint='{"prompt": "...", "expect": "..."}'
             ) from error
     return prompts
 
