@@ -14,16 +14,17 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from errno import EBADF, EINVAL, ENOSYS, EOPNOTSUPP, EPERM, EXDEV
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from shared.artifacts import fsync_directory
-from shared.checkpoints.base import CheckpointInfo, Literal, OutputFile, Range, Zeros
+from shared.checkpoints.base import CheckpointInfo, Inline, OutputFile, Range, Zeros
 from shared.errors import ConfigurationError, DataError, InfrastructureError
 from shared.records import SurgeryPlan
 
 Progress = Callable[[int, int], None]
 """(bytes written so far, bytes in all)"""
 
+_DLLAMA_MAGIC: Final = bytes.fromhex("cdab000a")  # 0x0A00ABCD, little-endian
 _STEP_BYTES: Final = 64 << 20
 _BUFFER_BYTES: Final = 4 << 20
 _NO_KERNEL_COPY: Final = frozenset({EXDEV, EINVAL, ENOSYS, EOPNOTSUPP, EPERM, EBADF})
@@ -55,7 +56,7 @@ def describe(source: Path) -> CheckpointInfo:
     """
     from shared.checkpoints import gguf
 
-    _check_known(source)
+    format_of(source)
     return gguf.describe(gguf.parse(source))
 
 
@@ -63,13 +64,31 @@ def recipe(source: Path, plan: SurgeryPlan) -> list[OutputFile]:
     """Return the files of the result, described but not written; raises as `apply_plan`."""
     from shared.checkpoints import gguf, gguf_surgery
 
-    _check_known(source)
+    format_of(source)
     return [gguf_surgery.recipe(gguf.parse(source), plan)]
 
 
-def _check_known(source: Path) -> None:
-    if not source.exists():
-        raise ConfigurationError("there is no such checkpoint", where=str(source))
+def format_of(source: Path) -> Literal["gguf", "safetensors", "dllama"]:
+    """Tell a checkpoint's format: a directory is safetensors, a file says so in its first bytes.
+
+    Raises:
+        ConfigurationError: nothing there, or no format that is known here.
+    """
+    try:
+        if source.is_dir():
+            return "safetensors"
+        with source.open("rb") as file:
+            magic = file.read(4)
+    except OSError as error:
+        raise ConfigurationError(f"there is no such checkpoint: {error.strerror}", where=str(source)) from error
+    if magic == b"GGUF":
+        return "gguf"
+    if magic == _DLLAMA_MAGIC:
+        return "dllama"
+    raise ConfigurationError(
+        "not a checkpoint that is known here", where=str(source),
+        hint="known: GGUF, distributed-llama .m, a directory of safetensors",
+    )  # fmt: skip
 
 
 def write_outputs(outputs: list[OutputFile], target: Path, *, on_progress: Progress | None = None) -> None:
@@ -119,7 +138,7 @@ def _write(output: OutputFile, path: Path, advance: Callable[[int], None]) -> No
         out = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         stack.callback(os.close, out)
         for piece in output.pieces:
-            if isinstance(piece, Literal):
+            if isinstance(piece, Inline):
                 _write_all(out, piece.data)
                 advance(piece.length)
                 continue

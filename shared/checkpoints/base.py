@@ -27,7 +27,7 @@ class CheckpointInfo(Record):
 
 
 @dataclass(frozen=True, slots=True)
-class Literal:
+class Inline:
     """Bytes made by the recipe: headers, metadata, small tensors."""
 
     data: bytes
@@ -54,7 +54,7 @@ class Zeros:
     length: int
 
 
-Piece = Literal | Range | Zeros
+Piece = Inline | Range | Zeros
 _SMALL_BYTES = 4096
 
 
@@ -78,13 +78,13 @@ def joined(pieces: list[Piece]) -> tuple[Piece, ...]:
 
     def flush() -> None:
         if literal:
-            result.append(Literal(b"".join(literal)))
+            result.append(Inline(b"".join(literal)))
             literal.clear()
 
     for piece in pieces:
         if not piece.length:
             continue
-        if isinstance(piece, Literal):
+        if isinstance(piece, Inline):
             literal.append(piece.data)
             continue
         flush()

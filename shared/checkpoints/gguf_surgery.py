@@ -20,7 +20,7 @@ from gguf.constants import GGMLQuantizationType
 
 from shared.checkpoints.base import (
     CheckpointInfo,
-    Literal,
+    Inline,
     OutputFile,
     Piece,
     Range,
@@ -157,7 +157,7 @@ def _biased(file: GgufFile, plan: SurgeryPlan, info: CheckpointInfo, header: _He
         chosen = set(kept)
         bias = [0.0 if expert in chosen else DROPPED_BIAS for expert in range(info.n_experts)]
         data = struct.pack(f"<{len(bias)}f", *bias)
-        tensors.append((_f32(f"blk.{layer}.exp_probs_b", (info.n_experts,)), [Literal(data)]))
+        tensors.append((_f32(f"blk.{layer}.exp_probs_b", (info.n_experts,)), [Inline(data)]))
         for part, ne in (
             ("gate", (n_embd, SHARED_WIDTH)), ("up", (n_embd, SHARED_WIDTH)), ("down", (SHARED_WIDTH, n_embd)),
         ):  # fmt: skip
@@ -183,7 +183,7 @@ def _head(file: GgufFile, header: _Header, tensors: Iterable[TensorInfo]) -> lis
         )  # fmt: skip
         offset += tensor.n_bytes + _padding(tensor.n_bytes, file.alignment)
     head = MAGIC + struct.pack("<IQQ", file.version, len(infos), len(header)) + bytes(header) + b"".join(infos)
-    return [Literal(head + bytes(_padding(len(head), file.alignment)))]
+    return [Inline(head + bytes(_padding(len(head), file.alignment)))]
 
 
 def _data(file: GgufFile, tensors: Iterable[tuple[TensorInfo, list[Piece]]]) -> list[Piece]:

@@ -132,14 +132,14 @@ def test_an_interrupted_run_goes_on(
     monkeypatch.setattr("surgeon.observe._SAVE_EVERY", 1)
     corpus = load_corpus([lab / "left.txt", lab / "right.txt"])
 
-    class Killed(Exception):
+    class KilledError(RuntimeError):
         pass
 
     def kill(done: int, total: int) -> None:
         if done > total / 2:
-            raise Killed
+            raise KilledError
 
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         observe(lab / "f32.gguf", corpus, OPTIONS, resume=tmp_path / "resume", on_progress=kill)
     assert 0 < statistics.load(tmp_path / "resume").n_tokens < one_pass.n_tokens
     statistics.save(observe(lab / "f32.gguf", corpus, OPTIONS, resume=tmp_path / "resume"), tmp_path / "done")
