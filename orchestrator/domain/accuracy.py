@@ -49,6 +49,7 @@ def measure_accuracy(
         DataError: a question was answered twice.
     """
     seen: set[tuple[str, str]] = set()
+    fields: dict[str, AccuracyField | None] = {}
     right: dict[AccuracyField, int] = {}
     asked: dict[AccuracyField, int] = {}
     for question in questions:
@@ -56,7 +57,9 @@ def measure_accuracy(
         if key in seen:
             raise DataError("this question was answered twice", where="/".join(key))
         seen.add(key)
-        name = field_of(question, mapping)
+        if question.task not in fields:
+            fields[question.task] = field_of(question, mapping)
+        name = fields[question.task]
         if name is not None:
             asked[name] = asked.get(name, 0) + 1
             right[name] = right.get(name, 0) + question.correct

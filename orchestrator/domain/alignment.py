@@ -4,7 +4,7 @@ A trace is the calibrated power of one node. Times are UTC nanoseconds as int64,
 differences become seconds. What energies mean is in `energy`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,6 +84,17 @@ def shift_window(window: Window, lag_s: float) -> Window:
     )
 
 
+@dataclass(frozen=True)
+class _Segment:
+    """Where a window lies on a time axis: samples first..last bracket it, `spacing` are the ns between them."""
+
+    first: int
+    last: int
+    spacing: NDArray[np.int64]
+    shortest: int
+    longest: int
+
+
 def integrate(trace: Trace, start_utc_ns: int, end_utc_ns: int, gap_limit_s: float) -> Integral:
     """Integrate power over [start, end) by trapezoids, with the power interpolated at both edges.
 
@@ -91,35 +102,61 @@ def integrate(trace: Trace, start_utc_ns: int, end_utc_ns: int, gap_limit_s: flo
     neighbouring samples may be further apart than `gap_limit_s`; otherwise there is no energy but a reason: nothing is
     extrapolated or guessed.
     """
-    times = trace.utc_ns
+    return integrate_all({trace.node: trace}, start_utc_ns, end_utc_ns, gap_limit_s)[trace.node]
+
+
+def integrate_all(
+    traces: Mapping[NodeName, Trace], start_utc_ns: int, end_utc_ns: int, gap_limit_s: float
+) -> dict[NodeName, Integral]:
+    """Integrate every trace as `integrate` does; traces that share their time axis share the work on it."""
+    out: dict[NodeName, Integral] = {}
+    axis: NDArray[np.int64] | None = None
+    segment = _Segment(-1, 0, np.zeros(0, dtype=np.int64), 0, 0)
+    for node, trace in traces.items():
+        if trace.utc_ns is not axis:
+            axis = trace.utc_ns
+            segment = _segment(axis, start_utc_ns, end_utc_ns)
+        out[node] = _integral(trace, segment, start_utc_ns, end_utc_ns, gap_limit_s)
+    return out
+
+
+def _segment(times: NDArray[np.int64], start_utc_ns: int, end_utc_ns: int) -> _Segment:
     first = int(np.searchsorted(times, start_utc_ns, side="right")) - 1
     last = int(np.searchsorted(times, end_utc_ns, side="left"))
-    inside = max(last - max(first, 0) - 1, 0)
     if first < 0 or last >= times.size:
-        edge = "start" if first < 0 else "end"
+        return _Segment(first, last, np.zeros(0, dtype=np.int64), 0, 0)
+    spacing = np.diff(times[first : last + 1])
+    return _Segment(first, last, spacing, int(spacing.min()), int(spacing.max()))
+
+
+def _integral(trace: Trace, at: _Segment, start_utc_ns: int, end_utc_ns: int, gap_limit_s: float) -> Integral:
+    inside = max(at.last - max(at.first, 0) - 1, 0)
+    if at.spacing.size == 0:
+        edge = "start" if at.first < 0 else "end"
         reason = f"{trace.node}: no sample beyond the {edge} of the window"
         return Integral(None, None, None, None, inside, None, reason)
-    spacing = np.diff(times[first : last + 1])
-    max_gap_s = float(spacing.max()) * NS
-    power = trace.power_w
+    max_gap_s = at.longest * NS
     if max_gap_s > gap_limit_s:
-        at = int(spacing.argmax())
-        place = "at the start" if at == 0 else "at the end" if at == spacing.size - 1 else "inside"
+        where = int(at.spacing.argmax())
+        place = "at the start" if where == 0 else "at the end" if where == at.spacing.size - 1 else "inside"
         return Integral(
             None, None, None, None, inside, max_gap_s,
             f"{trace.node}: gap of {max_gap_s:.3g} s {place} of the window, limit {gap_limit_s:g} s",
         )  # fmt: skip
-    start_w = _between(trace, first, start_utc_ns)
-    end_w = _between(trace, last - 1, end_utc_ns)
-    own = power[first + 1 : last]
+    times = trace.utc_ns
+    start_w = _between(trace, at.first, start_utc_ns)
+    end_w = _between(trace, at.last - 1, end_utc_ns)
+    own = trace.power_w[at.first + 1 : at.last]
     if own.size == 0:
         energy = (end_utc_ns - start_utc_ns) * NS * (start_w + end_w) / 2
+        return Integral(energy, max(start_w, end_w), start_w, end_w, inside, max_gap_s)
+    lead = (int(times[at.first + 1]) - start_utc_ns) * NS * (start_w + float(own[0])) / 2
+    tail = (end_utc_ns - int(times[at.last - 1])) * NS * (float(own[-1]) + end_w) / 2
+    if at.shortest == at.longest:
+        body = (float(own.sum()) - (float(own[0]) + float(own[-1])) / 2) * (at.longest * NS)
     else:
-        lead = (int(times[first + 1]) - start_utc_ns) * NS * (start_w + float(own[0])) / 2
-        tail = (end_utc_ns - int(times[last - 1])) * NS * (float(own[-1]) + end_w) / 2
-        energy = lead + float(np.dot(spacing[1:-1], own[:-1] + own[1:])) * (NS / 2) + tail
-    peak = max(start_w, end_w, float(own.max(initial=-np.inf)))
-    return Integral(energy, peak, start_w, end_w, inside, max_gap_s)
+        body = float((at.spacing[1:-1] * (own[:-1] + own[1:])).sum()) * (NS / 2)
+    return Integral(lead + body + tail, max(start_w, end_w, float(own.max())), start_w, end_w, inside, max_gap_s)
 
 
 def gaps(trace: Trace, start_utc_ns: int, end_utc_ns: int, limit_s: float) -> tuple[tuple[int, int], ...]:
@@ -169,7 +206,7 @@ def fit_lag(trace: Trace, marker: MarkerLoad, lag_range_s: tuple[float, float] =
         trace.utc_ns,
         [marker.start_utc_ns + round(lag_range_s[0] / NS), marker.end_utc_ns + round(lag_range_s[1] / NS)],
     )
-    seconds = (trace.utc_ns[low:high] - marker.start_utc_ns) * NS
+    seconds = np.asarray((trace.utc_ns[low:high] - marker.start_utc_ns) * NS, dtype=np.float64)
     power = trace.power_w[low:high]
     prior = (lag_range_s[1] - lag_range_s[0]) / np.sqrt(12)
     if seconds.size < _MIN_MARKER_SAMPLES:
@@ -178,26 +215,28 @@ def fit_lag(trace: Trace, marker: MarkerLoad, lag_range_s: tuple[float, float] =
     on_s = [((a - marker.start_utc_ns) * NS, (b - marker.start_utc_ns) * NS) for a, b in marker.on]
     span_s = (marker.end_utc_ns - marker.start_utc_ns) * NS
 
-    def fits(lags: Floats, span: float | None) -> Floats:
-        return np.array([_unexplained(seconds - lag, power, on_s, span, width)[0] for lag in lags], dtype=np.float64)
-
-    # Coarse steps that cannot miss the main lobe of the marker's autocorrelation, then steps below a sample interval.
-    shortest = min(end - begin for begin, end in on_s)
-    coarse = max(width / 2, shortest / (4 * len(on_s)))
-    candidates = np.arange(lag_range_s[0], lag_range_s[1] + coarse / 2, coarse, dtype=np.float64)
-    for step in (coarse, width / 4):
-        unexplained = fits(candidates, span_s)
+    # From steps that cannot miss the main lobe of the marker's autocorrelation down to a quarter sample interval.
+    step = max(width / 2, min(end - begin for begin, end in on_s) / (4 * len(on_s)))
+    candidates = np.arange(lag_range_s[0], lag_range_s[1] + step / 2, step, dtype=np.float64)
+    best = 0.0
+    while True:
+        unexplained, _ = _unexplained(seconds, power, candidates, on_s, span_s, width)
         if not np.isfinite(unexplained).any():
             return LagFit(0.0, float(prior), False, f"{marker.node}: the marker's load does not show")
         best = float(candidates[int(np.nanargmin(unexplained))])
-        candidates = np.arange(best - step, best + step, width / 4, dtype=np.float64)
+        if step <= width / 4:
+            break
+        candidates = np.linspace(best - step, best + step, 9)
+        step /= 4
 
     own = (seconds - best >= 0) & (seconds - best <= span_s)
     seconds, power = seconds[own], power[own]  # the same samples for every fine candidate: SSEs are comparable
-    fine = np.arange(best - 1.5 * width, best + 1.5 * width, width / 20, dtype=np.float64)
-    rest = fits(fine, None)
-    lag_s = float(fine[int(np.nanargmin(rest))])
-    share, step_w = _unexplained(seconds - lag_s, power, on_s, None, width)
+    fine = np.arange(best - 1.5 * width, best + 1.5 * width, width / 10, dtype=np.float64)
+    rest, steps = _unexplained(seconds, power, fine, on_s, None, width)
+    if not np.isfinite(rest).any():
+        return LagFit(0.0, float(prior), False, f"{marker.node}: the marker's load does not show")
+    at = int(np.nanargmin(rest))
+    lag_s, share, step_w = float(fine[at]), float(rest[at]), float(steps[at])
     if not 1 - share >= _MIN_EXPLAINED:
         return LagFit(0.0, float(prior), False, f"{marker.node}: the marker explains only {1 - share:.0%} of the power")
     likely = fine[rest <= share * (1 + 1 / max(seconds.size - 3, 1))]
@@ -232,29 +271,28 @@ def _between(trace: Trace, left: int, at_utc_ns: int) -> float:
 
 
 def _unexplained(
-    load_s: NDArray[np.floating],
-    power: NDArray[np.floating],
+    seconds: Floats,
+    power: Floats,
+    lags: Floats,
     on_s: Sequence[tuple[float, float]],
     span_s: float | None,
     width: float,
-) -> tuple[float, float]:
-    """Return (share of the power's variance the step leaves unexplained, step in W); NaN for a step that is not up."""
-    if span_s is not None:
-        own = (load_s >= 0) & (load_s <= span_s)
-        load_s, power = load_s[own], power[own]
-    if load_s.size < _MIN_MARKER_SAMPLES:
-        return float("nan"), float("nan")
-    shape = np.zeros(load_s.size)
-    for begin, end in on_s:
-        overlap = np.minimum(load_s + width / 2, end) - np.maximum(load_s - width / 2, begin)
-        shape = shape + np.clip(overlap, 0, None) / width
-    shape -= shape.mean()
-    rest = power - power.mean()
-    variance, total = float(shape @ shape), float(rest @ rest)
-    if variance <= 0 or total <= 0:
-        return float("nan"), float("nan")
-    step = float(shape @ rest) / variance
-    if step <= 0:
-        return float("nan"), float("nan")
-    rest = rest - step * shape
-    return float(rest @ rest) / total, step
+) -> tuple[Floats, Floats]:
+    """Return, per lag, the share of the power's variance that the step leaves, and the step in W; NaN if not a step up.
+
+    With `span_s` each lag is judged by the samples that fall into [0, span_s] of the load's own time.
+    """
+    load_s = seconds - lags[:, None]
+    edges = np.array([edge for pair in on_s for edge in pair])
+    on_time = np.concatenate([[0.0], np.cumsum(np.diff(edges) * (np.arange(edges.size - 1) % 2 == 0))])
+    shape = np.interp(load_s + width / 2, edges, on_time) - np.interp(load_s - width / 2, edges, on_time)
+    own = np.ones_like(load_s) if span_s is None else ((load_s >= 0) & (load_s <= span_s)).astype(np.float64)
+    count = own.sum(-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        shape_c = (shape - ((shape * own).sum(-1) / count)[:, None]) * own
+        power_c = (power - ((power * own).sum(-1) / count)[:, None]) * own
+        variance, total = (shape_c**2).sum(-1), (power_c**2).sum(-1)
+        step = (shape_c * power_c).sum(-1) / variance
+        share = 1 - step**2 * variance / total
+    good = (count >= _MIN_MARKER_SAMPLES) & (variance > 0) & (total > 0) & (step > 0)
+    return np.where(good, np.maximum(share, 0.0), np.nan), np.where(good, step * width, np.nan)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import Field
 
-from orchestrator.domain.alignment import NS, Integral, Trace, cluster_peak_w, integrate
+from orchestrator.domain.alignment import NS, Integral, Trace, cluster_peak_w, integrate_all
 from shared.records import NodeName, Record, TokenLedger, Window, WindowLabel
 
 JOULES_PER_KWH = 3.6e6
@@ -61,7 +61,7 @@ def window_energy(
 ) -> WindowEnergy:
     """Integrate every node over one window that is already on the meter's time axis."""
     start, end = window.start_utc_ns, window.end_utc_ns
-    parts = {node: integrate(trace, start, end, gap_limit_s) for node, trace in traces.items()}
+    parts = integrate_all(traces, start, end, gap_limit_s)
     bare = WindowEnergy(
         label=window.label,
         start_utc_ns=start,
@@ -147,22 +147,21 @@ def _lag_effect(
     shift = round(lag_uncertainty_s / NS)
     effects: list[float] = []
     for sign in (-1, 1) if shift else ():
-        strips = [
-            (_strip(trace, window.start_utc_ns, sign * shift, gap_limit_s),
-             _strip(trace, window.end_utc_ns, sign * shift, gap_limit_s))
-            for trace in traces.values()
-        ]  # fmt: skip
-        changes = [at_end - at_start for at_start, at_end in strips if at_start is not None and at_end is not None]
-        if len(changes) == len(strips):
-            effects.append(abs(sum(changes)))
+        gained = _strip(traces, window.end_utc_ns, sign * shift, gap_limit_s)
+        lost = _strip(traces, window.start_utc_ns, sign * shift, gap_limit_s)
+        if gained is not None and lost is not None:
+            effects.append(abs(gained - lost))
     if effects:
         return max(effects)
     swing = sum((part.end_w or 0.0) - (part.start_w or 0.0) for part in parts.values())
     return abs(swing) * lag_uncertainty_s
 
 
-def _strip(trace: Trace, edge_utc_ns: int, shift: int, gap_limit_s: float) -> float | None:
-    """Return the energy between an edge and the shifted edge, negative for a shift back."""
+def _strip(traces: Mapping[NodeName, Trace], edge_utc_ns: int, shift: int, gap_limit_s: float) -> float | None:
+    """Return the cluster's energy between an edge and the shifted edge, negative for a shift back; None if unknown."""
     low, high = sorted((edge_utc_ns, edge_utc_ns + shift))
-    energy = integrate(trace, low, high, gap_limit_s).energy_j
-    return None if energy is None else energy if shift > 0 else -energy
+    energies = [part.energy_j for part in integrate_all(traces, low, high, gap_limit_s).values()]
+    known = [energy for energy in energies if energy is not None]
+    if len(known) < len(energies):
+        return None
+    return sum(known) if shift > 0 else -sum(known)

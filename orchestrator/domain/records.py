@@ -140,6 +140,7 @@ class RunInput(Record):
     attempt: int = Field(default=1, ge=1)
     timestamp_utc_ns: int = Field(description="start of the run")
     model: str = Field(description="name of the base model")
+    model_experts_per_token: int | None = Field(default=None, ge=1, description="the model's own K")
     hardware: str = Field(description="one line, for example: 4x Raspberry Pi 5 8GB, gigabit Ethernet")
     instrument: Instrument
     environment: Environment = Environment()
