@@ -40,9 +40,9 @@ def scalar_of(name: str) -> str | None:
 
 
 def numbered_of(name: str) -> tuple[str, int] | None:
-    """Split `P2` into (`W`, 1): our quantity and the channel counted from 0; None when it is no such name."""
+    """Split `P2` into (`W`, 1): our quantity and the channel counted from 0 (`P0` gives -1); None for other names."""
     match = NUMBERED.match(name.lower())
-    if match is None or match[2] == "0" * len(match[2]):
+    if match is None:
         return None
     quantity = "W" if match[1] in _CHANNEL_WORDS else QUANTITIES.get(match[1])
     return None if quantity is None else (quantity, int(match[2]) - 1)

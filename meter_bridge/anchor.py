@@ -5,6 +5,7 @@ monotonic, therefore holds until somebody steps the clock; then a new anchor beg
 old one, so a step never bends a trace: it is one recorded event between two straight pieces.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,17 +49,21 @@ def boot_id() -> str:
 
 
 class AnchorKeeper:
-    """Holds the anchor in force; `check` is cheap enough for every line."""
+    """Holds the anchor in force; `check` is cheap enough for every line.
 
-    def __init__(self) -> None:
-        self.current = Anchor(boot_id(), measure()[0])
+    `reading` returns (UTC minus monotonic, width of the reading) in nanoseconds, as `measure` does.
+    """
+
+    def __init__(self, reading: Callable[[], tuple[int, int]] = measure) -> None:
+        self._reading = reading
+        self.current = Anchor(boot_id(), reading()[0])
 
     def check(self, arrival_mono_ns: int, arrival_utc_ns: int) -> int | None:
         """Return how far UTC was stepped (nanoseconds) if it was, and begin a new anchor; None otherwise."""
         if abs(arrival_utc_ns - arrival_mono_ns - self.current.utc_minus_mono_ns) < STEP_NS:
             return None
         # The pair may have been torn apart by the scheduler: only a sure reading moves the anchor.
-        offset, width = measure()
+        offset, width = self._reading()
         step = offset - self.current.utc_minus_mono_ns
         if width > _SURE_NS or abs(step) < STEP_NS:
             return None

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from meter_bridge.answers import sample_block
 from meter_bridge.event_log import EventLog
 from meter_bridge.frames import Hello
-from meter_bridge.ingest import Ingest
+from meter_bridge.ingest import EarlierStream, Ingest
 from meter_bridge.live import LiveHub
 from meter_bridge.records import StoredEvent, StoredSample
 from meter_bridge.settings import BridgeSettings
@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 STALE_S = 2.0
 """No gap of a valid window may be longer (design: 2 s), so a silence of this length is worth an event."""
 _STALE_FRAMES = 5
+_RESUME_SAMPLES = 3000
 
 
 class Bridge:
@@ -51,6 +52,7 @@ class Bridge:
         self._store = await TraceStore.open(path)
         self._reader = await TraceReader.open(path)
         self._ingest = Ingest(self._store, self._events, self._identify, (self._listen,))
+        await self._resume(self._reader, self._ingest)
         self._events.record("started", utc_ns(), monotonic_ns(), detail=self.settings.name)
         tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._watch())]
         try:
@@ -104,6 +106,15 @@ class Bridge:
         if self._ingest is None:
             raise BugError("the bridge is not running")
         return self._ingest
+
+    async def _resume(self, reader: TraceReader, ingest: Ingest) -> None:
+        last = await reader.last()
+        instrument = None if last is None else await reader.instrument_of(last.stream_id)
+        if last is None or instrument is None or last.device_ms is None:
+            return
+        anchor = (await reader.anchors())[last.anchor_id]
+        samples = await reader.tail(last.stream_id, _RESUME_SAMPLES)
+        ingest.resume(EarlierStream(last.stream_id, anchor.boot_id, instrument, samples))
 
     def _problems(self) -> list[str]:
         ingest = self._running

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from meter_bridge.anchor import AnchorKeeper
 from meter_bridge.event_log import EventLog
-from meter_bridge.frames import DEVICE_MS_MODULUS, Frame, Hello, Malformed
+from meter_bridge.frames import DEVICE_MS_MODULUS, SEQUENCE_MODULUS, Frame, Hello, Malformed
 from meter_bridge.records import EventKind, StoredSample, pack_extra
 from meter_bridge.sequence import SequenceTracker
 from meter_bridge.sources.base import Arrival, LinkEvent
@@ -40,6 +40,16 @@ class _Stream:
         return self.device_ms + (device_ms - self.device_ms) % DEVICE_MS_MODULUS
 
 
+@dataclass(frozen=True, slots=True)
+class EarlierStream:
+    """The newest stream of the trace, as a restarted bridge finds it; `samples` are its last ones, oldest first."""
+
+    stream_id: int
+    boot_id: str
+    instrument: Instrument
+    samples: tuple[StoredSample, ...]
+
+
 class Ingest:
     """Turns arrivals into stored samples and events."""
 
@@ -49,22 +59,30 @@ class Ingest:
         events: EventLog,
         identify: Callable[[Hello | None], Instrument],
         listeners: tuple[StampedSample, ...] = (),
+        keeper: AnchorKeeper | None = None,
     ) -> None:
         self._store = store
         self._events = events
         self._identify = identify
         self._listeners = listeners
-        self._keeper = AnchorKeeper()
+        self._keeper = keeper or AnchorKeeper()
         self._anchor_id: int | None = None
         self._sequence = SequenceTracker()
         self._stream: _Stream | None = None
+        self._earlier: EarlierStream | None = None
         self._connected_once = False
+        self._confirmed = False
         self.hello: Hello | None = None
         self.instrument = identify(None)
         self.frames = 0
         self.reconnects = 0
         self.connected = False
         self.last: StoredSample | None = None
+
+    def resume(self, earlier: EarlierStream) -> None:
+        """Offer the stream that was running when the bridge was stopped; it goes on if its device's clock did."""
+        if earlier.boot_id == self._keeper.current.boot_id:
+            self._earlier = earlier
 
     @property
     def timebase(self) -> TimeBase | None:
@@ -89,8 +107,10 @@ class Ingest:
 
     def _hello(self, hello: Hello, arrival: Arrival) -> None:
         if hello == self.hello:
+            self._confirmed = True
             return
         rebooted = self.hello is not None and hello.boot != self.hello.boot
+        self._confirmed = True
         self.hello = hello
         instrument = self._identify(hello)
         if instrument != self.instrument or rebooted:
@@ -107,11 +127,15 @@ class Ingest:
             self.connected = True
             self.reconnects += self._connected_once
             self._connected_once = True
+            self._confirmed = False
         elif item.kind in ("disconnected", "ended"):
             self.connected = False
         self._event(_LINK_EVENTS[item.kind], arrival, detail=item.detail)
 
     def _frame(self, frame: Frame, arrival: Arrival) -> None:
+        if self._earlier is not None:
+            self._go_on_with(self._earlier, frame, arrival)
+            self._earlier = None
         judgement = self._sequence.judge(frame)
         if judgement.verdict == "duplicate":
             self._event("duplicate", arrival, detail=f"frame {frame.seq} came again")
@@ -120,6 +144,9 @@ class Ingest:
             self._event("gap", arrival, count=judgement.missing, detail=f"before frame {frame.seq}")
         elif judgement.verdict == "reset":
             self._stream = None
+            if not self._confirmed:
+                # After a reconnect with another clock it may be another device: what it is, its hello will say.
+                self.hello, self.instrument = None, self._identify(None)
             self._event("reset", arrival, detail=f"frame {frame.seq} at device time {frame.device_ms} ms")
         stream = self._stream_for(frame, arrival)
         mono_ns = arrival.mono_ns
@@ -139,6 +166,24 @@ class Ingest:
         self._store.put(sample)
         for listener in self._listeners:
             listener(sample)
+
+    def _go_on_with(self, earlier: EarlierStream, frame: Frame, arrival: Arrival) -> None:
+        """Continue the stream of an earlier run of the bridge if `frame` comes from the same device clock."""
+        last = earlier.samples[-1]
+        if None in (last.seq, last.device_ms, frame.seq, frame.device_ms) or len(last.power_w) != len(frame.power_w):
+            return
+        passed_s = (arrival.mono_ns - last.arrival_mono_ns) / 1e9
+        device_s = ((frame.device_ms or 0) - (last.device_ms or 0)) / 1e3
+        ahead = ((frame.seq or 0) - (last.seq or 0)) % SEQUENCE_MODULUS
+        if device_s <= 0 or abs(passed_s - device_s) > 1.0 + 1e-3 * passed_s or not 0 < ahead < SEQUENCE_MODULUS // 2:
+            return
+        first = earlier.samples[0]
+        timebase = TimeBase(first.device_ms or 0, first.arrival_mono_ns)
+        for sample in earlier.samples:
+            timebase.add(sample.device_ms or 0, sample.arrival_mono_ns)
+        self._stream = _Stream(earlier.stream_id, timebase, last.device_ms or 0, last.register_wh)
+        self._sequence = SequenceTracker(last.seq, last.device_ms)
+        self.instrument = earlier.instrument
 
     def _stream_for(self, frame: Frame, arrival: Arrival) -> _Stream:
         stream = self._stream

@@ -124,6 +124,8 @@ def _no_constants(name: str) -> float:
 
 def _number(text: str) -> float:
     try:
+        if "_" in text:  # Python reads 1_0 as ten; no meter writes that.
+            raise ValueError
         return float(text)
     except ValueError:
         raise _BadLineError("not a number") from None
@@ -196,7 +198,7 @@ def _frame(fields: dict[str, Any], channels: int) -> Frame:
         elif (numbered := aliases.numbered_of(name)) is not None:
             quantity, channel = numbered
             row = single.setdefault(quantity, {})
-            if channel in row or quantity in columns or channel >= channels:
+            if channel in row or quantity in columns or not 0 <= channel < channels:
                 raise _BadLineError(f"{name} does not fit {channels} channels")
             row[channel] = _finite(value, name)
         # Other names are quantities this version does not know: a higher minor version may add some.

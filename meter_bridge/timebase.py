@@ -23,6 +23,9 @@ STEP_S = 0.5
 _SLOPE_FROM_S = 20.0
 """Below this span a slope is noise: 5 ms of jitter over 20 s are 250 ppm already."""
 _LARGEST_DRIFT = 2e-3
+_LATE_S = 0.1
+_LATE_BLOCKS = 300
+"""A whole second of lines this late is a stall of the host, not the clock; after so many in a row it is the clock."""
 _MS = 1_000_000
 
 
@@ -51,7 +54,7 @@ class TimeBase:
         self._origin_ns = mono_ns
         self._times: list[float] = []
         self._delays: list[float] = []
-        self._excess: list[float] = []
+        self._late_blocks = 0
         self._block: int | None = None
         self._best: tuple[float, float] = (0.0, 0.0)
         self._since_fit = 0
@@ -94,6 +97,10 @@ class TimeBase:
 
     def _close_block(self) -> None:
         if self._block is None:
+            return
+        late = self._fit.blocks >= 4 * REFIT_BLOCKS and self._best[1] - self._delay_at(self._best[0]) > _LATE_S
+        self._late_blocks = self._late_blocks + 1 if late else 0
+        if late and self._late_blocks < _LATE_BLOCKS:
             return
         self._times.append(self._best[0])
         self._delays.append(self._best[1])

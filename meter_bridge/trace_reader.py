@@ -57,6 +57,13 @@ class TraceReader:
             row = await rows.fetchone()
         return None if row is None else _sample(row)
 
+    async def tail(self, stream_id: int, limit: int) -> tuple[StoredSample, ...]:
+        """Return the newest samples of a stream, oldest first."""
+        async with self._db.execute(
+            f"SELECT {_COLUMNS} FROM sample WHERE stream_id = ? ORDER BY id DESC LIMIT ?", (stream_id, limit)
+        ) as rows:
+            return tuple(reversed([_sample(row) async for row in rows]))
+
     async def count(self) -> int:
         """Return the number of samples."""
         async with self._db.execute("SELECT count(*) FROM sample") as rows:

@@ -52,7 +52,8 @@ class EmulatedMeter:
         self._begin_s = begin_s
         self._random = random.Random(spec.seed)
         self._switch_on(begin_s)
-        self._previous_s = begin_s - 1 / spec.rate_hz
+        self._previous_s = begin_s
+        self._interval_s = 1 / spec.rate_hz
         self._stuck: dict[int, float] = {}
         check_budget(self._formatted(self._frame([99.999] * len(loads), 2**31)), self.hello(), spec.rate_hz, spec.baud)
 
@@ -111,12 +112,12 @@ class EmulatedMeter:
     def _measure(self, at_s: float, since_s: float) -> list[float]:
         """Return the mean power of each channel over the last interval, in watts, as this meter shows it."""
         lag_s, previous_s = self.spec.lag_s, self._previous_s
-        self._previous_s = at_s
+        self._previous_s, self._interval_s = at_s, at_s - previous_s
         watts = []
         for load in self._loads:
             load.observe(at_s)
             joules = load.energy_j(at_s - lag_s) - load.energy_j(previous_s - lag_s)
-            watts.append(joules / (at_s - previous_s) + self._random.gauss(0.0, self.spec.noise_w))
+            watts.append(joules / self._interval_s + self._random.gauss(0.0, self.spec.noise_w))
         return self._distorted(watts, since_s)
 
     def _distorted(self, watts: list[float], since_s: float) -> list[float]:
@@ -166,7 +167,7 @@ class EmulatedMeter:
         return frame
 
     def _register(self, watts: list[float]) -> tuple[float, ...]:
-        step_wh = [value / self.spec.rate_hz / 3600 for value in watts]
+        step_wh = [value * self._interval_s / 3600 for value in watts]
         if self.spec.energy_register == "delta":
             return tuple(step_wh)
         self._total_wh = [total + step for total, step in zip(self._total_wh, step_wh, strict=True)]
