@@ -170,7 +170,7 @@ def _load(spec: TaskSpec, files: list[TaskFile], suite: SuiteSpec, data: DataDir
     alone = len(tasks) == 1
     subjects = ["" if alone else name.removeprefix(f"{spec.name}_") for name in names]
     where = [(part, index) for part, task in enumerate(tasks) for index in task.askable]
-    strata = [(names[part], str(tasks[part].eval_docs[index].get("subject", ""))) for part, index in where]
+    strata = [(names[part], _stratum(tasks[part].eval_docs[index])) for part, index in where]
     n = spec.questions if spec.questions is not None else suite.questions
     chosen: list[list[int]] = [[] for _ in tasks]
     for position in stratified_indices(strata, n, f"{suite.seed}/{spec.name}"):
@@ -203,7 +203,11 @@ def _question_ids(tasks: list[PreparedTask], where: list[tuple[int, int]]) -> li
 
 
 def _subject(part: _SubTask, doc: dict[str, Any]) -> str:
-    return str(doc.get("subject") or part.subject)
+    return _stratum(doc) or part.subject
+
+
+def _stratum(doc: dict[str, Any]) -> str:
+    return str(doc.get("subject") or doc.get("topic") or "")
 
 
 def _combined_hash(parts: list[_SubTask]) -> str:
