@@ -1,0 +1,231 @@
+"""The commands from text to plan: observe, merge, methods, rank, plan."""
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from shared.errors import ConfigurationError
+from shared.records import LayerGroup, canonical_json
+from surgeon.cli.app import app
+from surgeon.cli.output import Json, Threads, absolute, console, run_task, show
+
+if TYPE_CHECKING:
+    from surgeon.rankings.base import RankingInputs
+
+Statistics = Annotated[Path | None, typer.Option("--statistics", "-s", help="File from `epi surgery observe`.")]
+Model = Annotated[Path | None, typer.Option("--model", "-m", help="GGUF; needed by aimer, and without statistics.")]
+Method = Annotated[str, typer.Option(help="See `epi surgery methods`.")]
+Weights = Annotated[
+    list[str] | None, typer.Option("--domain", help="NAME=WEIGHT: blend domains per token; may be repeated.")
+]
+Seed = Annotated[int, typer.Option(help="Of the method `random`.")]
+
+
+class LayoutName(StrEnum):
+    """Layouts of the result."""
+
+    uniform = "uniform"
+    biased = "biased"
+
+
+class Budget(StrEnum):
+    """Ways to share out what is kept."""
+
+    uniform = "uniform"
+    bisect = "bisect"
+
+
+@app.command()
+def observe(
+    model: Annotated[Path, typer.Argument(help="GGUF, usually F16.")],
+    texts: Annotated[list[Path], typer.Argument(help="UTF-8 text files; each is a domain named by its stem.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Statistics file to write.")],
+    window: Annotated[int, typer.Option(min=8, help="Tokens evaluated at once.")] = 512,
+    threads: Threads = 1,
+    columns: Annotated[bool, typer.Option(help="Also sums of squares per input column (importance matrix).")] = False,
+    reservoir: Annotated[int, typer.Option(min=0, help="Block inputs to keep per layer (NAEE).")] = 0,
+    shard: Annotated[str, typer.Option(help="I/N: only every N-th window from I, to share the work.")] = "0/1",
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="At most so many tokens in all.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="File to save to now and then, and to go on from.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Collect expert statistics from the serving engine in one pass over calibration text.
+
+    Example: epi surgery observe qwen3-f16.gguf facts.txt code.txt -o statistics.safetensors --threads 8
+    """
+    from surgeon.tasks import ObserveTask
+
+    try:
+        i, n = (int(part) for part in shard.split("/"))
+    except ValueError:
+        raise ConfigurationError(f"--shard is I/N, not {shard!r}") from None
+    if not 0 <= i < n:
+        raise ConfigurationError(f"shard {i} of {n} does not exist", hint="I runs from 0 to N-1")
+    task = ObserveTask(
+        model=model.resolve(), texts=tuple(path.resolve() for path in texts), target=output.resolve(),
+        window_tokens=window, threads=threads, columns=columns, reservoir=reservoir, shard=(i, n),
+        max_tokens=max_tokens, resume=absolute(resume),
+    )  # fmt: skip
+    done = run_task(task, "observe")
+    show(as_json, {"target": str(output), "n_tokens": done.n_tokens}, f"{output}: {done.n_tokens} tokens")
+
+
+@app.command()
+def merge(
+    files: Annotated[list[Path], typer.Argument(help="Statistics of disjoint shards of one corpus.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Statistics file to write.")],
+    as_json: Json = False,
+) -> None:
+    """Add statistics files; the result is exactly that of one pass.
+
+    Example: epi surgery merge shard0.st shard1.st -o statistics.safetensors
+    """
+    from surgeon import statistics
+
+    total = statistics.merge(statistics.load(path) for path in files)
+    statistics.save(total, output)
+    done = len(total.provenance.windows)
+    show(as_json, {"target": str(output), "n_tokens": total.n_tokens, "windows": done,
+                   "windows_of_corpus": total.provenance.n_windows},
+         f"{output}: {total.n_tokens} tokens, {done} of {total.provenance.n_windows} windows")  # fmt: skip
+
+
+@app.command()
+def methods(as_json: Json = False) -> None:
+    """List the rankings and their sources.
+
+    Example: epi surgery methods
+    """
+    from surgeon.rankings import METHODS
+
+    if as_json:
+        rows = {name: {"source": method.source, "needs": method.needs} for name, method in METHODS.items()}
+        print(json.dumps(rows))
+        return
+    table = Table("method", "needs", "source")
+    for name, method in METHODS.items():
+        table.add_row(name, method.needs, method.source)
+    console.print(table)
+
+
+def _inputs(statistics: Path | None, model: Path | None, weights: list[str] | None, seed: int) -> "RankingInputs":
+    from shared import surgery
+    from surgeon import statistics as files
+    from surgeon.rankings.base import RankingInputs
+
+    blend: dict[str, float] = {}
+    for item in weights or []:
+        name, _, value = item.partition("=")
+        try:
+            blend[name] = float(value)
+        except ValueError:
+            raise ConfigurationError(f"--domain is NAME=WEIGHT, not {item!r}") from None
+    found = files.load(statistics) if statistics is not None else None
+    if found is not None:
+        shape = (found.provenance.n_layers, found.provenance.n_experts)
+    elif model is not None:
+        info = surgery.describe(model)
+        shape = (info.n_layers, info.n_experts)
+    else:
+        raise ConfigurationError("neither statistics nor a model", hint="give --statistics or --model")
+    return RankingInputs(*shape, found, blend or None, model, seed)
+
+
+def _method(name: str):  # type: ignore[no-untyped-def]
+    from surgeon.rankings import METHODS
+
+    if name not in METHODS:
+        raise ConfigurationError(f"unknown method {name!r}", hint=f"known: {', '.join(METHODS)}")
+    return METHODS[name]
+
+
+@app.command()
+def rank(
+    method: Method = "reap",
+    statistics: Statistics = None,
+    model: Model = None,
+    domain: Weights = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Print how much each expert matters, layer by layer, the least important first.
+
+    Example: epi surgery rank -s statistics.safetensors --method reap --domain facts=1 --domain code=2
+    """
+    saliency = _method(method).saliency(_inputs(statistics, model, domain, seed))
+    if as_json:
+        print(json.dumps({"method": method, "saliency": saliency.tolist()}))
+        return
+    table = Table("layer", "experts, least important first (saliency)")
+    for layer, row in enumerate(saliency):
+        table.add_row(str(layer), "  ".join(f"{expert} ({row[expert]:.3g})" for expert in row.argsort(kind="stable")))
+    console.print(table)
+
+
+@app.command()
+def plan(
+    depth: Annotated[int, typer.Option(min=0, help="Experts to drop in each layer of the group.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Plan to write.")],
+    method: Method = "reap",
+    statistics: Statistics = None,
+    model: Model = None,
+    group: Annotated[str, typer.Option(help="all, early, late, or layer numbers: 0,1,5.")] = "all",
+    layout: Annotated[LayoutName, typer.Option(help="uniform: removed, biased: forbidden.")] = LayoutName.uniform,
+    budget: Annotated[Budget, typer.Option(help="bisect: layers keep the same share of saliency.")] = Budget.uniform,
+    fewest: Annotated[int, typer.Option(min=1, help="With bisect: the fewest experts a layer keeps.")] = 1,
+    protect_super: Annotated[bool, typer.Option(help="Never drop experts with outstanding outputs.")] = False,
+    experts_per_token: Annotated[int | None, typer.Option("--k", min=1, help="Active experts per token.")] = None,
+    domain: Weights = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Choose the experts each layer keeps and write the plan.
+
+    Example: epi surgery plan -s statistics.safetensors --method reap --depth 16 -o drop16.json
+    Example: epi surgery plan -s statistics.safetensors --depth 8 --group late --layout biased -o late8.json
+    """
+    from shared.artifacts import hash_file
+    from surgeon import planning
+
+    inputs = _inputs(statistics, model, domain, seed)
+    saliency = _method(method).saliency(inputs)
+    layers = _layers(group, inputs.n_layers)
+    if budget is Budget.bisect:
+        kept_total = (inputs.n_experts - depth) * len(layers)
+        numbers = planning.bisected_budget(saliency, layers, kept_total, fewest=fewest)
+    else:
+        numbers = planning.uniform_budget(inputs.n_layers, inputs.n_experts, layers, depth)
+    parameters: dict[str, str | int | float | bool] = {"depth": depth, "group": group, "budget": budget.value}
+    parameters |= {f"domain.{name}": weight for name, weight in (inputs.domain_weights or {}).items()}
+    if method == "random":
+        parameters["seed"] = seed
+    if protect_super:
+        parameters["protect_super"] = True
+    found = inputs.statistics
+    result = planning.make_plan(
+        saliency, numbers, method=method, layout=layout.value, experts_per_token=experts_per_token,
+        protected=planning.super_experts(inputs.total("norm_max")) if protect_super else None, parameters=parameters,
+        base_sha256=found.provenance.model_sha256 if found else (hash_file(model) if model else None),
+        statistics_sha256=hash_file(statistics) if statistics else None,
+    )  # fmt: skip
+    output.write_bytes(canonical_json(result) + b"\n")
+    dropped = sum(len(ids) for ids in result.dropped)
+    show(as_json, {"target": str(output), "plan_hash": result.plan_hash(), "dropped": dropped,
+                   "kept": [len(ids) for ids in result.kept]},
+         f"{output}: {dropped} experts dropped, plan {result.plan_hash()[:16]}")  # fmt: skip
+
+
+def _layers(group: str, n_layers: int) -> tuple[int, ...]:
+    from surgeon import planning
+
+    named: dict[str, LayerGroup] = {"all": "all", "early": "early", "late": "late"}
+    if group in named:
+        return planning.layers_of(named[group], n_layers)
+    try:
+        return planning.layers_of([int(part) for part in group.split(",")], n_layers)
+    except ValueError:
+        raise ConfigurationError(f"unknown group {group!r}", hint="all, early, late, or 0,1,5") from None
