@@ -20,7 +20,6 @@ class Api:
     def __init__(self, url: str, token: str | None) -> None:
         self.url = url.rstrip("/")
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        self._http = httpx.Client(base_url=self.url, headers=self._headers, timeout=30)
 
     def call(self, method: str, path: str, body: object | None = None) -> Any:
         """Send a request and return the JSON answer.
@@ -29,7 +28,7 @@ class Api:
             EpiError: the orchestrator's own error, or InfrastructureError when it cannot be reached.
         """
         try:
-            response = self._http.request(method, path, json=body)
+            response = httpx.request(method, self.url + path, headers=self._headers, json=body, timeout=30)
         except httpx.TransportError as error:
             raise InfrastructureError(
                 f"the orchestrator does not answer: {error}", where=self.url, hint="`epi up` starts a lab"

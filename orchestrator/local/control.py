@@ -43,8 +43,8 @@ def supervisor_pid(lab: LocalLab) -> int | None:
     return pid if b"orchestrator.local.supervisor" in command else None
 
 
-def start(lab: LocalLab, demo_file: Path, *, tied: bool) -> None:
-    """Start the lab's supervisor; with `tied` it ends when this process ends.
+def start(lab: LocalLab, demo_file: Path, *, tied: bool) -> subprocess.Popen[bytes]:
+    """Start the lab's supervisor and return its process; with `tied` it ends when this process ends.
 
     Raises:
         ConfigurationError: the lab already runs, or its settings do not fit.
@@ -59,7 +59,7 @@ def start(lab: LocalLab, demo_file: Path, *, tied: bool) -> None:
         command = ["-m", "orchestrator.local.tied", str(os.getpid()), *command[1:]]
     with (lab.log_dir / "supervisor.log").open("ab") as log:
         # A session of its own, so that Ctrl-C reaches only the command, which then stops the lab in order.
-        subprocess.Popen(
+        return subprocess.Popen(
             [sys.executable, *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
         )
 

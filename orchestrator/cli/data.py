@@ -1,0 +1,95 @@
+"""`epi data`: fetch and check the published benchmarks (MMLU, ARC-Challenge, HellaSwag)."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+
+from orchestrator.benchmarks.published import PUBLISHED, Published
+from shared.errors import ConfigurationError
+
+app = typer.Typer(help="Benchmark questions: fetch them, or check what is here.", no_args_is_help=True)
+
+Names = Annotated[list[str] | None, typer.Argument(help="mmlu, arc_challenge, hellaswag; none means all three")]
+DataDirOption = Annotated[
+    Path | None, typer.Option("--data-dir", help="default: $EPI_DATA_DIR, or the user's data directory")
+]
+
+
+@app.command()
+def fetch(
+    names: Names = None,
+    data_dir: DataDirOption = None,
+    source: Annotated[
+        Path | None, typer.Option("--from", help="take files from this folder instead of the internet")
+    ] = None,
+) -> None:
+    """Bring benchmark questions into the data directory; what is already here is kept."""
+    from orchestrator.benchmarks import fetch as fetching
+    from orchestrator.benchmarks.data_dir import default_data_dir
+
+    root = data_dir or default_data_dir()
+    chosen = _chosen(names)
+    if source is not None and len(chosen) != 1:
+        raise ConfigurationError("--from takes the files of one benchmark", hint="name it: epi data fetch mmlu --from X")
+    console = Console(stderr=True)
+    for benchmark in chosen:
+        if source is not None:
+            written = fetching.import_folder(benchmark, source, root)
+        else:
+            bar = Progress(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), console=console)
+            with bar:
+                rows: dict[str, TaskID] = {}
+
+                def show(name: str, done: int, total: int | None, label: str = benchmark.name) -> None:
+                    if name not in rows:
+                        rows[name] = bar.add_task(f"{label} {name}")
+                    bar.update(rows[name], completed=done, total=total)
+
+                written = fetching.download(benchmark, root, show)
+        for path in written:
+            console.print(f"{benchmark.name}: {path}", highlight=False, markup=False)
+        if not written:
+            console.print(f"{benchmark.name}: already here", highlight=False)
+
+
+@app.command()
+def check(
+    names: Names = None,
+    data_dir: DataDirOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+) -> None:
+    """Read every question that is here and compare with the published numbers. Exit code 1 if one cannot be asked."""
+    from orchestrator.benchmarks import fetch as fetching
+    from orchestrator.benchmarks.data_dir import default_data_dir
+
+    root = data_dir or default_data_dir()
+    found = [fetching.check(benchmark, root) for benchmark in _chosen(names)]
+    if as_json:
+        typer.echo(json.dumps([status.model_dump(mode="json") for status in found], indent=2))
+    else:
+        table = Table("benchmark", "split", "questions", "published", "SHA-256", title=f"Benchmarks in {root}")
+        for status in found:
+            for split in status.splits:
+                published = "" if split.expected is None else str(split.expected)
+                table.add_row(status.name, split.split, str(split.questions), published, split.sha256[:12])
+        console = Console()
+        console.print(table)
+        for status in found:
+            subjects = f", {status.subjects} subjects" if status.subjects is not None else ""
+            verdict = "can be asked" if status.usable else "cannot be asked"
+            note = f" ({status.problem})" if status.problem else ""
+            console.print(f"{status.name}: {verdict}{subjects}{note}", highlight=False, markup=False, soft_wrap=True)
+    if not all(status.usable for status in found):
+        raise typer.Exit(1)
+
+
+def _chosen(names: list[str] | None) -> list[Published]:
+    unknown = [name for name in names or () if name not in PUBLISHED]
+    if unknown:
+        raise ConfigurationError(f"no benchmark is called {unknown[0]!r}", hint=f"known: {', '.join(PUBLISHED)}")
+    return [PUBLISHED[name] for name in names or PUBLISHED]

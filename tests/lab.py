@@ -1,0 +1,127 @@
+"""A real one-machine lab for tests: real processes on loopback, the embedded model, the emulated meter."""
+
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from orchestrator.campaign.demo_spec import demo_spec
+from orchestrator.cli.api import Api
+from orchestrator.domain.spec import CampaignSpec
+from orchestrator.local import control
+from orchestrator.local.layout import LocalLab
+from shared.errors import InfrastructureError
+
+DEMO = Path(__file__).parents[1] / "demo" / "demo.toml"
+
+
+def quick_spec(campaign_id: str, configurations: str, *, repetitions: int = 1, questions: int = 8) -> CampaignSpec:
+    """Return the demo's campaign with few questions."""
+    return demo_spec(
+        DEMO, campaign_id=campaign_id, configurations=configurations, repetitions=repetitions, questions=questions
+    )
+
+
+class TestLab(LocalLab):
+    """A one-machine lab that can be stopped and started again within a test."""
+
+    __test__ = False
+
+    def start(self, demo: Path = DEMO) -> None:
+        """Start all processes and wait until they answer."""
+        supervisor = control.start(self, demo, tied=True)
+        _supervisors[self.out] = supervisor
+        control.wait_ready(self, demo, lambda _: None)
+
+    def stop(self) -> None:
+        """Stop all processes."""
+        control.stop(self)
+        if (supervisor := _supervisors.pop(self.out, None)) is not None:
+            supervisor.wait(timeout=60)
+
+
+_supervisors: dict[Path, subprocess.Popen[bytes]] = {}
+
+
+@contextmanager
+def running_lab(demo: Path = DEMO) -> Iterator[TestLab]:
+    """Start a lab in a fresh folder (a short path: Unix sockets), stop it and remove the folder at the end."""
+    out = Path(tempfile.mkdtemp(prefix="epi"))
+    lab = TestLab(out)
+    lab.home.mkdir()
+    try:
+        lab.start(demo)
+        yield lab
+    finally:
+        lab.stop()
+        shutil.rmtree(out, ignore_errors=True)
+
+
+def api_of(lab: LocalLab) -> Api:
+    """Return a client of the lab's orchestrator."""
+    return Api(lab.url("orchestrator"), lab.token("orchestrator"))
+
+
+def start_campaign(lab: LocalLab, spec: CampaignSpec) -> None:
+    """Create and start a campaign."""
+    api_of(lab).call("POST", "/v1/campaigns", spec.model_dump(mode="json"))
+
+
+def wait_for_step(lab: LocalLab, campaign: str, run: str, step: str, timeout_s: float = 120) -> None:
+    """Return as soon as the journal holds the intent of a step."""
+    deadline = time.monotonic() + timeout_s
+    api = api_of(lab)
+    while time.monotonic() < deadline:
+        for entry in api.call("GET", f"/v1/entries?campaign={campaign}&limit=1000"):
+            if (entry["run"], entry["step"], entry["kind"]) == (run, step, "intent"):
+                return
+        time.sleep(0.05)
+    raise AssertionError(f"{run} did not reach {step} within {timeout_s} s")
+
+
+def wait_for_end(lab: LocalLab, campaign: str, timeout_s: float = 240) -> dict[str, Any]:
+    """Return the status of a campaign that has ended; an orchestrator that is away is waited for."""
+    deadline = time.monotonic() + timeout_s
+    status: dict[str, Any] = {}
+    while time.monotonic() < deadline:
+        try:
+            status = api_of(lab).call("GET", f"/v1/campaigns/{campaign}")
+        except InfrastructureError:
+            time.sleep(0.2)
+            continue
+        if status["state"] in ("finished", "failed", "cancelled", "paused"):
+            return status
+        time.sleep(0.2)
+    raise AssertionError(f"no end within {timeout_s} s: {status}")
+
+
+def process_of(lab: LocalLab, part: str) -> int:
+    """Return the pid of the lab's process `part`."""
+    wanted = str(lab.config_file(part)).encode()
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                command = (folder / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if wanted in command:
+                return int(folder.name)
+    raise AssertionError(f"no process {part}")
+
+
+def processes_under(lab: LocalLab) -> list[str]:
+    """Return the command lines of all processes that name the lab's folder."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:
+                continue
+            if str(lab.out) in command and "pytest" not in command:
+                found.append(f"{folder.name} {command}")
+    return found
