@@ -56,13 +56,7 @@ class DataDir:
 
     def _load(self, benchmark: Published) -> dict[str, list[Doc]]:
         folder = self.root / benchmark.folder
-        splits: dict[str, list[Doc]] = {}
-        for path in sorted(folder.rglob("*")):
-            split = split_of(path, folder, benchmark) if path.suffix in SUFFIXES else None
-            if split is None:
-                continue
-            subject = _subject_of(path, folder, benchmark)
-            splits.setdefault(split, []).extend(_normalised(path, benchmark, subject))
+        splits = read_folder(folder, benchmark)
         if not splits:
             raise NotFoundError(
                 f"no questions of {benchmark.name} on this machine",
@@ -70,6 +64,21 @@ class DataDir:
                 hint=f"run `epi data fetch {benchmark.name}`, or copy its files there",
             )
         return splits
+
+
+def read_folder(folder: Path, benchmark: Published, *, only: Path | None = None) -> dict[str, list[Doc]]:
+    """Return split -> documents of all files of a benchmark below a folder (or of one of them); maybe nothing.
+
+    Raises:
+        DataError: a file is damaged; file and record are named.
+    """
+    splits: dict[str, list[Doc]] = {}
+    for path in [only] if only is not None else sorted(folder.rglob("*")):
+        split = split_of(path, folder, benchmark) if path.suffix in SUFFIXES else None
+        if split is not None:
+            subject = _subject_of(path, folder, benchmark)
+            splits.setdefault(split, []).extend(_normalised(path, benchmark, subject))
+    return splits
 
 
 def split_of(path: Path, folder: Path, benchmark: Published) -> str | None:

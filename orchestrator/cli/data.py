@@ -35,22 +35,13 @@ def fetch(
     root = data_dir or default_data_dir()
     chosen = _chosen(names)
     if source is not None and len(chosen) != 1:
-        raise ConfigurationError("--from takes the files of one benchmark", hint="name it: epi data fetch mmlu --from X")
+        raise ConfigurationError("--from takes the files of one benchmark", hint="epi data fetch mmlu --from X")
     console = Console(stderr=True)
     for benchmark in chosen:
         if source is not None:
             written = fetching.import_folder(benchmark, source, root)
         else:
-            bar = Progress(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), console=console)
-            with bar:
-                rows: dict[str, TaskID] = {}
-
-                def show(name: str, done: int, total: int | None, label: str = benchmark.name) -> None:
-                    if name not in rows:
-                        rows[name] = bar.add_task(f"{label} {name}")
-                    bar.update(rows[name], completed=done, total=total)
-
-                written = fetching.download(benchmark, root, show)
+            written = _download(benchmark, root, console)
         for path in written:
             console.print(f"{benchmark.name}: {path}", highlight=False, markup=False)
         if not written:
@@ -86,6 +77,20 @@ def check(
             console.print(f"{status.name}: {verdict}{subjects}{note}", highlight=False, markup=False, soft_wrap=True)
     if not all(status.usable for status in found):
         raise typer.Exit(1)
+
+
+def _download(benchmark: Published, root: Path, console: Console) -> list[Path]:
+    from orchestrator.benchmarks import fetch as fetching
+
+    with Progress(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), console=console) as bar:
+        rows: dict[str, TaskID] = {}
+
+        def show(name: str, done: int, total: int | None) -> None:
+            if name not in rows:
+                rows[name] = bar.add_task(f"{benchmark.name} {name}")
+            bar.update(rows[name], completed=done, total=total)
+
+        return fetching.download(benchmark, root, show)
 
 
 def _chosen(names: list[str] | None) -> list[Published]:
