@@ -12,12 +12,12 @@ import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from shared.errors import InfrastructureError
+from shared.errors import BugError, InfrastructureError
 
 _LOG_LIMIT_BYTES = 1 << 20
 _TAIL_BYTES = 4000
@@ -33,14 +33,17 @@ class ProcessIdentity:
     boot_id: str
 
     @classmethod
-    def of(cls, pid: int) -> "ProcessIdentity | None":
-        """Return the identity of a living process, None when there is none (a zombie counts as none)."""
+    def of(cls, pid: int, *, ended_too: bool = False) -> "ProcessIdentity | None":
+        """Return the identity of a living process, None when there is none.
+
+        A zombie counts as none; with `ended_too` it counts (for a child that nobody has waited for yet).
+        """
         try:
             stat = Path(f"/proc/{pid}/stat").read_text()
         except OSError:
             return None
         fields = stat.rpartition(")")[2].split()  # the name before it may hold spaces and brackets
-        if fields[0] in "ZX":
+        if fields[0] in "ZX" and not ended_too:
             return None
         return cls(pid=pid, start_ticks=int(fields[19]), boot_id=_BOOT_ID.read_text().strip())
 
@@ -92,11 +95,21 @@ class Supervised:
         return not self.exited.is_set()
 
     @classmethod
-    def start(cls, role: str, argv: Sequence[str], state_dir: Path, env: Mapping[str, str] | None = None) -> Self:
+    def start(
+        cls,
+        role: str,
+        argv: Sequence[str],
+        state_dir: Path,
+        env: Mapping[str, str] | None = None,
+        *,
+        pipe: bool = False,
+    ) -> Self:
         """Start `argv` in its own session and process group; stdout and stderr go to `<state_dir>/logs/<role>.log`.
 
+        With `pipe` stdout goes to `lines` instead; such a process does not outlive the agent for long.
+
         Raises:
-            InfrastructureError: the program cannot be started or ended at once.
+            InfrastructureError: the program cannot be started.
         """
         log = state_dir / "logs" / f"{role}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -104,15 +117,14 @@ class Supervised:
         try:
             with log.open("wb" if fresh else "ab") as out:
                 popen = subprocess.Popen(
-                    argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
-                    env={**os.environ, **(env or {})},
+                    argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE if pipe else out, stderr=out,
+                    start_new_session=True, env={**os.environ, **(env or {})},
                 )  # fmt: skip
         except OSError as error:
             raise InfrastructureError(f"cannot start the process: {error.strerror}", where=argv[0]) from error
-        identity = ProcessIdentity.of(popen.pid)
+        identity = ProcessIdentity.of(popen.pid, ended_too=True)
         if identity is None:
-            popen.wait()
-            raise InfrastructureError(f"the {role} process ended at once: {tail(log)}", where=argv[0])
+            raise BugError(f"our own child {popen.pid} has no identity", where=argv[0])
         pid_file = state_dir / "pids" / f"{role}.pid"
         identity.write(pid_file)
         return cls(identity, pid_file, log, popen)
@@ -127,6 +139,19 @@ class Supervised:
                 return cls(identity, pid_file, state_dir / "logs" / f"{role}.log", None)
         pid_file.unlink(missing_ok=True)
         return None
+
+    async def lines(self) -> AsyncIterator[bytes]:
+        """Yield what the process prints, line by line, until it closes its output; only after `start(pipe=True)`."""
+        if self._popen is None or self._popen.stdout is None:
+            return
+        reader = asyncio.StreamReader(limit=_LOG_LIMIT_BYTES)
+        protocol = asyncio.StreamReaderProtocol(reader)
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, self._popen.stdout)
+        try:
+            while line := await reader.readline():
+                yield line
+        finally:
+            transport.close()
 
     def _on_exit(self) -> None:
         asyncio.get_running_loop().remove_reader(self._pidfd)
@@ -148,6 +173,8 @@ class Supervised:
                 await asyncio.wait_for(self.exited.wait(), wait_s)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.exited.wait(), 10.0)
+        if self._popen is not None and self._popen.stdout is not None:
+            self._popen.stdout.close()
 
     def describe_end(self) -> str:
         """Say how the process ended, with the last lines it wrote."""

@@ -32,7 +32,11 @@ class Capabilities:
     distributed: bool
     overrides_experts_per_token: bool
     node_counts: tuple[int, ...] | None = None
-    """Allowed numbers of nodes; None: any."""
+    """Allowed numbers of nodes; None: any, or it depends on the model."""
+    layouts: tuple[str, ...] = ("uniform", "biased")
+    """Layouts of surgery it can run."""
+    requests_per_workload: int | None = None
+    """Most requests in one workload; None: any number."""
 
 
 class Engine(Protocol):
