@@ -1,65 +1,24 @@
 """`summary.md` and `epi_curve.svg|png`: what a campaign says so far, made again from its files at any time."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.domain.campaign_data import Answers
 from orchestrator.domain.evaluate import RunEvaluation
-from orchestrator.domain.matrix import in_matrix_order
-from orchestrator.domain.statistics import CampaignStatistics, ConfigurationResult, Interval, campaign_statistics
+from orchestrator.domain.statistics import Interval
+from orchestrator.domain.wording import number as _number
+from orchestrator.reports.campaign_results import CampaignResults, load_results
 from orchestrator.reports.figures import epi_curve
-from orchestrator.reports.recompute import evaluation_of
-from orchestrator.reports.result_files import list_runs, read_json, read_run, write_bytes
-from orchestrator.reports.schema import CampaignFile
+from orchestrator.reports.result_files import write_bytes
 from shared.records import Configuration
 
-
-@dataclass(frozen=True)
-class CampaignResults:
-    """A campaign's configurations in matrix order with their runs and comparison."""
-
-    campaign: CampaignFile
-    configurations: tuple[Configuration, ...]
-    runs: dict[str, tuple[RunEvaluation, ...]]
-    statistics: CampaignStatistics
-
-    @property
-    def results(self) -> dict[str, ConfigurationResult]:
-        """Return the comparison of each configuration with its reference."""
-        return self.statistics.results
-
-
-def load_results(campaign_dir: Path) -> CampaignResults:
-    """Read all complete runs of a campaign and compare each configuration with its reference.
-
-    Raises:
-        DataError: a file is damaged.
-    """
-    campaign = read_json(CampaignFile, campaign_dir / "campaign.json")
-    runs: dict[str, list[RunEvaluation]] = {}
-    answers: dict[str, list[Answers]] = {}
-    configurations = {configuration.id: configuration for configuration in campaign.configurations}
-    for configuration_id, repetition in list_runs(campaign_dir):
-        files = read_run(campaign_dir, configuration_id, repetition)
-        configurations.setdefault(configuration_id, files.run.configuration)
-        runs.setdefault(configuration_id, []).append(evaluation_of(files.epi))
-        answers.setdefault(configuration_id, []).append(Answers(repetition, files.questions))
-    groups = {name: tuple(group) for name, group in runs.items()}
-    accuracy = campaign.protocol.accuracy
-    return CampaignResults(
-        campaign=campaign,
-        configurations=in_matrix_order(configurations.values()),
-        runs=groups,
-        statistics=campaign_statistics(tuple(configurations.values()), groups, answers, accuracy),
-    )
+__all__ = ["CampaignResults", "load_results", "summary_markdown", "write_summary"]
 
 
 def write_summary(campaign_dir: Path) -> tuple[Path, ...]:
     """Write `summary.md`, `epi_curve.svg` and `epi_curve.png` from the files in `campaign_dir`."""
     data = load_results(campaign_dir)
     contents = {campaign_dir / "summary.md": summary_markdown(data).encode()}
-    for kind, image in epi_curve(data.configurations, data.results, _caption(data)).items():
+    for kind, image in epi_curve(data.configurations, data.results, curve_caption(data)).items():
         contents[campaign_dir / f"epi_curve.{kind}"] = image
     for path, content in contents.items():
         write_bytes(path, content)
@@ -84,6 +43,7 @@ def summary_markdown(data: CampaignResults) -> str:
         lines += [f"Accuracy: {campaign.protocol.accuracy_note}", ""]
     if campaign.protocol.rules.shortened:
         lines += ["Window lengths are shortened below the norm by configuration.", ""]
+    lines += [f"**{data.recommendation.sentence}**", ""]
     lines += [
         "EPI = (J per token) / accuracy on the gross energy of the basis"
         f" `{campaign.protocol.token_basis}`; lower is better. Ratios are to the baseline of the same layout, with 95 %"
@@ -174,17 +134,13 @@ def _validity(data: CampaignResults) -> list[str]:
     return lines
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"
-
-
 def _ratio(value: float | None, interval: Interval | None) -> str:
     if value is None:
         return "-"
     return f"{value:.3f}" + ("" if interval is None else f" [{interval.low:.3f}, {interval.high:.3f}]")
 
 
-def _caption(data: CampaignResults) -> str:
+def curve_caption(data: CampaignResults) -> str:
     emulated = "EMULATED power, " if data.campaign.instrument.emulated else ""
     questions = max((result.n_questions for result in data.results.values()), default=0)
     return (

@@ -1,0 +1,61 @@
+"""Which configurations give the most accuracy for their joules: the frontier, its ellipses and its probabilities."""
+
+import numpy as np
+from pydantic import Field
+from scipy import stats
+
+from orchestrator.domain.bootstrap import Draws
+from orchestrator.domain.campaign_data import CampaignData
+from orchestrator.domain.paired import Floats, accuracies
+from shared.records import ConfigurationId, Record
+
+_ELLIPSE_SCALE = float(np.sqrt(stats.chi2.ppf(0.95, 2)))
+
+
+class ParetoPoint(Record):
+    """One configuration in the plane of J/token ratio (to its reference) and accuracy difference to its reference.
+
+    The ellipse covers the point with 95 %; its axes lie along the plane's, since joules and answers are independent.
+    """
+
+    configuration_id: ConfigurationId
+    joules_ratio: float
+    accuracy_difference: float
+    half_width_joules: float | None
+    half_width_accuracy: float
+    on_frontier: bool
+    probability_on_frontier: float | None = Field(description="share of joint draws")
+
+
+def frontier(joules: Floats, accuracy: Floats) -> np.typing.NDArray[np.bool_]:
+    """Return [..., C] True where no other configuration has at most the joules and at least the accuracy."""
+    less = joules[..., None, :] <= joules[..., :, None]
+    more = accuracy[..., None, :] >= accuracy[..., :, None]
+    strict = (joules[..., None, :] < joules[..., :, None]) | (accuracy[..., None, :] > accuracy[..., :, None])
+    return np.asarray(~(less & more & strict).any(-1))
+
+
+def pareto_points(data: CampaignData, draws: Draws, log_joules_ratio: Floats) -> tuple[ParetoPoint, ...]:
+    """Return every configuration's point; ratios and differences are to the reference of its own layout."""
+    composite = accuracies(data.sums, data.design)[0]
+    difference = composite - composite[data.reference]
+    drawn_difference = draws.accuracy - draws.accuracy[:, data.reference]
+    on = frontier(log_joules_ratio, difference)
+    known = bool(np.isfinite(draws.log_j_ratio).all())
+    share = frontier(draws.log_j_ratio, drawn_difference).mean(0) if known else None
+    spread_a = drawn_difference.std(0, ddof=1)
+    spread_j = draws.log_j_ratio.std(0, ddof=1) if known else None
+    return tuple(
+        ParetoPoint(
+            configuration_id=item.id,
+            joules_ratio=float(np.exp(log_joules_ratio[row])),
+            accuracy_difference=float(difference[row]),
+            half_width_joules=(
+                None if spread_j is None else float(np.exp(log_joules_ratio[row]) * spread_j[row] * _ELLIPSE_SCALE)
+            ),
+            half_width_accuracy=float(spread_a[row] * _ELLIPSE_SCALE),
+            on_frontier=bool(on[row]),
+            probability_on_frontier=None if share is None else float(share[row]),
+        )
+        for row, item in enumerate(data.configurations)
+    )

@@ -1,0 +1,134 @@
+"""A campaign read from its files with everything that is calculated from it: what tables, figures and reports show."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from orchestrator.domain.answers import Recommendation, ResearchAnswer, recommendation, research_answers
+from orchestrator.domain.campaign_data import Answers
+from orchestrator.domain.campaign_validity import check_campaign
+from orchestrator.domain.curve import BestChance, OperatingPoint, all_series, best_chances, operating_point
+from orchestrator.domain.decomposition import EnergyShares, Roofline, energy_shares, roofline
+from orchestrator.domain.evaluate import RunEvaluation
+from orchestrator.domain.hypotheses import Hypothesis, hypotheses
+from orchestrator.domain.matrix import in_matrix_order
+from orchestrator.domain.pareto import ParetoPoint, pareto_points
+from orchestrator.domain.records import RunInput
+from orchestrator.domain.statistics import CampaignStatistics, ConfigurationResult, campaign_statistics
+from orchestrator.domain.validity import Validity
+from orchestrator.reports.recompute import evaluation_of
+from orchestrator.reports.result_files import list_runs, read_json, read_run
+from orchestrator.reports.schema import CampaignFile
+from shared.records import Configuration
+
+
+@dataclass(frozen=True)
+class CampaignResults:
+    """A campaign's configurations in matrix order, their runs, and lazily everything estimated from them."""
+
+    folder: Path
+    campaign: CampaignFile
+    configurations: tuple[Configuration, ...]
+    inputs: dict[str, tuple[RunInput, ...]]
+    runs: dict[str, tuple[RunEvaluation, ...]]
+    answers: dict[str, tuple[Answers, ...]]
+
+    @cached_property
+    def statistics(self) -> CampaignStatistics:
+        """Estimates, intervals and verdicts."""
+        return campaign_statistics(self.configurations, self.runs, self.answers, self.campaign.protocol.accuracy)
+
+    @property
+    def results(self) -> dict[str, ConfigurationResult]:
+        """The comparison of each configuration with its reference."""
+        return self.statistics.results
+
+    @cached_property
+    def validity(self) -> Validity:
+        """The verdict on the campaign as a whole."""
+        return check_campaign(
+            self.configurations, self.campaign.repetitions, self.inputs, self.runs, self.answers, self.statistics
+        )
+
+    @cached_property
+    def hypotheses(self) -> tuple[Hypothesis, ...]:
+        """H1 to H4; empty without comparable runs."""
+        found = self.statistics
+        if found.data is None or found.terms is None or found.draws is None:
+            return ()
+        return hypotheses(found.data, found.terms, found.draws)
+
+    @cached_property
+    def operating_points(self) -> tuple[OperatingPoint, ...]:
+        """One per layer group that has variants and a known spread."""
+        data, draws = self.statistics.data, self.statistics.draws
+        if data is None or draws is None:
+            return ()
+        points = (operating_point(data, draws, series) for series in all_series(data))
+        return tuple(point for point in points if point is not None)
+
+    @cached_property
+    def best_chances(self) -> tuple[BestChance, ...]:
+        """The chance of each configuration to have the lowest EPI ratio."""
+        data, draws = self.statistics.data, self.statistics.draws
+        return () if data is None or draws is None else best_chances(data, draws)
+
+    @cached_property
+    def pareto(self) -> tuple[ParetoPoint, ...]:
+        """All configurations in the plane of joules and accuracy."""
+        found = self.statistics
+        if found.data is None or found.terms is None or found.draws is None:
+            return ()
+        return pareto_points(found.data, found.draws, found.terms.energy)
+
+    @cached_property
+    def shares(self) -> tuple[EnergyShares, ...]:
+        """Static and dynamic energy of each configuration with idle windows."""
+        found = (energy_shares(item.id, self.runs.get(item.id, ())) for item in self.configurations)
+        return tuple(share for share in found if share is not None)
+
+    @cached_property
+    def roofline(self) -> Roofline | None:
+        """Overhead, compute and bandwidth where the campaign varies K and quantisation."""
+        ks = {run.model_experts_per_token for group in self.inputs.values() for run in group}
+        return roofline(self.shares, self.configurations, ks.pop() if len(ks) == 1 else None)
+
+    @cached_property
+    def answers_to_questions(self) -> tuple[ResearchAnswer, ...]:
+        """RQ1 to RQ5."""
+        return research_answers(
+            self.statistics, self.runs, self.shares, self.roofline,
+            emulated=self.campaign.instrument.emulated, note=self.campaign.protocol.accuracy_note,
+        )  # fmt: skip
+
+    @cached_property
+    def recommendation(self) -> Recommendation:
+        """What to do."""
+        return recommendation(self.statistics)
+
+
+def load_results(campaign_dir: Path) -> CampaignResults:
+    """Read all complete runs of a campaign.
+
+    Raises:
+        DataError: a file is missing or damaged.
+    """
+    campaign = read_json(CampaignFile, campaign_dir / "campaign.json")
+    inputs: dict[str, list[RunInput]] = {}
+    runs: dict[str, list[RunEvaluation]] = {}
+    answers: dict[str, list[Answers]] = {}
+    configurations = {item.id: item for item in campaign.configurations}
+    for name, repetition in list_runs(campaign_dir):
+        files = read_run(campaign_dir, name, repetition)
+        configurations.setdefault(name, files.run.configuration)
+        inputs.setdefault(name, []).append(files.run)
+        runs.setdefault(name, []).append(evaluation_of(files.epi))
+        answers.setdefault(name, []).append(Answers(repetition, files.questions))
+    return CampaignResults(
+        folder=campaign_dir,
+        campaign=campaign,
+        configurations=in_matrix_order(configurations.values()),
+        inputs={name: tuple(group) for name, group in inputs.items()},
+        runs={name: tuple(group) for name, group in runs.items()},
+        answers={name: tuple(group) for name, group in answers.items()},
+    )
