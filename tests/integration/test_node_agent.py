@@ -31,6 +31,8 @@ from shared.node_jobs import (
 )
 from shared.records import SurgeryPlan
 from shared.surgery import apply_plan
+from tests import dllama_stand_in
+from tests.node_tiny_dllama import write_model, write_tokenizer
 from tests.node_tiny_model import write_tiny_model
 
 TOKEN = "a-token-for-the-test"
@@ -266,3 +268,35 @@ def test_bad_settings_end_in_one_clear_line(tmp_path: Path) -> None:
     run = subprocess.run([sys.executable, "-m", "node_agent", "--config", str(config)], capture_output=True, text=True)
     assert run.returncode == 1
     assert run.stderr.splitlines() == [f"error: {config}: port: Input should be less than or equal to 65535"]
+
+
+async def test_an_agent_changes_from_one_engine_to_the_other(tmp_path: Path) -> None:
+    launcher = tmp_path / "dllama"
+    launcher.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{dllama_stand_in.__file__}" "$@"\n')
+    launcher.chmod(0o755)
+    gguf, model = write_tiny_model(tmp_path / "base.gguf"), write_model(tmp_path / "base.m")
+    tokenizer = write_tokenizer(tmp_path / "base.t")
+    with agents(tmp_path, "one", "two") as (one, two):
+        for agent in (one, two):
+            agent.end()
+            agent.config.write_text(agent.config.read_text() + f'\ndllama = "{launcher}"\n')
+            agent.start()
+        async with client(one) as root, client(two) as other:
+            rpc = await other.run("t/w-rpc", "start_worker", StartWorkerParams(), timeout_s=30)
+            engine = StartEngineParams(model_sha256=one.store(gguf), workers=(rpc["endpoint"],))
+            await root.run("t/e-rpc", "start_engine", engine, timeout_s=30)
+            worker = StartWorkerParams(engine="distributed-llama")
+            started = await other.run("t/w-dl", "start_worker", worker, timeout_s=30)
+            assert started["pid"] != rpc["pid"] and ProcessIdentity.of(rpc["pid"]) is None
+            two.end(signal.SIGKILL)
+            two.start()
+            assert (await other.run("t/w-dl-2", "start_worker", worker, timeout_s=30))["pid"] == started["pid"]
+            engine = StartEngineParams(
+                engine="distributed-llama", model_sha256=one.store(model), tokenizer_sha256=one.store(tokenizer),
+                workers=(started["endpoint"],),
+            )  # fmt: skip
+            loaded = await root.run("t/e-dl", "start_engine", engine, timeout_s=30)
+            assert (loaded["engine"], loaded["architecture"]) == ("distributed-llama", "qwen3moe")
+            assert one.pid_of("engine") is None
+            done = await root.run("t/d-dl", "decode", DECODE, timeout_s=30)
+            assert done["ledger"]["generated"] == DECODE.tokens_each

@@ -1,0 +1,110 @@
+"""A small campaign through all real parts, judged from its files alone, by calculations that import none of our code."""
+
+import csv
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.lab import TestLab, quick_spec, start_campaign, wait_for_end
+
+
+@pytest.fixture(scope="module")
+def campaign(lab: TestLab) -> Path:
+    """Run the baseline with decode windows of one and of two lengths."""
+    once = quick_spec("once", "baseline", questions=12)
+    decode = once.windows.decode
+    windows = once.windows.model_copy(update={"decode": decode.model_copy(update={"repeats": 2 * decode.repeats})})
+    for spec in (once, once.model_copy(update={"id": "twice", "windows": windows})):
+        start_campaign(lab, spec)
+        status = wait_for_end(lab, spec.id)
+        assert status["state"] == "finished", status["reason"]
+    return lab.out
+
+
+def load(folder: Path, name: str) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((folder / name).read_text())
+    return loaded
+
+
+def nanoseconds(text: str) -> int:
+    whole, _, fraction = text.rstrip("Z").partition(".")
+    seconds = int(datetime.fromisoformat(whole + "+00:00").timestamp())
+    return seconds * 10**9 + int(fraction.ljust(9, "0"))
+
+
+def energy_j(folder: Path, start_ns: int, end_ns: int) -> float:
+    """Integrate the CSV by trapezoids over [start, end), interpolated at both edges."""
+    by_node: dict[str, list[tuple[int, float]]] = {}
+    with (folder / "power_trace_001.csv").open() as file:
+        for row in csv.DictReader(file):
+            by_node.setdefault(row["node"], []).append((nanoseconds(row["timestamp"]), float(row["watts"])))
+    total = 0.0
+    for points in by_node.values():
+        for (t0, p0), (t1, p1) in zip(points, points[1:], strict=False):
+            a, b = max(t0, start_ns), min(t1, end_ns)
+            if a < b:
+                slope = (p1 - p0) / (t1 - t0)
+                total += (p0 + slope * (a - t0) + p0 + slope * (b - t0)) / 2 * (b - a) / 1e9
+    return total
+
+
+def decode_window(result: dict[str, Any]) -> dict[str, Any]:
+    return next(window for window in result["windows"] if window["label"] == "decode")
+
+
+def test_epi_is_recomputed_from_the_files_alone(campaign: Path) -> None:
+    folder = campaign / "once" / "baseline"
+    result = load(folder, "epi_001.json")
+    window = decode_window(result)
+    joules = energy_j(folder, window["start_utc_ns"], window["end_utc_ns"])
+    tokens = window["ledger"]["generated"]
+    answers = load(folder, "benchmark_001.json")["questions"]
+    shares = []
+    for field, task in result["accuracy_detail"]["tasks"].items():
+        marks = [answer["correct"] for answer in answers if answer["task"] in task["tasks"]]
+        assert len(marks) == 12
+        shares.append(sum(marks) / len(marks))
+        assert result["accuracy"][field] == shares[-1]
+    epi = joules / tokens / (sum(shares) / 3)
+    assert result["epi"]["value"] == pytest.approx(epi, rel=1e-9)
+    assert result["energy"]["total_joules"] == pytest.approx(joules, rel=1e-9)
+
+
+def test_twice_the_tokens_cost_about_twice_the_dynamic_energy(campaign: Path) -> None:
+    dynamic, tokens = [], []
+    for name in ("once", "twice"):
+        result = load(campaign / name / "baseline", "epi_001.json")
+        dynamic.append(result["net_joules_per_token"] * result["energy"]["total_tokens"])
+        tokens.append(result["energy"]["total_tokens"])
+    assert tokens[1] == 2 * tokens[0]
+    assert 1.5 < dynamic[1] / dynamic[0] < 2.6
+
+
+def test_the_seed_schema_is_there_and_nothing_is_invented(campaign: Path) -> None:
+    result = load(campaign / "once" / "baseline", "epi_001.json")
+    assert set(result) >= {
+        "model", "quantization", "surgery", "hardware", "instrument", "measurement_point", "environment", "energy",
+        "accuracy", "epi", "run_metadata", "token_basis", "ledgers", "provenance",
+    }  # fmt: skip
+    assert result["emulated"] is True
+    assert result["environment"]["ambient_temp_c"] is None
+    assert result["run_metadata"]["distributed_llama_version"] is None
+    assert result["token_basis"] == "decode_generated"
+    assert "not the benchmarks" in result["accuracy_detail"]["note"]
+    for name in ("summary.md", "epi_curve.svg", "epi_curve.png", "campaign.json"):
+        assert (campaign / "once" / name).stat().st_size > 0
+    assert "emulated" in (campaign / "once" / "summary.md").read_text().lower()
+
+
+def test_ledgers_are_exact(campaign: Path) -> None:
+    result = load(campaign / "once" / "baseline", "epi_001.json")
+    windows = load(campaign / "once" / "baseline", "run_001.json")["windows"]
+    by_label = {window["label"]: window["ledger"] for window in windows}
+    assert by_label["prefill"] == {"generated": 0, "prompt": 384 * 8 * 2, "cached": 0, "scored": 0}
+    assert by_label["decode"]["generated"] == 64 * 8
+    assert by_label["idle"] == {"generated": 0, "prompt": 0, "cached": 0, "scored": 0}
+    assert by_label["score"]["generated"] == 0 and by_label["score"]["scored"] > 0
+    assert result["ledgers"]["decode"] == by_label["decode"]
