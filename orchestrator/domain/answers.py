@@ -154,7 +154,10 @@ def _rq2(data: CampaignData, terms: RatioTerms, draws: Draws) -> str:
             f"{first} is {relation} {second} (mean EPI ratio over depths {depths[0]}..{depths[-1]}:"
             f" {change_of_log(value)} [{change_of_log(low)}, {change_of_log(high)}])"
         )
-    return "; ".join(texts).capitalize() + "." if texts else "Not answerable: the groups share no depth."
+    if not texts:
+        return "Not answerable: the groups share no depth."
+    text = "; ".join(texts)
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def _rq3(statistics: CampaignStatistics) -> str:

@@ -1,7 +1,11 @@
-"""Figures of a campaign as SVG and PNG bytes; the same data gives the same bytes."""
+"""Figures of a campaign: how they are drawn and rendered; the same data gives the same bytes.
+
+Every figure has a caption with units and n. The figures that need more than the results table are in `figures_more`.
+"""
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import matplotlib
 
@@ -12,17 +16,43 @@ from matplotlib.figure import Figure
 from orchestrator.domain.statistics import ConfigurationResult
 from shared.records import Configuration
 
-_STYLE = {"all": ("#1b6ca8", "o"), "early": ("#c8553d", "s"), "late": ("#3a7d44", "^")}
+GROUP_STYLE = {"all": ("#1b6ca8", "o"), "early": ("#c8553d", "s"), "late": ("#3a7d44", "^")}
+KINDS = ("svg", "pdf", "png")
 _SHIFT = {"all": 0.0, "early": -0.12, "late": 0.12}
+_METADATA = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure with its file name (without ending) and its caption."""
+
+    name: str
+    figure: Figure
+    caption: str
+
+
+def render(figure: Figure, kind: str) -> bytes:
+    """Return the figure as `svg`, `png` or `pdf` bytes without dates or random ids."""
+    out = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "epi-factory", "svg.fonttype": "path"}):
+        figure.savefig(out, format=kind, dpi=150, metadata=_METADATA[kind])
+    return out.getvalue()
 
 
 def epi_curve(
     configurations: Sequence[Configuration], results: Mapping[str, ConfigurationResult], caption: str
 ) -> dict[str, bytes]:
-    """Return the EPI curve: EPI ratio and J/token ratio to the reference, and accuracy, against pruning depth."""
+    """Return the EPI curve as SVG and PNG with its caption drawn in, as it lies beside `summary.md`."""
+    figure = draw_epi_curve(configurations, results)
+    figure.suptitle(caption, fontsize=9)
+    return {kind: render(figure, kind) for kind in ("svg", "png")}
+
+
+def draw_epi_curve(configurations: Sequence[Configuration], results: Mapping[str, ConfigurationResult]) -> Figure:
+    """Draw EPI ratio and J/token ratio to the reference, and accuracy, against depth; layer groups overlaid."""
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
-    for group, (color, marker) in _STYLE.items():
+    for group, (color, marker) in GROUP_STYLE.items():
         rows = [
             (item.depth + _SHIFT[group], results[item.id])
             for item in configurations
@@ -30,12 +60,16 @@ def epi_curve(
         ]
         style = {"color": color, "marker": marker, "markersize": 4, "linewidth": 1, "capsize": 2, "label": group}
         for axis, name in ((left, "epi_ratio"), (middle, "joules_ratio")):
-            points = [(x, r, getattr(r, name), getattr(r, f"{name}_interval")) for x, r in rows]
-            points = [point for point in points if point[2] is not None]
-            if points:
-                below = [value - (band.low if band else value) for _, _, value, band in points]
-                above = [(band.high if band else value) - value for _, _, value, band in points]
-                axis.errorbar([p[0] for p in points], [p[2] for p in points], yerr=[below, above], **style)
+            points = [(x, getattr(r, name), getattr(r, f"{name}_interval")) for x, r in rows]
+            points = [point for point in points if point[1] is not None]
+            if not points:
+                continue
+            below = [value - (band.low if band else value) for _, value, band in points]
+            above = [(band.high if band else value) - value for _, value, band in points]
+            axis.errorbar([p[0] for p in points], [p[1] for p in points], yerr=[below, above], **style)
+            banded = [(x, band.low, band.high) for x, _, band in points if band]
+            if len(banded) > 1:
+                axis.fill_between(*zip(*banded, strict=True), color=color, alpha=0.10, linewidth=0)
         known = [(x, r.accuracy) for x, r in rows if r.accuracy is not None]
         if known:
             right.errorbar([x for x, _ in known], [a for _, a in known], **style)
@@ -49,17 +83,7 @@ def epi_curve(
         axis.grid(alpha=0.25)
         if axis.get_legend_handles_labels()[1]:
             axis.legend(title="layers", fontsize=8, title_fontsize=8)
-    figure.suptitle(caption, fontsize=9)
-    return {kind: render(figure, kind) for kind in ("svg", "png")}
-
-
-def render(figure: Figure, kind: str) -> bytes:
-    """Return the figure as `svg`, `png` or `pdf` bytes without dates or random ids."""
-    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}[kind]
-    out = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "epi-factory", "svg.fonttype": "path"}):
-        figure.savefig(out, format=kind, dpi=150, metadata=metadata)
-    return out.getvalue()
+    return figure
 
 
 def _belongs(item: Configuration, group: str) -> bool:

@@ -1,0 +1,124 @@
+"""`report.html` (one self-contained file), `report.md` and `figures/`: deterministic for the same result files."""
+
+import re
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined
+
+from orchestrator.reports.campaign_results import CampaignResults, load_results
+from orchestrator.reports.figures import KINDS, Drawing, render
+from orchestrator.reports.figures_more import campaign_drawings
+from orchestrator.reports.result_files import write_bytes
+from orchestrator.reports.summary import opening
+from orchestrator.reports.tables import (
+    Table,
+    accuracy_table,
+    budget_table,
+    energy_table,
+    results_table,
+    validity_lines,
+)
+
+
+@dataclass(frozen=True)
+class _InlineFigure:
+    name: str
+    caption: str
+    svg: str
+
+
+def write_report(campaign_dir: Path) -> tuple[Path, ...]:
+    """Write the report and all figures of a campaign into its own folder.
+
+    Raises:
+        DataError: a result file is missing or damaged.
+    """
+    data = load_results(campaign_dir)
+    drawings = campaign_drawings(data)
+    paths = list(write_figures(campaign_dir, drawings))
+    for name, text in (("report.html", report_html(data, drawings)), ("report.md", report_markdown(data, drawings))):
+        write_bytes(campaign_dir / name, text.encode())
+        paths.append(campaign_dir / name)
+    return tuple(paths)
+
+
+def write_figures(campaign_dir: Path, drawings: tuple[Drawing, ...]) -> tuple[Path, ...]:
+    """Write every figure as SVG, PDF and PNG with its caption beside it as text."""
+    folder = campaign_dir / "figures"
+    paths: list[Path] = []
+    for drawing in drawings:
+        for kind in KINDS:
+            paths.append(folder / f"{drawing.name}.{kind}")
+            write_bytes(paths[-1], render(drawing.figure, kind))
+        paths.append(folder / f"{drawing.name}.txt")
+        write_bytes(paths[-1], f"{drawing.caption}\n".encode())
+    return tuple(paths)
+
+
+def report_html(data: CampaignResults, drawings: tuple[Drawing, ...]) -> str:
+    """Return the report as one HTML page without any outside reference."""
+    source = files("orchestrator.reports").joinpath("templates/report.html.j2").read_text(encoding="utf-8")
+    template = Environment(autoescape=True, undefined=StrictUndefined).from_string(source)
+    return template.render(
+        title=data.campaign.title or data.campaign.campaign_id,
+        opening=opening(data),
+        recommendation=data.recommendation.sentence,
+        tables=_tables(data),
+        figures=[_InlineFigure(item.name, item.caption, _inline(item)) for item in drawings],
+        hypotheses=data.hypotheses,
+        questions=data.answers_to_questions,
+        validity=validity_lines(data),
+        failures=sorted(data.campaign.failures.items()),
+        provenance=_provenance(data),
+    )
+
+
+def report_markdown(data: CampaignResults, drawings: tuple[Drawing, ...]) -> str:
+    """Return the report as Markdown; its figures are the SVG files in `figures/`."""
+    lines = [f"# {data.campaign.title or data.campaign.campaign_id}", ""]
+    for sentence in (*opening(data), f"**{data.recommendation.sentence}**"):
+        lines += [sentence, ""]
+    for table in _tables(data):
+        lines += [f"## {table.title}", "", table.note, "", *table.markdown(), ""]
+    lines += ["## Figures", ""]
+    for number, item in enumerate(drawings, start=1):
+        lines += [f"![{item.name}](figures/{item.name}.svg)", "", f"Figure {number}. {item.caption}", ""]
+    lines += ["## Hypotheses", ""]
+    lines += [f"- **{h.name}** {h.claim}: **{h.answer}**. {h.sentence}" for h in data.hypotheses]
+    lines += ["", "## Research questions", ""]
+    lines += [f"- **{q.name} {q.question}** {q.answer}" for q in data.answers_to_questions]
+    lines += ["", "## Validity", "", *validity_lines(data)]
+    if data.campaign.failures:
+        failures = sorted(data.campaign.failures.items())
+        lines += ["", "## Missing", "", *(f"- {name}: {reason}" for name, reason in failures)]
+    lines += ["", "## Provenance", "", *(f"- {name}: `{value}`" for name, value in _provenance(data))]
+    return "\n".join(lines) + "\n"
+
+
+def _tables(data: CampaignResults) -> list[Table]:
+    return [results_table(data), accuracy_table(data), energy_table(data), budget_table(data)]
+
+
+def _inline(drawing: Drawing) -> str:
+    """Return the SVG element alone, its ids made unique to the figure so that pages with several do not mix them."""
+    text = render(drawing.figure, "svg").decode()
+    text = text[text.index("<svg") :]
+    text = re.sub(r'\bid="([^"]+)"', rf'id="{drawing.name}-\1"', text)
+    text = re.sub(r"url\(#([^)]+)\)", rf"url(#{drawing.name}-\1)", text)
+    return re.sub(r'href="#([^"]+)"', rf'href="#{drawing.name}-\1"', text)
+
+
+def _provenance(data: CampaignResults) -> list[tuple[str, str]]:
+    first = next((group[0] for group in data.inputs.values()), None)
+    rows = [("campaign", data.campaign.campaign_id)]
+    if data.campaign.spec_sha256:
+        rows.append(("spec_sha256", data.campaign.spec_sha256))
+    if first is not None:
+        shared = first.provenance.model_dump(exclude={"plan_sha256", "model_sha256", "output_sha256", "task_names"})
+        rows += [(name, str(value)) for name, value in shared.items() if value is not None]
+        rows += [("tasks", ", ".join(first.provenance.task_names))] if first.provenance.task_names else []
+        rows.append(("firmware", first.instrument.firmware or "unknown"))
+        rows.append(("calibration", first.instrument.calibration_id or "none"))
+    return rows

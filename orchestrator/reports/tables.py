@@ -1,0 +1,173 @@
+"""The tables of a campaign as rows of text, shared by summary, Markdown and HTML report."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from orchestrator.domain.evaluate import RunEvaluation
+from orchestrator.domain.statistics import Interval
+from orchestrator.domain.wording import number
+from orchestrator.reports.campaign_results import CampaignResults
+from shared.records import Configuration
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with a title; the first column is text, the others numbers."""
+
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+    def markdown(self) -> list[str]:
+        """Return the lines of a Markdown table."""
+        align = ("---", *("---:",) * (len(self.head) - 1))
+        return [f"| {' | '.join(row)} |" for row in (self.head, align, *self.rows)]
+
+
+def results_table(data: CampaignResults) -> Table:
+    """Return the headline table: what may enter it passed validity; the rest says why not."""
+    return Table(
+        title="EPI",
+        head=("configuration", "n", "EPI", "EPI / reference", "J/token", "J/token / reference", "accuracy", "verdict"),
+        rows=tuple(_result_row(data, item) for item in data.configurations),
+        note="Ratios are to the baseline of the same layout, with 95 % intervals; verdicts are Holm-corrected for"
+        f" {data.statistics.n_comparisons} comparisons; in brackets the smallest change of EPI that would have been"
+        " named with 80 % power.",
+    )
+
+
+def accuracy_table(data: CampaignResults) -> Table:
+    """Return accuracy per task and its paired difference."""
+    return Table(
+        title="Accuracy",
+        head=("configuration", "mmlu_5shot", "arc_challenge_25shot", "hellaswag_10shot", "composite", "difference"),
+        rows=tuple(_accuracy_row(data, item) for item in data.configurations if item.id in data.runs),
+        note=data.campaign.protocol.accuracy_note,
+    )
+
+
+def energy_table(data: CampaignResults) -> Table:
+    """Return energies by window, medians over repetitions."""
+    return Table(
+        title="Energy by window",
+        head=(
+            "configuration", "idle W", "prefill J/token", "decode J/token", "net J/token", "J/question", "J/correct",
+            "peak W", "lag s",
+        ),
+        rows=tuple(_energy_row(data, item) for item in data.configurations if item.id in data.runs),
+        note="Medians over repetitions, gross AC energy; net: idle power x time subtracted from the headline basis.",
+    )  # fmt: skip
+
+
+def budget_table(data: CampaignResults) -> Table:
+    """Return the uncertainty budget of each configuration's EPI, relative, in percent."""
+    rows = []
+    names: tuple[str, ...] = ()
+    for item in data.configurations:
+        own = data.results[item.id].budget
+        if own is None:
+            continue
+        names = tuple(part.name for part in own.components)
+        cells = [_percent(part.relative) + ("" if part.counted else "*") for part in own.components]
+        rows.append((item.id, *cells, _percent(own.combined), number(own.coverage_factor, 3), _percent(own.expanded)))
+    return Table(
+        title="Uncertainty budget",
+        head=("configuration", *names, "combined", "k", "expanded (95 %)"),
+        rows=tuple(rows),
+        note="Relative standard uncertainties of EPI in percent (GUM). * contained in the repetition spread, not"
+        " counted again. The instrument's gain cancels in ratios.",
+    )
+
+
+def validity_lines(data: CampaignResults) -> list[str]:
+    """Return counts and reasons of the runs' and the campaign's validity, one finding a line."""
+    counts = {"PASS": 0, "FLAG": 0, "FAIL": 0}
+    reasons: dict[str, list[str]] = {}
+    for group in data.runs.values():
+        for run in group:
+            counts[run.validity.verdict] += 1
+            for finding in run.validity.findings:
+                key = f"{finding.verdict} {finding.rule} ({finding.where}): {finding.reason}"
+                reasons.setdefault(key, []).append(run.run_id)
+    lines = [f"Campaign: {data.validity.verdict}. Runs: {', '.join(f'{n} {name}' for name, n in counts.items())}."]
+    campaign: dict[str, list[str]] = {}
+    for finding in data.validity.findings:
+        campaign.setdefault(f"{finding.verdict} {finding.rule}: {finding.reason}", []).append(finding.where)
+    return lines + [f"- {key}: {_few(names)}" for key, names in [*sorted(campaign.items()), *sorted(reasons.items())]]
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _result_row(data: CampaignResults, item: Configuration) -> tuple[str, ...]:
+    result = data.results[item.id]
+    verdict = str(result.comparison)
+    if result.comparison == "unknown":
+        verdict = result.reason or "unknown"
+    elif result.comparison != "reference" and result.smallest_resolvable is not None:
+        verdict += f" ({result.smallest_resolvable:.1%})"
+    repetitions = str(result.repetitions)
+    if result.valid_repetitions != result.repetitions:
+        repetitions = f"{result.valid_repetitions} of {result.repetitions}"
+    return (
+        item.id,
+        repetitions,
+        number(result.epi),
+        _ratio(result.epi_ratio, result.epi_ratio_interval),
+        number(result.joules_per_token),
+        _ratio(result.joules_ratio, result.joules_ratio_interval),
+        "-" if result.accuracy is None else f"{result.accuracy:.3f}",
+        verdict,
+    )
+
+
+def _accuracy_row(data: CampaignResults, item: Configuration) -> tuple[str, ...]:
+    accuracy, result = data.runs[item.id][0].accuracy, data.results[item.id]
+    values = (accuracy.mmlu_5shot, accuracy.arc_challenge_25shot, accuracy.hellaswag_10shot, accuracy.composite)
+    return (
+        item.id,
+        *("-" if value is None else f"{value:.3f}" for value in values),
+        _difference(result.accuracy_difference, result.accuracy_difference_interval),
+    )
+
+
+def _energy_row(data: CampaignResults, item: Configuration) -> tuple[str, ...]:
+    runs = data.runs[item.id]
+
+    def middle(values: Sequence[float | None]) -> str:
+        known = [value for value in values if value is not None]
+        return number(median(known)) if known else "-"
+
+    def per_token(run: RunEvaluation, basis: str) -> float | None:
+        return next((value.joules_per_token for name, value in run.epi_by_basis.items() if name == basis), None)
+
+    return (
+        item.id,
+        middle([None if run.idle_watts is None else sum(run.idle_watts.values()) for run in runs]),
+        middle([per_token(run, "prefill_prompt") for run in runs]),
+        middle([per_token(run, "decode_generated") for run in runs]),
+        middle([run.net_joules_per_token for run in runs]),
+        middle([run.joules_per_question for run in runs]),
+        middle([run.joules_per_correct for run in runs]),
+        middle([None if run.headline is None else run.headline.peak_watts_cluster for run in runs]),
+        middle([run.lag.lag_s if run.lag.accepted else None for run in runs]),
+    )
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f}"
+
+
+def _ratio(value: float | None, interval: Interval | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3f}" + ("" if interval is None else f" [{interval.low:.3f}, {interval.high:.3f}]")
+
+
+def _difference(value: float | None, interval: Interval | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:+.3f}" + ("" if interval is None else f" [{interval.low:+.3f}, {interval.high:+.3f}]")
