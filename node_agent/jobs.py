@@ -10,7 +10,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from node_agent.engines.llama_cpp import LlamaCppEngine, RpcWorker
+from node_agent.engines.base import Engine, Worker
+from node_agent.engines.distributed_llama import DistributedLlamaEngine, DllamaWorker
+from node_agent.engines.llama_cpp import RPC_WORKER_MODULE, LlamaCppEngine, RpcWorker
 from node_agent.processes import Supervised
 from node_agent.settings import NodeSettings
 from shared.artifacts import ArtifactStore, scratch_file
@@ -22,6 +24,7 @@ from shared.node_jobs import (
     DeployParams,
     DeployResult,
     Empty,
+    EngineName,
     FetchParams,
     FetchResult,
     MarkerParams,
@@ -35,7 +38,7 @@ from shared.node_jobs import (
     StartWorkerResult,
     StopEngineParams,
     WorkloadResult,
-)  # fmt: skip
+)
 from shared.surgery import apply_plan
 
 _MARKER_SLACK_S = 30.0
@@ -47,21 +50,33 @@ class Node:
     def __init__(self, settings: NodeSettings) -> None:
         self.settings = settings
         self.store = ArtifactStore(settings.artifacts_dir)
-        self.worker = RpcWorker(settings.state_dir, settings.worker_host, settings.worker_port, settings.threads)
-        self.engine = LlamaCppEngine(settings.state_dir, settings.worker_endpoint)
+        place = settings.state_dir, settings.worker_host, settings.worker_port, settings.threads
+        self.workers: dict[EngineName, Worker] = {
+            "llama.cpp": RpcWorker(*place),
+            "distributed-llama": DllamaWorker(*place, settings.dllama),
+        }
+        self.engines: dict[EngineName, Engine] = {
+            "llama.cpp": LlamaCppEngine(settings.state_dir, settings.worker_endpoint),
+            "distributed-llama": DistributedLlamaEngine(settings.state_dir, settings.dllama),
+        }
+        self.engine = self.engines["llama.cpp"]
         self._marker: Supervised | None = None
 
     async def find_children(self) -> None:
         """Find again what an earlier agent started; a marker load left over is ended."""
-        self.worker.find()
-        await self.engine.find()
+        if (worker := Supervised.find("worker", self.settings.state_dir)) is not None:
+            ours = RPC_WORKER_MODULE in worker.command()
+            self.workers["llama.cpp" if ours else "distributed-llama"].adopt(worker)
+        for engine in self.engines.values():
+            if await engine.find():
+                self.engine = engine
         if (marker := Supervised.find("marker", self.settings.state_dir)) is not None:
             await marker.stop()
 
     async def stop_children(self) -> None:
         """End all child processes: the engine first, since it holds connections to workers."""
-        await self.engine.stop()
-        await asyncio.gather(self.worker.stop(), self._stop_marker())
+        await asyncio.gather(*(engine.stop() for engine in self.engines.values()))
+        await asyncio.gather(*(worker.stop() for worker in self.workers.values()), self._stop_marker())
 
     async def _stop_marker(self) -> None:
         if self._marker is not None:
@@ -116,19 +131,28 @@ class Node:
         return DeployResult(sha256=params.expected_sha256, size_bytes=size, seconds=time.monotonic() - start)
 
     async def start_worker(self, params: StartWorkerParams, _job: JobContext) -> StartWorkerResult:
-        """Start the RPC worker or keep the running one."""
-        pid = await self.worker.start(restart=params.restart)
-        return StartWorkerResult(endpoint=self.worker.endpoint, pid=pid)
+        """Start this node's worker for an engine or keep the running one; another engine's worker is ended."""
+        for name, other in self.workers.items():
+            if name != params.engine:
+                await other.stop()
+        worker = self.workers[params.engine]
+        return StartWorkerResult(pid=await worker.start(restart=params.restart), endpoint=worker.endpoint)
 
     async def start_engine(self, params: StartEngineParams, job: JobContext) -> StartEngineResult:
-        """Load a model that is here on the engine."""
-        return await self.engine.start(self.store.path(params.model_sha256), params, job.progress)
+        """Load a model that is here on the engine; another engine is ended."""
+        tokenizer = self.store.path(params.tokenizer_sha256) if params.tokenizer_sha256 is not None else None
+        model = self.store.path(params.model_sha256)
+        for name, other in self.engines.items():
+            if name != params.engine:
+                await other.stop()
+        self.engine = self.engines[params.engine]
+        return await self.engine.start(model, params, job.progress, tokenizer=tokenizer)
 
     async def stop_engine(self, params: StopEngineParams, _job: JobContext) -> Empty:
         """End the engine and, if asked, the worker."""
         await self.engine.stop()
         if params.worker:
-            await self.worker.stop()
+            await asyncio.gather(*(worker.stop() for worker in self.workers.values()))
         return Empty()
 
     async def marker(self, params: MarkerParams, _job: JobContext) -> MarkerResult:

@@ -140,6 +140,13 @@ class Supervised:
         pid_file.unlink(missing_ok=True)
         return None
 
+    def command(self) -> list[str]:
+        """Return the command line it runs with, [] when it is gone."""
+        try:
+            return Path(f"/proc/{self.pid}/cmdline").read_bytes().decode("utf-8", "replace").split("\0")
+        except OSError:
+            return []
+
     async def lines(self) -> AsyncIterator[bytes]:
         """Yield what the process prints, line by line, until it closes its output; only after `start(pipe=True)`."""
         if self._popen is None or self._popen.stdout is None:

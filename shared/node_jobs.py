@@ -14,9 +14,13 @@
 All times are UTC nanoseconds of the node's clock.
 """
 
+from typing import Literal
+
 from pydantic import Field
 
 from shared.records import NodeName, Record, Sha256, SurgeryPlan, TokenLedger
+
+EngineName = Literal["llama.cpp", "distributed-llama"]
 
 
 class FetchParams(Record):
@@ -51,9 +55,10 @@ class DeployResult(Record):
 
 
 class StartWorkerParams(Record):
-    """Start the RPC worker; a running one is kept unless `restart`."""
+    """Start this node's worker for `engine`; a running one of that engine is kept unless `restart`."""
 
     restart: bool = False
+    engine: EngineName = "llama.cpp"
 
 
 class StartWorkerResult(Record):
@@ -72,6 +77,8 @@ class StartEngineParams(Record):
     sequences: int = Field(default=32, ge=2, le=256, description="parallel sequences for scoring")
     threads: int = Field(default=1, ge=1)
     experts_per_token: int | None = Field(default=None, ge=1, description="K override by model parameter")
+    engine: EngineName = "llama.cpp"
+    tokenizer_sha256: Sha256 | None = Field(default=None, description="distributed-llama's .t file")
     cache_f32: bool = Field(default=False, description="KV cache in F32: for comparing with F32 references")
 
 

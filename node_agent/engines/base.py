@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from node_agent.processes import Supervised
 from shared.node_jobs import (
     DecodeParams,
     PrefillParams,
@@ -16,7 +17,7 @@ from shared.node_jobs import (
     StartEngineParams,
     StartEngineResult,
     WorkloadResult,
-)  # fmt: skip
+)
 
 Progress = Callable[[float, str], None]
 
@@ -39,6 +40,27 @@ class Capabilities:
     """Most requests in one workload; None: any number."""
 
 
+class Worker(Protocol):
+    """What lends this node's memory and cores to an engine on the root node."""
+
+    @property
+    def endpoint(self) -> str:
+        """host:port."""
+
+    @property
+    def pid(self) -> int | None:
+        """Process id while it runs."""
+
+    def adopt(self, process: Supervised) -> None:
+        """Take over a worker that an earlier agent started."""
+
+    async def start(self, *, restart: bool = False) -> int:
+        """Start it or keep the running one; return its pid."""
+
+    async def stop(self) -> None:
+        """End it; quiet when there is none."""
+
+
 class Engine(Protocol):
     """An inference engine as its node agent sees it; every method raises EpiError with a reason."""
 
@@ -49,8 +71,10 @@ class Engine(Protocol):
     async def find(self) -> bool:
         """Look for an engine process that an earlier agent started; tell whether there is one."""
 
-    async def start(self, model: Path, params: StartEngineParams, progress: Progress) -> StartEngineResult:
-        """Load `model`, over the given workers."""
+    async def start(
+        self, model: Path, params: StartEngineParams, progress: Progress, *, tokenizer: Path | None = None
+    ) -> StartEngineResult:
+        """Load `model`, over the given workers; `tokenizer` for engines that keep it in a file of its own."""
 
     async def stop(self) -> None:
         """End the engine; quiet when there is none."""

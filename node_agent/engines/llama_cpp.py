@@ -22,8 +22,9 @@ from shared.node_jobs import (
     StartEngineParams,
     StartEngineResult,
     WorkloadResult,
-)  # fmt: skip
+)
 
+RPC_WORKER_MODULE = "node_agent.engines.rpc_worker"
 _START_S = 60.0
 _CONNECT_S = 3.0
 # A waiting OpenMP thread must sleep: on a busy machine spinning ones starve the others and burn joules.
@@ -67,10 +68,9 @@ class RpcWorker:
         """Process id while it runs."""
         return self._process.pid if self._process is not None and self._process.running else None
 
-    def find(self) -> bool:
-        """Look for a worker that an earlier agent started."""
-        self._process = Supervised.find(self.role, self._state_dir)
-        return self._process is not None
+    def adopt(self, process: Supervised) -> None:
+        """Take over a worker that an earlier agent started."""
+        self._process = process
 
     async def start(self, *, restart: bool = False) -> int:
         """Start the worker or keep the running one; return its pid.
@@ -88,7 +88,7 @@ class RpcWorker:
                 hint="end it or choose another worker_port",
             )  # fmt: skip
         argv = [
-            sys.executable, "-m", "node_agent.engines.rpc_worker",
+            sys.executable, "-m", RPC_WORKER_MODULE,
             "--host", self._host, "--port", str(self._port), "--threads", str(self._threads),
         ]  # fmt: skip
         self._process = process = Supervised.start(self.role, argv, self._state_dir, _ENVIRONMENT)
@@ -151,8 +151,10 @@ class LlamaCppEngine:
         self._workers = status.loaded.request.workers if status.loaded is not None else ()
         return True
 
-    async def start(self, model: Path, params: StartEngineParams, progress: Progress) -> StartEngineResult:
-        """Load `model` over `params.workers`; a running engine process is used again.
+    async def start(
+        self, model: Path, params: StartEngineParams, progress: Progress, *, tokenizer: Path | None = None
+    ) -> StartEngineResult:
+        """Load `model` over `params.workers`; a running engine process is used again. The tokenizer is in the model.
 
         Raises:
             InfrastructureError: a worker does not answer (it is named), or the process died.
