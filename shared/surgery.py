@@ -54,18 +54,28 @@ def describe(source: Path) -> CheckpointInfo:
         ConfigurationError: unknown format, dense or unsupported model.
         DataError: damaged file.
     """
-    from shared.checkpoints import gguf
+    from shared.checkpoints import dllama, gguf, safetensors, safetensors_surgery
 
-    format_of(source)
-    return gguf.describe(gguf.parse(source))
+    match format_of(source):
+        case "gguf":
+            return gguf.describe(gguf.load(source))
+        case "dllama":
+            return dllama.describe(dllama.parse(source))
+        case "safetensors":
+            return safetensors_surgery.describe(safetensors.parse(source))
 
 
 def recipe(source: Path, plan: SurgeryPlan) -> list[OutputFile]:
     """Return the files of the result, described but not written; raises as `apply_plan`."""
-    from shared.checkpoints import gguf, gguf_surgery
+    from shared.checkpoints import dllama, gguf, gguf_surgery, safetensors, safetensors_surgery
 
-    format_of(source)
-    return [gguf_surgery.recipe(gguf.parse(source), plan)]
+    match format_of(source):
+        case "gguf":
+            return [gguf_surgery.recipe(gguf.load(source), plan)]
+        case "dllama":
+            return [dllama.recipe(dllama.parse(source), plan)]
+        case "safetensors":
+            return safetensors_surgery.recipe(safetensors.parse(source), plan)
 
 
 def format_of(source: Path) -> Literal["gguf", "safetensors", "dllama"]:
@@ -100,6 +110,8 @@ def write_outputs(outputs: list[OutputFile], target: Path, *, on_progress: Progr
     """
     single = len(outputs) == 1 and outputs[0].name == ""
     total = sum(output.size_bytes for output in outputs)
+    if target.exists() and (target.is_dir() or not single):
+        raise ConfigurationError("the target exists already", where=str(target), hint="remove it or choose another")
     if not target.parent.is_dir():
         raise ConfigurationError("the folder for the result does not exist", where=str(target.parent))
     if shutil.disk_usage(target.parent).free < total:

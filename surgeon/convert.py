@@ -99,9 +99,9 @@ def _write_data(writer: gguf.GGUFWriter, outputs: list[_Output], on_progress: Pr
 def _encode(values: npt.NDArray[Any], output: _Output) -> npt.NDArray[Any]:
     if output.outtype == "BF16":
         return values if values.dtype == np.uint16 else _to_bf16(values)
-    values = _from_bf16(values) if values.dtype == np.uint16 else values
+    values = to_float32(values)
     if output.outtype == "F32":
-        return values.astype(np.float32)
+        return values
     with np.errstate(over="ignore"):
         half = values.astype(np.float16)
     if not np.isfinite(half).all():
@@ -109,8 +109,11 @@ def _encode(values: npt.NDArray[Any], output: _Output) -> npt.NDArray[Any]:
     return half
 
 
-def _from_bf16(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    return (values.astype(np.uint32) << 16).view(np.float32)
+def to_float32(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Return the values of `read_tensor` in F32; BF16 comes as uint16."""
+    if values.dtype == np.uint16:
+        return (values.astype(np.uint32) << 16).view(np.float32)
+    return values.astype(np.float32)
 
 
 def _to_bf16(values: npt.NDArray[Any]) -> npt.NDArray[Any]:

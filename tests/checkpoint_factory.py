@@ -53,8 +53,14 @@ def make_checkpoint(
     head_dim: int = 32,
     dtype: str = "F32",
     seed: int = 0,
+    naming: str = "qwen3",
+    stacked: bool = False,
+    shards: int = 1,
 ) -> Path:
-    """Write a Qwen3MoeForCausalLM checkpoint with random weights and return its folder."""
+    """Write a checkpoint with random weights and return its folder.
+
+    `naming` "mixtral" gives Mixtral's names (for surgery, not for running); `stacked` gives the newer stacked experts.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(seed)
 
@@ -79,7 +85,11 @@ def make_checkpoint(
             tensors[f"{at}.mlp.experts.{expert}.gate_proj.weight"] = draw(expert_hidden, hidden)
             tensors[f"{at}.mlp.experts.{expert}.up_proj.weight"] = draw(expert_hidden, hidden)
             tensors[f"{at}.mlp.experts.{expert}.down_proj.weight"] = scale * draw(hidden, expert_hidden)
-    save_file({name: _as(value, dtype) for name, value in tensors.items()}, folder / "model.safetensors", {"format": "pt"})
+    if naming == "mixtral":
+        tensors = {_mixtral(name): value for name, value in tensors.items()}
+    if stacked:
+        tensors = _stacked(tensors, n_layers, n_experts)
+    _save({name: _as(value, dtype) for name, value in tensors.items()}, folder, shards)
     config = {
         "architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "hidden_size": hidden,
         "intermediate_size": expert_hidden * experts_per_token, "moe_intermediate_size": expert_hidden,
@@ -89,6 +99,8 @@ def make_checkpoint(
         "rms_norm_eps": 1e-6, "tie_word_embeddings": True, "decoder_sparse_step": 1, "mlp_only_layers": [],
         "hidden_act": "silu", "torch_dtype": "float32" if dtype == "F32" else "float16",
     }  # fmt: skip
+    if naming == "mixtral":
+        config |= {"architectures": ["MixtralForCausalLM"], "num_local_experts": config.pop("num_experts")}
     (folder / "config.json").write_text(json.dumps(config, indent=1))
     make_tokenizer(folder, vocab_size)
     return folder
@@ -96,3 +108,38 @@ def make_checkpoint(
 
 def _as(values: np.ndarray, dtype: str) -> np.ndarray:
     return np.ascontiguousarray(values.astype(np.float16 if dtype == "F16" else np.float32))
+
+
+def _mixtral(name: str) -> str:
+    for old, new in (("gate_proj", "w1"), ("up_proj", "w3"), ("down_proj", "w2"), (".mlp.", ".block_sparse_moe.")):
+        name = name.replace(old, new)
+    return name
+
+
+def _stacked(tensors: dict[str, np.ndarray], n_layers: int, n_experts: int) -> dict[str, np.ndarray]:
+    result = {name: value for name, value in tensors.items() if ".experts." not in name}
+    for layer in range(n_layers):
+        at = f"model.layers.{layer}.mlp.experts"
+
+        def stack(part: str, at: str = at) -> np.ndarray:
+            return np.stack([tensors[f"{at}.{expert}.{part}.weight"] for expert in range(n_experts)])
+
+        result[f"{at}.gate_up_proj"] = np.concatenate([stack("gate_proj"), stack("up_proj")], axis=1)
+        result[f"{at}.down_proj"] = stack("down_proj")
+    return result
+
+
+def _save(tensors: dict[str, np.ndarray], folder: Path, shards: int) -> None:
+    if shards == 1:
+        save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+        return
+    names = sorted(tensors)
+    weight_map: dict[str, str] = {}
+    for number in range(shards):
+        file = f"model-{number + 1:05d}-of-{shards:05d}.safetensors"
+        part = {name: tensors[name] for name in names[number::shards]}
+        save_file(part, folder / file, {"format": "pt"})
+        weight_map |= dict.fromkeys(part, file)
+    total = sum(value.nbytes for value in tensors.values())
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))

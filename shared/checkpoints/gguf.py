@@ -13,7 +13,7 @@ import math
 import os
 import re
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -43,6 +43,9 @@ _BLOCK_SIZES: Final[dict[int, tuple[int, int]]] = {int(kind): sizes for kind, si
 EXPERT_TENSOR: Final = re.compile(r"blk\.(\d+)\.(ffn_(?:gate|up|down|gate_up)_exps)\.(weight|bias|scale)")
 ROUTER_TENSOR: Final = re.compile(r"blk\.(\d+)\.(ffn_gate_inp)\.(weight|bias)|blk\.(\d+)\.(exp_probs_b)(?:\.bias)?")
 
+_SPLIT: Final = "split."
+_PART_NAME: Final = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
+
 SUPPORTED: Final = frozenset({"qwen3moe", "qwen2moe", "llama"})
 """Architectures whose experts this project cuts; `llama` is Mixtral's name in GGUF."""
 
@@ -68,13 +71,14 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """One tensor: `ne` innermost first, `offset` from the start of the file."""
+    """One tensor: `ne` innermost first, `offset` from the start of `file`."""
 
     name: str
     ne: tuple[int, ...]
     kind: int
     offset: int
     n_bytes: int
+    file: Path
 
     @property
     def outermost(self) -> int:
@@ -93,6 +97,8 @@ class GgufFile:
     tensors: tuple[TensorInfo, ...]
     data_offset: int
     size_bytes: int
+    n_parts: int = 1
+    """Files the model is split into."""
 
     def get(self, key: str) -> int | float | bool | str | None:
         """Return a scalar metadata value, None when there is none."""
@@ -207,6 +213,38 @@ def parse(path: Path) -> GgufFile:
         raise ConfigurationError(f"cannot read the model: {error.strerror}", where=str(path)) from error
 
 
+def load(path: Path) -> GgufFile:
+    """Parse a model, whole or split (`NAME-00001-of-00003.gguf`, any part may be named), as one file.
+
+    Raises:
+        DataError: as `parse`; or parts that do not belong together.
+        ConfigurationError: a part cannot be opened, or a split model is not named as llama.cpp names it.
+    """
+    first = parse(path)
+    count = first.get(f"{_SPLIT}count")
+    if count is None or count == 0:
+        return first
+    match = _PART_NAME.fullmatch(path.name)
+    if match is None or not isinstance(count, int) or int(match[3]) != count:
+        raise ConfigurationError("a part of a split model with another name", where=str(path),
+                                 hint="parts are named NAME-00001-of-00003.gguf")  # fmt: skip
+    parts = [parse(path.with_name(f"{match[1]}-{n + 1:05d}-of-{count:05d}.gguf")) for n in range(count)]
+    tensors = [tensor for part in parts for tensor in part.tensors]
+    for number, part in enumerate(parts):
+        if part.get(f"{_SPLIT}no") != number or part.get(f"{_SPLIT}count") != count:
+            raise DataError("the parts do not belong together", where=str(part.path))
+        if part.alignment != parts[0].alignment:
+            raise DataError("the parts differ in alignment", where=str(part.path))
+    total = parts[0].get(f"{_SPLIT}tensors.count")
+    if len({tensor.name for tensor in tensors}) != len(tensors) or total != len(tensors):
+        raise DataError(f"the parts hold {len(tensors)} tensors, {total} were promised", where=str(path))
+    entries = tuple(entry for entry in parts[0].entries if not entry.key.startswith(_SPLIT))
+    return replace(
+        parts[0], entries=entries, tensors=tuple(tensors), size_bytes=sum(part.size_bytes for part in parts),
+        n_parts=len(parts),
+    )  # fmt: skip
+
+
 def _parse(cursor: _Cursor, path: Path) -> GgufFile:
     start = cursor.need(4)
     if cursor.buffer[start : start + 4] != MAGIC:
@@ -227,7 +265,7 @@ def _parse(cursor: _Cursor, path: Path) -> GgufFile:
     infos = [_tensor(cursor) for _ in range(n_tensors)]
     data_offset = -(-cursor.at // alignment) * alignment
     tensors = tuple(
-        TensorInfo(name, ne, kind, data_offset + relative, n_bytes) for name, ne, kind, relative, n_bytes in infos
+        TensorInfo(name, ne, kind, data_offset + relative, n_bytes, path) for name, ne, kind, relative, n_bytes in infos
     )
     _check_tensors(tensors, alignment, data_offset, cursor)
     return GgufFile(path, version, alignment, tuple(entries.values()), tensors, data_offset, cursor.size)

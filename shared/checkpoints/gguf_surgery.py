@@ -8,7 +8,8 @@ with the architecture `hy_v3`, whose graph is that of qwen3moe plus an optional 
 to the probabilities for the selection only, and a shared expert, which is all zeros here. The new tensors lie behind
 the base's, whose data stays as it is.
 
-The output depends on the base's bytes and the plan only, so that a node and the surgeon get the same hash.
+A split model comes out as one file. The output depends on the base's bytes and the plan only, so that a node and the
+surgeon get the same hash.
 """
 
 import math
@@ -107,7 +108,7 @@ def recipe(file: GgufFile, plan: SurgeryPlan) -> OutputFile:
     """
     info = describe(file)
     check_plan(plan, info, file.path)
-    if keeps_everything(plan, info):
+    if keeps_everything(plan, info) and file.n_parts == 1:
         return OutputFile("", (Range(file.path, 0, file.size_bytes),))
     header = _Header(file)
     if plan.experts_per_token is not None:
@@ -125,12 +126,12 @@ def _uniform(file: GgufFile, plan: SurgeryPlan, header: _Header) -> OutputFile:
     tensors: list[tuple[TensorInfo, list[Piece]]] = []
     for tensor in file.tensors:
         if not is_per_expert(tensor.name):
-            tensors.append((tensor, [Range(file.path, tensor.offset, tensor.n_bytes)]))
+            tensors.append((tensor, [Range(tensor.file, tensor.offset, tensor.n_bytes)]))
             continue
         kept = kept_in[layer_of(tensor.name)]
         each = tensor.n_bytes // tensor.outermost
-        cut = TensorInfo(tensor.name, (*tensor.ne[:-1], len(kept)), tensor.kind, 0, each * len(kept))
-        tensors.append((cut, expert_ranges(file.path, tensor.offset, each, kept)))
+        cut = TensorInfo(tensor.name, (*tensor.ne[:-1], len(kept)), tensor.kind, 0, each * len(kept), tensor.file)
+        tensors.append((cut, expert_ranges(tensor.file, tensor.offset, each, kept)))
     return OutputFile("", joined([*_head(file, header, [tensor for tensor, _ in tensors]), *_data(file, tensors)]))
 
 
@@ -151,24 +152,24 @@ def _biased(file: GgufFile, plan: SurgeryPlan, info: CheckpointInfo, header: _He
     header.set_uint32(f"{BIASED_ARCHITECTURE}.expert_shared_feed_forward_length", SHARED_WIDTH)
     n_embd = file.integer("embedding_length")
     tensors: list[tuple[TensorInfo, list[Piece]]] = [
-        (tensor, [Range(file.path, tensor.offset, tensor.n_bytes)]) for tensor in file.tensors
+        (tensor, [Range(tensor.file, tensor.offset, tensor.n_bytes)]) for tensor in file.tensors
     ]
     for layer, kept in zip(expert_layers(file), plan.kept, strict=True):
         chosen = set(kept)
         bias = [0.0 if expert in chosen else DROPPED_BIAS for expert in range(info.n_experts)]
         data = struct.pack(f"<{len(bias)}f", *bias)
-        tensors.append((_f32(f"blk.{layer}.exp_probs_b", (info.n_experts,)), [Inline(data)]))
+        tensors.append((_f32(file, f"blk.{layer}.exp_probs_b", (info.n_experts,)), [Inline(data)]))
         for part, ne in (
             ("gate", (n_embd, SHARED_WIDTH)), ("up", (n_embd, SHARED_WIDTH)), ("down", (SHARED_WIDTH, n_embd)),
         ):  # fmt: skip
             zeros = Zeros(4 * n_embd * SHARED_WIDTH)
-            tensors.append((_f32(f"blk.{layer}.ffn_{part}_shexp.weight", ne), [zeros]))
+            tensors.append((_f32(file, f"blk.{layer}.ffn_{part}_shexp.weight", ne), [zeros]))
     head = _head(file, header, [tensor for tensor, _ in tensors])
     return OutputFile("", joined([*head, *_data(file, tensors)]))
 
 
-def _f32(name: str, ne: tuple[int, ...]) -> TensorInfo:
-    return TensorInfo(name, ne, _F32, 0, 4 * math.prod(ne))
+def _f32(file: GgufFile, name: str, ne: tuple[int, ...]) -> TensorInfo:
+    return TensorInfo(name, ne, _F32, 0, 4 * math.prod(ne), file.path)
 
 
 def _head(file: GgufFile, header: _Header, tensors: Iterable[TensorInfo]) -> list[Piece]:

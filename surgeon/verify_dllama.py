@@ -1,0 +1,35 @@
+"""distributed-llama's part of `surgeon.verify`."""
+
+from pathlib import Path
+
+from shared.checkpoints import dllama
+from shared.checkpoints.base import check_plan, keeps_everything
+from shared.records import SurgeryPlan
+from surgeon.verify import Comparison, Verification, require
+
+
+def verify_dllama(base_path: Path, plan: SurgeryPlan, result_path: Path) -> Verification:
+    """Compare a .m file with its base and plan; raises as `surgeon.verify.verify`."""
+    base, result = dllama.parse(base_path), dllama.parse(result_path)
+    info = dllama.describe(base)
+    check_plan(plan, info, base_path)
+    require(plan.layout == "uniform", "distributed-llama has no biased layout", result_path)
+    expected = {
+        **base.header, "n_experts": len(plan.kept[0]),
+        "n_active_experts": plan.experts_per_token or info.experts_per_token,
+    }  # fmt: skip
+    require(result.header == expected, "the header is not what the plan makes of the base's", result_path)
+    comparison = Comparison()
+    with base_path.open("rb") as old, result_path.open("rb") as new:
+        for theirs, ours in zip(base.sections, result.sections, strict=True):
+            if theirs.layer is None or not theirs.n_experts:
+                comparison.equal(new, ours.offset, old, theirs.offset, theirs.n_bytes, ours.name)
+                continue
+            each = theirs.n_bytes // theirs.n_experts
+            for place, expert in enumerate(plan.kept[theirs.layer]):
+                what = f"layer {theirs.layer} {theirs.name}, expert {place} (base: {expert})"
+                comparison.equal(new, ours.offset + place * each, old, theirs.offset + expert * each, each, what)
+    return Verification(
+        format="dllama", n_tensors=len(result.sections), n_ranges=comparison.n_ranges, n_bytes=comparison.n_bytes,
+        plan_sha256=plan.plan_hash(), identical=keeps_everything(plan, info),
+    )  # fmt: skip

@@ -1,0 +1,92 @@
+"""The safetensors part of `surgeon.verify`."""
+
+import json
+import re
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+from shared.checkpoints import safetensors, safetensors_surgery
+from shared.checkpoints.base import check_plan, keeps_everything
+from shared.checkpoints.safetensors import Checkpoint, TensorEntry
+from shared.records import SurgeryPlan, canonical_json
+from surgeon.verify import Comparison, Verification, check_gaps, require
+
+_NUMBERED: Final = re.compile(r"model\.layers\.(\d+)\.(\w+)\.experts\.(\d+)\.(.+)")
+_WHOLE: Final = re.compile(
+    r"model\.layers\.(\d+)\.\w+\.(?:gate\.weight|experts\.(?:gate_up|gate|up|down)_proj(?:\.weight)?)"
+)
+
+
+def verify_safetensors(base_path: Path, plan: SurgeryPlan, result_path: Path) -> Verification:
+    """Compare a checkpoint directory with its base and plan; raises as `surgeon.verify.verify`."""
+    base, result = safetensors.parse(base_path), safetensors.parse(result_path)
+    info = safetensors_surgery.describe(base)
+    check_plan(plan, info, base_path)
+    require(plan.layout == "uniform", "safetensors have no biased layout", result_path)
+    same = keeps_everything(plan, info)
+    _config(base, result, plan, same)
+    comparison = Comparison()
+    old, new = base.tensors(), result.tensors()
+    rank = {layer: row for row, layer in enumerate(safetensors_surgery.moe_layers(old))}
+    with ExitStack() as stack:
+        files = {file.path: stack.enter_context(file.path.open("rb")) for file in (*base.files, *result.files)}
+
+        def equal(ours: TensorEntry, at: int, theirs: TensorEntry, from_: int, length: int, what: str) -> None:
+            left, right = files[ours.file], files[theirs.file]
+            comparison.equal(left, ours.offset + at, right, theirs.offset + from_, length, what)
+
+        for name, ours in new.items():
+            source = _source_name(name, plan, rank)
+            theirs = old.pop(source, None)
+            require(theirs is not None, f"the tensor {name!r} has no source", ours.file)
+            assert theirs is not None
+            require(ours.dtype == theirs.dtype, f"the dtype of {name!r} changed", ours.file)
+            match = _WHOLE.fullmatch(name)
+            if match is None or same:
+                require(ours.shape == theirs.shape, f"the shape of {name!r} changed", ours.file)
+                equal(ours, 0, theirs, 0, theirs.n_bytes, name)
+                continue
+            kept = plan.kept[rank[int(match[1])]]
+            require(ours.shape == (len(kept), *theirs.shape[1:]), f"the shape of {name!r} is {ours.shape}", ours.file)
+            each = theirs.n_bytes // theirs.shape[0]
+            for place, expert in enumerate(kept):
+                equal(ours, place * each, theirs, expert * each, each, f"{name} expert {place} (base: {expert})")
+        for file in result.files:
+            used = [(tensor.offset, tensor.n_bytes) for tensor in file.tensors]
+            check_gaps(file.path, files[file.path], used, file.data_offset, file.size_bytes)
+    _nothing_else_missing(old, plan, rank, result_path)
+    return Verification(
+        format="safetensors", n_tensors=len(new), n_ranges=comparison.n_ranges, n_bytes=comparison.n_bytes,
+        plan_sha256=plan.plan_hash(), identical=same,
+    )  # fmt: skip
+
+
+def _source_name(name: str, plan: SurgeryPlan, rank: dict[int, int]) -> str:
+    match = _NUMBERED.fullmatch(name)
+    if match is None:
+        return name
+    kept = plan.kept[rank[int(match[1])]] if int(match[1]) in rank else ()
+    place = int(match[3])
+    return f"model.layers.{match[1]}.{match[2]}.experts.{kept[place] if place < len(kept) else -1}.{match[4]}"
+
+
+def _nothing_else_missing(old: dict[str, TensorEntry], plan: SurgeryPlan, rank: dict[int, int], where: Path) -> None:
+    for name in old:
+        match = _NUMBERED.fullmatch(name)
+        dropped = match is not None and int(match[3]) not in plan.kept[rank[int(match[1])]]
+        require(dropped, f"the tensor {name!r} is missing", where)
+
+
+def _config(base: Checkpoint, result: Checkpoint, plan: SurgeryPlan, same: bool) -> None:
+    where = result.path / "config.json"
+    expected = dict(base.config)
+    if not same:
+        expected["num_local_experts" if "num_local_experts" in expected else "num_experts"] = len(plan.kept[0])
+        expected["num_experts_per_tok"] = plan.experts_per_token or expected["num_experts_per_tok"]
+        written = (result.path / safetensors_surgery.PLAN_FILE).read_bytes()
+        require(json.loads(written) == json.loads(canonical_json(plan)), "another plan is recorded", where)
+        for file in result.files:
+            recorded = file.metadata.get(safetensors_surgery.PLAN_KEY)
+            require(recorded == plan.plan_hash(), "another plan's hash", file.path)
+    require(dict(result.config) == expected, "config.json is not what the plan makes of the base's", where)
