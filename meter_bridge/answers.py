@@ -1,4 +1,4 @@
-"""Builds the answers of the API from the trace: sample blocks and their CSV.
+"""Builds the answers of the API from the trace: sample blocks and their CSV, calibration applied.
 
 Not here: HTTP (`app`), queries (`trace_reader`).
 """
@@ -6,31 +6,88 @@ Not here: HTTP (`app`), queries (`trace_reader`).
 import math
 from collections.abc import Iterator
 
-from meter_bridge.records import StoredSample
+from meter_bridge.calibration import CalibrationRecord
+from meter_bridge.identity import with_calibration
+from meter_bridge.records import StoredEvent, StoredSample
+from meter_bridge.settings import InstrumentSettings
 from meter_bridge.trace_reader import TraceReader
 from shared.clock import iso_utc
-from shared.meter_api import SampleBlock
+from shared.meter_api import SampleBlock, TraceEvent
 from shared.records import Instrument, NodeName
 
+_J_PER_WH = 3600.0
 
-async def sample_block(
-    reader: TraceReader, nodes: tuple[NodeName, ...], start_utc_ns: int, end_utc_ns: int, *, fallback: Instrument
-) -> SampleBlock:
-    """Return the samples of [start, end), oldest first; `fallback` is the instrument of an empty window."""
-    samples = [
-        sample async for sample in reader.samples(start_utc_ns, end_utc_ns) if len(sample.power_w) == len(nodes)
-    ]
-    instrument = await _instrument(reader, samples) or fallback
-    utc_ns = await _continuous_utc(reader, samples)
-    order = sorted(range(len(samples)), key=lambda index: utc_ns[index])
-    return SampleBlock(
-        instrument=instrument,
-        utc_ns=tuple(utc_ns[index] for index in order),
-        power_w={
-            node: tuple(_valid(samples[index].power_w[channel]) for index in order)
-            for channel, node in enumerate(nodes)
-        },
-    )
+
+class BlockBuilder:
+    """Makes sample blocks of one bridge; `known` is what its settings say of the instrument."""
+
+    def __init__(self, reader: TraceReader, nodes: tuple[NodeName, ...], known: InstrumentSettings) -> None:
+        self._reader = reader
+        self._nodes = nodes
+        self._known = known
+
+    async def block(
+        self, start_utc_ns: int, end_utc_ns: int, calibration: CalibrationRecord | None, *, fallback: Instrument
+    ) -> SampleBlock:
+        """Return the samples of [start, end), times strictly ascending; `fallback` measures an empty window."""
+        samples = [
+            sample
+            async for sample in self._reader.samples(start_utc_ns, end_utc_ns)
+            if len(sample.power_w) == len(self._nodes)
+        ]
+        utc_ns = await self._continuous_utc(samples)
+        order = sorted(range(len(samples)), key=lambda index: utc_ns[index])
+        times = _strictly_ascending([utc_ns[index] for index in order])
+        ordered = [samples[index] for index in order]
+        power_w = {
+            node: _corrected([sample.power_w[channel] for sample in ordered], node, calibration)
+            for channel, node in enumerate(self._nodes)
+        }
+        instrument = await self._instrument(samples) or fallback
+        means = {node: _mean(values) for node, values in power_w.items()}
+        return SampleBlock(
+            instrument=with_calibration(instrument, self._known, calibration, means),
+            utc_ns=tuple(times),
+            power_w=power_w,
+            events=tuple(trace_event(event) for event in await self._reader.events(start_utc_ns, end_utc_ns)),
+            register_j=self._register_j(ordered),
+        )
+
+    async def _instrument(self, samples: list[StoredSample]) -> Instrument | None:
+        """Return what measured the window: the newest instrument, or the emulated one if any was."""
+        found: Instrument | None = None
+        for stream_id in sorted({sample.stream_id for sample in samples}):
+            instrument = await self._reader.instrument_of(stream_id)
+            if instrument is not None and (found is None or not found.emulated):
+                found = instrument
+        return found
+
+    async def _continuous_utc(self, samples: list[StoredSample]) -> list[int]:
+        """Return UTC of each sample under the anchor of the first of its boot: a clock step does not bend a block."""
+        if len({sample.anchor_id for sample in samples}) <= 1:
+            return [sample.utc_ns for sample in samples]
+        anchors = await self._reader.anchors()
+        first: dict[str, int] = {}
+        utc_ns = []
+        for sample in samples:
+            anchor = anchors[sample.anchor_id]
+            utc_ns.append(sample.mono_ns + first.setdefault(anchor.boot_id, anchor.utc_minus_mono_ns))
+        return utc_ns
+
+    def _register_j(self, samples: list[StoredSample]) -> dict[NodeName, float | None] | None:
+        """Return the register's energy between first and last sample; None unless both have it, in one stream."""
+        if len(samples) < 2:
+            return None
+        first, last = samples[0], samples[-1]
+        if first.register_wh is None or last.register_wh is None or first.stream_id != last.stream_id:
+            return None
+        spans = zip(self._nodes, first.register_wh, last.register_wh, strict=True)
+        return {node: _valid((end - begin) * _J_PER_WH) for node, begin, end in spans}
+
+
+def trace_event(event: StoredEvent) -> TraceEvent:
+    """Return a stored event as the API has it."""
+    return TraceEvent(utc_ns=event.utc_ns, kind=event.kind, count=event.count, detail=event.detail)
 
 
 def csv_lines(block: SampleBlock) -> Iterator[str]:
@@ -44,28 +101,24 @@ def csv_lines(block: SampleBlock) -> Iterator[str]:
                 yield f"{stamp},{node},{value!r}\n"
 
 
+def _corrected(raw_w: list[float], node: NodeName, calibration: CalibrationRecord | None) -> tuple[float | None, ...]:
+    channel = None if calibration is None else next((c for c in calibration.channels if c.node == node), None)
+    if channel is None:
+        return tuple(map(_valid, raw_w))
+    return tuple(_valid(channel.correct(value)) for value in raw_w)
+
+
 def _valid(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-async def _instrument(reader: TraceReader, samples: list[StoredSample]) -> Instrument | None:
-    """Return what measured the window: the newest instrument, or the emulated one if any was."""
-    found: Instrument | None = None
-    for stream_id in sorted({sample.stream_id for sample in samples}):
-        instrument = await reader.instrument_of(stream_id)
-        if instrument is not None and (found is None or not found.emulated):
-            found = instrument
-    return found
+def _mean(values: tuple[float | None, ...]) -> float:
+    valid = [value for value in values if value is not None]
+    return math.fsum(valid) / len(valid) if valid else 0.0
 
 
-async def _continuous_utc(reader: TraceReader, samples: list[StoredSample]) -> list[int]:
-    """Return UTC of each sample under the anchor of the first one of its boot: a clock step does not bend a block."""
-    if len({sample.anchor_id for sample in samples}) <= 1:
-        return [sample.utc_ns for sample in samples]
-    anchors = await reader.anchors()
-    first: dict[str, int] = {}
-    utc_ns = []
-    for sample in samples:
-        anchor = anchors[sample.anchor_id]
-        utc_ns.append(sample.mono_ns + first.setdefault(anchor.boot_id, anchor.utc_minus_mono_ns))
-    return utc_ns
+def _strictly_ascending(times: list[int]) -> list[int]:
+    """Move equal times apart by a nanosecond: two streams may meet in one moment."""
+    for index in range(1, len(times)):
+        times[index] = max(times[index], times[index - 1] + 1)
+    return times

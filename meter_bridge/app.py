@@ -11,18 +11,22 @@ from fastapi.responses import StreamingResponse
 
 from meter_bridge.answers import csv_lines
 from meter_bridge.bridge import Bridge
+from meter_bridge.budget import Budget, budget
+from meter_bridge.calibration import CalibrationDraft, CalibrationRecord
 from meter_bridge.live import MAX_HZ, Subscriber
+from meter_bridge.maintenance import MaintenanceRequest, MaintenanceResult
 from shared.auth import bearer_guard
 from shared.clock import utc_ns
 from shared.errors import AuthError, ConfigurationError
 from shared.http import make_app
-from shared.meter_api import MeterStatus, SampleBlock
+from shared.meter_api import MeterStatus, SampleBlock, TraceEvent
 from shared.protocol import Health
 
 LONGEST_WINDOW_NS = 24 * 3600 * 1_000_000_000
 _POLICY_VIOLATION = 1008
 
 Start = Annotated[int, Query(ge=0, description="UTC nanoseconds, included")]
+Calibration = Annotated[str | None, Query(max_length=32, description="`raw`, or the id of a version; newest if absent")]
 End = Annotated[int, Query(ge=0, description="UTC nanoseconds, not included")]
 
 
@@ -37,6 +41,7 @@ def bridge_app(bridge: Bridge, token: str | None) -> FastAPI:
 
     app.router.lifespan_context = lifespan
     app.include_router(_rest(bridge, token))
+    app.include_router(_care(bridge, token))
     app.include_router(_live(bridge, token))
     return app
 
@@ -66,17 +71,54 @@ def _rest(bridge: Bridge, token: str | None) -> APIRouter:
         return bridge.status()
 
     @router.get("/samples")
-    async def samples(start_utc_ns: Start, end_utc_ns: End) -> SampleBlock:
+    async def samples(start_utc_ns: Start, end_utc_ns: End, calibration: Calibration = None) -> SampleBlock:
         """Return the samples of a half-open window."""
         _window(start_utc_ns, end_utc_ns)
-        return await bridge.samples(start_utc_ns, end_utc_ns)
+        return await bridge.samples(start_utc_ns, end_utc_ns, calibration)
+
+    @router.get("/events")
+    async def events(start_utc_ns: Start, end_utc_ns: End) -> list[TraceEvent]:
+        """Return what happened to the trace in a half-open window, at most the first 10,000."""
+        _window(start_utc_ns, end_utc_ns)
+        return await bridge.events(start_utc_ns, end_utc_ns)
 
     @router.get("/trace.csv")
-    async def trace(start_utc_ns: Start, end_utc_ns: End) -> StreamingResponse:
+    async def trace(start_utc_ns: Start, end_utc_ns: End, calibration: Calibration = None) -> StreamingResponse:
         """Return the samples of a half-open window as CSV."""
         _window(start_utc_ns, end_utc_ns)
-        block = await bridge.samples(start_utc_ns, end_utc_ns)
+        block = await bridge.samples(start_utc_ns, end_utc_ns, calibration)
         return StreamingResponse(csv_lines(block), media_type="text/csv")
+
+    return router
+
+
+def _care(bridge: Bridge, token: str | None) -> APIRouter:
+    """Return the endpoints that look after the instrument: calibration, budget, maintenance."""
+    router = APIRouter(prefix="/v1", dependencies=[Depends(bearer_guard(token))])
+
+    @router.get("/calibrations")
+    async def calibrations() -> list[CalibrationRecord]:
+        """List all versions, oldest first; the last is in force."""
+        return list(bridge.calibrations.records)
+
+    @router.post("/calibrations")
+    async def calibrate(draft: CalibrationDraft) -> CalibrationRecord:
+        """Fit known loads and put the result in force; nonsense is refused."""
+        return bridge.calibrate(draft)
+
+    @router.get("/budget")
+    async def uncertainty(power_w: Annotated[float, Query(gt=0, le=1e5)]) -> list[Budget]:
+        """Return the uncertainty budget of each channel at one power."""
+        known = bridge.settings.instrument
+        return [
+            budget(node, power_w, known.accuracy, bridge.calibrations.newest, known.relative_uncertainty)
+            for node in bridge.settings.channels
+        ]
+
+    @router.post("/maintenance")
+    async def maintenance(request: MaintenanceRequest) -> MaintenanceResult:
+        """Delete or slim old samples and give the space back."""
+        return await bridge.maintain(keep_days=request.keep_days, compact_days=request.compact_days)
 
     return router
 

@@ -7,13 +7,18 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
-from meter_bridge.answers import sample_block
+from meter_bridge.answers import BlockBuilder, trace_event
+from meter_bridge.calibration import OLD_AFTER_DAYS, CalibrationDraft, CalibrationRecord
+from meter_bridge.calibration_store import CalibrationStore
+from meter_bridge.detectors import ChannelWatch
 from meter_bridge.event_log import EventLog
-from meter_bridge.frames import Hello
+from meter_bridge.identity import instrument_of, with_calibration
 from meter_bridge.ingest import EarlierStream, Ingest
 from meter_bridge.live import LiveHub
-from meter_bridge.records import StoredEvent, StoredSample
+from meter_bridge.maintenance import MaintenanceResult, maintain
+from meter_bridge.records import StoredSample
 from meter_bridge.settings import BridgeSettings
 from meter_bridge.sources.base import Source
 from meter_bridge.sources.registry import make_source
@@ -21,15 +26,27 @@ from meter_bridge.trace_reader import TraceReader
 from meter_bridge.trace_store import TraceStore
 from shared.clock import monotonic_ns, utc_ns
 from shared.errors import BugError
-from shared.meter_api import MeterStatus, SampleBlock
+from shared.meter_api import ClockStatus, MeterStatus, SampleBlock, TraceEvent
 from shared.records import Instrument
 
 log = logging.getLogger(__name__)
 
 STALE_S = 2.0
 """No gap of a valid window may be longer (design: 2 s), so a silence of this length is worth an event."""
+RAW = "raw"
 _STALE_FRAMES = 5
+_EXAMINE_EVERY_S = 5.0
 _RESUME_SAMPLES = 3000
+
+
+@dataclass(frozen=True)
+class _Running:
+    """What exists only while the bridge runs."""
+
+    store: TraceStore
+    reader: TraceReader
+    blocks: BlockBuilder
+    ingest: Ingest
 
 
 class Bridge:
@@ -39,22 +56,26 @@ class Bridge:
         self.settings = settings
         self.source: Source = make_source(settings)
         self.hub = LiveHub(settings.channels)
-        self._store: TraceStore | None = None
-        self._reader: TraceReader | None = None
-        self._ingest: Ingest | None = None
-        self._events = EventLog(self._write_event)
+        self.calibrations = CalibrationStore(settings.state_dir / "calibration")
+        self._watch = ChannelWatch(settings.channels)
+        self._findings: list[str] = []
+        self._state: _Running | None = None
+        self._events = EventLog(lambda event: self._now.store.put_event(event))
         self._stale = False
+        self._failure: str | None = None
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Bridge"]:
         """Open the store, read the source until left, commit everything on leaving."""
         path = self.settings.state_dir / "trace.sqlite"
-        self._store = await TraceStore.open(path)
-        self._reader = await TraceReader.open(path)
-        self._ingest = Ingest(self._store, self._events, self._identify, (self._listen,))
-        await self._resume(self._reader, self._ingest)
+        store = await TraceStore.open(path)
+        reader = await TraceReader.open(path)
+        blocks = BlockBuilder(reader, self.settings.channels, self.settings.instrument)
+        ingest = Ingest(store, self._events, lambda hello: instrument_of(hello, self.settings), (self._listen,))
+        self._state = _Running(store, reader, blocks, ingest)
+        await self._resume(self._state)
         self._events.record("started", utc_ns(), monotonic_ns(), detail=self.settings.name)
-        tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._watch())]
+        tasks = [asyncio.create_task(self._read(ingest)), asyncio.create_task(self._look(ingest))]
         try:
             yield self
         finally:
@@ -63,15 +84,21 @@ class Bridge:
             await asyncio.gather(*tasks, return_exceptions=True)
             self._events.record("stopped", utc_ns(), monotonic_ns(), detail=self.settings.name)
             self._events.flush()
-            await self._reader.close()
-            await self._store.close()
+            await reader.close()
+            await store.close()
+
+    @property
+    def _now(self) -> _Running:
+        if self._state is None:
+            raise BugError("the bridge is not running")
+        return self._state
 
     def status(self) -> MeterStatus:
         """Say how the meter is and how well it speaks."""
-        ingest, totals = self._running, self._events.totals
+        ingest, totals = self._now.ingest, self._events.totals
         return MeterStatus(
             connected=ingest.connected and not self._stale,
-            instrument=ingest.instrument,
+            instrument=self._instrument(ingest),
             nodes=self.settings.channels,
             last_sample_utc_ns=None if ingest.last is None else ingest.last.utc_ns,
             frames=ingest.frames,
@@ -80,98 +107,130 @@ class Bridge:
             resets=totals["reset"] + totals["device_step"],
             malformed=totals["malformed"] + totals["overflow"],
             reconnects=ingest.reconnects,
-            storing=self._open.problem is None,
+            storing=self._now.store.problem is None,
             problems=tuple(self._problems()),
+            clock=self._clock(ingest),
         )
 
-    async def samples(self, start_utc_ns: int, end_utc_ns: int) -> SampleBlock:
-        """Return the samples of a window, everything that has arrived until now included."""
+    async def samples(self, start_utc_ns: int, end_utc_ns: int, calibration: str | None = None) -> SampleBlock:
+        """Return the samples of a window, everything that has arrived until now included.
+
+        `calibration` is an id, `RAW`, or None for the newest.
+
+        Raises:
+            NotFoundError: no such calibration.
+        """
+        record = self.calibration(calibration)
         # One turn of the loop lets bytes that wait in the port be read first.
         await asyncio.sleep(0)
-        await self._open.flush()
-        if self._reader is None:
-            raise BugError("the bridge is not running")
-        return await sample_block(
-            self._reader, self.settings.channels, start_utc_ns, end_utc_ns, fallback=self._running.instrument
+        self._events.flush()
+        await self._now.store.flush()
+        return await self._now.blocks.block(
+            start_utc_ns, end_utc_ns, record, fallback=self._now.ingest.instrument
         )
 
-    @property
-    def _open(self) -> TraceStore:
-        if self._store is None:
-            raise BugError("the bridge is not running")
-        return self._store
+    async def events(self, start_utc_ns: int, end_utc_ns: int) -> list[TraceEvent]:
+        """Return the events of a window, everything until now included."""
+        self._events.flush()
+        await self._now.store.flush()
+        return [trace_event(event) for event in await self._now.reader.events(start_utc_ns, end_utc_ns)]
 
-    @property
-    def _running(self) -> Ingest:
-        if self._ingest is None:
-            raise BugError("the bridge is not running")
-        return self._ingest
+    def calibration(self, name: str | None) -> CalibrationRecord | None:
+        """Return the calibration to apply: by id, none for `RAW`, the newest for None."""
+        if name == RAW:
+            return None
+        return self.calibrations.newest if name is None else self.calibrations.get(name)
 
-    async def _resume(self, reader: TraceReader, ingest: Ingest) -> None:
-        last = await reader.last()
-        instrument = None if last is None else await reader.instrument_of(last.stream_id)
+    def calibrate(self, draft: CalibrationDraft) -> CalibrationRecord:
+        """Fit and keep a new calibration; it is in force at once."""
+        instrument = self._now.ingest.instrument
+        name = f"{instrument.name} firmware {instrument.firmware}"
+        return self.calibrations.add(draft, instrument=name, nodes=self.settings.channels)
+
+    async def maintain(self, *, keep_days: float | None, compact_days: float | None) -> MaintenanceResult:
+        """Delete or slim old samples; see `maintenance`."""
+        return await maintain(self._now.store, keep_days=keep_days, compact_days=compact_days, now_utc_ns=utc_ns())
+
+    async def _resume(self, state: _Running) -> None:
+        last = await state.reader.last()
+        instrument = None if last is None else await state.reader.instrument_of(last.stream_id)
         if last is None or instrument is None or last.device_ms is None:
             return
-        anchor = (await reader.anchors())[last.anchor_id]
-        samples = await reader.tail(last.stream_id, _RESUME_SAMPLES)
-        ingest.resume(EarlierStream(last.stream_id, anchor.boot_id, instrument, samples))
+        anchor = (await state.reader.anchors())[last.anchor_id]
+        samples = await state.reader.tail(last.stream_id, _RESUME_SAMPLES)
+        state.ingest.resume(EarlierStream(last.stream_id, anchor.boot_id, instrument, samples))
 
-    def _problems(self) -> list[str]:
-        ingest = self._running
-        problems = [] if self.source.problem is None else [self.source.problem]
-        if not problems and self._stale:
-            problems.append("the meter is connected but sends no valid frame")
-        if not problems and ingest.hello is None and not self.settings.source.accept_without_hello:
-            problems.append("the meter has not said hello: what it is, is not known")
-        if self._open.problem is not None:
-            problems.append(self._open.problem)
-        return problems
+    def _instrument(self, ingest: Ingest) -> Instrument:
+        last = () if ingest.last is None else ingest.last.power_w
+        means = {node: value for node, value in zip(self.settings.channels, last, strict=False) if value > 0}
+        return with_calibration(ingest.instrument, self.settings.instrument, self.calibrations.newest, means)
 
-    def _identify(self, hello: Hello | None) -> Instrument:
-        """Say what measures; whether it is emulated is the meter's word, never the configuration's."""
-        known = self.settings.instrument
-        if hello is None:
-            kind = "ac_meter" if self.settings.source.accept_without_hello else "unknown"
-            return Instrument.model_validate(
-                {
-                    "name": known.name, "kind": kind, "emulated": False,
-                    "measurement_point": known.measurement_point, "relative_uncertainty": known.relative_uncertainty,
-                }
-            )  # fmt: skip
-        return Instrument(
-            name=hello.device, kind=hello.kind, emulated=hello.kind == "emulated", firmware=hello.firmware,
-            calibration_id=hello.calibration, measurement_point=known.measurement_point,
-            sample_rate_hz=hello.rate_hz, relative_uncertainty=known.relative_uncertainty,
+    def _clock(self, ingest: Ingest) -> ClockStatus | None:
+        if ingest.timebase is None or ingest.timebase.fit.blocks == 0:
+            return None
+        fit = ingest.timebase.fit
+        return ClockStatus(
+            drift_ppm=-fit.drift * 1e6, drift_uncertainty_ppm=fit.drift_uncertainty * 1e6, jitter_s=fit.jitter_s,
+            span_s=fit.span_s,
         )  # fmt: skip
 
-    def _write_event(self, event: StoredEvent) -> None:
-        self._open.put_event(event)
+    def _problems(self) -> list[str]:
+        ingest = self._now.ingest
+        dead = self._failure or self.source.problem
+        if dead is None and self._stale:
+            dead = "the meter is connected but sends no valid frame"
+        if dead is None and ingest.instrument.kind == "unknown":
+            dead = "the meter has not said hello: what it is, is not known"
+        problems = [] if dead is None else [dead]
+        if self._now.store.problem is not None:
+            problems.append(self._now.store.problem)
+        newest = self.calibrations.newest
+        if newest is not None and (age := newest.age_days(utc_ns())) > OLD_AFTER_DAYS:
+            problems.append(f"the calibration {newest.id} is {age:.0f} days old; make a new one: epi meter calibrate")
+        return problems + ([] if dead else self._findings)
 
     def _listen(self, sample: StoredSample) -> None:
-        self.hub.push(
-            sample.utc_ns, sample.mono_ns, sample.power_w, emulated=self._running.instrument.emulated
-        )
+        self._watch.add(sample.arrival_mono_ns, sample.power_w)
+        if not self.hub.wanted:
+            return
+        power_w, newest = sample.power_w, self.calibrations.newest
+        if newest is not None:
+            lines = {channel.node: channel for channel in newest.channels}
+            power_w = tuple(
+                lines[node].correct(value) if node in lines else value
+                for node, value in zip(self.settings.channels, power_w, strict=True)
+            )
+        self.hub.push(sample.utc_ns, sample.mono_ns, power_w, emulated=self._now.ingest.instrument.emulated)
 
-    async def _read(self) -> None:
+    async def _read(self, ingest: Ingest) -> None:
         try:
-            await self.source.run(self._running.accept)
-        except Exception:
-            # Without its reader the bridge is useless: say so loudly, and let /v1/meter show the silence.
+            await self.source.run(ingest.accept)
+        except Exception as error:
+            # Without its reader the bridge is useless: it says so in /v1/meter instead of looking merely silent.
             log.exception("the source failed")
-            raise
+            self._failure = f"the reader of the meter failed: {type(error).__name__}: {error}"
 
-    async def _watch(self) -> None:
-        """Notice silence once a second, and write counted-together events out."""
+    async def _look(self, ingest: Ingest) -> None:
+        """Notice silence once a second, write counted-together events out, look at the values now and then."""
+        examined_s = 0.0
         while True:
             await asyncio.sleep(1.0)
             self._events.flush()
-            ingest = self._running
-            rate = None if ingest.hello is None else ingest.hello.rate_hz
-            limit_s = max(STALE_S, _STALE_FRAMES / rate if rate else 0.0)
-            last = ingest.last
-            silent = last is None or (monotonic_ns() - last.arrival_mono_ns) / 1e9 > limit_s
-            if silent and not self._stale and last is not None:
-                self._events.record("stale", utc_ns(), monotonic_ns(), detail=f"no valid frame for {limit_s:.1f} s")
-            elif self._stale and not silent:
-                self._events.record("alive", utc_ns(), monotonic_ns(), detail="frames come again")
-            self._stale = silent
+            self._check_silence(ingest)
+            examined_s += 1.0
+            if examined_s >= _EXAMINE_EVERY_S:
+                examined_s = 0.0
+                self._findings = self._watch.findings()
+
+    def _check_silence(self, ingest: Ingest) -> None:
+        rate = None if ingest.hello is None else ingest.hello.rate_hz
+        limit_s = max(STALE_S, _STALE_FRAMES / rate if rate else 0.0)
+        last = ingest.last
+        silent = last is None or (monotonic_ns() - last.arrival_mono_ns) / 1e9 > limit_s
+        if silent and not self._stale and last is not None:
+            self._events.record("stale", utc_ns(), monotonic_ns(), detail=f"no valid frame for {limit_s:.1f} s")
+        elif self._stale and not silent:
+            self._events.record("alive", utc_ns(), monotonic_ns(), detail="frames come again")
+        self._stale = silent
+
+

@@ -20,14 +20,18 @@ SEQUENCE_MODULUS = 2**32
 DEVICE_MS_MODULUS = 2**32
 BITS_PER_BYTE_8N1 = 10
 
-MeterKind = Literal["ac_meter", "emulated"]
+MeterKind = Literal["ac_meter", "emulated", "replay", "rapl", "nvml", "pmic", "smart_plug", "ptdaemon", "csv"]
+"""Only the first three are said on the wire; the others are what the bridge's own sources are."""
 EnergyRegister = Literal["none", "total", "delta"]
 NAN = math.nan
 
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """What a meter says of itself, at start and once a second."""
+    """What a meter says of itself, at start and once a second.
+
+    `measurement_point` is set by sources that know what they measure better than the settings do.
+    """
 
     device: str
     kind: MeterKind
@@ -40,6 +44,8 @@ class Hello:
     boot: int | None = None
     crc: bool = False
     energy_register: EnergyRegister = "none"
+    emulated: bool = False
+    measurement_point: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +94,7 @@ def format_hello(hello: Hello) -> bytes:
         "epi": hello.version, "dev": hello.device, "kind": hello.kind, "ch": hello.channels, "rate": hello.rate_hz,
         "fw": hello.firmware, "sn": hello.serial, "cal": hello.calibration, "boot": hello.boot,
         "crc": int(hello.crc), "ereg": hello.energy_register,
+        "emu": 1 if hello.emulated and hello.kind != "emulated" else None,
     }  # fmt: skip
     return _finish({key: value for key, value in body.items() if value is not None}, crc=hello.crc)
 

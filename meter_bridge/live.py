@@ -94,6 +94,11 @@ class LiveHub:
         """Remove a client."""
         self._subscribers.discard(subscriber)
 
+    @property
+    def wanted(self) -> bool:
+        """Tell whether anybody listens."""
+        return bool(self._subscribers)
+
     def push(self, utc_ns: int, mono_ns: int, power_w: tuple[float, ...], *, emulated: bool) -> None:
         """Give one sample to every client."""
         for subscriber in self._subscribers:

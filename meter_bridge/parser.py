@@ -163,7 +163,7 @@ def _hello(fields: dict[str, Any], channels: int) -> Hello:
     if not isinstance(version, str) or version.partition(".")[0] != str(PROTOCOL_MAJOR):
         raise _BadLineError(f"protocol {version!r} is not spoken here, only {PROTOCOL_MAJOR}.x")
     kind, register = fields.get("kind"), fields.get("ereg", "none")
-    if kind not in ("ac_meter", "emulated"):
+    if kind not in ("ac_meter", "emulated", "replay"):
         raise _BadLineError(f"hello of unknown kind {kind!r}")
     if register not in ("none", "total", "delta"):
         raise _BadLineError(f"unknown energy register {register!r}")
@@ -179,6 +179,7 @@ def _hello(fields: dict[str, Any], channels: int) -> Hello:
         calibration=_text(fields.get("cal"), "cal"),
         boot=None if fields.get("boot") is None else _count(fields["boot"], 2**32, "boot"),
         crc=bool(fields.get("crc", 0)), energy_register=register,
+        emulated=kind == "emulated" or bool(fields.get("emu", 0)),
     )  # fmt: skip
 
 

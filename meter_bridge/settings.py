@@ -1,10 +1,12 @@
 """Settings of the bridge: which source, which channel is which node, what is known of the instrument."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from meter_bridge.budget import AccuracySettings
+from meter_bridge.sources.plugs import PlugAddress
 from shared.records import NodeName, Record
 from shared.settings import DaemonSettings
 
@@ -20,6 +22,68 @@ class SerialSettings(Record):
     )
 
 
+class ReplaySettings(Record):
+    """A stored trace."""
+
+    kind: Literal["replay"]
+    path: Path
+    speed: float = Field(default=1.0, gt=0, le=200)
+
+
+class RaplSettings(Record):
+    """Linux RAPL domains, one a channel."""
+
+    kind: Literal["rapl"]
+    domains: tuple[str, ...] = ("intel-rapl:0",)
+    rate_hz: float = Field(default=10.0, gt=0, le=50)
+
+
+class NvmlSettings(Record):
+    """NVIDIA boards by index, one a channel."""
+
+    kind: Literal["nvml"]
+    boards: tuple[int, ...] = (0,)
+    rate_hz: float = Field(default=10.0, gt=0, le=50)
+
+
+class PmicSettings(Record):
+    """The Raspberry Pi 5's power chip."""
+
+    kind: Literal["pmic"]
+    rate_hz: float = Field(default=1.0, gt=0, le=5)
+
+
+class PlugSettings(Record):
+    """Smart plugs, one a channel."""
+
+    kind: Literal["plugs"]
+    plugs: tuple[PlugAddress, ...] = Field(min_length=1)
+    rate_hz: float = Field(default=1.0, gt=0, le=5)
+
+
+class PtdaemonSettings(Record):
+    """The log of a running SPEC PTDaemon; one channel."""
+
+    kind: Literal["ptdaemon"]
+    path: Path
+
+
+class CsvSettings(Record):
+    """A growing CSV file with a column a channel."""
+
+    kind: Literal["csv"]
+    path: Path
+    time_column: str
+    power_columns: tuple[str, ...] = Field(min_length=1)
+    rate_hz: float = Field(default=1.0, gt=0, le=100, description="how often a line is expected")
+    measurement_point: str = Field(min_length=1, description="what that log measured: it cannot be asked")
+
+
+SourceSettings = (
+    SerialSettings | ReplaySettings | RaplSettings | NvmlSettings | PmicSettings | PlugSettings | PtdaemonSettings
+    | CsvSettings
+)  # fmt: skip
+
 
 class InstrumentSettings(Record):
     """What is known of the instrument and cannot be asked over the wire."""
@@ -27,19 +91,45 @@ class InstrumentSettings(Record):
     name: str = "epi-meter"
     measurement_point: str = "AC inlet of each node"
     relative_uncertainty: float | None = Field(
-        default=None, ge=0, le=1, description="standard uncertainty of power as the maker states it; null: unknown"
+        default=None, ge=0, le=1, description="standard uncertainty of power, where no calibration or class is known"
     )
+    accuracy: AccuracySettings = AccuracySettings()
 
 
 class BridgeSettings(DaemonSettings):
     """The whole TOML file."""
 
     channels: tuple[NodeName, ...] = Field(min_length=1, max_length=64, description="node of each channel, in order")
-    source: SerialSettings
+    source: Annotated[SourceSettings, Field(discriminator="kind")]
     instrument: InstrumentSettings = InstrumentSettings()
 
+    @field_validator("source", mode="before")
+    @classmethod
+    def _serial_by_default(cls, value: Any) -> Any:
+        return {"kind": "serial", **value} if isinstance(value, dict) else value
+
     @model_validator(mode="after")
-    def _nodes_differ(self) -> Self:
+    def _fits(self) -> Self:
         if len(set(self.channels)) != len(self.channels):
             raise ValueError("channels: every channel needs its own node")
+        offered = _channels_of(self.source)
+        if offered is not None and offered != len(self.channels):
+            raise ValueError(f"channels: the source has {offered} channels, {len(self.channels)} nodes are named")
         return self
+
+
+def _channels_of(source: SourceSettings) -> int | None:
+    """Return how many channels the source has by its settings; None where only the device knows."""
+    match source:
+        case RaplSettings():
+            return len(source.domains)
+        case NvmlSettings():
+            return len(source.boards)
+        case PlugSettings():
+            return len(source.plugs)
+        case CsvSettings():
+            return len(source.power_columns)
+        case PmicSettings() | PtdaemonSettings():
+            return 1
+        case _:
+            return None

@@ -4,7 +4,7 @@
 |---|---|
 | `GET /v1/health` | `shared.protocol.Health` |
 | `GET /v1/meter` | `MeterStatus` |
-| `GET /v1/samples?start_utc_ns=&end_utc_ns=` | `SampleBlock`, half-open, calibration applied |
+| `GET /v1/samples?start_utc_ns=&end_utc_ns=` | `SampleBlock`, half-open, calibration applied (`&calibration=raw` or an id) |
 | `GET /v1/trace.csv?start_utc_ns=&end_utc_ns=` | the same as CSV: timestamp,node,watts |
 | `WS /v1/live?hz=` | `LivePower` messages, at most 10 per second; a slow client loses the oldest |
 """
@@ -12,6 +12,15 @@
 from pydantic import Field
 
 from shared.records import Instrument, NodeName, Record
+
+
+class ClockStatus(Record):
+    """The fit of the meter's clock to the host's: `drift_ppm` is how much the meter's clock runs fast."""
+
+    drift_ppm: float
+    drift_uncertainty_ppm: float
+    jitter_s: float = Field(description="median delay of a line beyond the fitted line")
+    span_s: float
 
 
 class MeterStatus(Record):
@@ -29,6 +38,19 @@ class MeterStatus(Record):
     reconnects: int = 0
     storing: bool = True
     problems: tuple[str, ...] = ()
+    clock: ClockStatus | None = None
+
+
+class TraceEvent(Record):
+    """Something that happened to the trace: gap, duplicate, reset, malformed, stale, clock_step, ...
+
+    `count` is how many frames or lines it stands for.
+    """
+
+    utc_ns: int
+    kind: str
+    count: int = 1
+    detail: str = ""
 
 
 class SampleBlock(Record):
@@ -37,6 +59,10 @@ class SampleBlock(Record):
     instrument: Instrument
     utc_ns: tuple[int, ...]
     power_w: dict[NodeName, tuple[float | None, ...]]
+    events: tuple[TraceEvent, ...] = ()
+    register_j: dict[NodeName, float | None] | None = Field(
+        default=None, description="joules by the meter's own energy register between first and last sample, uncalibrated"
+    )
 
 
 class PowerAggregate(Record):

@@ -1,5 +1,6 @@
 """The emulated meter: its watts are real CPU time, its faults are what they are called."""
 
+import itertools
 import math
 import subprocess
 import sys
@@ -34,10 +35,7 @@ def frames(spec: DeviceSpec, seconds: float, *faults: str, watts: tuple[float, .
 
 def test_energy_is_cpu_time_really_used_by_all_threads(tmp_path: Path) -> None:
     code = "import threading,hashlib\n" + "\n".join(
-        ["def work():", " for _ in range(6): hashlib.pbkdf2_hmac('sha256', b'x', b'y', 60_000)"]
-        + ["t=[threading.Thread(target=work) for _ in range(2)]", "[x.start() for x in t]", "[x.join() for x in t]"]
-        + ["import resource,sys", "u=resource.getrusage(resource.RUSAGE_SELF)", "print(u.ru_utime+u.ru_stime)"]
-        + ["sys.stdout.flush()", "sys.stdin.read()"]
+        ["def work():", " for _ in range(6): hashlib.pbkdf2_hmac('sha256', b'x', b'y', 60_000)", "t=[threading.Thread(target=work) for _ in range(2)]", "[x.start() for x in t]", "[x.join() for x in t]", "import resource,sys", "u=resource.getrusage(resource.RUSAGE_SELF)", "print(u.ru_utime+u.ru_stime)", "sys.stdout.flush()", "sys.stdin.read()"]
     )
     load = ProcessLoad(tmp_path, idle_w=3.0, core_w=4.0, now_s=time.monotonic())
     begun = time.monotonic()
@@ -141,7 +139,7 @@ def test_lag_and_drift_are_as_planted() -> None:
         ("repeat:p=0.3", lambda fs: len(fs) > 110 and len({f.seq for f in fs}) == 100),
         ("silence@2+3", lambda fs: len(fs) == 70),
         ("reset@5", lambda fs: [f.seq for f in fs].count(0) == 2),
-        ("clockstep:ms=5000@5", lambda fs: max(b.device_ms - a.device_ms for a, b in zip(fs, fs[1:])) > 5000),
+        ("clockstep:ms=5000@5", lambda fs: max(b.device_ms - a.device_ms for a, b in itertools.pairwise(fs)) > 5000),
     ],
 )  # fmt: skip
 def test_every_fault_does_what_it_says(fault: str, check: object) -> None:

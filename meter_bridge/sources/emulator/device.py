@@ -56,6 +56,7 @@ class EmulatedMeter:
         self._interval_s = 1 / spec.rate_hz
         self._stuck: dict[int, float] = {}
         check_budget(self._formatted(self._frame([99.999] * len(loads), 2**31)), self.hello(), spec.rate_hz, spec.baud)
+        self._switch_on(begin_s)  # the trial frame above has not been measured
 
     def _switch_on(self, at_s: float) -> None:
         self._on_s = at_s

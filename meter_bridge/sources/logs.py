@@ -1,0 +1,162 @@
+"""Growing log files of other meters: SPEC PTDaemon, and CSV with a column a channel.
+
+Not here: playing finished files back (`replay`).
+"""
+
+import asyncio
+import csv
+import io
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from meter_bridge.frames import DEVICE_MS_MODULUS, MAX_LINE_BYTES, SEQUENCE_MODULUS, Frame, Hello, Malformed
+from meter_bridge.lines import LineBuffer
+from meter_bridge.sources.base import Emit, LinkEvent, stamp
+
+LOOK_EVERY_S = 0.1
+_READ_BYTES = 1 << 16
+
+Parsed = tuple[float, tuple[float, ...], tuple[float, ...] | None, tuple[float, ...] | None]
+"""Unix seconds of the log's own clock, watts, volts, amperes."""
+
+
+def parse_ptdaemon(line: str) -> Parsed | None:
+    """Read `Time,MM-DD-YYYY HH:MM:SS.mmm,Watts,w,Volts,v,Amps,a,PF,p,Mark,name`; None for other lines.
+
+    That is what PTDaemon writes as MLPerf Power publishes it; -1 stands for a value the analyser did not deliver. The
+    log's local time is taken as it stands: only differences of it are used.
+    """
+    words = line.strip().split(",")
+    if len(words) < 4 or words[0] != "Time":
+        return None
+    fields = dict(zip(words[::2], words[1::2], strict=False))
+    moment = datetime.strptime(fields["Time"], "%m-%d-%Y %H:%M:%S.%f").replace(tzinfo=UTC)
+    return moment.timestamp(), (_value(fields["Watts"]),), (_value(fields["Volts"]),), (_value(fields["Amps"]),)
+
+
+def _value(text: str) -> float:
+    value = float(text)
+    return float("nan") if value == -1 else value
+
+
+def csv_parser(time_column: str, power_columns: tuple[str, ...]) -> Callable[[str], Parsed | None]:
+    """Return a parser of lines of a CSV file whose first line names its columns.
+
+    Times are Unix seconds or ISO 8601; an empty power is a missing value.
+    """
+    header: list[str] = []
+
+    def parse(line: str) -> Parsed | None:
+        row = next(csv.reader(io.StringIO(line)), [])
+        if not header:
+            missing = {time_column, *power_columns} - set(row)
+            if missing:
+                raise ValueError(f"no column {sorted(missing)[0]!r}")
+            header.extend(row)
+            return None
+        if not row:
+            return None
+        fields = dict(zip(header, row, strict=True))
+        watts = tuple(float(fields[name]) if fields[name] else float("nan") for name in power_columns)
+        return _seconds(fields[time_column]), watts, None, None
+
+    return parse
+
+
+def _seconds(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        moment = datetime.fromisoformat(text)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+class LogSource:
+    """Follows a log file as it grows: what is in it at the start is old; a file that comes anew is read whole.
+
+    `fresh_parser` is called for every new file: a CSV's header belongs to its file.
+    """
+
+    def __init__(self, path: Path, hello: Hello, fresh_parser: Callable[[], Callable[[str], Parsed | None]]) -> None:
+        self._path = path
+        self._hello = hello
+        self._fresh_parser = fresh_parser
+        self._problem: str | None = "the log has not been read yet"
+        self._seq = 0
+        self._origin_s: float | None = None
+
+    @property
+    def channels(self) -> int:
+        """Number of channels in every frame."""
+        return self._hello.channels
+
+    @property
+    def problem(self) -> str | None:
+        """What keeps readings from coming; None while all is well."""
+        return self._problem
+
+    async def run(self, emit: Emit) -> None:
+        """Follow the file until cancelled."""
+        descriptor, place, lines, parse = -1, (0, 0), LineBuffer(), self._fresh_parser()
+        hello_due, seen = 0.0, False
+        loop = asyncio.get_running_loop()
+        try:
+            while True:
+                try:
+                    status = self._path.stat()
+                except OSError as error:
+                    self._problem, seen = f"the log {self._path} cannot be read: {error.strerror}", True
+                    if descriptor >= 0:
+                        os.close(descriptor)
+                        descriptor = -1
+                        emit(stamp(LinkEvent("disconnected", self._problem)))
+                else:
+                    here = (status.st_dev, status.st_ino)
+                    if descriptor < 0 or here != place or status.st_size < os.lseek(descriptor, 0, os.SEEK_CUR):
+                        if descriptor >= 0:
+                            os.close(descriptor)
+                        descriptor, place = os.open(self._path, os.O_RDONLY), here
+                        lines, parse, self._problem = LineBuffer(MAX_LINE_BYTES), self._fresh_parser(), None
+                        if not seen:
+                            self._skip(descriptor, status.st_size, parse, emit)
+                            seen = True
+                        emit(stamp(LinkEvent("connected", str(self._path))))
+                        hello_due = 0.0
+                    if loop.time() >= hello_due:
+                        emit(stamp(self._hello))
+                        hello_due = loop.time() + 1.0
+                    while data := os.read(descriptor, _READ_BYTES):
+                        for line in lines.feed(data):
+                            self._line(line, parse, emit)
+                await asyncio.sleep(LOOK_EVERY_S)
+        finally:
+            if descriptor >= 0:
+                os.close(descriptor)
+
+    def _skip(self, descriptor: int, size: int, parse: Callable[[str], Parsed | None], emit: Emit) -> None:
+        """Read the first line, which may name the columns, and go to the end."""
+        first, newline, _ = os.read(descriptor, min(size, MAX_LINE_BYTES)).partition(b"\n")
+        if not newline:
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            return
+        with suppress(ValueError, KeyError, csv.Error):
+            parse(first.decode("utf-8"))
+        os.lseek(descriptor, 0, os.SEEK_END)
+
+    def _line(self, line: bytes, parse: Callable[[str], Parsed | None], emit: Emit) -> None:
+        try:
+            parsed = parse(line.decode("utf-8"))
+        except (ValueError, KeyError, csv.Error) as error:
+            emit(stamp(Malformed(f"not a line of this log: {error}", line[:120])))
+            return
+        if parsed is None:
+            return
+        seconds, watts, volts, amperes = parsed
+        if self._origin_s is None:
+            self._origin_s = seconds
+        device_ms = round((seconds - self._origin_s) * 1000) % DEVICE_MS_MODULUS
+        emit(stamp(Frame(watts, seq=self._seq, device_ms=device_ms, voltage_v=volts, current_a=amperes)))
+        self._seq = (self._seq + 1) % SEQUENCE_MODULUS

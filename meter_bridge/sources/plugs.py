@@ -1,0 +1,96 @@
+"""Smart plugs over HTTP: Shelly (first and second generation) and Tasmota. AC, but slow and of their own accuracy.
+
+Answers as in the makers' API documentation: Shelly Gen1 `/meter/0`, Gen2 `/rpc/Switch.GetStatus?id=0`, Tasmota
+`/cm?cmnd=Status%208`.
+"""
+
+import asyncio
+from typing import Any, Literal
+
+import httpx
+from pydantic import Field
+
+from meter_bridge.frames import NAN, Hello
+from meter_bridge.sources.polled import Reading
+from shared.clock import monotonic_ns
+from shared.errors import DataError, InfrastructureError
+from shared.records import Record
+
+Dialect = Literal["shelly1", "shelly2", "tasmota"]
+PATHS: dict[Dialect, str] = {
+    "shelly1": "/meter/0",
+    "shelly2": "/rpc/Switch.GetStatus?id=0",
+    "tasmota": "/cm?cmnd=Status%208",
+}
+
+
+class PlugAddress(Record):
+    """One plug, one channel."""
+
+    url: str = Field(pattern=r"^https?://[^\s/]+$")
+    dialect: Dialect
+
+
+class PlugReader:
+    """Asks all plugs at once; one that does not answer makes its channel invalid, all make the meter dead."""
+
+    def __init__(self, plugs: tuple[PlugAddress, ...], rate_hz: float) -> None:
+        self._plugs = plugs
+        self._rate_hz = rate_hz
+        self._client: httpx.AsyncClient | None = None
+
+    @property
+    def hello(self) -> Hello:
+        """What it is."""
+        return Hello(
+            "smart plugs", "smart_plug", len(self._plugs), self._rate_hz,
+            measurement_point="AC inlet of each node by a smart plug (uncalibrated, averaged by the plug)",
+        )  # fmt: skip
+
+    async def open(self) -> None:
+        """Make the client."""
+        self._client = httpx.AsyncClient(timeout=max(1.0, 1 / self._rate_hz))
+
+    async def read(self) -> Reading | None:
+        """Return the power of every plug."""
+        answers = await asyncio.gather(*(self._ask(plug) for plug in self._plugs), return_exceptions=True)
+        failed = [answer for answer in answers if isinstance(answer, BaseException)]
+        for error in failed:
+            if not isinstance(error, DataError | InfrastructureError):
+                raise error
+        if len(failed) == len(answers):
+            raise failed[0]
+        return Reading(
+            tuple(NAN if isinstance(answer, BaseException) else answer for answer in answers), monotonic_ns()
+        )
+
+    async def close(self) -> None:
+        """Close the client."""
+        if self._client is not None:
+            await self._client.aclose()
+            self._client = None
+
+    async def _ask(self, plug: PlugAddress) -> float:
+        if self._client is None:
+            raise InfrastructureError("the plug is not open", where=plug.url)
+        try:
+            response = await self._client.get(plug.url + PATHS[plug.dialect])
+        except httpx.TransportError as error:
+            raise InfrastructureError(f"the plug does not answer: {type(error).__name__}", where=plug.url) from error
+        if response.status_code != 200:
+            raise InfrastructureError(f"the plug answered HTTP {response.status_code}", where=plug.url)
+        try:
+            return power_of(plug.dialect, response.json())
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"no power in the answer of a {plug.dialect} plug", where=plug.url) from error
+
+
+def power_of(dialect: Dialect, answer: Any) -> float:
+    """Return watts from a plug's JSON; raises KeyError, TypeError or ValueError when there are none."""
+    if dialect == "shelly1":
+        if answer.get("is_valid") is False:
+            raise ValueError("the plug calls its own reading invalid")
+        return float(answer["power"])
+    if dialect == "shelly2":
+        return float(answer["apower"])
+    return float(answer["StatusSNS"]["ENERGY"]["Power"])
