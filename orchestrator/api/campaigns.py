@@ -8,7 +8,7 @@ from fastapi import Path as PathParam
 from fastapi.responses import FileResponse
 
 from orchestrator.api.models import CampaignStatus, CampaignSummary, ConfigurationResult, RunDetail
-from orchestrator.api.views import campaign_status, campaign_summary, configuration_results, run_detail
+from orchestrator.api.views import campaign_status, campaign_summaries, configuration_results, run_detail
 from orchestrator.campaign.service import CampaignService
 from orchestrator.domain.spec import CampaignSpec
 from orchestrator.reports.result_files import run_files
@@ -32,9 +32,11 @@ def campaign_router(service: CampaignService, token: str | None) -> APIRouter:
         return await campaign_status(service, campaign)
 
     @router.get("/campaigns")
-    async def list_campaigns() -> list[CampaignSummary]:
-        """List campaigns, newest first."""
-        return [await campaign_summary(service, campaign) for campaign in await service.journal.campaigns()]
+    async def list_campaigns(
+        limit: Annotated[int, Query(ge=1, le=1000)] = 100, before_utc_ns: Annotated[int, Query(ge=0)] = 2**63 - 1
+    ) -> list[CampaignSummary]:
+        """List campaigns, newest first; page on with the `created_utc_ns` of the last."""
+        return await campaign_summaries(service, await service.journal.campaigns(limit, before_utc_ns))
 
     @router.get("/campaigns/{campaign_id}")
     async def get_campaign(campaign_id: ConfigurationId) -> CampaignStatus:

@@ -21,6 +21,7 @@ from typing import Any
 
 from orchestrator.domain.spec import CampaignSpec
 from orchestrator.domain.states import AttemptOutcome, CampaignState, Request, RunState
+from orchestrator.domain.utilisation import Utilisation
 from shared.errors import ErrorPayload
 from shared.meter_api import MeterStatus
 from shared.node_jobs import NodeFacts
@@ -100,6 +101,7 @@ class CampaignStatus(CampaignSummary):
     progress: float = 0.0
     message: str = ""
     eta_s: float | None = None
+    utilisation: Utilisation | None = None
     configurations: tuple[Configuration, ...]
     runs: tuple[RunStatus, ...]
 

@@ -13,8 +13,9 @@ from orchestrator.api.models import (
 )
 from orchestrator.campaign.service import CampaignService
 from orchestrator.domain.matrix import reference_of
-from orchestrator.domain.schedule import PlannedRun, configurations_of, schedule
+from orchestrator.domain.schedule import PlannedRun, configurations_of, runs_total, schedule
 from orchestrator.domain.statistics import ConfigurationResult as DomainResult
+from orchestrator.domain.utilisation import utilisation
 from orchestrator.reports.result_files import list_runs, read_run, run_files
 from orchestrator.reports.schema import EpiFile
 from orchestrator.reports.summary import load_results
@@ -23,26 +24,39 @@ from shared.errors import NotFoundError
 from shared.records import Configuration
 
 
-async def campaign_summary(service: CampaignService, campaign: Campaign) -> CampaignSummary:
-    """Return one line about a campaign."""
-    runs = await _runs(service, campaign)
-    return CampaignSummary(**_head(service, campaign, runs))
+async def campaign_summaries(service: CampaignService, campaigns: list[Campaign]) -> list[CampaignSummary]:
+    """Return one line about each campaign."""
+    done = await service.journal.runs_done()
+    return [
+        CampaignSummary.model_validate(
+            _head(service, campaign, done.get(campaign.spec.id, 0), runs_total(campaign.spec))
+        )
+        for campaign in campaigns
+    ]
 
 
 async def campaign_status(service: CampaignService, campaign: Campaign) -> CampaignStatus:
     """Return a campaign with its runs and what is being done now."""
     runs = await _runs(service, campaign)
     doing, eta_s = service.doing(campaign.spec.id)
-    return CampaignStatus(
-        **_head(service, campaign, runs),
-        spec=campaign.spec,
-        spec_hash=campaign.spec_hash,
-        step="" if doing is None else f"{doing.run or 'setup'}: {doing.step}",
-        progress=0.0 if doing is None else doing.fraction,
-        message="" if doing is None else doing.message,
-        eta_s=eta_s,
-        configurations=configurations_of(campaign.spec),
-        runs=tuple(runs),
+    windows = [
+        (start, end)
+        for payload in await service.journal.results(campaign.spec.id, "evaluate")
+        for start, end in payload["windows"]
+    ]
+    return CampaignStatus.model_validate(
+        _head(service, campaign, sum(run.state == "done" for run in runs), len(runs))
+        | {
+            "spec": campaign.spec,
+            "spec_hash": campaign.spec_hash,
+            "step": "" if doing is None else f"{doing.run or 'setup'}: {doing.step}",
+            "progress": 0.0 if doing is None else doing.fraction,
+            "message": "" if doing is None else doing.message,
+            "eta_s": eta_s,
+            "utilisation": utilisation(windows, campaign.spec.windows.settle_s),
+            "configurations": configurations_of(campaign.spec),
+            "runs": tuple(runs),
+        }
     )
 
 
@@ -67,15 +81,15 @@ async def run_detail(
     raise NotFoundError("the campaign has no such run", where=f"{campaign.spec.id}/{configuration}/rep-{repetition}")
 
 
-def _head(service: CampaignService, campaign: Campaign, runs: list[RunStatus]) -> dict[str, object]:
+def _head(service: CampaignService, campaign: Campaign, runs_done: int, runs_total: int) -> dict[str, object]:
     power = service.hub.recent_power(1.0)
     return {
         "id": campaign.spec.id,
         "state": campaign.state,
         "request": campaign.request,
         "reason": campaign.reason,
-        "runs_done": sum(run.state == "done" for run in runs),
-        "runs_total": len(runs),
+        "runs_done": runs_done,
+        "runs_total": runs_total,
         "created_utc_ns": campaign.created_utc_ns,
         "emulated": power[-1].emulated if power else False,
     }

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from orchestrator.benchmarks.records import SuiteResult
 from orchestrator.campaign.calls import Call, Caller
 from orchestrator.campaign.lab import Lab
-from orchestrator.campaign.preparation import Base, Variant
+from orchestrator.campaign.preparation import Variant
 from orchestrator.domain.spec import CampaignSpec, WorkloadSpec
 from orchestrator.domain.steps import RunStep
 from shared.clock import NS_PER_S, utc_ns
@@ -90,7 +90,7 @@ class AttemptRunner:
         self._suite = suite
         self._on_step = on_step
 
-    async def measure(self, place: AttemptPlace, base: Base, variant: Variant) -> Measured:
+    async def measure(self, place: AttemptPlace, variant: Variant) -> Measured:
         """Deploy the variant, open all windows and bring back trace, ledgers and answers.
 
         Raises:
@@ -98,7 +98,7 @@ class AttemptRunner:
         """
         meter = await self._living_meter()
         deploy = await self._root(place, "deploy", "deploy", DeployParams(
-            base_sha256=base.model.base_sha256, plan=variant.plan.plan, expected_sha256=variant.file.sha256,
+            base_sha256=variant.base_sha256, plan=variant.plan.plan, expected_sha256=variant.file.sha256,
         ), DeployResult)  # fmt: skip
         engine = await self._start_engine(place, deploy)
         measured = Measured(place=place, engine=engine, deploy=deploy, meter=meter)

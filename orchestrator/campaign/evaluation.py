@@ -8,12 +8,13 @@ from orchestrator.campaign.attempt import Measured
 from orchestrator.campaign.preparation import Base, Variant
 from orchestrator.domain.evaluate import evaluate_run
 from orchestrator.domain.records import Environment, MarkerLoad, Provenance, RunInput
+from orchestrator.domain.schedule import configurations_of
 from orchestrator.domain.spec import CampaignSpec
 from orchestrator.reports import write_campaign, write_run, write_summary
 from orchestrator.reports.schema import CampaignFile
 from shared.errors import BugError, InfrastructureError
 from shared.node_jobs import NodeFacts
-from shared.records import Configuration, Instrument
+from shared.records import Instrument
 
 if TYPE_CHECKING:
     from orchestrator.benchmarks.records import SuiteResult
@@ -27,14 +28,12 @@ class ResultWriter:
         results_dir: Path,
         spec: CampaignSpec,
         base: Base,
-        configurations: tuple[Configuration, ...],
         root: str,
         created_utc_ns: int,
     ) -> None:
         self._dir = results_dir / spec.id
         self._spec = spec
         self._base = base
-        self._configurations = configurations
         self._root = root
         self._created_utc_ns = created_utc_ns
 
@@ -50,7 +49,7 @@ class ResultWriter:
                 instrument=instrument,
                 created_utc_ns=self._created_utc_ns,
                 repetitions=self._spec.repetitions,
-                configurations=self._configurations,
+                configurations=configurations_of(self._spec),
                 protocol=self._spec.protocol(),
                 spec_sha256=self._spec.spec_hash(),
                 failures=failures,
@@ -80,6 +79,7 @@ class ResultWriter:
             "accuracy": evaluation.accuracy.composite,
             "validity": evaluation.validity.verdict,
             "reason": evaluation.epi.reason,
+            "windows": [[window.start_utc_ns, window.end_utc_ns] for window in measured.windows],
         }
 
     def write_summary(self) -> None:

@@ -33,8 +33,9 @@ class Base:
 
 @dataclass(frozen=True)
 class Variant:
-    """A configuration's plan and file."""
+    """A configuration's plan and file, and the base model that both start from."""
 
+    base_sha256: str
     plan: PlanResult
     file: ApplyResult
     check: ValidateResult
@@ -102,4 +103,4 @@ async def prepare_variant(
             f"the variant is not fit to be measured: {check.reason}", where=configuration.id,
             hint="drop fewer experts, use another method, or raise the quality gate",
         )  # fmt: skip
-    return Variant(plan, file, check)
+    return Variant(base.model.base_sha256, plan, file, check)

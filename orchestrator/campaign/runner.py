@@ -1,7 +1,7 @@
-"""The campaign's state machine: reads the journal, does the next step, until nothing is left or somebody says stop.
+"""One campaign from its journal to its end: setup once, then every run that is left, until somebody says stop.
 
 On start it looks at what the journal and the agents already know; an attempt that was open when the process died
-becomes `interrupted`. Faults decide about another try: infrastructure yes, configuration and data never.
+becomes `interrupted`.
 """
 
 import asyncio
@@ -10,22 +10,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orchestrator.campaign.attempt import AttemptPlace, AttemptRunner
+from orchestrator.campaign.attempt import AttemptRunner
 from orchestrator.campaign.calls import Caller
 from orchestrator.campaign.evaluation import ResultWriter
 from orchestrator.campaign.lab import Lab
-from orchestrator.campaign.preparation import Base, Variant, prepare_base, prepare_variant
-from orchestrator.domain.schedule import PlannedRun, configurations_of, schedule
+from orchestrator.campaign.pipeline import VariantPipeline
+from orchestrator.campaign.preparation import prepare_base, prepare_variant
+from orchestrator.campaign.run_loop import RunLoop
+from orchestrator.domain.schedule import configurations_of, schedule
 from orchestrator.domain.spec import CampaignSpec
 from orchestrator.domain.states import CampaignState
 from orchestrator.store.journal import Journal
-from shared.errors import EpiError, InfrastructureError
+from shared.errors import EpiError
 from shared.protocol import JobState
 
 if TYPE_CHECKING:
     from orchestrator.benchmarks.suite import BenchmarkSuite
-
-_RETRY_DELAY_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -76,32 +76,48 @@ class CampaignRunner:
 
     async def _run(self, spec: CampaignSpec) -> None:
         await self._close_open_attempts(spec.id)
-        configurations = configurations_of(spec)
-        suite = asyncio.create_task(asyncio.to_thread(self._suite_of, spec))
         caller = Caller(self._journal, spec.id, spec.max_attempts, self._tell_job(spec.id))
+        suite_task = asyncio.create_task(asyncio.to_thread(self._suite_of, spec))
         self._tell(spec.id, "", "prepare")
         try:
             base = await prepare_base(caller, self._lab, spec)
-            created = (await self._journal.campaign(spec.id)).created_utc_ns
-            writer = ResultWriter(
-                self._lab.settings.results_dir, spec, base, configurations, self._lab.root_name, created
-            )
-            await self._write_head(writer, spec, {})
-            await suite
+            suite = await suite_task
         finally:
-            suite.cancel()
-        attempts = AttemptRunner(
-            self._lab, caller, spec, await suite, lambda run, step: self._tell(spec.id, run, step)
-        )
-        failed: dict[str, str] = {}
-        for planned in schedule(configurations, spec.repetitions):
-            await self._obey(spec.id)
-            reason = await self._one_run(spec, planned, caller, attempts, writer, base)
-            if reason is not None:
-                failed[planned.run] = reason
+            suite_task.cancel()
+        created = (await self._journal.campaign(spec.id)).created_utc_ns
+        writer = ResultWriter(self._lab.settings.results_dir, spec, base, self._lab.root_name, created)
+        await self._write_head(writer, {})
+
+        def tell(run: str, step: str) -> None:
+            self._tell(spec.id, run, step)
+
+        order = list(schedule(configurations_of(spec), spec.repetitions))
+        async with VariantPipeline(
+            lambda configuration: prepare_variant(caller, self._lab, spec, base, configuration),
+            [planned.configuration for planned in order],
+            spec.pipeline_ahead,
+        ) as variants:
+            loop = RunLoop(
+                journal=self._journal,
+                spec=spec,
+                attempts=AttemptRunner(self._lab, caller, spec, suite, tell),
+                writer=writer,
+                variants=variants,
+                obey=lambda: self._obey(spec.id),
+                tell=tell,
+            )
+            failed = {}
+            for planned in order:
+                await self._obey(spec.id)
+                reason = await loop.bring_home(planned)
+                if reason is not None:
+                    failed[planned.run] = reason
+        await self._finish(spec, writer, failed)
+
+    async def _finish(self, spec: CampaignSpec, writer: ResultWriter, failed: dict[str, str]) -> None:
         self._tell(spec.id, "", "summary")
         if failed:
-            await self._write_head(writer, spec, failed)
+            await self._write_head(writer, failed)
         await asyncio.to_thread(writer.write_summary)
         if failed:
             first, why = next(iter(failed.items()))
@@ -110,75 +126,7 @@ class CampaignRunner:
         else:
             await self._journal.set_state(spec.id, "finished")
 
-    async def _one_run(
-        self,
-        spec: CampaignSpec,
-        planned: PlannedRun,
-        caller: Caller,
-        attempts: AttemptRunner,
-        writer: ResultWriter,
-        base: Base,
-    ) -> str | None:
-        """Bring one run to its end; return why when its configuration cannot be measured.
-
-        Raises:
-            InfrastructureError: `max_attempts` attempts broke; the campaign stops, to be resumed when it is mended.
-        """
-        if await self._journal.last_result(spec.id, planned.run, "evaluate") is not None:
-            return None
-        self._tell(spec.id, planned.run, "plan")
-        try:
-            variant = await prepare_variant(caller, self._lab, spec, base, planned.configuration)
-        except EpiError as error:
-            if isinstance(error, InfrastructureError):
-                raise
-            return str(error)
-        failures = 0
-        while True:
-            try:
-                await self._attempt(spec, planned, attempts, writer, base, variant)
-            except InfrastructureError as error:
-                failures += 1
-                if failures >= spec.max_attempts:
-                    raise InfrastructureError(
-                        f"{planned.run} broke {failures} times, last: {error.message}", where=error.where,
-                        hint="mend it, then `epi campaign resume`",
-                    ) from error  # fmt: skip
-                await asyncio.sleep(_RETRY_DELAY_S * failures)
-                await self._obey(spec.id)
-            except EpiError as error:
-                return str(error)
-            else:
-                return None
-
-    async def _attempt(
-        self,
-        spec: CampaignSpec,
-        planned: PlannedRun,
-        attempts: AttemptRunner,
-        writer: ResultWriter,
-        base: Base,
-        variant: Variant,
-    ) -> None:
-        number = await self._journal.begin_attempt(spec.id, planned.run)
-        place = AttemptPlace(planned.run, number, planned.configuration, planned.repetition)
-        try:
-            measured = await attempts.measure(place, base, variant)
-            self._tell(spec.id, planned.run, "evaluate")
-            payload = await asyncio.to_thread(writer.write_run, measured, variant)
-        except EpiError as error:
-            await self._journal.end_attempt(
-                spec.id, planned.run, number, "failed", reason=str(error), fault=error.fault
-            )
-            raise
-        except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            await self._journal.end_attempt(spec.id, planned.run, number, "failed", reason=reason, fault="bug")
-            raise
-        await self._journal.append(spec.id, kind="result", run=planned.run, step="evaluate", payload=payload)
-        await self._journal.end_attempt(spec.id, planned.run, number, "done")
-
-    async def _write_head(self, writer: ResultWriter, spec: CampaignSpec, failed: dict[str, str]) -> None:
+    async def _write_head(self, writer: ResultWriter, failed: dict[str, str]) -> None:
         facts = {name: await self._lab.facts(name) for name in self._lab.nodes}
         instrument = (await self._lab.meter_status()).instrument
         await asyncio.to_thread(writer.write_head, facts, instrument, failed)
@@ -190,7 +138,7 @@ class CampaignRunner:
                 if attempt.outcome is not None:
                     continue
                 known = await self._journal.last_result(campaign_id, run, "evaluate")
-                if known is not None:
+                if known is not None and known["attempt"] == attempt.number:
                     await self._journal.end_attempt(campaign_id, run, attempt.number, "done")
                 else:
                     await self._journal.end_attempt(

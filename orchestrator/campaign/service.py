@@ -8,7 +8,7 @@ from orchestrator.benchmarks.records import SuiteSpec
 from orchestrator.campaign.lab import Lab
 from orchestrator.campaign.live import LiveHub, LiveMessage, Progress
 from orchestrator.campaign.runner import CampaignRunner, Doing
-from orchestrator.domain.schedule import configurations_of, schedule
+from orchestrator.domain.schedule import configurations_of, runs_total
 from orchestrator.domain.spec import CampaignSpec
 from orchestrator.domain.states import TERMINAL_CAMPAIGN
 from orchestrator.store.journal import Journal
@@ -81,11 +81,11 @@ class CampaignService:
         """Run campaigns, oldest first, as long as the process lives."""
         while True:
             self._wake.clear()
-            waiting = [campaign for campaign in await self.journal.campaigns() if campaign.state == "running"]
+            waiting = await self.journal.running()
             if not waiting:
                 await self._wake.wait()
                 continue
-            spec = waiting[-1].spec
+            spec = waiting[0].spec
             self._current = spec.id
             runner = CampaignRunner(self.journal, self.lab, self._suite, self._on_doing)
             try:
@@ -135,7 +135,7 @@ class CampaignService:
     async def _estimate(self, spec: CampaignSpec) -> None:
         """Estimate the time left from the mean length of the finished attempts."""
         attempts = await self.journal.attempts(spec.id)
-        self._eta_s = estimate_eta_s(attempts, len(list(schedule(configurations_of(spec), spec.repetitions))))
+        self._eta_s = estimate_eta_s(attempts, runs_total(spec))
 
 
 def estimate_eta_s(attempts: dict[str, list[Attempt]], runs_total: int) -> float | None:

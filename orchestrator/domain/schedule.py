@@ -41,3 +41,8 @@ def configurations_of(spec: CampaignSpec) -> tuple[Configuration, ...]:
     """
     options = MatrixOptions(method=spec.method, quantization=spec.quantization)
     return parse_selection(spec.configurations, options)
+
+
+def runs_total(spec: CampaignSpec) -> int:
+    """Return how many runs the campaign has."""
+    return len(configurations_of(spec)) * spec.repetitions

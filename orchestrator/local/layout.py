@@ -158,6 +158,7 @@ class LocalLab:
             "meter": common("meter") | {
                 "channels": list(demo.nodes),
                 "source": {"kind": "serial", "device": str(self.meter_link)},
+                "instrument": {"measurement_point": "emulated: CPU time of each node's engine processes"},
             },
             "orchestrator": common("orchestrator")
             | {

@@ -91,9 +91,17 @@ class Journal:
             raise NotFoundError("no such campaign", where=campaign_id, hint="GET /v1/campaigns lists them")
         return _campaign(row)
 
-    async def campaigns(self) -> list[Campaign]:
-        """Return all campaigns, newest first."""
-        async with self._db.execute("SELECT * FROM campaign ORDER BY created_utc_ns DESC") as rows:
+    async def campaigns(self, limit: int = -1, before_utc_ns: int = 2**63 - 1) -> list[Campaign]:
+        """Return campaigns created before `before_utc_ns`, newest first; a negative limit means all."""
+        async with self._db.execute(
+            "SELECT * FROM campaign WHERE created_utc_ns < ? ORDER BY created_utc_ns DESC LIMIT ?",
+            (before_utc_ns, limit),
+        ) as rows:
+            return [_campaign(row) async for row in rows]
+
+    async def running(self) -> list[Campaign]:
+        """Return the campaigns that are to be run, oldest first."""
+        async with self._db.execute("SELECT * FROM campaign WHERE state = 'running' ORDER BY created_utc_ns") as rows:
             return [_campaign(row) async for row in rows]
 
     async def set_state(self, campaign_id: str, state: CampaignState, reason: str = "") -> None:
@@ -191,6 +199,21 @@ class Journal:
             return None
         payload: dict[str, Any] = json.loads(row["payload"])
         return payload
+
+    async def results(self, campaign_id: str, step: str) -> list[dict[str, Any]]:
+        """Return the payloads of all results of a step, oldest first."""
+        async with self._db.execute(
+            "SELECT payload FROM entry WHERE campaign = ? AND kind = 'result' AND step = ? ORDER BY seq",
+            (campaign_id, step),
+        ) as rows:
+            return [json.loads(row["payload"]) async for row in rows]
+
+    async def runs_done(self) -> dict[str, int]:
+        """Return campaign id -> number of its runs that are done."""
+        async with self._db.execute(
+            "SELECT campaign, COUNT(DISTINCT run) AS n FROM attempt WHERE outcome = 'done' GROUP BY campaign"
+        ) as rows:
+            return {row["campaign"]: row["n"] async for row in rows}
 
     async def count(self, campaign_id: str, run: str, step: str, kind: EntryKind) -> int:
         """Return how many entries of a kind a step has."""
