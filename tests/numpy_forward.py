@@ -31,7 +31,9 @@ class NumpyQwen3Moe:
 
     def __init__(self, folder: Path) -> None:
         self.config = json.loads((folder / "config.json").read_text())
-        self.weights = {name: value.astype(np.float64) for name, value in load_file(folder / "model.safetensors").items()}
+        self.weights = {
+            name: value.astype(np.float64) for name, value in load_file(folder / "model.safetensors").items()
+        }
 
     def forward(self, tokens: list[int], allowed: list[set[int]] | None = None) -> tuple[np.ndarray, list[LayerTrace]]:
         """Return log-probabilities [T, vocab] and a trace per layer; experts outside `allowed[layer]` get logit -inf."""

@@ -80,7 +80,14 @@ def test_safetensors_hold_exactly_the_kept_experts(lab: Path, tmp_path: Path, na
 def test_a_checkpoint_directory_stays_whole(lab: Path, tmp_path: Path) -> None:
     surgery.apply_plan(lab / "plain", PLAN, tmp_path / "cut")
     names = {path.name for path in (tmp_path / "cut").iterdir()}
-    assert names == {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md", "epi_surgery.json"}
+    assert names == {
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "README.md",
+        "epi_surgery.json",
+    }
     card = (tmp_path / "cut" / "README.md").read_text()
     assert card.startswith("# A model") and PLAN.plan_hash() in card
     assert SurgeryPlan.model_validate_json((tmp_path / "cut" / "epi_surgery.json").read_bytes()) == PLAN
@@ -252,7 +259,10 @@ def _safetensors_file(path: Path, header: object, data: bytes = b"") -> Path:
 @pytest.mark.parametrize(
     "header",
     [
-        {"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}, "b": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}},
+        {
+            "a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},
+            "b": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]},
+        },
         {"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 800]}},
         {"a": {"dtype": "F32", "shape": [200], "data_offsets": [0, 800]}},
         {"a": {"dtype": "F32", "shape": [-2], "data_offsets": [0, 8]}},

@@ -34,7 +34,9 @@ def plan(kept: tuple[tuple[int, ...], ...], layout: str = "uniform", k: int | No
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("surgery")
     # 256 so that K-quants apply
-    make_checkpoint(root / "hf", n_layers=4, n_experts=N, experts_per_token=3, hidden=256, expert_hidden=256, head_dim=64)
+    make_checkpoint(
+        root / "hf", n_layers=4, n_experts=N, experts_per_token=3, hidden=256, expert_hidden=256, head_dim=64
+    )
     convert(root / "hf", root / "f32.gguf", outtype="F32")
     return root
 
@@ -50,7 +52,11 @@ def log_probabilities(path: Path, masked: SurgeryPlan | None = None, k: int | No
         logits = np.stack([context.logits(row).astype(np.float64) for row in range(len(tokens))])
     if mask is not None:
         assert mask.layers_seen > 0
-    return logits - np.log(np.exp(logits - logits.max(1, keepdims=True)).sum(1, keepdims=True)) - logits.max(1, keepdims=True)
+    return (
+        logits
+        - np.log(np.exp(logits - logits.max(1, keepdims=True)).sum(1, keepdims=True))
+        - logits.max(1, keepdims=True)
+    )
 
 
 def test_physical_biased_and_masked_are_one_model(lab: Path, tmp_path: Path) -> None:
@@ -120,7 +126,9 @@ def test_exactly_eight_experts_is_the_known_exception(lab: Path, tmp_path: Path)
     assert all(first[name] == second[name] for name in first if "exps" in name)
 
 
-@pytest.mark.parametrize(("kept", "layout", "k"), [(EQUAL, "uniform", None), (EQUAL, "uniform", 2), (LATE, "biased", None)])
+@pytest.mark.parametrize(
+    ("kept", "layout", "k"), [(EQUAL, "uniform", None), (EQUAL, "uniform", 2), (LATE, "biased", None)]
+)
 def test_verify_accepts_the_result_and_sees_every_damage(
     lab: Path, tmp_path: Path, kept: tuple, layout: str, k: int | None
 ) -> None:
@@ -152,9 +160,7 @@ def test_the_same_plan_gives_the_same_bytes_elsewhere(lab: Path, tmp_path: Path)
     assert hash_file(tmp_path / "a") == hash_file(tmp_path / "node" / "b")
 
 
-def test_without_kernel_copy_the_bytes_are_the_same(
-    lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_kernel_copy_the_bytes_are_the_same(lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     surgery.apply_plan(lab / "f32.gguf", plan(EQUAL), tmp_path / "a")
 
     def refuse(*_: object) -> int:

@@ -46,11 +46,13 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
     weights.write_bytes(weights.read_bytes()[:-100])
     (root / "facts.txt").write_text(TEXT)
     (root / "heldout.txt").write_text(TEXT[:700])
-    (root / "sanity.jsonl").write_text('{"prompt": "The river Rhine flows"}\n{"prompt": "Paris is", "expect": ["capital"]}\n')
+    (root / "sanity.jsonl").write_text(
+        '{"prompt": "The river Rhine flows"}\n{"prompt": "Paris is", "expect": ["capital"]}\n'
+    )
     (root / "token").write_text(TOKEN)
     port = _free_port()
     (root / "surgeon.toml").write_text(
-        f'''name = "spark"
+        f"""name = "spark"
 port = {port}
 token_file = "token"
 state_dir = "state"
@@ -62,7 +64,7 @@ tiny = "model"
 broken = "broken"
 [corpora]
 facts = ["facts.txt"]
-'''
+"""
     )
     return root / "surgeon.toml", port
 
@@ -166,7 +168,9 @@ async def test_a_token_is_needed(client: AgentClient) -> None:
             assert (await http.get(client.base_url + path)).status_code == 401
 
 
-async def test_killed_daemon_leaves_no_child_and_answers_for_its_job(settings: tuple[Path, int], tmp_path: Path) -> None:
+async def test_killed_daemon_leaves_no_child_and_answers_for_its_job(
+    settings: tuple[Path, int], tmp_path: Path
+) -> None:
     config, port = settings
     other = tmp_path / "surgeon.toml"
     other.write_text(config.read_text().replace('state_dir = "state"', f'state_dir = "{tmp_path}/state"'))

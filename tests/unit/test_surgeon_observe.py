@@ -68,14 +68,16 @@ def test_every_sum_equals_a_plain_forward(one_pass: statistics.Statistics, refer
 def test_scores_equal_the_definitions(one_pass: statistics.Statistics, reference: tuple, lab: Path) -> None:
     sums, _ = reference
     total = {
-        name: sum(domain[name] for domain in sums.values()) for name in ("selections", "norm_sum", "gate_norm_sum", "easy_sum")
+        name: sum(domain[name] for domain in sums.values())
+        for name in ("selections", "norm_sum", "gate_norm_sum", "easy_sum")
     }
     inputs = RankingInputs(3, 12, one_pass, model_path=lab / "f32.gguf")
     weights = NumpyQwen3Moe(lab / "hf").weights
 
     def aimer(layer: int, expert: int) -> float:
         parts = [
-            weights[f"model.layers.{layer}.mlp.experts.{expert}.{part}_proj.weight"].ravel() for part in ("gate", "up", "down")
+            weights[f"model.layers.{layer}.mlp.experts.{expert}.{part}_proj.weight"].ravel()
+            for part in ("gate", "up", "down")
         ]
         w = np.concatenate(parts)
         return -np.abs(w).mean() / np.sqrt((w**2).mean())
