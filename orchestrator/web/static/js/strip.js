@@ -12,13 +12,12 @@ function item(cls, href, label) {
   const holder = h("span", { cls: "strip__icon" }, icon("clock"));
   const main = h("span", { cls: "strip__main" });
   const sub = h("span", { cls: "strip__sub" });
-  const node = h("a", { cls: `strip__item ${cls}`, href, "aria-label": label }, holder, h("span", { cls: "strip__text" }, main, sub));
+  const node = h("a", { cls: `strip__item ${cls}`, href }, holder, h("span", { cls: "strip__text" }, h("span", { cls: "visually-hidden", text: `${label}: ` }), main, " ", sub));
   node.set = (iconName, tone, mainText, subText) => {
     setIcon(holder, iconName);
     setAttr(holder, "class", `strip__icon ink tone-${tone}`);
     setText(main, mainText);
     setText(sub, subText);
-    setAttr(node, "aria-label", `${label}: ${mainText}. ${subText}`);
   };
   return node;
 }

@@ -94,7 +94,7 @@ export class PowerChart {
 
   #rebuild() {
     const { width, height } = this.#size();
-    if (!this.Uplot || !this.data || width < 40 || height < 40) return;
+    if (!this.Uplot || !this.data?.length || width < 40 || height < 40) return;
     this.plot?.destroy();
     this.nodes = this.data.length - 4;
     this.top = 0;
@@ -135,7 +135,7 @@ export class PowerChart {
           splits: this.xTicks ? (u) => this.xTicks(u.scales.x.min, u.scales.x.max) : undefined,
           values: (u, ticks) => ticks.map((tick) => this.xLabel(tick)),
         },
-        { ...axis, size: 58, values: (u, ticks) => ticks.map((tick) => `${tick} W`) },
+        { ...axis, size: 58, space: 44, values: (u, ticks) => ticks.map((tick) => `${tick} W`) },
       ],
       series,
       bands,

@@ -142,7 +142,10 @@ function summary(campaign, results) {
   const so = isOver(campaign.state) ? "" : " so far";
   if (variants.length === 0) return results.length ? `Only the baseline is measured${so}.` : "No result yet.";
   const judged = variants.filter((r) => typeof r.epi_ratio_low === "number" && typeof r.epi_ratio_high === "number");
-  if (judged.length === 0) return `No intervals yet: ${count(variants.length, "configuration")} measured, none compared.`;
+  if (judged.length === 0) {
+    const why = campaign.spec.repetitions === 1 ? "one repetition gives no interval" : "intervals need a second repetition";
+    return `${count(variants.length, "configuration")} measured${so}; ${why}, so nothing is ranked.`;
+  }
   const lower = judged.filter((r) => r.epi_ratio_high < 1).sort((a, b) => a.epi_ratio - b.epi_ratio);
   const higher = judged.filter((r) => r.epi_ratio_low > 1);
   const same = judged.length - lower.length - higher.length;

@@ -30,7 +30,9 @@ function makeCell(configuration) {
   const holder = h("span", { cls: "cell__icon" }, icon("pending"));
   const main = h("span", { cls: "cell__main" });
   const note = h("span", { cls: "cell__note" });
-  const node = h("a", { cls: "cell" }, h("span", { cls: "cell__top" }, holder, main), note);
+  const spoken = h("span", { cls: "visually-hidden" });
+  const seen = h("span", { cls: "cell__seen", "aria-hidden": "true" }, h("span", { cls: "cell__top" }, holder, main), note);
+  const node = h("a", { cls: "cell" }, seen, spoken);
   const update = (campaign, result) => {
     const runs = campaign.runs.filter((run) => run.configuration === configuration.id);
     const { name, done } = cellState(runs);
@@ -39,15 +41,15 @@ function makeCell(configuration) {
     const isBase = configuration.depth === 0;
     const figure = done === 0 || !result ? "" : isBase ? significant(result.epi, 3) : change(result.epi_ratio);
     const failed = result?.validity === "FAIL";
-    const tone = name === "running" || name === "failed" ? state.tone : failed ? "bad" : verdict?.tone ?? state.tone;
+    const tone = name === "running" || name === "failed" ? state.tone : failed ? "bad" : verdict?.tone ?? "calm";
     const judged = verdict && (verdict.icon === "lower" || verdict.icon === "higher");
     setIcon(holder, name === "running" || name === "failed" ? state.icon : failed ? "warn" : judged || (verdict && name === "done") ? verdict.icon : state.icon);
     setText(main, figure || (name === "pending" ? "" : state.word));
     const reps = runs.length > 1 ? `${done} of ${runs.length}` : "";
-    setText(note, name === "pending" ? "" : name === "done" ? (failed ? "not valid" : isBase ? "EPI" : short(verdict)) : name === "running" ? reps || "running" : `${name === "failed" ? "failed" : ""} ${reps}`.trim());
+    setText(note, name === "pending" ? "" : name === "done" ? (failed ? "not valid" : isBase ? "EPI" : short(verdict)) : name === "running" ? reps : `${name === "failed" ? "failed" : ""} ${reps}`.trim());
     setAttr(node, "class", `cell cell--${name} tone-${tone}`);
     setAttr(node, "href", `#/run/${configuration.id}/${bestRepetition(runs)}`);
-    setAttr(node, "aria-label", [configurationName(configuration), state.word, figure && (isBase ? `EPI ${figure}` : `EPI ${figure} against its baseline`), verdict?.word, failed ? "not valid" : ""].filter(Boolean).join(", "));
+    setText(spoken, [configurationName(configuration), state.word, figure && (isBase ? `EPI ${figure}` : `EPI ${figure} against its baseline`), verdict?.word, failed ? "not valid" : ""].filter(Boolean).join(", "));
   };
   return { node, update };
 }

@@ -15,17 +15,20 @@ const RUN_STEPS = ["deploy", "start_engine", "idle", "marker", "prefill", "decod
 const SHORT = { deploy: "Deploy", start_engine: "Engine", idle: "Idle", marker: "Marker", prefill: "Prefill", decode: "Decode", score: "Score", evaluate: "Evaluate" };
 const LONGEST_RUN_S = 12 * 3600;
 const STALE_S = 3;
+const NUMBERS_EVERY_S = 0.25;
 
 export function nowView(model) {
   let range = "30s";
   let frame = null;
   let drawnAt = 0;
+  let numbersAt = 0;
   const data = [];
 
   const hero = h("span", { cls: "hero__value", text: "–" });
   const heroNote = h("span", { cls: "hero__note" });
   const legend = h("div", {});
   const chartHolder = h("div", { cls: "chart", role: "img", "aria-label": "Power of the cluster over time" });
+  const waiting = h("p", { cls: "muted", text: "The trace begins with the first sample of the meter." });
   const badge = emulatedBadge();
   const choice = segments("Time range", [["30s", "30 s"], ["5min", "5 min"], ["run", "Run"]], range, (value) => {
     range = value;
@@ -64,6 +67,7 @@ export function nowView(model) {
         h("div", { cls: "hero__line" }, hero, h("span", { cls: "hero__unit", text: "W" })), heroNote),
       h("div", { cls: "hero__aside" }, choice, legend),
     ),
+    waiting,
     chartHolder,
   );
   const work = h("section", { cls: "card card--work", "aria-label": "What runs" }, nowCard);
@@ -83,15 +87,17 @@ export function nowView(model) {
       frame = null;
       const last = model.power.last;
       if (!last) return;
-      paintNumbers(last.message);
       paintChart(last.t);
+      // The trace follows every sample; digits that change ten times a second cannot be read.
+      if (last.t - numbersAt < NUMBERS_EVERY_S && last.t >= numbersAt) return;
+      numbersAt = last.t;
+      paintNumbers(last.message);
     });
   }
 
   function paintNumbers(message) {
     const stale = model.sampleAge() > STALE_S;
     setText(hero, stale ? "–" : watts(message.cluster_w));
-    setAttr(hero, "data-utc-ns", message.utc_ns);
     for (const [name, row] of nodeRows) {
       const reading = message.nodes[name];
       setText(row.value, reading && !stale ? watts(reading.mean_w) : "–");
@@ -111,8 +117,9 @@ export function nowView(model) {
     const from = latest - span;
     model.power.view(from, latest, chart.columns, drawnOrigin, data);
     chart.draw(data, [from - drawnOrigin, latest - drawnOrigin]);
+    setAttr(chartHolder, "data-latest", latest.toFixed(3));
     const names = model.power.nodeNames;
-    replaceWhen(legend, names.join(), () => nodeLegend(names));
+    if (replaceWhen(legend, names.join(), () => nodeLegend(names))) updateNodes();
   }
 
   function runSpan(latest) {
@@ -185,7 +192,13 @@ export function nowView(model) {
       const stale = model.sampleAge() > STALE_S;
       setText(heroNote, Number.isFinite(model.sampleAge()) ? (stale ? `No sample for ${age(model.sampleAge())}` : "") : "Waiting for the first sample");
       show(heroNote, heroNote.textContent !== "");
-      if (stale && model.power.last) paintNumbers(model.power.last.message);
+      show(badge, model.emulated);
+      show(waiting, model.power.last === null);
+      if (stale && model.power.last) {
+        // Without samples the trace still moves on, so that its age can be seen.
+        paintNumbers(model.power.last.message);
+        paintChart(Math.max(model.now(), model.power.last.t));
+      }
       if (nodeRows.size === 0) updateNodes();
     }),
   ];
