@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 
 @dataclass
 class LayerTrace:
-    """One layer: [T, E] probabilities, [T, k] selected (descending) and gates, [T, k, d] outputs, [T, d] before, routed."""
+    """One layer: [T, E] probabilities, [T, k] selected and gates, [T, k, d] outputs, [T, d] before, routed, inputs."""
 
     probabilities: np.ndarray
     selected: np.ndarray
@@ -36,7 +36,7 @@ class NumpyQwen3Moe:
         }
 
     def forward(self, tokens: list[int], allowed: list[set[int]] | None = None) -> tuple[np.ndarray, list[LayerTrace]]:
-        """Return log-probabilities [T, vocab] and a trace per layer; experts outside `allowed[layer]` get logit -inf."""
+        """Return log-probabilities [T, vocab] and a trace per layer; others than `allowed[layer]` get logit -inf."""
         c, w = self.config, self.weights
         x = w["model.embed_tokens.weight"][tokens]
         traces = []

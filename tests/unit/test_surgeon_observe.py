@@ -1,4 +1,4 @@
-"""Statistics from the engine against a plain numpy forward of the same weights; they add up exactly; traps are caught."""
+"""Statistics from the engine equal a plain numpy forward, add up exactly, and every trap is caught."""
 
 from pathlib import Path
 
@@ -169,7 +169,8 @@ def _good_tensors() -> dict[str, np.ndarray]:
     gates /= gates.sum(1, keepdims=True)
     outputs = random.normal(size=(10, 2, 8))
     return {
-        "ffn_moe_probs": probabilities, "ffn_moe_topk": selected, "ffn_moe_weights_norm": gates, "ffn_moe_down": outputs,
+        "ffn_moe_probs": probabilities, "ffn_moe_topk": selected, "ffn_moe_weights_norm": gates,
+        "ffn_moe_down": outputs,
         "ffn_norm": random.normal(size=(10, 8)), "ffn_inp": random.normal(size=(10, 8)),
         "ffn_moe_out": np.einsum("tk,tkd->td", gates, outputs),
     }  # fmt: skip

@@ -39,8 +39,11 @@ def models(draw: st.DrawFn) -> dict:
     n_experts = draw(st.integers(2, 9))
     return {
         "layers": draw(st.integers(1, 4)), "experts": n_experts, "active": draw(st.integers(1, n_experts)),
-        "types": draw(st.lists(st.sampled_from(TYPES), min_size=3, max_size=3)), "alignment": draw(st.sampled_from([32, 64, 8])),
-        "rows": draw(st.integers(1, 3)), "order": draw(st.randoms(use_true_random=False)), "seed": draw(st.integers(0, 2**32)),
+        "types": draw(st.lists(st.sampled_from(TYPES), min_size=3, max_size=3)),
+        "alignment": draw(st.sampled_from([32, 64, 8])),
+        "rows": draw(st.integers(1, 3)),
+        "order": draw(st.randoms(use_true_random=False)),
+        "seed": draw(st.integers(0, 2**32)),
     }  # fmt: skip
 
 
