@@ -5,8 +5,9 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 from fastapi import Depends, FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from node_agent.host import read_facts
+from node_agent.activity import note
 from node_agent.jobs import Node
 from node_agent.settings import NodeSettings
 from shared.artifacts import artifact_router
@@ -14,10 +15,23 @@ from shared.auth import bearer_guard
 from shared.clock import utc_ns
 from shared.http import make_app
 from shared.jobs import JobServer, job_router
-from shared.node_jobs import NodeFacts
+from shared.node_jobs import AgentActivity, NodeFacts
 from shared.protocol import Health
 
 VERSION = version("epi-factory")
+
+
+class NoteRequests:
+    """ASGI middleware that remembers what was asked, for the proof of silence."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Note the request and pass it on."""
+        if scope["type"] in ("http", "websocket"):
+            note(f"served {scope.get('method', 'WebSocket')} {scope['path']}")
+        await self._app(scope, receive, send)
 
 
 def build_app(settings: NodeSettings, token: str | None) -> FastAPI:
@@ -37,6 +51,7 @@ def build_app(settings: NodeSettings, token: str | None) -> FastAPI:
 
     app = make_app("EPI Factory node agent", VERSION)
     app.router.lifespan_context = lifespan
+    app.add_middleware(NoteRequests)
     guard = [Depends(bearer_guard(token))]
 
     @app.get("/v1/health", dependencies=guard)
@@ -47,7 +62,12 @@ def build_app(settings: NodeSettings, token: str | None) -> FastAPI:
     @app.get("/v1/facts", dependencies=guard)
     async def facts() -> NodeFacts:
         """Say what this machine is and how it is."""
-        return await read_facts(settings)
+        return await node.facts()
+
+    @app.get("/v1/activity", dependencies=guard)
+    async def activity() -> AgentActivity:
+        """Say what this agent did and wrote since its start."""
+        return node.activity()
 
     app.include_router(job_router(server, token))
     app.include_router(artifact_router(node.store, token))

@@ -1,68 +1,43 @@
 """What the machine says about itself: board, CPU, memory, governor, temperature, throttling, clock.
 
-Each reader returns None when the machine does not say; nothing is guessed. The parsers take text, so that they are
-tested on recorded output of real machines. Not here: anything that changes the machine.
+Each reader returns None when the machine does not say; nothing is guessed. Not here: parsing (readings), anything that
+changes the machine (governor), waiting (steady).
 """
 
 import asyncio
 import os
 import platform
-import re
 import shutil
 from pathlib import Path
 
 import psutil
 
+from node_agent.activity import note
+from node_agent.readings import (
+    parse_chrony_offset,
+    parse_cpu_model,
+    parse_cpu_times,
+    parse_governors,
+    parse_pmic,
+    parse_throttled,
+    throttled_names,
+)
 from node_agent.settings import NodeSettings
 from shared.clock import utc_ns
-from shared.node_jobs import NodeFacts
+from shared.node_jobs import DiskSpace, NodeFacts
 
 _COMMAND_S = 5.0
 _CPUFREQ = Path("/sys/devices/system/cpu/cpufreq/policy0")
 _THERMAL = Path("/sys/class/thermal/thermal_zone0/temp")
-_ARM_CORES = {
-    ("0x41", "0xd03"): "ARM Cortex-A53",
-    ("0x41", "0xd08"): "ARM Cortex-A72",
-    ("0x41", "0xd0b"): "ARM Cortex-A76",
-}
+_SUPPLY = Path("/proc/device-tree/chosen/power/max_current")
 _BOARD = (Path("/proc/device-tree/model"), Path("/sys/devices/virtual/dmi/id/product_name"))
-
-
-def parse_throttled(text: str) -> int | None:
-    """Return the bits of `vcgencmd get_throttled` ("throttled=0x50000"): 0..3 now, 16..19 since boot."""
-    match = re.search(r"throttled=0x([0-9a-fA-F]+)", text)
-    return int(match.group(1), 16) if match else None
-
-
-def parse_chrony_offset(text: str) -> float | None:
-    """Return this host's clock minus true time in seconds from `chronyc -c tracking`, None if not synchronised.
-
-    Fields (chronyc(1), report "tracking" as CSV): reference id, name, stratum, reference time, current correction,
-    last offset, RMS offset, ..., leap status. A positive correction means that the local clock is slow of true time.
-    """
-    fields = text.strip().split(",")
-    if len(fields) < 14 or fields[13] == "Not synchronised":
-        return None
-    try:
-        return -float(fields[4])
-    except ValueError:
-        return None
-
-
-def parse_cpu_model(cpuinfo: str) -> str | None:
-    """Return the processor's name from /proc/cpuinfo: its name on x86, implementer and part on ARM."""
-    lines = (line.partition(":") for line in cpuinfo.splitlines())
-    found = {key.strip(): value.strip() for key, _, value in lines if value}
-    if "model name" in found:
-        return found["model name"]
-    key = (found.get("CPU implementer", ""), found.get("CPU part", ""))
-    return _ARM_CORES.get(key) or (f"ARM implementer {key[0]} part {key[1]}" if key[0] else None)
 
 
 async def ask(*argv: str) -> str | None:
     """Return what a program prints, None when it is missing, fails or takes too long."""
     if shutil.which(argv[0]) is None:
         return None
+    note(f"ran {' '.join(argv)}")
     process = await asyncio.create_subprocess_exec(
         *argv, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
     )
@@ -99,9 +74,53 @@ def engine_build() -> str | None:
     return LLAMA_BUILD if find_spec("llama_cpp") is not None else None
 
 
+def cpu_times() -> tuple[int, int] | None:
+    """Return (busy, total) ticks of all CPUs since boot."""
+    return parse_cpu_times(_text(Path("/proc/stat")) or "")
+
+
+def temperature_c() -> float | None:
+    """Return the temperature of the processor."""
+    return _number(_THERMAL, 1e-3)
+
+
+async def pmic() -> tuple[float | None, float | None]:
+    """Return (power of the PMIC's rails in W, input voltage in V), None where there is no PMIC."""
+    text = await ask("vcgencmd", "pmic_read_adc")
+    return (None, None) if text is None else parse_pmic(text)
+
+
+def supply_max_ma() -> int | None:
+    """Return the current the supply negotiated, from the firmware's device tree (Pi 5)."""
+    try:
+        data = _SUPPLY.read_bytes()
+    except OSError:
+        return None
+    return int.from_bytes(data[:4], "big") or None
+
+
+def disks() -> tuple[DiskSpace, ...]:
+    """Return the mounted file systems on real devices."""
+    found = []
+    for partition in psutil.disk_partitions(all=False):
+        try:
+            usage = shutil.disk_usage(partition.mountpoint)
+        except OSError:
+            continue
+        found.append(
+            DiskSpace(
+                mount=partition.mountpoint, device=partition.device, total_bytes=usage.total, free_bytes=usage.free
+            )
+        )
+    return tuple(found)
+
+
 async def read_facts(settings: NodeSettings) -> NodeFacts:
     """Ask the machine everything once."""
-    throttled, tracking = await asyncio.gather(ask("vcgencmd", "get_throttled"), ask("chronyc", "-c", "tracking"))
+    throttled, tracking, (power_w, supply_v) = await asyncio.gather(
+        ask("vcgencmd", "get_throttled"), ask("chronyc", "-c", "tracking"), pmic()
+    )
+    bits = None if throttled is None else parse_throttled(throttled)
     return NodeFacts(
         name=settings.name,
         board=next((text for text in map(_text, _BOARD) if text), None),
@@ -111,12 +130,20 @@ async def read_facts(settings: NodeSettings) -> NodeFacts:
         kernel=platform.release(),
         python=platform.python_version(),
         governor=_text(_CPUFREQ / "scaling_governor"),
+        governors=parse_governors(_text(_CPUFREQ / "scaling_available_governors") or ""),
         cpu_mhz=_number(_CPUFREQ / "scaling_cur_freq", 1e-3),
-        temperature_c=_number(_THERMAL, 1e-3),
-        throttled_bits=None if throttled is None else parse_throttled(throttled),
+        cpu_max_mhz=_number(_CPUFREQ / "cpuinfo_max_freq", 1e-3),
+        temperature_c=temperature_c(),
+        throttled_bits=bits,
+        throttled_now=None if bits is None else throttled_names(bits),
+        throttled_since_boot=None if bits is None else throttled_names(bits, since_boot=True),
+        supply_max_ma=supply_max_ma(),
+        pmic_power_w=power_w,
+        supply_v=supply_v,
         load_1min=os.getloadavg()[0],
         clock_offset_s=None if tracking is None else parse_chrony_offset(tracking),
         engine_build=engine_build(),
         disk_free_bytes=shutil.disk_usage(settings.state_dir).free,
+        disks=disks(),
         utc_ns=utc_ns(),
     )

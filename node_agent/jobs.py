@@ -7,19 +7,25 @@ import asyncio
 import json
 import sys
 import time
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from node_agent.activity import read_activity
 from node_agent.engines.base import Engine, Worker
 from node_agent.engines.distributed_llama import DistributedLlamaEngine, DllamaWorker
 from node_agent.engines.llama_cpp import RPC_WORKER_MODULE, LlamaCppEngine, RpcWorker
+from node_agent.governor import set_governor
+from node_agent.host import read_facts
 from node_agent.processes import Supervised
 from node_agent.settings import NodeSettings
+from node_agent.steady import looker, settle
 from shared.artifacts import ArtifactStore, scratch_file
 from shared.auth import load_token
 from shared.errors import ConfigurationError, InfrastructureError
 from shared.jobs import JobContext, JobKind
 from shared.node_jobs import (
+    AgentActivity,
     DecodeParams,
     DeployParams,
     DeployResult,
@@ -29,19 +35,26 @@ from shared.node_jobs import (
     FetchResult,
     MarkerParams,
     MarkerResult,
+    NodeFacts,
     PrefillParams,
     ScoreParams,
     ScoreResult,
+    SetGovernorParams,
+    SetGovernorResult,
+    SettleParams,
+    SettleResult,
     StartEngineParams,
     StartEngineResult,
     StartWorkerParams,
     StartWorkerResult,
     StopEngineParams,
     WorkloadResult,
+    activity_between,
 )
 from shared.surgery import apply_plan
 
 _MARKER_SLACK_S = 30.0
+Done = TypeVar("Done", WorkloadResult, ScoreResult)
 
 
 class Node:
@@ -61,6 +74,8 @@ class Node:
         }
         self.engine = self.engines["llama.cpp"]
         self._marker: Supervised | None = None
+        self._in_window = False
+        self._facts: NodeFacts | None = None
 
     async def find_children(self) -> None:
         """Find again what an earlier agent started; a marker load left over is ended."""
@@ -95,6 +110,8 @@ class Node:
             JobKind("prefill", PrefillParams, self.prefill),
             JobKind("decode", DecodeParams, self.decode),
             JobKind("score", ScoreParams, self.score),
+            JobKind("set_governor", SetGovernorParams, self.set_governor),
+            JobKind("settle", SettleParams, self.settle),
         ]
 
     async def fetch(self, params: FetchParams, job: JobContext) -> FetchResult:
@@ -175,15 +192,44 @@ class Node:
 
     async def prefill(self, params: PrefillParams, job: JobContext) -> WorkloadResult:
         """Run the prefill workload."""
-        return await self.engine.prefill(params, job.progress)
+        return await self._silently(self.engine.prefill(params, job.progress))
 
     async def decode(self, params: DecodeParams, job: JobContext) -> WorkloadResult:
         """Run the decode workload."""
-        return await self.engine.decode(params, job.progress)
+        return await self._silently(self.engine.decode(params, job.progress))
 
     async def score(self, params: ScoreParams, job: JobContext) -> ScoreResult:
         """Score continuations."""
-        return await self.engine.score(params, job.progress)
+        return await self._silently(self.engine.score(params, job.progress))
+
+    async def set_governor(self, params: SetGovernorParams, _job: JobContext) -> SetGovernorResult:
+        """Set the CPU frequency governor."""
+        return set_governor(params, allowed=self.settings.allow_governor)
+
+    async def settle(self, params: SettleParams, job: JobContext) -> SettleResult:
+        """Wait until the machine is steady."""
+        return await settle(params, looker(), job.progress)
+
+    async def facts(self) -> NodeFacts:
+        """Ask the machine, or, while a workload runs, answer with what was known before: silence first."""
+        if not self._in_window or self._facts is None:
+            self._facts = await read_facts(self.settings)
+        return self._facts
+
+    def activity(self) -> AgentActivity:
+        """Return what this agent did since its start."""
+        worker_pid = next((worker.pid for worker in self.workers.values() if worker.pid is not None), None)
+        return read_activity(engine_pid=self.engine.pid, worker_pid=worker_pid)
+
+    async def _silently(self, work: Coroutine[Any, Any, Done]) -> Done:
+        """Do a workload and add to its result what the agent itself did meanwhile."""
+        before = self.activity()
+        self._in_window = True
+        try:
+            result = await work
+        finally:
+            self._in_window = False
+        return result.model_copy(update={"agent": activity_between(before, self.activity())})
 
 
 def _marker_result(output: Path, process: Supervised) -> MarkerResult:

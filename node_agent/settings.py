@@ -15,6 +15,7 @@ class NodeSettings(DaemonSettings):
     worker_port: int = Field(default=50052, ge=1, le=65535)
     threads: int = Field(default=1, ge=1, le=256, description="CPU threads of the RPC worker")
     dllama: Path | None = Field(default=None, description="distributed-llama's program; null: the one on the PATH")
+    allow_governor: bool = Field(default=False, description="may this agent set the CPU frequency governor?")
     source_url: str | None = Field(default=None, pattern=r"^https?://[^\s/]+$", description="where artifacts come from")
     source_token_file: Path | None = None
 

@@ -10,6 +10,8 @@
 | `marker` | step a CPU load on and off, to find the meter's lag |
 | `prefill`, `decode` | fixed workloads with exact token ledgers |
 | `score` | log-likelihoods of continuations, shared prefixes evaluated once |
+| `set_governor` | set the CPU frequency governor, where the node's settings allow it |
+| `settle` | wait until temperature and load are steady |
 
 All times are UTC nanoseconds of the node's clock.
 """
@@ -154,6 +156,7 @@ class WorkloadResult(Record):
     ledger: TokenLedger
     requests: tuple[RequestRecord, ...] = ()
     output_sha256: Sha256 | None = Field(default=None, description="hash of all generated token ids")
+    agent: "AgentActivity | None" = Field(default=None, description="what the root's agent did meanwhile")
 
 
 class ScoreItem(Record):
@@ -193,6 +196,106 @@ class ScoreResult(Record):
     end_utc_ns: int
     ledger: TokenLedger
     groups: tuple[tuple[ItemScore, ...], ...]
+    agent: "AgentActivity | None" = Field(default=None, description="what the root's agent did meanwhile")
+
+
+class SetGovernorParams(Record):
+    """Set the governor of every CPU."""
+
+    governor: Literal["performance", "ondemand", "schedutil", "conservative", "powersave"] = "performance"
+
+
+class SetGovernorResult(Record):
+    """Governor before and after; `changed` False when it was right already."""
+
+    before: str
+    after: str
+    changed: bool
+
+
+class SettleParams(Record):
+    """Wait until temperature and load are steady over the last `span_s` seconds, at least `min_s`, at most `max_s`."""
+
+    min_s: float = Field(default=60.0, ge=0, le=3600)
+    max_s: float = Field(default=300.0, gt=0, le=7200)
+    span_s: float = Field(default=60.0, gt=0, le=3600)
+    every_s: float = Field(default=5.0, ge=0.1, le=60)
+    max_slope_c_per_min: float = Field(default=0.5, gt=0)
+    max_busy: float = Field(default=0.05, gt=0, description="busy share of all CPUs, 0..1")
+
+
+class SettleSample(Record):
+    """One look at the machine while waiting."""
+
+    utc_ns: int
+    temperature_c: float | None = None
+    busy: float = Field(ge=0, le=1)
+    pmic_power_w: float | None = None
+
+
+class SettleResult(Record):
+    """`settled` False after `max_s`, with the reasons; the caller decides what it means."""
+
+    settled: bool
+    reasons: tuple[str, ...] = ()
+    start_utc_ns: int
+    end_utc_ns: int
+    slope_c_per_min: float | None = None
+    busy: float
+    samples: tuple[SettleSample, ...]
+
+
+class AgentEvent(Record):
+    """Something the agent did: served a request, or ran a program."""
+
+    utc_ns: int
+    what: str
+
+
+class AgentActivity(Record):
+    """What an agent did in an interval: the proof of its silence.
+
+    `GET /v1/activity` counts from the agent's start; the difference of two answers (`activity_between`) is an interval.
+    """
+
+    start_utc_ns: int
+    end_utc_ns: int
+    agent_cpu_s: float
+    agent_written_bytes: int
+    engine_written_bytes: int | None = Field(default=None, description="null without an engine process")
+    worker_written_bytes: int | None = Field(default=None, description="null without a worker process")
+    events: tuple[AgentEvent, ...] = ()
+
+    @property
+    def agent_cpu_share(self) -> float:
+        """CPU time of the agent as a share of one core."""
+        return self.agent_cpu_s / max((self.end_utc_ns - self.start_utc_ns) / 1e9, 1e-9)
+
+
+def activity_between(before: AgentActivity, after: AgentActivity) -> AgentActivity:
+    """Return what happened between two answers of one agent; null where a process was not there both times."""
+
+    def difference(old: int | None, new: int | None) -> int | None:
+        return None if old is None or new is None or new < old else new - old
+
+    return AgentActivity(
+        start_utc_ns=before.end_utc_ns,
+        end_utc_ns=after.end_utc_ns,
+        agent_cpu_s=after.agent_cpu_s - before.agent_cpu_s,
+        agent_written_bytes=after.agent_written_bytes - before.agent_written_bytes,
+        engine_written_bytes=difference(before.engine_written_bytes, after.engine_written_bytes),
+        worker_written_bytes=difference(before.worker_written_bytes, after.worker_written_bytes),
+        events=tuple(event for event in after.events if event.utc_ns > before.end_utc_ns),
+    )
+
+
+class DiskSpace(Record):
+    """One mounted file system on a real device."""
+
+    mount: str
+    device: str
+    total_bytes: int
+    free_bytes: int
 
 
 class NodeFacts(Record):
@@ -213,4 +316,16 @@ class NodeFacts(Record):
     clock_offset_s: float | None = Field(default=None, description="this host minus true time, by chrony")
     engine_build: str | None = None
     disk_free_bytes: int
+    cpu_max_mhz: float | None = None
+    governors: tuple[str, ...] = Field(default=(), description="governors this machine offers")
+    throttled_now: tuple[str, ...] | None = None
+    throttled_since_boot: tuple[str, ...] | None = None
+    supply_max_ma: int | None = Field(default=None, description="what the supply negotiated (Pi 5)")
+    pmic_power_w: float | None = Field(default=None, description="sum of the PMIC's rails: a cross-check, not a meter")
+    supply_v: float | None = Field(default=None, description="input voltage by the PMIC")
+    disks: tuple[DiskSpace, ...] = ()
     utc_ns: int
+
+
+WorkloadResult.model_rebuild()
+ScoreResult.model_rebuild()

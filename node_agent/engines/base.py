@@ -65,6 +65,10 @@ class Engine(Protocol):
     """An inference engine as its node agent sees it; every method raises EpiError with a reason."""
 
     @property
+    def pid(self) -> int | None:
+        """Process id while it runs."""
+
+    @property
     def capabilities(self) -> Capabilities:
         """What it can do."""
 

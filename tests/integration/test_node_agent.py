@@ -20,6 +20,7 @@ from node_agent.processes import ProcessIdentity
 from shared.client import AgentClient
 from shared.errors import AuthError, DataError, InfrastructureError, NotFoundError
 from shared.node_jobs import (
+    AgentActivity,
     DecodeParams,
     DeployParams,
     FetchParams,
@@ -28,6 +29,7 @@ from shared.node_jobs import (
     StartEngineParams,
     StartWorkerParams,
     StopEngineParams,
+    activity_between,
 )
 from shared.records import SurgeryPlan
 from shared.surgery import apply_plan
@@ -202,7 +204,7 @@ async def test_a_stopped_agent_leaves_nothing_even_in_the_middle_of_work(tmp_pat
 
 
 async def test_the_agent_is_silent_inside_a_window(tmp_path: Path) -> None:
-    """At most 0.2 % of a core and not one byte to disk while a workload runs."""
+    """At most 0.2 % of a core and not one byte to disk while a workload runs; and the agent's own proof says so."""
     model = write_tiny_model(tmp_path / "base.gguf")
     with agents(tmp_path, "one") as (one,):
         async with client(one) as root:
@@ -211,19 +213,28 @@ async def test_the_agent_is_silent_inside_a_window(tmp_path: Path) -> None:
             await root.run("t/engine", "start_engine", engine, timeout_s=30)
             assert one.process is not None
             watched = [psutil.Process(pid) for pid in (one.process.pid, one.pid_of("engine"))]
+            long = DecodeParams(prompts=("Hello",), tokens_each=1000, repeats=1000)
             async with root.follow() as _events:
-                await root.submit(
-                    "t/long", "decode", DecodeParams(prompts=("Hello",), tokens_each=1000, repeats=1000)
-                )
+                await root.submit("t/long", "decode", long)
                 await asyncio.sleep(1)
+                proof = AgentActivity.model_validate(await root.request("GET", "/v1/activity"))
                 cpu, written = _agent_cpu_s(watched[0]), [process.io_counters().write_bytes for process in watched]
                 start = time.monotonic()
                 await asyncio.sleep(8)
                 share = (_agent_cpu_s(watched[0]) - cpu) / (time.monotonic() - start)
                 assert [process.io_counters().write_bytes for process in watched] == written
+                after = AgentActivity.model_validate(await root.request("GET", "/v1/activity"))
                 assert (await root.job("t/long")).status == "running"
+                facts = [await root.request("GET", "/v1/facts") for _ in range(2)]
+                assert facts[0] == facts[1], "facts were read again inside a window"
                 await root.cancel("t/long")
             assert share <= 0.002
+            proof = activity_between(proof, after)
+            assert (proof.agent_written_bytes, proof.engine_written_bytes, proof.worker_written_bytes) == (0, 0, 0)
+            assert proof.agent_cpu_share <= 0.003  # this interval holds the two questions for it as well
+            assert [event.what for event in proof.events] == ["served GET /v1/activity"]
+            done = await root.run("t/decode", "decode", DECODE, timeout_s=30)
+            assert done["agent"]["engine_written_bytes"] == 0 and done["agent"]["agent_cpu_s"] < 0.5
 
 
 def _agent_cpu_s(process: psutil.Process) -> float:

@@ -1,0 +1,83 @@
+"""The steady-state gate: wait until temperature and load have been steady for a while.
+
+It stands beside the fixed waits of a campaign: a fixed wait is the same for every run, this one says whether it was
+enough. Here: looking and judging. Not here: the power of the meter, which the orchestrator sees.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+from node_agent.host import cpu_times, pmic, temperature_c
+from shared.clock import utc_ns
+from shared.node_jobs import SettleParams, SettleResult, SettleSample
+
+Look = Callable[[], Awaitable[SettleSample]]
+
+
+def slope_per_min(samples: Sequence[SettleSample]) -> float | None:
+    """Return the least-squares slope of the temperature in degrees C a minute; None with fewer than 3 readings."""
+    points = [(sample.utc_ns, sample.temperature_c) for sample in samples if sample.temperature_c is not None]
+    if len(points) < 3:
+        return None
+    minutes = [(at - points[0][0]) / 60e9 for at, _ in points]
+    mean_x, mean_y = sum(minutes) / len(minutes), sum(value for _, value in points) / len(points)
+    spread = sum((x - mean_x) ** 2 for x in minutes)
+    if spread == 0:
+        return None
+    return sum((x - mean_x) * (value - mean_y) for x, (_, value) in zip(minutes, points, strict=True)) / spread
+
+
+def judge(samples: Sequence[SettleSample], params: SettleParams) -> tuple[str, ...]:
+    """Return why the machine is not steady, judged by the samples of the last `span_s`; empty when it is.
+
+    A machine that tells no temperature is judged by its load.
+    """
+    last = samples[-1].utc_ns
+    recent = [sample for sample in samples if last - sample.utc_ns <= params.span_s * 1e9]
+    reasons = []
+    slope = slope_per_min(recent)
+    if slope is not None and abs(slope) > params.max_slope_c_per_min:
+        reasons.append(f"temperature changes by {slope:+.2f} C/min, allowed are {params.max_slope_c_per_min:.2f}")
+    busy = sum(sample.busy for sample in recent) / len(recent)
+    if busy > params.max_busy:
+        reasons.append(f"CPUs are {busy:.1%} busy, allowed are {params.max_busy:.1%}")
+    return tuple(reasons)
+
+
+async def settle(params: SettleParams, look: Look, progress: Callable[[float, str], None]) -> SettleResult:
+    """Look every `every_s` until the machine was steady for `span_s` and `min_s` have passed, or `max_s` are over."""
+    start = utc_ns()
+    samples: list[SettleSample] = []
+    while True:
+        await asyncio.sleep(params.every_s)
+        samples.append(await look())
+        reasons = judge(samples, params)
+        waited_s = (utc_ns() - start) / 1e9
+        enough = waited_s >= params.min_s and samples[-1].utc_ns - samples[0].utc_ns >= params.span_s * 1e9
+        if (enough and not reasons) or waited_s >= params.max_s:
+            recent = [sample for sample in samples if samples[-1].utc_ns - sample.utc_ns <= params.span_s * 1e9]
+            return SettleResult(
+                settled=not reasons, reasons=reasons, start_utc_ns=start, end_utc_ns=utc_ns(),
+                slope_c_per_min=slope_per_min(recent), busy=sum(sample.busy for sample in recent) / len(recent),
+                samples=tuple(samples),
+            )  # fmt: skip
+        progress(min(waited_s / params.max_s, 1.0), "; ".join(reasons) or "steady so far")
+
+
+def looker() -> Look:
+    """Return a function that looks at this machine; its busy share is that since the previous look."""
+    previous = cpu_times()
+
+    async def look() -> SettleSample:
+        nonlocal previous
+        power_w, _ = await pmic()
+        now = cpu_times()
+        busy = 0.0
+        if now is not None and previous is not None and now[1] > previous[1]:
+            busy = (now[0] - previous[0]) / (now[1] - previous[1])
+        previous = now
+        return SettleSample(
+            utc_ns=utc_ns(), temperature_c=temperature_c(), busy=min(max(busy, 0.0), 1.0), pmic_power_w=power_w
+        )
+
+    return look
