@@ -42,7 +42,12 @@ def answers(item: Configuration, per_task: int, seed: int = 5) -> tuple[Question
 
 
 def write_campaign_tree(
-    root: Path, selection: str = "all", repetitions: int = 3, per_task: int = 100, saving: float = 0.0, cv: float = 0.004
+    root: Path,
+    selection: str = "all",
+    repetitions: int = 3,
+    per_task: int = 100,
+    saving: float = 0.0,
+    cv: float = 0.004,
 ) -> Path:
     """Write campaign.json and all runs; return `root`."""
     items = parse_selection(selection)

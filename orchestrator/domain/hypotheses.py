@@ -195,7 +195,8 @@ def _h4(data: CampaignData, draws: Draws) -> Hypothesis:
         low, middle, high = (float(x) for x in np.quantile(drawn, [0.025, 0.5, 0.975]))
         outside += not low <= 0 <= high
         figures[f"{series.group}: second difference of J/token, share of baseline per expert^2"] = middle
-        parts.append(f"{series.group}: {signed_percent(middle, 3)} [{signed_percent(low, 3)}, {signed_percent(high, 3)}]")
+        shown = [signed_percent(value, 3) for value in (middle, low, high)]
+        parts.append(f"{series.group}: {shown[0]} [{shown[1]}, {shown[2]}]")
     if not parts:
         return _unmeasured("H4", claim, "it needs three depths of a group and two repetitions")
     answer: Answer = "supported" if outside == len(parts) else "open"

@@ -82,6 +82,8 @@ def _pareto(data: CampaignResults) -> Figure:
             size = (2 * point.half_width_joules, 200 * point.half_width_accuracy)
             axis.add_patch(Ellipse((x, y), *size, facecolor=color, alpha=0.08, edgecolor=color, linewidth=0.6))
         axis.plot(x, y, marker, color=color, markerfacecolor=color if point.on_frontier else "white", markersize=5)
+        if items[point.configuration_id].depth == 0 and point is not data.pareto[0]:
+            continue  # the control lies on the baseline: both are their own reference
         axis.annotate(_short(point), (x, y), xytext=(4, 3), textcoords="offset points", fontsize=7)
     axis.set_xlabel("J/token / J/token of baseline")
     axis.set_ylabel("accuracy - accuracy of baseline (points)")
@@ -90,7 +92,7 @@ def _pareto(data: CampaignResults) -> Figure:
 
 
 def _short(point: ParetoPoint) -> str:
-    return point.configuration_id.removeprefix("drop").replace("baseline_biased", "control")
+    return point.configuration_id.removeprefix("drop")
 
 
 def _decomposition(shares: Sequence[EnergyShares]) -> Figure:

@@ -1,12 +1,16 @@
 """From result files back to evaluations: read as written, or calculated anew from samples and answers."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import isclose
 from pathlib import Path
 
 from orchestrator.domain.accuracy import AccuracyResult
 from orchestrator.domain.epi import PHASE_OF_BASIS, EpiValue
 from orchestrator.domain.evaluate import RunEvaluation, evaluate_run
-from orchestrator.reports.result_files import read_run, read_trace
-from orchestrator.reports.schema import EpiFile
+from orchestrator.domain.records import RunInput
+from orchestrator.reports.result_files import json_bytes, list_runs, read_json, read_trace, write_bytes
+from orchestrator.reports.schema import BenchmarkFile, EpiFile
 
 
 def evaluation_of(file: EpiFile) -> RunEvaluation:
@@ -51,13 +55,56 @@ def evaluation_of(file: EpiFile) -> RunEvaluation:
     )
 
 
-def recompute_run(campaign_dir: Path, configuration_id: str, repetition: int) -> tuple[EpiFile, EpiFile]:
-    """Return (as written, calculated anew from run, trace and benchmark files).
+def recompute_run(campaign_dir: Path, configuration_id: str, repetition: int) -> EpiFile:
+    """Calculate a run's `epi_NNN.json` anew from its run, trace and benchmark files alone.
 
     Raises:
         DataError: a file is missing or damaged.
     """
-    files = read_run(campaign_dir, configuration_id, repetition)
-    trace = campaign_dir / configuration_id / f"power_trace_{repetition:03d}.csv"
-    samples = read_trace(trace, files.run.instrument)
-    return files.epi, EpiFile.of(files.run, evaluate_run(files.run, samples, files.questions))
+    folder, number = campaign_dir / configuration_id, f"{repetition:03d}"
+    run = read_json(RunInput, folder / f"run_{number}.json")
+    questions = read_json(BenchmarkFile, folder / f"benchmark_{number}.json").questions
+    samples = read_trace(folder / f"power_trace_{number}.csv", run.instrument)
+    return EpiFile.of(run, evaluate_run(run, samples, questions))
+
+
+@dataclass(frozen=True)
+class Recomputed:
+    """One run calculated anew; `written` is None where there was no `epi_NNN.json`."""
+
+    configuration_id: str
+    repetition: int
+    again: EpiFile
+    written: EpiFile | None
+
+    @property
+    def differences(self) -> tuple[str, ...]:
+        """Name the figures that differ by more than 1e-9 relative from what was written."""
+        if self.written is None:
+            return ()
+        one, two = self.written.model_dump(), self.again.model_dump()
+        return tuple(
+            f"{block}.{name}: written {one[block][name]!r}, recomputed {two[block][name]!r}"
+            for block in ("energy", "accuracy", "epi")
+            for name in one[block]
+            if not _same(one[block][name], two[block][name])
+        )
+
+
+def recompute_campaign(campaign_dir: Path) -> Iterator[Recomputed]:
+    """Calculate every complete run anew, in order."""
+    for name, repetition in list_runs(campaign_dir):
+        path = campaign_dir / name / f"epi_{repetition:03d}.json"
+        written = read_json(EpiFile, path) if path.exists() else None
+        yield Recomputed(name, repetition, recompute_run(campaign_dir, name, repetition), written)
+
+
+def write_recomputed(campaign_dir: Path, run: Recomputed) -> None:
+    """Replace a run's `epi_NNN.json` by what was calculated anew."""
+    write_bytes(campaign_dir / run.configuration_id / f"epi_{run.repetition:03d}.json", json_bytes(run.again))
+
+
+def _same(one: float | None, two: float | None) -> bool:
+    if one is None or two is None:
+        return one is two
+    return isclose(one, two, rel_tol=1e-9, abs_tol=0.0)

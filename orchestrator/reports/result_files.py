@@ -27,7 +27,7 @@ from shared.meter_api import SampleBlock
 from shared.records import Instrument, QuestionResult
 
 TRACE_HEADER = ("timestamp", "node", "watts")
-_RUN_FILE = re.compile(r"run_(\d{3,})\.json\Z")
+RUN_FILE = re.compile(r"(run|epi)_(\d{3,})\.json\Z")
 _TIMESTAMP = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?Z\Z")
 M = TypeVar("M", bound=BaseModel)
 
@@ -197,8 +197,8 @@ def read_run(campaign_dir: Path, configuration_id: str, repetition: int) -> RunF
 def list_runs(campaign_dir: Path) -> Iterator[tuple[str, int]]:
     """Yield (configuration id, repetition) of every complete run, in order."""
     for folder in sorted(path for path in campaign_dir.iterdir() if path.is_dir()):
-        numbers = [int(match[1]) for path in folder.iterdir() if (match := _RUN_FILE.match(path.name))]
-        for number in sorted(numbers):
+        names = [match for path in folder.iterdir() if (match := RUN_FILE.match(path.name))]
+        for number in sorted(int(match[2]) for match in names if match[1] == "run"):
             yield folder.name, number
 
 
