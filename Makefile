@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WEB := orchestrator/web
-EXTRAS := node,surgeon,meter,meter-parquet,orchestrator,dev
+EXTRAS := node,surgeon,meter,meter-parquet,orchestrator,telegram,dev
 DEMO_ARGS ?=
 
 .PHONY: web demo test test-slow check bench install clean

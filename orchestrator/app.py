@@ -13,6 +13,8 @@ from orchestrator.api.live import live_router
 from orchestrator.campaign.lab import Lab
 from orchestrator.campaign.live import LiveHub, relay_power
 from orchestrator.campaign.service import CampaignService
+from orchestrator.notify.hub import notifying
+from orchestrator.notify.specs import SpecShelf
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.store.journal import open_journal
 from orchestrator.web.routes import web_router
@@ -44,6 +46,7 @@ def build_app(settings: OrchestratorSettings) -> FastAPI:
             app.include_router(live_router(hub, journal, token))
             app.include_router(_health_router(settings, token))
             app.include_router(web_router())
+            await stack.enter_async_context(notifying(settings.notify, service, SpecShelf(settings.specs_dir)))
             tasks = [asyncio.create_task(service.run_forever()), asyncio.create_task(relay_power(hub, lab))]
             try:
                 yield

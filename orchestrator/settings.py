@@ -4,6 +4,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from orchestrator.notify.settings import NotifySettings
 from shared.settings import AgentAddress, DaemonSettings
 
 
@@ -16,4 +17,5 @@ class OrchestratorSettings(DaemonSettings):
     results_dir: Path
     task_dirs: tuple[Path, ...] = ()
     workload_prompts: Path = Field(description="text file, one prompt a line")
-    measurement_note: str = ""
+    specs_dir: Path | None = Field(default=None, description="campaign specs that can be started by name")
+    notify: NotifySettings = NotifySettings()

@@ -1,0 +1,64 @@
+"""From journal entries to notices: the few things a person away from the lab wants to know."""
+
+from typing import Literal
+
+from orchestrator.store.records import Entry
+from shared.clock import iso_utc
+from shared.records import Record
+
+NoticeKind = Literal["started", "run_done", "attempt_failed", "paused", "finished", "failed", "cancelled"]
+ALL_KINDS: tuple[NoticeKind, ...] = (
+    "started",
+    "run_done",
+    "attempt_failed",
+    "paused",
+    "finished",
+    "failed",
+    "cancelled",
+)
+_OF_STATE: dict[str, NoticeKind] = {
+    "running": "started",
+    "paused": "paused",
+    "finished": "finished",
+    "failed": "failed",
+    "cancelled": "cancelled",
+}
+
+
+class Notice(Record):
+    """One thing that happened; `seq` is the journal entry's, so that a receiver can drop repeats."""
+
+    seq: int
+    timestamp_utc: str
+    kind: NoticeKind
+    campaign: str
+    run: str = ""
+    text: str
+    epi: float | None = None
+    joules_per_token: float | None = None
+    accuracy: float | None = None
+
+
+def notice_of(entry: Entry) -> Notice | None:
+    """Return the notice that an entry deserves, or None."""
+    payload = entry.payload
+    kind: NoticeKind | None = None
+    text = ""
+    if entry.kind == "state" and "state" in payload:
+        kind = _OF_STATE.get(str(payload["state"]))
+        text = f"{entry.campaign} is {payload['state']}" + (f": {payload['reason']}" if payload.get("reason") else "")
+    elif entry.kind == "result" and entry.step == "evaluate":
+        kind = "run_done"
+        epi = payload.get("epi")
+        figure = f"no EPI: {payload.get('reason')}" if epi is None else f"EPI {epi:.4g} J/(token*accuracy)"
+        text = f"{entry.campaign}: {entry.run} done, {figure}"
+    elif entry.kind == "attempt" and payload.get("state") == "failed":
+        kind = "attempt_failed"
+        text = f"{entry.campaign}: {entry.run} attempt {entry.attempt} failed: {payload.get('reason')}"
+    if kind is None:
+        return None
+    return Notice(
+        seq=entry.seq, timestamp_utc=iso_utc(entry.utc_ns), kind=kind, campaign=entry.campaign, run=entry.run,
+        text=text, epi=payload.get("epi"),
+        joules_per_token=payload.get("joules_per_token"), accuracy=payload.get("accuracy"),
+    )  # fmt: skip

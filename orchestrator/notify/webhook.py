@@ -1,0 +1,76 @@
+"""Outgoing webhooks, signed by the Standard Webhooks scheme (standardwebhooks.com) and repeated until accepted.
+
+Delivery never holds the campaign up: notices wait in a bounded queue, the oldest is dropped when it is full.
+"""
+
+import asyncio
+import logging
+from datetime import UTC, datetime
+
+import httpx
+from standardwebhooks.webhooks import Webhook
+
+from orchestrator.notify.notices import Notice
+from orchestrator.notify.settings import WebhookSettings
+from shared.errors import ConfigurationError
+
+log = logging.getLogger(__name__)
+
+_QUEUE = 1000
+_RETRY_S = (1.0, 5.0, 30.0, 120.0)
+_TIMEOUT_S = 10.0
+
+
+class WebhookSender:
+    """Sends notices to one receiver."""
+
+    def __init__(self, settings: WebhookSettings, retry_s: tuple[float, ...] = _RETRY_S) -> None:
+        self._settings = settings
+        self._retry_s = retry_s
+        self._queue: asyncio.Queue[Notice] = asyncio.Queue(_QUEUE)
+        try:
+            self._signer = Webhook(settings.secret_file.read_text().strip())
+        except (OSError, ValueError, RuntimeError) as error:
+            raise ConfigurationError(
+                f"the webhook's secret cannot be used: {error}", where=str(settings.secret_file),
+                hint="write a base64 secret into it, e.g. `openssl rand -base64 24`",
+            ) from error  # fmt: skip
+
+    def offer(self, notice: Notice) -> None:
+        """Queue a notice if the receiver wants its kind."""
+        if notice.kind not in self._settings.kinds:
+            return
+        if self._queue.full():
+            dropped = self._queue.get_nowait()
+            log.warning("webhook %s: dropped %s, the receiver is too slow", self._settings.url, dropped.text)
+        self._queue.put_nowait(notice)
+
+    async def run(self) -> None:
+        """Deliver for ever, in order."""
+        async with httpx.AsyncClient(timeout=_TIMEOUT_S) as client:
+            while True:
+                notice = await self._queue.get()
+                if not await self._deliver(client, notice):
+                    log.warning("webhook %s: gave up on %s", self._settings.url, notice.text)
+
+    async def _deliver(self, client: httpx.AsyncClient, notice: Notice) -> bool:
+        body = notice.model_dump_json()
+        message_id = f"epi-{notice.seq}"
+        for delay_s in (0.0, *self._retry_s):
+            await asyncio.sleep(delay_s)
+            now = datetime.now(tz=UTC)
+            headers = {
+                "content-type": "application/json",
+                "webhook-id": message_id,
+                "webhook-timestamp": str(int(now.timestamp())),
+                "webhook-signature": self._signer.sign(message_id, now, body),
+            }
+            try:
+                response = await client.post(self._settings.url, content=body, headers=headers)
+            except httpx.TransportError as error:
+                log.info("webhook %s: %r", self._settings.url, error)
+                continue
+            if response.is_success:
+                return True
+            log.info("webhook %s: HTTP %s", self._settings.url, response.status_code)
+        return False
