@@ -1,0 +1,146 @@
+"""Long benchmark passes that survive a stop: answers are kept on disk and only what is missing is asked again.
+
+For accuracy alone. A measured `score` window is never resumed (docs/epi.md): its energy belongs to one undisturbed
+span, so a campaign starts the attempt anew. A full MMLU pass on a small cluster takes days: there this belongs.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from orchestrator.benchmarks.cluster_lm import Score
+from shared.errors import ConfigurationError, DataError
+from shared.node_jobs import ItemScore, ScoreGroup, ScoreItem, ScoreParams, ScoreResult
+from shared.records import Record, TokenLedger
+
+_Place = tuple[int, int]
+
+
+class _Header(Record):
+    """First line of an answer file: whose answers these are."""
+
+    schema_version: int = 1
+    identity: str
+
+
+class _Answer(Record):
+    """One answered question; `key` is the hash of its whole text."""
+
+    key: str
+    score: ItemScore
+
+
+class ResumableScore:
+    """A `score` function that asks in jobs of limited size and keeps every answer.
+
+    Args:
+        score: Asks the engine.
+        path: Append-only JSON Lines file of the answers.
+        identity: What the answers depend on beside the questions: model hash, engine build, settings. A file of
+            another identity is refused.
+        questions_per_job: Answers become durable job by job. Each job evaluates its groups' prefixes again.
+
+    Attributes:
+        reused: Questions of the last call that were answered before.
+        spans: (start, end) in UTC ns of each job of the last call.
+
+    Raises:
+        ConfigurationError: the file holds the answers of another model or engine.
+        DataError: the file is damaged elsewhere than in its last line.
+    """
+
+    def __init__(self, score: Score, path: Path, *, identity: str, questions_per_job: int = 200) -> None:
+        self._score = score
+        self._path = path
+        self._questions_per_job = questions_per_job
+        self._answers = _read(path, identity)
+        self.reused = 0
+        self.spans: list[tuple[int, int]] = []
+
+    def __call__(self, params: ScoreParams) -> ScoreResult:
+        """Answer all questions of `params`; those on disk are not asked again.
+
+        Times of the result run from the first job to the last, those of earlier sessions included in the items.
+        """
+        keys = {
+            (g, i): _key(group.prefix, item)
+            for g, group in enumerate(params.groups)
+            for i, item in enumerate(group.items)
+        }
+        missing = [place for place, key in keys.items() if key not in self._answers]
+        self.reused = len(keys) - len(missing)
+        self.spans = []
+        for places in _jobs(missing, self._questions_per_job):
+            job, order = _job(params, places)
+            result = self._score(job)
+            answered = [item for group in result.groups for item in group]
+            if len(answered) != len(order):
+                raise DataError("the engine's answer does not have the shape of the questions", where="score job")
+            new = [_Answer(key=keys[place], score=item) for place, item in zip(order, answered, strict=True)]
+            self._append(new)
+            self.spans.append((result.start_utc_ns, result.end_utc_ns))
+        groups = tuple(
+            tuple(self._answers[keys[g, i]] for i in range(len(group.items))) for g, group in enumerate(params.groups)
+        )
+        everything = [item for group in groups for item in group]
+        return ScoreResult(
+            start_utc_ns=min((item.start_utc_ns for item in everything), default=0),
+            end_utc_ns=max((item.end_utc_ns for item in everything), default=0),
+            ledger=sum((item.ledger for item in everything), TokenLedger()),
+            groups=groups,
+        )
+
+    def _append(self, answers: list[_Answer]) -> None:
+        with self._path.open("a", encoding="utf-8") as file:
+            file.writelines(answer.model_dump_json() + "\n" for answer in answers)
+            file.flush()
+            os.fsync(file.fileno())
+        self._answers.update({answer.key: answer.score for answer in answers})
+
+
+def _read(path: Path, identity: str) -> dict[str, ItemScore]:
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(_Header(identity=identity).model_dump_json() + "\n", encoding="utf-8")
+        return {}
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if whole != content:  # a kill in the middle of a write leaves half a line
+        with path.open("r+b") as file:
+            file.truncate(len(whole))
+    lines = whole.decode("utf-8", "replace").splitlines()
+    try:
+        header = _Header.model_validate_json(lines[0]) if lines else None
+        answers = [_Answer.model_validate_json(line) for line in lines[1:]]
+    except ValidationError as error:
+        raise DataError("the file of kept answers is damaged", where=str(path), hint="remove it to ask anew") from error
+    if header is None or header.identity != identity:
+        raise ConfigurationError(
+            "the kept answers are of another model, engine or setting", where=str(path), hint="give another file"
+        )
+    return {answer.key: answer.score for answer in answers}
+
+
+def _key(prefix: str, item: ScoreItem) -> str:
+    text = json.dumps([prefix + item.suffix, item.continuations], ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _jobs(places: list[_Place], size: int) -> Iterator[list[_Place]]:
+    for start in range(0, len(places), size):
+        yield places[start : start + size]
+
+
+def _job(params: ScoreParams, places: list[_Place]) -> tuple[ScoreParams, list[_Place]]:
+    by_group: dict[int, list[_Place]] = {}
+    for place in places:
+        by_group.setdefault(place[0], []).append(place)
+    groups = tuple(
+        ScoreGroup(prefix=params.groups[g].prefix, items=tuple(params.groups[g].items[i] for _, i in members))
+        for g, members in by_group.items()
+    )
+    return ScoreParams(groups=groups), [place for members in by_group.values() for place in members]
