@@ -16,7 +16,7 @@ from errno import EBADF, EINVAL, ENOSYS, EOPNOTSUPP, EPERM, EXDEV
 from pathlib import Path
 from typing import Final, Literal
 
-from shared.artifacts import fsync_directory
+from shared.durable import fsync_directory
 from shared.checkpoints.base import CheckpointInfo, Inline, OutputFile, Range, Zeros
 from shared.errors import ConfigurationError, DataError, InfrastructureError
 from shared.records import SurgeryPlan

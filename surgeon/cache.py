@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from shared.artifacts import hash_file
+from shared.durable import hash_file
 from shared.errors import ConfigurationError
 from shared.records import Record
 

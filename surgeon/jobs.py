@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from shared import surgery
-from shared.artifacts import ArtifactInfo, ArtifactStore, hash_file, scratch_file
+from shared.artifacts import ArtifactInfo, ArtifactStore, scratch_file
+from shared.durable import hash_file
 from shared.errors import ConfigurationError
 from shared.jobs import JobContext, JobKind
 from shared.surgeon_jobs import (

@@ -17,7 +17,7 @@ from typing import Final
 import numpy as np
 
 from shared import llama
-from shared.artifacts import hash_file
+from shared.durable import hash_file
 from shared.checkpoints import gguf
 from shared.checkpoints.base import CheckpointInfo
 from shared.errors import ConfigurationError, DataError

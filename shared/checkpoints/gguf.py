@@ -17,9 +17,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType, LlamaFileType
-
 from shared.checkpoints.base import CheckpointInfo
+from shared.checkpoints.ggml_types import FILE_TYPES, TENSOR_TYPES
 from shared.errors import ConfigurationError, DataError
 
 MAGIC: Final = b"GGUF"
@@ -37,8 +36,6 @@ ARRAY: Final = 9
 UINT64: Final = 10
 _SCALARS: Final = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _INTEGERS: Final = frozenset({0, 1, 2, 3, 4, 5, 10, 11})
-
-_BLOCK_SIZES: Final[dict[int, tuple[int, int]]] = {int(kind): sizes for kind, sizes in GGML_QUANT_SIZES.items()}
 
 EXPERT_TENSOR: Final = re.compile(r"blk\.(\d+)\.(ffn_(?:gate|up|down|gate_up)_exps)\.(weight|bias|scale)")
 ROUTER_TENSOR: Final = re.compile(r"blk\.(\d+)\.(ffn_gate_inp)\.(weight|bias)|blk\.(\d+)\.(exp_probs_b)(?:\.bias)?")
@@ -297,9 +294,9 @@ def _tensor(cursor: _Cursor) -> tuple[str, tuple[int, ...], int, int, int]:
         raise cursor.fail(f"tensor {name!r} has {n_dims} dimensions")
     ne = tuple(cursor.number("Q") for _ in range(n_dims))
     kind, relative = cursor.number("I"), cursor.number("Q")
-    if kind not in _BLOCK_SIZES:
+    if kind not in TENSOR_TYPES:
         raise cursor.fail(f"tensor {name!r} has the unknown type {kind}")
-    block, block_bytes = _BLOCK_SIZES[kind]
+    _, block, block_bytes = TENSOR_TYPES[kind]
     elements = math.prod(ne)
     if not 0 < elements < 1 << 62 or ne[0] % block:
         raise cursor.fail(f"tensor {name!r} of type {type_name(kind)} has the shape {list(ne)}")
@@ -322,7 +319,7 @@ def _check_tensors(tensors: tuple[TensorInfo, ...], alignment: int, data_offset:
 
 def type_name(kind: int) -> str:
     """Return the name of a ggml type, for example `Q4_K`."""
-    return str(GGMLQuantizationType(kind).name)
+    return TENSOR_TYPES[kind][0]
 
 
 def describe(file: GgufFile) -> CheckpointInfo:
@@ -358,17 +355,11 @@ def describe(file: GgufFile) -> CheckpointInfo:
         if file.tensor(f"blk.{layer}.ffn_gate_inp.weight") is None:
             raise DataError(f"layer {layer} has experts but no router", where=str(file.path))
     file_type = file.get("general.file_type")
+    quantization = FILE_TYPES.get(file_type, str(file_type)) if isinstance(file_type, int) else ""
     return CheckpointInfo(
         format="gguf", architecture=architecture, n_layers=len(layers), n_experts=n_experts, experts_per_token=active,
-        size_bytes=file.size_bytes, quantization=_file_type_name(file_type) if isinstance(file_type, int) else "",
+        size_bytes=file.size_bytes, quantization=quantization,
     )  # fmt: skip
-
-
-def _file_type_name(value: int) -> str:
-    try:
-        return str(LlamaFileType(value).name).removeprefix("MOSTLY_").removeprefix("ALL_")
-    except ValueError:
-        return str(value)
 
 
 def is_per_expert(name: str) -> bool:

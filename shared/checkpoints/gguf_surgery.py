@@ -17,8 +17,6 @@ import struct
 from collections.abc import Iterable
 from typing import Final
 
-from gguf.constants import GGMLQuantizationType
-
 from shared.checkpoints.base import (
     CheckpointInfo,
     Inline,
@@ -55,7 +53,7 @@ SHARED_WIDTH: Final = 32
 PLAN_KEY: Final = "epi.surgery.plan"
 HASH_KEY: Final = "epi.surgery.plan_sha256"
 _GATING_SOFTMAX: Final = 1
-_F32: Final = int(GGMLQuantizationType.F32)
+_F32: Final = 0
 
 
 class _Header:

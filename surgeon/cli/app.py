@@ -161,7 +161,7 @@ def validate(
 
 
 def _report_file(as_json: bool, path: Path) -> None:
-    from shared.artifacts import hash_file
+    from shared.durable import hash_file
 
     sha256, size = hash_file(path), path.stat().st_size
     show(as_json, {"target": str(path), "sha256": sha256, "size_bytes": size},

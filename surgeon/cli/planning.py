@@ -188,7 +188,7 @@ def plan(
     Example: epi surgery plan -s statistics.safetensors --method reap --depth 16 -o drop16.json
     Example: epi surgery plan -s statistics.safetensors --depth 8 --group late --layout biased -o late8.json
     """
-    from shared.artifacts import hash_file
+    from shared.durable import hash_file
     from surgeon import planning
 
     inputs = _inputs(statistics, model, domain, seed)
