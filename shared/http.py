@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from shared.auth import check_bind
 from shared.errors import EpiError, ErrorPayload, Fault
+from shared.systemd import announced
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 
@@ -109,8 +110,9 @@ class _QuietServer(uvicorn.Server):
     async def main_loop(self) -> None:
         self._loop = asyncio.get_running_loop()
         await self.on_tick(0)
-        if not self.should_exit:
-            await self._stop.wait()
+        async with announced():  # the service listens now
+            if not self.should_exit:
+                await self._stop.wait()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self.force_exit = self.should_exit and sig == signal.SIGINT

@@ -1,0 +1,83 @@
+"""A daemon under systemd's protocol: ready when it listens, pings while it lives, stopping at the end."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from shared.systemd import watchdog_interval_s
+
+SERVICE = """
+import sys
+from shared.http import make_app, serve
+app = make_app("tiny", "1")
+
+@app.get("/environment")
+async def environment():
+    import os
+    return {name: os.environ.get(name) for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")}
+
+serve(app, host="127.0.0.1", port=int(sys.argv[1]), token=None)
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+@pytest.fixture
+def notify_socket(tmp_path: Path):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(tmp_path / "notify"))
+        listener.settimeout(20)
+        yield listener
+
+
+def test_ready_comes_when_the_service_answers_and_pings_follow(tmp_path: Path, notify_socket: socket.socket) -> None:
+    port = free_port()
+    environment = os.environ | {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "400000"}
+    with subprocess.Popen([sys.executable, "-c", SERVICE, str(port)], env=environment) as process:
+        try:
+            assert notify_socket.recv(100) == b"READY=1"
+            answer = httpx.get(f"http://127.0.0.1:{port}/environment")  # no retry: ready means it listens
+            assert answer.json() == dict.fromkeys(("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"))
+
+            arrivals = []
+            for _ in range(4):
+                assert notify_socket.recv(100) == b"WATCHDOG=1"
+                arrivals.append(time.monotonic())
+            assert arrivals[-1] - arrivals[0] > 0.3, "three intervals of 0.2 s, the first ping may have waited"
+        finally:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+    said = [notify_socket.recv(100)]
+    while said[-1] == b"WATCHDOG=1":
+        said.append(notify_socket.recv(100))
+    assert said[-1] == b"STOPPING=1"
+
+
+def test_without_a_watchdog_the_service_is_silent_between_ready_and_stopping(
+    tmp_path: Path, notify_socket: socket.socket
+) -> None:
+    environment = os.environ | {"NOTIFY_SOCKET": str(tmp_path / "notify")}
+    environment.pop("WATCHDOG_USEC", None)
+    with subprocess.Popen([sys.executable, "-c", SERVICE, str(free_port())], env=environment) as process:
+        assert notify_socket.recv(100) == b"READY=1"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    assert notify_socket.recv(100) == b"STOPPING=1"
+
+
+def test_only_the_process_that_the_watchdog_means_pings() -> None:
+    assert watchdog_interval_s({"WATCHDOG_USEC": "30000000"}) == 15.0
+    assert watchdog_interval_s({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": str(os.getpid())}) == 15.0
+    assert watchdog_interval_s({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "1"}) is None
+    assert watchdog_interval_s({}) is None
