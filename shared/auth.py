@@ -4,12 +4,16 @@ import hmac
 import ipaddress
 import os
 import secrets
+import time
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from pathlib import Path
 
 from starlette.requests import HTTPConnection
 
-from shared.errors import AuthError, ConfigurationError
+from shared.errors import AuthError, ConfigurationError, TooManyFailuresError
+
+_ADDRESSES_KEPT = 1000
 
 
 def make_token() -> str:
@@ -52,20 +56,54 @@ def check_bind(host: str, token: str | None) -> None:
         )
 
 
-def bearer_guard(token: str | None) -> Callable[[HTTPConnection], None]:
+class FailureLimiter:
+    """Counts failed attempts of each address; after `limit` within `window_s` the address is refused for a while."""
+
+    def __init__(self, limit: int = 20, window_s: float = 60.0, now: Callable[[], float] = time.monotonic) -> None:
+        self._limit = limit
+        self._window_s = window_s
+        self._now = now
+        self._failures: OrderedDict[str, deque[float]] = OrderedDict()
+
+    def blocked(self, address: str) -> bool:
+        """Tell whether the address has failed too often lately."""
+        failures = self._failures.get(address)
+        if failures is None:
+            return False
+        while failures and failures[0] < self._now() - self._window_s:
+            failures.popleft()
+        return len(failures) >= self._limit
+
+    def failed(self, address: str) -> None:
+        """Note a failed attempt; the memory is bounded, the address seen longest ago is forgotten first."""
+        failures = self._failures.setdefault(address, deque(maxlen=self._limit))
+        failures.append(self._now())
+        self._failures.move_to_end(address)
+        while len(self._failures) > _ADDRESSES_KEPT:
+            self._failures.popitem(last=False)
+
+
+def bearer_guard(token: str | None, limiter: FailureLimiter | None = None) -> Callable[[HTTPConnection], None]:
     """Return a FastAPI dependency that refuses HTTP and WebSocket requests without the right bearer token.
 
-    With `token` None (loopback only, see `check_bind`) everything is let in.
+    With `token` None (loopback only, see `check_bind`) everything is let in. The right token is always let in: only
+    further wrong ones are slowed down, so that nobody can lock the owner out.
 
     Raises (the dependency):
         AuthError: the header is missing or wrong.
+        TooManyFailuresError: wrong, and this address was wrong too often lately.
     """
+    failures = limiter or FailureLimiter()
 
     def guard(connection: HTTPConnection) -> None:
         if token is None:
             return
         scheme, _, given = connection.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), token.encode()):
+            address = connection.client.host if connection.client is not None else "unknown"
+            if failures.blocked(address):
+                raise TooManyFailuresError("too many failed attempts", where=address, hint="wait a minute")
+            failures.failed(address)
             raise AuthError(
                 "missing or wrong bearer token", where=connection.url.path, hint="send 'Authorization: Bearer TOKEN'"
             )

@@ -1,9 +1,9 @@
 """Build the llama.cpp engine once for this machine and keep the wheel outside the tree (standard library only).
 
 `python shared/engine_wheel.py` prints the path of the wheel, building it first if the cache has none: 5 to 15 minutes
-on two cores, about an hour on a Raspberry Pi 5. No published wheel has RPC, quantisation and the eval callback for x86-64
-and aarch64, so llama-cpp-python's own source package is built with RPC switched on. The code is compiled for the very
-CPU it runs on, so the cache's key holds the CPU's features as well as version and options.
+on two cores, about an hour on a Raspberry Pi 5. No published wheel has RPC, quantisation and the eval callback for
+both x86-64 and aarch64, so llama-cpp-python's own source package is built with RPC switched on. The code is compiled
+for the very CPU it runs on, so the cache's key holds the CPU's features as well as version and options.
 """
 
 import hashlib

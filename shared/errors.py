@@ -7,6 +7,7 @@ EpiError
 ├── InfrastructureError   a machine, link, meter or engine failed: retried
 │   └── ConflictError     somebody else holds the resource, or versions differ
 ├── AuthError             missing or wrong credentials
+│   └── TooManyFailuresError  wrong too often from one address
 └── BugError              a broken promise inside the lab: report it
 
 Every error says what happened (`message`), to what (`where`) and what to do (`hint`). `to_payload` is the one JSON
@@ -102,6 +103,13 @@ class AuthError(EpiError):
     http_status = 401
 
 
+class TooManyFailuresError(AuthError):
+    """Credentials were wrong too often from one address."""
+
+    code = "too_many_failures"
+    http_status = 429
+
+
 class BugError(EpiError):
     """A promise inside the lab was broken."""
 
@@ -113,7 +121,8 @@ class BugError(EpiError):
 _BY_CODE: dict[str, type[EpiError]] = {
     cls.code: cls
     for cls in (
-        ConfigurationError, NotFoundError, DataError, InfrastructureError, ConflictError, AuthError, BugError,
+        ConfigurationError, NotFoundError, DataError, InfrastructureError, ConflictError, AuthError,
+        TooManyFailuresError, BugError,
     )
 }  # fmt: skip
 

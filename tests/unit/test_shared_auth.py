@@ -1,0 +1,44 @@
+"""The bearer guard: constant refusal, bounded memory, and the owner is never locked out."""
+
+import pytest
+from starlette.requests import HTTPConnection
+
+from shared.auth import FailureLimiter, bearer_guard, check_bind
+from shared.errors import AuthError, ConfigurationError, TooManyFailuresError
+
+
+def request(token: str | None, host: str = "10.0.0.1") -> HTTPConnection:
+    headers = [] if token is None else [(b"authorization", f"Bearer {token}".encode())]
+    return HTTPConnection(
+        {"type": "http", "headers": headers, "client": (host, 1), "path": "/v1/x", "query_string": b"", "server": None}
+    )
+
+
+def test_wrong_tokens_are_refused_then_slowed_down_but_the_right_one_enters() -> None:
+    now = [0.0]
+    guard = bearer_guard("right", FailureLimiter(limit=3, window_s=60, now=lambda: now[0]))
+    for _ in range(3):
+        with pytest.raises(AuthError):
+            guard(request("wrong"))
+    with pytest.raises(TooManyFailuresError):
+        guard(request(None))
+    guard(request("right"))
+    with pytest.raises(AuthError, match="missing or wrong"):
+        guard(request("wrong", host="10.0.0.2"))
+    now[0] = 61.0
+    with pytest.raises(AuthError, match="missing or wrong"):
+        guard(request("wrong"))
+
+
+def test_the_memory_of_addresses_is_bounded() -> None:
+    limiter = FailureLimiter()
+    for number in range(5000):
+        limiter.failed(str(number))
+    assert len(limiter._failures) == 1000
+
+
+def test_beyond_loopback_needs_a_token() -> None:
+    check_bind("127.0.0.1", None)
+    check_bind("0.0.0.0", "token")
+    with pytest.raises(ConfigurationError, match="beyond loopback"):
+        check_bind("192.168.1.2", None)
