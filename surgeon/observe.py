@@ -17,9 +17,9 @@ from typing import Final
 import numpy as np
 
 from shared import llama
-from shared.durable import hash_file
 from shared.checkpoints import gguf
 from shared.checkpoints.base import CheckpointInfo
+from shared.durable import hash_file
 from shared.errors import ConfigurationError, DataError
 from surgeon.corpus import Corpus, Window, windows
 from surgeon.layer_sums import Array, LayerView, layer_sums

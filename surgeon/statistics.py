@@ -19,8 +19,8 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from shared.durable import fsync_directory
 from shared.checkpoints import safetensors
+from shared.durable import fsync_directory
 from shared.errors import ConfigurationError, DataError
 from shared.records import Record, Sha256
 
