@@ -20,12 +20,14 @@ from node_agent.host import read_facts
 from node_agent.processes import Supervised
 from node_agent.settings import NodeSettings
 from node_agent.steady import looker, settle
-from shared.artifacts import ArtifactStore, scratch_file
-from shared.auth import load_token
-from shared.errors import ConfigurationError, InfrastructureError
+from node_agent.transfer import by_http, by_plan, obtain
+from shared.artifacts import ArtifactStore
+from shared.errors import InfrastructureError
 from shared.jobs import JobContext, JobKind
 from shared.node_jobs import (
     AgentActivity,
+    CollectParams,
+    CollectResult,
     DecodeParams,
     DeployParams,
     DeployResult,
@@ -33,9 +35,13 @@ from shared.node_jobs import (
     EngineName,
     FetchParams,
     FetchResult,
+    HoldParams,
+    HoldResult,
     MarkerParams,
     MarkerResult,
     NodeFacts,
+    ObtainParams,
+    ObtainResult,
     PrefillParams,
     ScoreParams,
     ScoreResult,
@@ -51,9 +57,9 @@ from shared.node_jobs import (
     WorkloadResult,
     activity_between,
 )
-from shared.surgery import apply_plan
 
 _MARKER_SLACK_S = 30.0
+_ENGINE_HOLDER = "_engine"  # no campaign can have this name
 Done = TypeVar("Done", WorkloadResult, ScoreResult)
 
 
@@ -62,7 +68,7 @@ class Node:
 
     def __init__(self, settings: NodeSettings) -> None:
         self.settings = settings
-        self.store = ArtifactStore(settings.artifacts_dir)
+        self.store = ArtifactStore(settings.artifacts_dir, quota_bytes=settings.artifact_quota_bytes)
         place = settings.state_dir, settings.worker_host, settings.worker_port, settings.threads
         self.workers: dict[EngineName, Worker] = {
             "llama.cpp": RpcWorker(*place),
@@ -78,7 +84,8 @@ class Node:
         self._facts: NodeFacts | None = None
 
     async def find_children(self) -> None:
-        """Find again what an earlier agent started; a marker load left over is ended."""
+        """Find again what an earlier agent started; a marker load and scratch files left over are removed."""
+        self.store.clean_scratch()
         if (worker := Supervised.find("worker", self.settings.state_dir)) is not None:
             ours = RPC_WORKER_MODULE in worker.command()
             self.workers["llama.cpp" if ours else "distributed-llama"].adopt(worker)
@@ -103,6 +110,9 @@ class Node:
         return [
             JobKind("fetch", FetchParams, self.fetch),
             JobKind("deploy", DeployParams, self.deploy),
+            JobKind("obtain", ObtainParams, self.obtain),
+            JobKind("hold", HoldParams, self.hold),
+            JobKind("collect", CollectParams, self.collect),
             JobKind("start_worker", StartWorkerParams, self.start_worker),
             JobKind("start_engine", StartEngineParams, self.start_engine),
             JobKind("stop_engine", StopEngineParams, self.stop_engine),
@@ -118,34 +128,41 @@ class Node:
         """Bring an artifact here by ranged HTTP, unless it is here."""
         received = 0
         if not self.store.has(params.sha256):
-            if self.settings.source_url is None:
-                raise ConfigurationError(
-                    "this node has no source of artifacts", where=params.sha256, hint="set source_url in its settings"
-                )
-            token = load_token(self.settings.source_token_file) if self.settings.source_token_file else None
-
-            def report(done: int, total: int) -> None:
-                job.progress(done / max(total, 1), f"{done >> 20} of {total >> 20} MiB")
-
-            received = await self.store.download(self.settings.source_url, token, params.sha256, on_bytes=report)
+            received = await by_http(params.sha256, self.store, self.settings, job)
         size = self.store.path(params.sha256).stat().st_size
         return FetchResult(sha256=params.sha256, size_bytes=size, bytes_received=received)
 
     async def deploy(self, params: DeployParams, job: JobContext) -> DeployResult:
         """Make a variant from the base that is here; its hash must equal the surgeon's."""
         start = time.monotonic()
+        received = 0
         if not self.store.has(params.expected_sha256):
-            base = self.store.path(params.base_sha256)
-            loop = asyncio.get_running_loop()
-
-            def report(done: int, total: int) -> None:
-                loop.call_soon_threadsafe(job.progress, done / max(total, 1), "applying the plan")
-
-            async with scratch_file(self.store) as target:
-                await asyncio.to_thread(apply_plan, base, params.plan, target, on_progress=report)
-                await asyncio.to_thread(self.store.adopt, target, expected_sha256=params.expected_sha256)
+            wish = ObtainParams(
+                sha256=params.expected_sha256, size_bytes=0, base_sha256=params.base_sha256, plan=params.plan
+            )
+            received = await by_plan(wish, self.store, job)
         size = self.store.path(params.expected_sha256).stat().st_size
-        return DeployResult(sha256=params.expected_sha256, size_bytes=size, seconds=time.monotonic() - start)
+        return DeployResult(
+            sha256=params.expected_sha256, size_bytes=size, bytes_received=received, seconds=time.monotonic() - start
+        )
+
+    async def obtain(self, params: ObtainParams, job: JobContext) -> ObtainResult:
+        """Bring an artifact here in the cheapest way."""
+        return await obtain(params, self.store, self.settings, job)
+
+    async def hold(self, params: HoldParams, _job: JobContext) -> HoldResult:
+        """Keep what a campaign needs from being removed."""
+        self.store.hold(params.holder, params.sha256s)
+        return HoldResult(missing=tuple(sha256 for sha256 in params.sha256s if not self.store.has(sha256)))
+
+    async def collect(self, params: CollectParams, _job: JobContext) -> CollectResult:
+        """Remove what nobody holds."""
+        removed = await asyncio.to_thread(self.store.collect, params.keep_bytes)
+        return CollectResult(
+            removed=tuple(info.sha256 for info in removed),
+            freed_bytes=sum(info.size_bytes for info in removed),
+            used_bytes=self.store.used_bytes(),
+        )
 
     async def start_worker(self, params: StartWorkerParams, _job: JobContext) -> StartWorkerResult:
         """Start this node's worker for an engine or keep the running one; another engine's worker is ended."""
@@ -163,11 +180,13 @@ class Node:
             if name != params.engine:
                 await other.stop()
         self.engine = self.engines[params.engine]
+        self.store.hold(_ENGINE_HOLDER, [sha for sha in (params.model_sha256, params.tokenizer_sha256) if sha])
         return await self.engine.start(model, params, job.progress, tokenizer=tokenizer)
 
     async def stop_engine(self, params: StopEngineParams, _job: JobContext) -> Empty:
         """End the engine and, if asked, the worker."""
         await self.engine.stop()
+        self.store.hold(_ENGINE_HOLDER, ())
         if params.worker:
             await asyncio.gather(*(worker.stop() for worker in self.workers.values()))
         return Empty()

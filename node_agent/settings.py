@@ -17,6 +17,14 @@ class NodeSettings(DaemonSettings):
     dllama: Path | None = Field(default=None, description="distributed-llama's program; null: the one on the PATH")
     allow_governor: bool = Field(default=False, description="may this agent set the CPU frequency governor?")
     source_url: str | None = Field(default=None, pattern=r"^https?://[^\s/]+$", description="where artifacts come from")
+    rsync_source: str | None = Field(
+        default=None,
+        pattern=r"^([\w.-]+@)?[\w.-]+:[\w./-]+$",
+        description="folder of artifacts for rsync over ssh, user@host:/path",
+    )
+    rsync_shell: str = Field(default="ssh -o BatchMode=yes", description="rsync's remote shell")
+    prefer_rsync: bool = Field(default=False, description="take rsync where HTTP would do as well")
+    artifact_quota_bytes: int | None = Field(default=None, ge=1, description="room for artifacts; null: the disk's")
     source_token_file: Path | None = None
 
     @property

@@ -1,10 +1,10 @@
 """Content-addressed files: the name is the SHA-256, downloads resume, nothing half-written has a final name."""
 
 import asyncio
-import hashlib
 import os
+import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from fastapi import APIRouter, Depends
 from fastapi.responses import FileResponse
 
 from shared.auth import bearer_guard
+from shared.durable import fsync_directory, hash_file
 from shared.errors import DataError, InfrastructureError, NotFoundError
 from shared.records import Record, Sha256
 
@@ -26,39 +27,112 @@ class ArtifactInfo(Record):
     size_bytes: int
 
 
-def hash_file(path: Path) -> str:
-    """Return the SHA-256 of a file, read in bounded memory."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def fsync_directory(path: Path) -> None:
-    """Make a rename inside `path` survive a power cut."""
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 class ArtifactStore:
-    """Files under `root`, named by their hash; partial files live in `root/partial`."""
+    """Files under `root`, named by their hash; partial files live in `root/partial`.
 
-    def __init__(self, root: Path) -> None:
+    With a quota, the least recently used artifacts make room for new ones. Artifacts that somebody holds (a running
+    campaign, the engine) are never removed; holds are files in `root/holds` and survive restarts.
+    """
+
+    def __init__(self, root: Path, *, quota_bytes: int | None = None) -> None:
         self.root = root
+        self.quota_bytes = quota_bytes
         self._partial = root / "partial"
         self._partial.mkdir(parents=True, exist_ok=True)
+        self._holds = root / "holds"
 
     def path(self, sha256: str) -> Path:
-        """Return where an artifact lies.
+        """Return where an artifact lies, and remember that it was used.
 
         Raises:
             NotFoundError: it is not here.
         """
         path = self.root / sha256
-        if not path.is_file():
-            raise NotFoundError("no such artifact here", where=sha256)
+        try:
+            status = path.stat()
+            os.utime(path, ns=(time.time_ns(), status.st_mtime_ns))
+        except OSError as error:
+            raise NotFoundError("no such artifact here", where=sha256) from error
         return path
+
+    def hold(self, holder: str, sha256s: Collection[str]) -> None:
+        """Say what `holder` needs from now on, in place of what it held before; nothing releases it.
+
+        `holder` becomes a file name: callers check it against a pattern.
+        """
+        self._holds.mkdir(exist_ok=True)
+        target = self._holds / holder
+        if not sha256s:
+            target.unlink(missing_ok=True)
+            return
+        scratch = self.scratch()
+        scratch.write_text("\n".join(sorted(sha256s)))
+        scratch.replace(target)
+        fsync_directory(self._holds)
+
+    def held(self) -> dict[str, frozenset[str]]:
+        """Return what each holder needs."""
+        if not self._holds.is_dir():
+            return {}
+        return {entry.name: frozenset(entry.read_text().split()) for entry in sorted(self._holds.iterdir())}
+
+    def used_bytes(self) -> int:
+        """Return the size of everything here, partial files too."""
+        folders = (self.root, self._partial)
+        return sum(entry.stat().st_size for folder in folders for entry in folder.iterdir() if entry.is_file())
+
+    def make_room(self, needed_bytes: int, *, keep: Collection[str] = ()) -> list[ArtifactInfo]:
+        """Remove the least recently used artifacts until `needed_bytes` more fit the quota; return what was removed.
+
+        Raises:
+            InfrastructureError: what is held leaves too little room; nothing was removed then.
+        """
+        if self.quota_bytes is None:
+            return []
+        excess = self.used_bytes() + needed_bytes - self.quota_bytes
+        kept = frozenset(keep).union(*self.held().values())
+        free = [info for info in self._by_use() if info.sha256 not in kept]
+        if excess > sum(info.size_bytes for info in free):
+            raise InfrastructureError(
+                f"{needed_bytes} bytes more do not fit the quota of {self.quota_bytes}: {self.used_bytes()} are used,"
+                f" of which only {sum(info.size_bytes for info in free)} may be removed",
+                where=str(self.root), hint="raise artifact_quota_bytes or end a campaign that holds artifacts",
+            )  # fmt: skip
+        removed = []
+        for info in free:
+            if excess <= 0:
+                break
+            (self.root / info.sha256).unlink()
+            excess -= info.size_bytes
+            removed.append(info)
+        return removed
+
+    def collect(self, keep_bytes: int) -> list[ArtifactInfo]:
+        """Remove unheld artifacts, least recently used first, until at most `keep_bytes` are used or none is left."""
+        kept = frozenset().union(*self.held().values())
+        removed: list[ArtifactInfo] = []
+        excess = self.used_bytes() - keep_bytes
+        for info in self._by_use():
+            if excess <= 0:
+                break
+            if info.sha256 not in kept:
+                (self.root / info.sha256).unlink()
+                excess -= info.size_bytes
+                removed.append(info)
+        return removed
+
+    def _by_use(self) -> list[ArtifactInfo]:
+        return sorted(self.list(), key=lambda info: (self.root / info.sha256).stat().st_atime_ns)
+
+    def clean_scratch(self) -> None:
+        """Remove scratch files of a process that died; partial downloads stay, they resume. Only before work begins."""
+        for entry in self._partial.iterdir():
+            if entry.suffix != ".download":
+                entry.unlink()
+
+    def partial_path(self, sha256: str) -> Path:
+        """Return where an unfinished transfer of an artifact lies or will lie."""
+        return self._partial / f"{sha256}.download"
 
     def has(self, sha256: str) -> bool:
         """Tell whether an artifact is here."""
@@ -105,7 +179,7 @@ class ArtifactStore:
         """
         if self.has(sha256):
             return 0
-        partial = self._partial / f"{sha256}.download"
+        partial = self.partial_path(sha256)
         received = 0
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         offset = partial.stat().st_size if partial.exists() else 0
@@ -124,6 +198,7 @@ class ArtifactStore:
                 if response.status_code == 200:
                     offset = 0
                 total = offset + int(response.headers.get("content-length", 0))
+                await asyncio.to_thread(self.make_room, total - offset)
                 with partial.open("r+b" if offset else "wb") as file:
                     file.seek(offset)
                     async for chunk in response.aiter_bytes(_CHUNK_BYTES):
@@ -162,3 +237,8 @@ async def scratch_file(store: ArtifactStore) -> AsyncIterator[Path]:
         yield path
     finally:
         path.unlink(missing_ok=True)
+
+
+__all__ = [
+    "ArtifactInfo", "ArtifactStore", "artifact_router", "fsync_directory", "hash_file", "scratch_file",
+]  # fmt: skip

@@ -3,6 +3,8 @@
 | kind | does |
 |---|---|
 | `fetch` | bring an artifact from the node's configured source by ranged HTTP |
+| `obtain` | bring an artifact here in the cheapest way: by plan, ranged HTTP or rsync |
+| `hold`, `collect` | what a campaign needs here, and removing what nobody needs |
 | `deploy` | apply a plan to the base model the node already has; the hash must equal the surgeon's |
 | `start_worker` | start (or find) the node's RPC worker |
 | `start_engine` | start the engine on this (root) node over the given workers |
@@ -16,9 +18,9 @@
 All times are UTC nanoseconds of the node's clock.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from shared.records import NodeName, Record, Sha256, SurgeryPlan, TokenLedger
 
@@ -54,6 +56,70 @@ class DeployResult(Record):
     size_bytes: int
     bytes_received: int = 0
     seconds: float
+
+
+Way = Literal["here", "plan", "http", "rsync"]
+"""How an artifact reaches a node: it is there, made by plan from the base, ranged HTTP, rsync over ssh."""
+
+
+class ObtainParams(Record):
+    """Bring an artifact here in the cheapest way that is possible (or allowed by `ways`)."""
+
+    sha256: Sha256
+    size_bytes: int = Field(ge=0)
+    base_sha256: Sha256 | None = Field(default=None, description="what `plan` applies to; rsync's basis as well")
+    plan: SurgeryPlan | None = None
+    ways: tuple[Way, ...] = ("here", "plan", "http", "rsync")
+
+
+class WayCost(Record):
+    """What one way is expected to cost; null where it is not possible, with the reason."""
+
+    way: Way
+    expected_bytes: int | None = None
+    reason: str = ""
+
+
+class ObtainResult(Record):
+    """`bytes_received` and `bytes_sent` crossed the net to and from this node; the plan counts with its own size."""
+
+    sha256: Sha256
+    size_bytes: int
+    way: Way
+    bytes_received: int
+    bytes_sent: int = 0
+    seconds: float
+    considered: tuple[WayCost, ...]
+
+
+Holder = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
+
+
+class HoldParams(Record):
+    """What `holder` (a campaign) needs on this node from now on; nothing releases what it held."""
+
+    holder: Holder
+    sha256s: tuple[Sha256, ...] = ()
+
+
+class HoldResult(Record):
+    """What of it is not here yet."""
+
+    missing: tuple[Sha256, ...] = ()
+
+
+class CollectParams(Record):
+    """Remove artifacts that nobody holds, least recently used first, until at most `keep_bytes` are used."""
+
+    keep_bytes: int = Field(default=0, ge=0)
+
+
+class CollectResult(Record):
+    """What was removed, and what is still used."""
+
+    removed: tuple[Sha256, ...]
+    freed_bytes: int
+    used_bytes: int
 
 
 class StartWorkerParams(Record):

@@ -1,7 +1,6 @@
 """Scores with shared prefixes equal those of one plain pass a continuation, in this process and over RPC."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest

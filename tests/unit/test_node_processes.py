@@ -47,7 +47,8 @@ async def test_a_stubborn_child_and_its_children_are_killed(tmp_path: Path) -> N
 
 
 async def test_an_exit_is_noticed_and_described(tmp_path: Path) -> None:
-    child = Supervised.start("engine", [sys.executable, "-c", "import time; time.sleep(.2); raise SystemExit('no luck')"], tmp_path)
+    script = "import time; time.sleep(.2); raise SystemExit('no luck')"
+    child = Supervised.start("engine", [sys.executable, "-c", script], tmp_path)
     await asyncio.wait_for(child.exited.wait(), 10)
     assert child.describe_end() == "ended with exit code 1; its last words: no luck"
     assert not (tmp_path / "pids/engine.pid").exists()

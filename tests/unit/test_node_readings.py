@@ -63,7 +63,10 @@ def test_throttled_of_another_machine_is_unknown() -> None:
 
 
 def test_chrony_says_slow_as_positive_and_we_say_host_minus_truth() -> None:
-    line = "A29FC87B,time.example.org,3,1700000000.123456789,0.000021340,0.000013,0.000045,-12.3,0.001,0.05,0.01,0.002,64.5,Normal\n"
+    line = (
+        "A29FC87B,time.example.org,3,1700000000.123456789,0.000021340,0.000013,0.000045,"
+        "-12.3,0.001,0.05,0.01,0.002,64.5,Normal\n"
+    )
     assert parse_chrony_offset(line) == pytest.approx(-21.34e-6)
     fast = line.replace("0.000021340", "-0.000500000")
     assert parse_chrony_offset(fast) == pytest.approx(500e-6)

@@ -1,0 +1,155 @@
+"""How an artifact reaches this node: which ways are possible, what each is expected to cost, and doing the cheapest.
+
+By plan costs the plan's own bytes and needs the base here; HTTP costs what is missing of the file and resumes; rsync
+needs a configured source and costs at most the file, less by an unknown part when the base is here as its basis.
+Every way ends with the hash being checked.
+"""
+
+import asyncio
+import shutil
+import time
+from collections.abc import Sequence
+from itertools import pairwise
+
+from node_agent.rsync import rsync
+from node_agent.settings import NodeSettings
+from shared.artifacts import ArtifactStore, scratch_file
+from shared.auth import load_token
+from shared.errors import ConfigurationError, EpiError
+from shared.jobs import JobContext
+from shared.node_jobs import ObtainParams, ObtainResult, Way, WayCost
+from shared.records import canonical_json
+from shared.surgery import apply_plan
+
+
+def costs(params: ObtainParams, store: ArtifactStore, settings: NodeSettings) -> tuple[WayCost, ...]:
+    """Return what each way would cost here and now, cheapest first, impossible ones last.
+
+    Rsync is put at the file's size, its upper bound; `prefer_rsync` puts it before HTTP.
+    """
+    base_here = params.base_sha256 is not None and store.has(params.base_sha256)
+    partial = store.partial_path(params.sha256)
+    missing = max(params.size_bytes - (partial.stat().st_size if partial.exists() else 0), 0)
+    found: dict[Way, WayCost] = {}
+    if store.has(params.sha256):
+        found["here"] = WayCost(way="here", expected_bytes=0)
+    else:
+        found["here"] = WayCost(way="here", reason="it is not here")
+    if params.plan is None:
+        found["plan"] = WayCost(way="plan", reason="no plan was given")
+    elif not base_here:
+        found["plan"] = WayCost(way="plan", reason="the base model is not here")
+    else:
+        found["plan"] = WayCost(way="plan", expected_bytes=len(canonical_json(params.plan)))
+    if settings.source_url is None:
+        found["http"] = WayCost(way="http", reason="no source_url is set")
+    else:
+        found["http"] = WayCost(way="http", expected_bytes=missing)
+    if settings.rsync_source is None:
+        found["rsync"] = WayCost(way="rsync", reason="no rsync_source is set")
+    elif shutil.which("rsync") is None:
+        found["rsync"] = WayCost(way="rsync", reason="rsync is not installed")
+    else:
+        found["rsync"] = WayCost(way="rsync", expected_bytes=params.size_bytes)
+
+    def order(cost: WayCost) -> tuple[bool, float]:
+        if cost.expected_bytes is None or cost.way not in params.ways:
+            return True, 0.0
+        preferred = settings.prefer_rsync and cost.way == "rsync" and found["http"].expected_bytes is not None
+        return False, (found["http"].expected_bytes or 0) - 0.5 if preferred else float(cost.expected_bytes)
+
+    return tuple(sorted(found.values(), key=order))
+
+
+async def obtain(
+    params: ObtainParams, store: ArtifactStore, settings: NodeSettings, job: JobContext
+) -> ObtainResult:
+    """Bring the artifact here in the cheapest way; if that way fails, in the next one.
+
+    Raises:
+        ConfigurationError: no way is possible; each reason is given.
+        EpiError: the last way that was tried failed.
+    """
+    start = time.monotonic()
+    considered = costs(params, store, settings)
+    usable = [cost.way for cost in considered if cost.expected_bytes is not None and cost.way in params.ways]
+    if not usable:
+        reasons = "; ".join(f"{cost.way}: {cost.reason or 'not allowed by this job'}" for cost in considered)
+        raise ConfigurationError(f"there is no way to bring this artifact here: {reasons}", where=params.sha256)
+    way, (received, sent) = await _first_that_works(usable, params, store, settings, job)
+    size = store.path(params.sha256).stat().st_size
+    return ObtainResult(
+        sha256=params.sha256, size_bytes=size, way=way, bytes_received=received, bytes_sent=sent,
+        seconds=time.monotonic() - start, considered=considered,
+    )  # fmt: skip
+
+
+async def _first_that_works(
+    usable: Sequence[Way], params: ObtainParams, store: ArtifactStore, settings: NodeSettings, job: JobContext
+) -> tuple[Way, tuple[int, int]]:
+    for way, following in pairwise(usable):
+        try:
+            return way, await _bring(way, params, store, settings, job)
+        except EpiError as error:
+            job.progress(0.0, f"{way} failed ({error.message}); trying {following}")
+    return usable[-1], await _bring(usable[-1], params, store, settings, job)
+
+
+async def _bring(
+    way: Way, params: ObtainParams, store: ArtifactStore, settings: NodeSettings, job: JobContext
+) -> tuple[int, int]:
+    """Do one way; return (bytes received, bytes sent)."""
+    if way == "here":
+        return 0, 0
+    if way == "plan":
+        return await by_plan(params, store, job), 0
+    if way == "http":
+        return await by_http(params.sha256, store, settings, job), 0
+    # Not HTTP's partial file: that one holds a beginning of the artifact, this one a copy of the basis.
+    partial = store.partial_path(params.sha256).with_suffix(".rsync.download")
+    basis = store.path(params.base_sha256) if params.base_sha256 and store.has(params.base_sha256) else None
+    await asyncio.to_thread(store.make_room, max(params.size_bytes, basis.stat().st_size if basis else 0))
+    source = f"{(settings.rsync_source or '').rstrip('/')}/{params.sha256}"
+    traffic = await rsync(source, partial, shell=settings.rsync_shell, basis=basis)
+    await asyncio.to_thread(store.adopt, partial, expected_sha256=params.sha256)
+    return traffic.received, traffic.sent
+
+
+async def by_http(sha256: str, store: ArtifactStore, settings: NodeSettings, job: JobContext) -> int:
+    """Bring an artifact by ranged HTTP from the configured source; return the bytes received.
+
+    Raises:
+        ConfigurationError: no source is set.
+    """
+    if settings.source_url is None:
+        raise ConfigurationError(
+            "this node has no source of artifacts", where=sha256, hint="set source_url in its settings"
+        )
+    token = load_token(settings.source_token_file) if settings.source_token_file else None
+
+    def report(done: int, total: int) -> None:
+        job.progress(done / max(total, 1), f"{done >> 20} of {total >> 20} MiB")
+
+    return await store.download(settings.source_url, token, sha256, on_bytes=report)
+
+
+async def by_plan(params: ObtainParams, store: ArtifactStore, job: JobContext) -> int:
+    """Make the artifact from the base that is here; return the plan's size in bytes, which is what came over the net.
+
+    Raises:
+        NotFoundError: the base is not here.
+        DataError: the result's hash differs.
+    """
+    if params.plan is None or params.base_sha256 is None:
+        raise ConfigurationError("no plan was given", where=params.sha256)
+    base = store.path(params.base_sha256)
+    loop = asyncio.get_running_loop()
+
+    def report(done: int, total: int) -> None:
+        loop.call_soon_threadsafe(job.progress, done / max(total, 1), "applying the plan")
+
+    await asyncio.to_thread(store.make_room, params.size_bytes or base.stat().st_size, keep={params.base_sha256})
+    async with scratch_file(store) as target:
+        await asyncio.to_thread(apply_plan, base, params.plan, target, on_progress=report)
+        await asyncio.to_thread(store.adopt, target, expected_sha256=params.sha256)
+    return len(canonical_json(params.plan))
