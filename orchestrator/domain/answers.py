@@ -59,10 +59,9 @@ def recommendation(statistics: CampaignStatistics) -> Recommendation:
     if worse:
         text += f", and {worse} of {statistics.n_comparisons} {'is' if worse == 1 else 'are'} worse"
     if effects:
-        text += (
-            f". This campaign would have named a change of {min(effects):.1%} to {max(effects):.1%} or more,"
-            " depending on the variant, with 80 % power"
-        )
+        low, high = f"{min(effects):.1%}", f"{max(effects):.1%}"
+        size = low if low == high else f"{low} to {high} (depending on the variant)"
+        text += f". This campaign would have named a change of {size} or more with 80 % power"
     else:
         text += "; with one repetition the spread of the energy is unknown, so none can be"
     return Recommendation(configuration_id=None, sentence=text + ".")

@@ -171,7 +171,7 @@ def _alone(
 
 
 def _absolute(result: ConfigurationResult, data: CampaignData, row: int, own: Budget) -> ConfigurationResult:
-    joules = exp(float(np.nanmedian(data.log_j[row])))
+    joules = float(np.nanmedian(np.exp(data.log_j[row])))
     accuracy = float(accuracies(data.sums, data.design)[0][row])
     value = joules / accuracy
     interval = None
