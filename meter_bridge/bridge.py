@@ -191,6 +191,9 @@ class Bridge:
 
     def _listen(self, sample: StoredSample) -> None:
         self._watch.add(sample.arrival_mono_ns, sample.power_w)
+        if self._stale:
+            self._stale = False
+            self._events.record("alive", sample.utc_ns, sample.arrival_mono_ns, detail="frames come again")
         if not self.hub.wanted:
             return
         power_w, newest = sample.power_w, self.calibrations.newest
@@ -228,9 +231,7 @@ class Bridge:
         last = ingest.last
         silent = last is None or (monotonic_ns() - last.arrival_mono_ns) / 1e9 > limit_s
         if silent and not self._stale and last is not None:
+            self._stale = True
             self._events.record("stale", utc_ns(), monotonic_ns(), detail=f"no valid frame for {limit_s:.1f} s")
-        elif self._stale and not silent:
-            self._events.record("alive", utc_ns(), monotonic_ns(), detail="frames come again")
-        self._stale = silent
 
 

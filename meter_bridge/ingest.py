@@ -19,6 +19,8 @@ from meter_bridge.trace_store import TraceStore
 from shared.records import Instrument
 
 _MATURE_BLOCKS = 5
+HELLO_WAIT_S = 3.0
+"""Frames wait so long for the hello that says what they are; hello comes once a second."""
 StampedSample = Callable[[StoredSample], None]
 _LINK_EVENTS: dict[str, EventKind] = {
     "connected": "connected", "disconnected": "disconnected", "overflow": "overflow", "resync": "resync",
@@ -70,6 +72,7 @@ class Ingest:
         self._sequence = SequenceTracker()
         self._stream: _Stream | None = None
         self._earlier: EarlierStream | None = None
+        self._held: list[Arrival] = []
         self._connected_once = False
         self._confirmed = False
         self.hello: Hello | None = None
@@ -97,13 +100,33 @@ class Ingest:
             self._event("clock_step", arrival, detail=f"the host's clock was stepped by {step / 1e9:+.6f} s")
         item = arrival.item
         if isinstance(item, Frame):
-            self._frame(item, arrival)
+            if not self._hold(item, arrival):
+                self._frame(item, arrival)
         elif isinstance(item, Hello):
             self._hello(item, arrival)
         elif isinstance(item, Malformed):
             self._event("malformed", arrival, detail=f"{item.reason}: {item.line!r}")
         else:
             self._link(item, arrival)
+
+    def _hold(self, frame: Frame, arrival: Arrival) -> bool:
+        """Keep frames back until it is known what measures; True when this one is kept."""
+        if self._earlier is not None:
+            self._go_on_with(self._earlier, frame, arrival)
+            self._earlier = None
+        if self.instrument.kind != "unknown" or self._stream is not None:
+            return False
+        if self._held and (arrival.mono_ns - self._held[0].mono_ns) / 1e9 > HELLO_WAIT_S:
+            self._release()
+            return False
+        self._held.append(arrival)
+        return True
+
+    def _release(self) -> None:
+        held, self._held = self._held, []
+        for arrival in held:
+            if isinstance(arrival.item, Frame):
+                self._frame(arrival.item, arrival)
 
     def _hello(self, hello: Hello, arrival: Arrival) -> None:
         if hello == self.hello:
@@ -121,6 +144,7 @@ class Ingest:
                 self._sequence = SequenceTracker()
         self.instrument = instrument
         self._event("hello", arrival, detail=f"{hello.device} {hello.kind} firmware {hello.firmware}")
+        self._release()
 
     def _link(self, item: LinkEvent, arrival: Arrival) -> None:
         if item.kind == "connected":
@@ -133,9 +157,6 @@ class Ingest:
         self._event(_LINK_EVENTS[item.kind], arrival, detail=item.detail)
 
     def _frame(self, frame: Frame, arrival: Arrival) -> None:
-        if self._earlier is not None:
-            self._go_on_with(self._earlier, frame, arrival)
-            self._earlier = None
         judgement = self._sequence.judge(frame)
         if judgement.verdict == "duplicate":
             self._event("duplicate", arrival, detail=f"frame {frame.seq} came again")
@@ -148,6 +169,10 @@ class Ingest:
                 # After a reconnect with another clock it may be another device: what it is, its hello will say.
                 self.hello, self.instrument = None, self._identify(None)
             self._event("reset", arrival, detail=f"frame {frame.seq} at device time {frame.device_ms} ms")
+            if self.instrument.kind == "unknown":
+                self._sequence = SequenceTracker()
+                self._held.append(arrival)
+                return
         stream = self._stream_for(frame, arrival)
         mono_ns = arrival.mono_ns
         if stream.timebase is not None and frame.device_ms is not None:

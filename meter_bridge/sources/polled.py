@@ -86,14 +86,17 @@ class PolledSource:
         hello_ns = 0
         while True:
             reading = await self._reader.read()
-            now_ns = monotonic_ns()
+            now_ns, now_utc_ns = monotonic_ns(), utc_ns()
             if now_ns >= hello_ns:
-                emit(stamp(hello))
+                emit(Arrival(hello, now_ns, now_utc_ns))
                 hello_ns = now_ns + round(HELLO_EVERY_S * 1e9)
             if reading is not None:
                 self._problem = None
-                emit(Arrival(self._frame(reading, begun_ns), now_ns, utc_ns()))
-            due_ns = max(due_ns + period_ns, now_ns)
+                emit(Arrival(self._frame(reading, begun_ns), now_ns, now_utc_ns))
+            due_ns += period_ns
+            if due_ns - now_ns < period_ns // 4:
+                # Late: the reading is left out rather than taken twice in one moment.
+                due_ns = now_ns + period_ns
             await asyncio.sleep((due_ns - monotonic_ns()) / 1e9)
 
     def _frame(self, reading: Reading, begun_ns: int) -> Frame:

@@ -20,6 +20,20 @@ from meter_bridge.sources.emulator.loads import ProcessLoad, ScheduleLoad, load_
 from shared.errors import ConfigurationError, DataError
 
 
+_BURNER = """
+import hashlib, resource, sys, threading
+def work():
+    for _ in range(6):
+        hashlib.pbkdf2_hmac("sha256", b"x", b"y", 60_000)
+threads = [threading.Thread(target=work) for _ in range(2)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+used = resource.getrusage(resource.RUSAGE_SELF)
+print(used.ru_utime + used.ru_stime, flush=True)
+sys.stdin.read()
+"""
+
+
 def frames(spec: DeviceSpec, seconds: float, *faults: str, watts: tuple[float, ...] = (5.0, 8.0)) -> list[Frame]:
     """Run a meter with constant loads in simulated time."""
     loads = [ScheduleLoad([(1.0, value)], now_s=0.0) for value in watts]
@@ -34,9 +48,7 @@ def frames(spec: DeviceSpec, seconds: float, *faults: str, watts: tuple[float, .
 
 
 def test_energy_is_cpu_time_really_used_by_all_threads(tmp_path: Path) -> None:
-    code = "import threading,hashlib\n" + "\n".join(
-        ["def work():", " for _ in range(6): hashlib.pbkdf2_hmac('sha256', b'x', b'y', 60_000)", "t=[threading.Thread(target=work) for _ in range(2)]", "[x.start() for x in t]", "[x.join() for x in t]", "import resource,sys", "u=resource.getrusage(resource.RUSAGE_SELF)", "print(u.ru_utime+u.ru_stime)", "sys.stdout.flush()", "sys.stdin.read()"]
-    )
+    code = _BURNER
     load = ProcessLoad(tmp_path, idle_w=3.0, core_w=4.0, now_s=time.monotonic())
     begun = time.monotonic()
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:

@@ -1,0 +1,318 @@
+"""Every source of readings against the same promises: serial (through a real pseudo-terminal), RAPL, NVML, PMIC, plugs,
+logs, replay.
+
+Hardware this machine lacks is replaced at its outermost edge only: a folder in the shape of sysfs, a small C library
+with the three NVML functions, a script named vcgencmd, an HTTP server with the plugs' documented answers.
+"""
+
+import asyncio
+import csv
+import http.server
+import itertools
+import json
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from meter_bridge.frames import Frame, Hello
+from meter_bridge.recording import RecordingHead, RecordingWriter
+from meter_bridge.sources.base import Arrival, LinkEvent, Source
+from meter_bridge.sources.logs import LogSource, csv_parser, parse_ptdaemon
+from meter_bridge.sources.nvml import NvmlReader
+from meter_bridge.sources.plugs import PlugAddress, PlugReader
+from meter_bridge.sources.pmic import PmicReader
+from meter_bridge.sources.polled import PolledSource
+from meter_bridge.sources.rapl import RaplReader
+from meter_bridge.sources.replay import ReplaySource
+from meter_bridge.sources.serial import SerialSource
+
+KINDS = {
+    "serial": "emulated", "rapl": "rapl", "nvml": "nvml", "pmic": "pmic", "plugs": "smart_plug",
+    "ptdaemon": "ptdaemon", "csv": "csv", "replay": "replay",
+}  # fmt: skip
+
+
+@dataclass
+class Rig:
+    """A source whose device is there, what it must show in watts, and the same source with its device away."""
+
+    source: Source
+    watts: tuple[float, ...]
+    away: Source
+    tolerance: float = 0.02
+
+
+@asynccontextmanager
+async def repeating(step: Callable[[], None], every_s: float) -> AsyncIterator[None]:
+    async def loop() -> None:
+        while True:
+            step()
+            await asyncio.sleep(every_s)
+
+    task = asyncio.create_task(loop())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+@asynccontextmanager
+async def serial_rig(tmp: Path) -> AsyncIterator[Rig]:
+    link = tmp / "meter"
+    arguments = ["--link", str(link), "--rate", "20", "--noise-w", "0", "--channel", "a=schedule:1x5"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "meter_bridge.cli", "emulate", *arguments, "--channel", "b=schedule:1x8"],
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        await asyncio.to_thread(process.stdout.readline)
+        yield Rig(SerialSource(link, 2), (5.0, 8.0), SerialSource(tmp / "nothing", 2))
+        process.terminate()
+        process.communicate(timeout=10)
+
+
+@asynccontextmanager
+async def rapl_rig(tmp: Path) -> AsyncIterator[Rig]:
+    begun = time.monotonic()
+    for name in ("intel-rapl:0", "intel-rapl:1"):
+        (tmp / name).mkdir()
+        (tmp / name / "max_energy_range_uj").write_text("1000000\n")
+
+    def count() -> None:
+        # 5 W and 8 W, in counters that wrap every fifth of a second.
+        for watts, name in ((5, "intel-rapl:0"), (8, "intel-rapl:1")):
+            fresh = tmp / "fresh"
+            fresh.write_text(f"{int((time.monotonic() - begun) * watts * 1e6) % 1_000_000}\n")
+            fresh.replace(tmp / name / "energy_uj")
+
+    async with repeating(count, 0.0005):
+        domains = ("intel-rapl:0", "intel-rapl:1")
+        away = PolledSource(RaplReader(domains, 20, tmp / "none"))
+        yield Rig(PolledSource(RaplReader(domains, 20, tmp)), (5.0, 8.0), away, tolerance=0.3)
+
+
+_NVML = """
+int nvmlInit_v2(void) { return 0; }
+int nvmlShutdown(void) { return 0; }
+const char *nvmlErrorString(int code) { return code == 6 ? "Not Found" : "Unknown Error"; }
+int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **device) {
+    if (index > 1) return 6;
+    *device = (void *)(long)(index + 1);
+    return 0;
+}
+int nvmlDeviceGetPowerUsage(void *device, unsigned *milliwatts) {
+    *milliwatts = (long)device == 1 ? 5000 : 8000;
+    return 0;
+}
+"""
+
+
+@asynccontextmanager
+async def nvml_rig(tmp: Path) -> AsyncIterator[Rig]:
+    (tmp / "nvml.c").write_text(_NVML)
+    library = tmp / "libnvidia-ml.so.1"
+    compiler = shutil.which("cc") or shutil.which("c++")
+    assert compiler, "the project needs a C compiler: apt install g++"
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, tmp / "nvml.c"], check=True, timeout=60)
+    away = PolledSource(NvmlReader((0, 7), 20, str(library)))
+    yield Rig(PolledSource(NvmlReader((0, 1), 20, str(library))), (5.0, 8.0), away)
+
+
+@asynccontextmanager
+async def pmic_rig(tmp: Path) -> AsyncIterator[Rig]:
+    script = tmp / "vcgencmd"
+    # The shape of the output on a Pi 5: rails with both, one with voltage only.
+    script.write_text(
+        "#!/bin/sh\necho ' 3V3_SYS_A current(1)=0.50000000A'\necho ' VDD_CORE_A current(7)=3.00000000A'\n"
+        "echo ' 3V3_SYS_V volt(9)=4.00000000V'\necho ' VDD_CORE_V volt(15)=1.00000000V'\n"
+        "echo ' EXT5V_V volt(24)=5.15000000V'\n"
+    )
+    script.chmod(0o755)
+    yield Rig(PolledSource(PmicReader(20, (str(script),))), (5.0,), PolledSource(PmicReader(5, (str(tmp / "no"),))))
+
+
+@contextmanager
+def plug_server() -> Iterator[str]:
+    answers = {
+        "/meter/0": {"power": 5.0, "is_valid": True, "timestamp": 1, "counters": [0, 0, 0], "total": 9},
+        "/rpc/Switch.GetStatus?id=0": {"id": 0, "apower": 8.0, "voltage": 230.1, "aenergy": {"total": 1}},
+        "/cm?cmnd=Status%208": {"StatusSNS": {"Time": "2026-01-01T00:00:00", "ENERGY": {"Power": 11, "Voltage": 230}}},
+    }
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = json.dumps(answers[self.path]).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@asynccontextmanager
+async def plugs_rig(tmp: Path) -> AsyncIterator[Rig]:
+    with plug_server() as url:
+        plugs = tuple(PlugAddress(url=url, dialect=name) for name in ("shelly1", "shelly2", "tasmota"))
+        away = PolledSource(PlugReader((PlugAddress(url="http://127.0.0.1:9", dialect="tasmota"),) * 3, 5))
+        yield Rig(PolledSource(PlugReader(plugs, 20)), (5.0, 8.0, 11.0), away)
+
+
+@asynccontextmanager
+async def ptdaemon_rig(tmp: Path) -> AsyncIterator[Rig]:
+    path, number = tmp / "spl.txt", 0
+
+    def grow() -> None:
+        nonlocal number
+        number += 1
+        stamp = f"07-21-2026 13:57:{number // 20 % 60:02d}.{number % 20 * 50:03d}"
+        with path.open("a") as file:
+            file.write(f"Time,{stamp},Watts,5.000000,Volts,229.4,Amps,0.025,PF,0.91,Mark,run_1\n")
+
+    path.write_text("Time,07-21-2026 13:00:00.000,Watts,99,Volts,229,Amps,1,PF,1,Mark,old\n")
+    hello = Hello("PTDaemon", "ptdaemon", 1, 20.0)
+    async with repeating(grow, 0.05):
+        yield Rig(
+            LogSource(path, hello, lambda: parse_ptdaemon), (5.0,),
+            LogSource(tmp / "none", hello, lambda: parse_ptdaemon),
+        )  # fmt: skip
+
+
+@asynccontextmanager
+async def csv_rig(tmp: Path) -> AsyncIterator[Rig]:
+    path, number = tmp / "log.csv", 0
+
+    def grow() -> None:
+        nonlocal number
+        number += 1
+        with path.open("a", newline="") as file:
+            csv.writer(file).writerow([f"{1_700_000_000 + number / 20:.3f}", "lab", 8.0, 5.0])
+
+    path.write_text("time,place,b,a\n1600000000,old,1,1\n")
+    hello = Hello("log", "csv", 2, 20.0)
+
+    def parser() -> Callable[[str], object]:
+        return csv_parser("time", ("a", "b"))
+
+    async with repeating(grow, 0.05):
+        yield Rig(
+            LogSource(path, hello, parser), (5.0, 8.0), LogSource(tmp / "none", hello, parser)  # type: ignore[arg-type]
+        )  # fmt: skip
+
+
+@asynccontextmanager
+async def replay_rig(tmp: Path) -> AsyncIterator[Rig]:
+    path = tmp / "rec.gz"
+    with RecordingWriter(path, RecordingHead(("a", "b"), 20.0, "epi-emulator", emulated=True)) as recording:
+        for number in range(400):
+            recording.add(Frame((5.0, 8.0), seq=number, device_ms=number * 50), 7 + number * 50_000_000)
+    yield Rig(ReplaySource(path, 2), (5.0, 8.0), ReplaySource(tmp / "none", 2))
+
+
+RIGS = {
+    "serial": serial_rig, "rapl": rapl_rig, "nvml": nvml_rig, "pmic": pmic_rig, "plugs": plugs_rig,
+    "ptdaemon": ptdaemon_rig, "csv": csv_rig, "replay": replay_rig,
+}  # fmt: skip
+
+
+async def collect(source: Source, done: Callable[[list[Arrival]], bool], limit_s: float) -> list[Arrival]:
+    """Run a source until `done`, then cancel it; it must end at once."""
+    arrivals: list[Arrival] = []
+    task = asyncio.create_task(source.run(arrivals.append))
+    ends = time.monotonic() + limit_s
+    while not done(arrivals) and not task.done() and time.monotonic() < ends:
+        await asyncio.sleep(0.02)
+    task.cancel()
+    async with asyncio.timeout(1):
+        with suppress(asyncio.CancelledError):
+            await task
+    return arrivals
+
+
+def frames_of(arrivals: list[Arrival]) -> list[Frame]:
+    return [arrival.item for arrival in arrivals if isinstance(arrival.item, Frame)]
+
+
+@pytest.mark.parametrize("name", RIGS)
+async def test_a_source_keeps_its_promises(name: str, tmp_path: Path) -> None:
+    async with RIGS[name](tmp_path) as rig:
+        arrivals = await collect(rig.source, lambda found: len(frames_of(found)) >= 8, 10)
+        assert rig.source.problem is None
+    frames = frames_of(arrivals)
+    assert len(frames) >= 8
+    # It says that it is connected, then what it is, before its first reading.
+    kinds = [type(arrival.item) for arrival in arrivals]
+    assert isinstance(arrivals[0].item, LinkEvent)
+    assert arrivals[0].item.kind == "connected"
+    assert kinds.index(Hello) < kinds.index(Frame)
+    hello = next(arrival.item for arrival in arrivals if isinstance(arrival.item, Hello))
+    assert hello.kind == KINDS[name]
+    assert hello.channels == rig.source.channels == len(rig.watts)
+    assert hello.emulated == (name in ("serial", "replay"))
+    # Counters, device clocks and arrivals go forward.
+    for earlier, later in itertools.pairwise(frames):
+        assert earlier.seq is not None
+        assert later.seq == earlier.seq + 1
+        assert earlier.device_ms is not None
+        assert later.device_ms is not None
+        assert later.device_ms > earlier.device_ms
+    times = [arrival.mono_ns for arrival in arrivals]
+    assert times == sorted(times)
+    # The watts are those of the device.
+    means = [sum(column) / len(frames) for column in zip(*(frame.power_w for frame in frames), strict=True)]
+    assert means == pytest.approx(rig.watts, abs=rig.tolerance)
+
+
+@pytest.mark.parametrize("name", RIGS)
+async def test_an_absent_device_is_one_sentence(name: str, tmp_path: Path) -> None:
+    async with RIGS[name](tmp_path) as rig:
+        arrivals = await collect(rig.away, lambda _: False, 0.6)
+        assert frames_of(arrivals) == []
+        assert rig.away.problem
+        assert "\n" not in rig.away.problem
+        assert len(rig.away.problem) < 300
+
+
+async def test_the_port_is_exclusive(tmp_path: Path) -> None:
+    async with serial_rig(tmp_path) as rig:
+        async def second() -> None:
+            other = SerialSource(tmp_path / "meter", 2)
+            refused = await collect(other, lambda _: "program" in (other.problem or ""), 3)
+            assert frames_of(refused) == []
+            assert other.problem is not None
+            assert "another program holds it" in other.problem
+
+        await while_running(rig.source, second)
+
+
+async def while_running(source: Source, act: Callable[[], Awaitable[None]]) -> None:
+    arrivals: list[Arrival] = []
+    task = asyncio.create_task(source.run(arrivals.append))
+    while not frames_of(arrivals):
+        await asyncio.sleep(0.02)
+    try:
+        await act()
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
