@@ -1,11 +1,15 @@
 """Endpoints of campaigns, their runs and results."""
 
+import asyncio
+import tarfile
+import tempfile
 from pathlib import Path
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query
 from fastapi import Path as PathParam
 from fastapi.responses import FileResponse
+from starlette.background import BackgroundTask
 
 from orchestrator.api.models import CampaignStatus, CampaignSummary, ConfigurationResult, RunDetail
 from orchestrator.api.views import campaign_status, campaign_summaries, configuration_results, run_detail
@@ -78,6 +82,13 @@ def campaign_router(service: CampaignService, token: str | None) -> APIRouter:
         path = _file(service.lab.settings.results_dir, campaign_id, configuration, repetition, kind)
         return FileResponse(path, filename=path.name)
 
+    @router.get("/campaigns/{campaign_id}/export")
+    async def export(campaign_id: ConfigurationId) -> FileResponse:
+        """Download the whole result tree as one archive (.tar.gz)."""
+        await service.journal.campaign(campaign_id)
+        archive = await asyncio.to_thread(_archive, service.lab.settings.results_dir, campaign_id)
+        return FileResponse(archive, filename=f"{campaign_id}.tar.gz", background=BackgroundTask(archive.unlink))
+
     @router.get("/entries")
     async def entries(
         since: Annotated[int, Query(ge=0)] = 0,
@@ -88,6 +99,21 @@ def campaign_router(service: CampaignService, token: str | None) -> APIRouter:
         return await service.journal.entries(since, limit, campaign)
 
     return router
+
+
+def _archive(results: Path, campaign_id: str) -> Path:
+    """Pack a campaign's folder; dot files (half-written ones) stay out."""
+    if not (results / campaign_id).is_dir():
+        raise NotFoundError("the campaign has no results yet", where=campaign_id)
+    with (
+        tempfile.NamedTemporaryFile(suffix=".tar.gz", delete=False) as file,
+        tarfile.open(fileobj=file, mode="w:gz") as tar,
+    ):
+        tar.add(
+            results / campaign_id, arcname=campaign_id,
+            filter=lambda info: None if Path(info.name).name.startswith(".") else info,
+        )  # fmt: skip
+    return Path(file.name)
 
 
 def _file(results: Path, campaign_id: str, configuration: str, repetition: int, kind: FileKind) -> Path:

@@ -11,7 +11,7 @@ from websockets.sync.client import connect
 
 from orchestrator.local.layout import LocalLab
 from shared.auth import load_token
-from shared.errors import ConfigurationError, ErrorPayload, InfrastructureError, from_payload
+from shared.errors import ConfigurationError, EpiError, ErrorPayload, InfrastructureError, from_payload
 
 
 class Api:
@@ -35,11 +35,31 @@ class Api:
             ) from error
         if response.is_success:
             return response.json()
+        raise _error_of(response, path)
+
+    def download(self, path: str, target: Path) -> int:
+        """Bring a file and return its size; what is half there has no final name.
+
+        Raises:
+            EpiError: the orchestrator's own error, or InfrastructureError when it cannot be reached.
+        """
+        part = target.with_name(f".{target.name}.part")
         try:
-            payload = ErrorPayload.model_validate(response.json()["error"])
-        except (ValueError, KeyError) as error:
-            raise InfrastructureError(f"HTTP {response.status_code}: {response.text[:200]}", where=path) from error
-        raise from_payload(payload)
+            with httpx.stream("GET", self.url + path, headers=self._headers, timeout=300) as response:
+                if not response.is_success:
+                    response.read()
+                    raise _error_of(response, path)
+                with part.open("wb") as file:
+                    for chunk in response.iter_bytes():
+                        file.write(chunk)
+            part.replace(target)
+        except httpx.TransportError as error:
+            raise InfrastructureError(f"the download broke: {error}", where=self.url) from error
+        except OSError as error:
+            raise ConfigurationError(f"cannot write the file: {error.strerror}", where=str(target)) from error
+        finally:
+            part.unlink(missing_ok=True)
+        return target.stat().st_size
 
     def live(self, since: int | None = None) -> Iterator[dict[str, Any]]:
         """Yield live messages until the connection ends.
@@ -54,6 +74,13 @@ class Api:
                     yield json.loads(message)
         except (OSError, WebSocketException) as error:
             raise InfrastructureError(f"the live feed broke: {error}", where=url) from error
+
+
+def _error_of(response: httpx.Response, path: str) -> EpiError:
+    try:
+        return from_payload(ErrorPayload.model_validate(response.json()["error"]))
+    except (ValueError, KeyError, TypeError):
+        return InfrastructureError(f"HTTP {response.status_code}: {response.text[:200]}", where=path)
 
 
 def find_api(out: Path, url: str | None, token_file: Path | None) -> Api:

@@ -12,12 +12,16 @@ from orchestrator.campaign.spec_file import load_spec
 from orchestrator.cli.api import Api, find_api
 from orchestrator.cli.follow import follow, results_table
 from orchestrator.cli.lab import DemoOption, JsonOption, OutOption, running_lab
+from orchestrator.domain.schedule import configurations_of, runs_total
 from shared.errors import ConfigurationError
+
+EXAMPLES = Path(__file__).parents[1] / "campaign" / "examples"
 
 app = typer.Typer(help="Start, watch and command campaigns.", no_args_is_help=True)
 
 UrlOption = Annotated[str | None, typer.Option("--url", help="Orchestrator of another machine, e.g. http://lab:8700.")]
 TokenOption = Annotated[Path | None, typer.Option("--token-file", help="Token for --url (or EPI_TOKEN).")]
+SpecArgument = Annotated[Path, typer.Argument(help="Campaign spec (TOML).")]
 IdArgument = Annotated[str | None, typer.Argument(help="Campaign id; default: the newest.", show_default=False)]
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -25,7 +29,40 @@ console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 @app.command("new")
 def new(
-    spec: Annotated[Path, typer.Argument(help="Campaign spec (TOML).")],
+    example: Annotated[str, typer.Argument(help="Example to begin with: paper or baseline-study.")],
+    file: Annotated[Path, typer.Argument(help="Spec file to write.")],
+) -> None:
+    """Write a campaign spec from an example, to be edited; nothing is started."""
+    examples = {path.stem: path for path in EXAMPLES.glob("*.toml")}
+    if example not in examples:
+        raise ConfigurationError("no such example", where=example, hint=f"known: {', '.join(sorted(examples))}")
+    try:
+        with file.open("x", encoding="utf-8") as target:
+            target.write(examples[example].read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"cannot write the spec: {error.strerror}", where=str(file)) from error
+    print(f"{file}: edit it, then `epi campaign validate {file}` and `epi campaign start {file}`")
+
+
+@app.command("validate")
+def validate(spec: SpecArgument, as_json: JsonOption = False) -> None:
+    """Check a spec file and say what it would run; nothing is started."""
+    loaded = load_spec(spec)
+    configurations = configurations_of(loaded)
+    if as_json:
+        print(json.dumps({
+            "id": loaded.id, "spec_hash": loaded.spec_hash(), "runs": runs_total(loaded),
+            "configurations": [one.id for one in configurations],
+        }))  # fmt: skip
+        return
+    print(f"{loaded.id}: {len(configurations)} configurations x {loaded.repetitions} = {runs_total(loaded)} runs")
+    print(f"  {', '.join(one.id for one in configurations)}")
+    print(f"  duration and resolution: `epi plan --configs {loaded.configurations} --reps {loaded.repetitions}`")
+
+
+@app.command("start")
+def start(
+    spec: SpecArgument,
     out: OutOption = Path("results"),
     url: UrlOption = None,
     token_file: TokenOption = None,
@@ -34,6 +71,22 @@ def new(
     """Create and start a campaign from a spec file."""
     api = find_api(out, url, token_file)
     _show(api.call("POST", "/v1/campaigns", load_spec(spec).model_dump(mode="json")), as_json)
+
+
+@app.command("export")
+def export(
+    file: Annotated[Path, typer.Argument(help="Archive to write (.tar.gz).")],
+    campaign: Annotated[str | None, typer.Option("--campaign", help="Campaign id; default: the newest.")] = None,
+    out: OutOption = Path("results"),
+    url: UrlOption = None,
+    token_file: TokenOption = None,
+) -> None:
+    """Bring the whole result tree of a campaign as one archive."""
+    api = find_api(out, url, token_file)
+    name = _pick(api, campaign)
+    with console.status(f"exporting {name}"):
+        size = api.download(f"/v1/campaigns/{name}/export", file)
+    print(f"{file}: {size} bytes")
 
 
 @app.command("list")
@@ -124,6 +177,22 @@ def resume(
         _resume(find_api(out, None, None), campaign)
 
 
+@app.command("retry")
+def retry(
+    campaign: IdArgument = None,
+    out: OutOption = Path("results"),
+    url: UrlOption = None,
+    token_file: TokenOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Try the failed runs of a campaign again; finished runs are kept."""
+    api = find_api(out, url, token_file)
+    name = _pick(api, campaign)
+    if (state := api.call("GET", f"/v1/campaigns/{name}")["state"]) not in ("failed", "cancelled"):
+        raise ConfigurationError(f"nothing to retry: the campaign is {state}", where=name)
+    _show(api.call("POST", f"/v1/campaigns/{name}/resume"), as_json)
+
+
 def _resume(api: Api, campaign: str | None) -> None:
     name = _pick(api, campaign)
     if api.call("GET", f"/v1/campaigns/{name}")["state"] != "finished":
@@ -146,7 +215,7 @@ def _pick(api: Api, campaign: str | None) -> str:
     campaigns = api.call("GET", "/v1/campaigns")
     if not campaigns:
         raise ConfigurationError(
-            "there is no campaign yet", hint="`epi demo` runs one, `epi campaign new SPEC` starts one"
+            "there is no campaign yet", hint="`epi demo` runs one, `epi campaign start SPEC` starts one"
         )
     return str(campaigns[0]["id"])
 

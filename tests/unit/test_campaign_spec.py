@@ -1,0 +1,72 @@
+"""Campaign specs: the shipped examples, frozen hashes, errors that name the key; the commands that need no lab."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from orchestrator.campaign.demo_spec import demo_spec
+from orchestrator.campaign.spec_file import load_spec
+from orchestrator.cli.campaign import EXAMPLES
+from orchestrator.domain.schedule import configurations_of, runs_total, schedule
+from orchestrator.domain.utilisation import utilisation
+from shared.errors import ConfigurationError
+
+DEMO = Path(__file__).parents[2] / "demo" / "demo.toml"
+EPI = [sys.executable, "-m", "shared.cli", "campaign"]
+
+
+def test_the_paper_is_25_configurations_and_a_control_three_times() -> None:
+    spec = load_spec(EXAMPLES / "paper.toml")
+    names = [one.id for one in configurations_of(spec)]
+    assert names[:3] == ["baseline", "baseline_biased", "drop1_all"] and names[-1] == "drop8_late"
+    assert (len(names), runs_total(spec)) == (26, 78)
+
+
+def test_every_example_is_valid_and_lab_sized() -> None:
+    for path in EXAMPLES.glob("*.toml"):
+        spec = load_spec(path)
+        assert spec.windows.idle_s >= 60 and not spec.rules.shortened, path
+
+
+def test_repetitions_are_interleaved_back_and_forth() -> None:
+    spec = demo_spec(DEMO, campaign_id="x", configurations="baseline,drop1_all", repetitions=3, questions=None)
+    assert [run.run for run in schedule(configurations_of(spec), 3)] == [
+        "baseline/rep-1", "drop1_all/rep-1", "drop1_all/rep-2", "baseline/rep-2", "baseline/rep-3", "drop1_all/rep-3",
+    ]  # fmt: skip
+
+
+def test_the_hash_changes_with_any_field() -> None:
+    one = load_spec(EXAMPLES / "paper.toml")
+    assert one.spec_hash() == load_spec(EXAMPLES / "paper.toml").spec_hash()
+    assert one.spec_hash() != load_spec(EXAMPLES / "paper.toml", repetitions=4).spec_hash()
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [("id = ", "not valid TOML"), ('id = "x"', "model"), ('id = "X y"', "id"), ("surprise = 1", "id")],
+)
+def test_a_bad_spec_names_file_and_key(tmp_path: Path, text: str, names: str) -> None:
+    path = tmp_path / "spec.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigurationError) as caught:
+        load_spec(path)
+    assert caught.value.where == str(path) and names in caught.value.message
+
+
+def test_utilisation_counts_windows_and_settling() -> None:
+    s = 10**9
+    found = utilisation([(0, 10 * s), (11 * s, 20 * s), (25 * s, 30 * s)], settle_s=1.0)
+    assert found is not None
+    assert found.share == pytest.approx((10 + 1 + 9 + 1 + 5) / 30)
+    assert found.longest_pause_s == pytest.approx(4.0)
+
+
+def test_new_then_validate(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    subprocess.run([*EPI, "new", "paper", str(path)], check=True, capture_output=True, timeout=60)
+    done = subprocess.run([*EPI, "validate", str(path)], check=True, capture_output=True, text=True, timeout=60)
+    assert "26 configurations x 3 = 78 runs" in done.stdout
+    again = subprocess.run([*EPI, "new", "paper", str(path)], capture_output=True, text=True, timeout=60)
+    assert again.returncode == 1 and str(path) in again.stderr
