@@ -61,6 +61,11 @@ class ResumableScore:
         self.reused = 0
         self.spans: list[tuple[int, int]] = []
 
+    @property
+    def n_kept(self) -> int:
+        """Answers on disk."""
+        return len(self._answers)
+
     def __call__(self, params: ScoreParams) -> ScoreResult:
         """Answer all questions of `params`; those on disk are not asked again.
 

@@ -43,6 +43,10 @@ class TaskFiles:
         self._ours = _index((OWN_TASKS, *include_paths))
         self._theirs: dict[str, Any] = {}
 
+    def own(self) -> list[tuple[str, Path]]:
+        """Return (name, YAML file) of the tasks that are not lm-eval's, by name."""
+        return [(name, Path(entry.yaml_path)) for name, entry in sorted(self._ours.items()) if entry.yaml_path]
+
     def find(self, name: str) -> list[TaskFile]:
         """Return the tasks that `name` stands for: one, or those of a group or tag in its order.
 

@@ -1,0 +1,149 @@
+"""`epi benchmark`: ask any benchmark of one model on one node, outside a campaign; a stopped pass goes on."""
+
+import asyncio
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from shared.auth import load_token
+from shared.client import AgentClient
+from shared.errors import ConfigurationError
+from shared.node_jobs import ScoreParams, ScoreResult, StartEngineParams, StartEngineResult
+from shared.protocol import JobState
+
+if TYPE_CHECKING:
+    from orchestrator.benchmarks.records import SuiteResult, SuiteSpec
+
+app = typer.Typer(help="Ask a benchmark of one model, outside a campaign.", no_args_is_help=True)
+
+_JOB_TIMEOUT_S = 24 * 3600.0
+
+
+@app.command()
+def run(
+    tasks: Annotated[list[str], typer.Argument(help="lm-eval tasks or groups, ours or its own; NAME:SHOTS sets shots")],
+    node: Annotated[str, typer.Option(help="the root node's agent, e.g. http://127.0.0.1:8701")],
+    model: Annotated[str, typer.Option(help="SHA-256 of the model, which the node must have")],
+    out: Annotated[Path, typer.Option(help="result (JSON); answers are kept beside it until it is written")],
+    token_file: Annotated[Path | None, typer.Option(help="the node's bearer token")] = None,
+    worker: Annotated[list[str] | None, typer.Option(help="RPC workers, host:port; none: the node alone")] = None,
+    questions: Annotated[int | None, typer.Option(min=1, help="per task, stratified and seeded; default: all")] = None,
+    seed: Annotated[int, typer.Option(help="of the subset")] = 1,
+    task_dir: Annotated[list[Path] | None, typer.Option(help="directories with task YAML files")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="published benchmarks; default: $EPI_DATA_DIR")] = None,
+    context_tokens: Annotated[int, typer.Option(min=64)] = 8192,
+    sequences: Annotated[int, typer.Option(min=2, max=256)] = 32,
+    threads: Annotated[int, typer.Option(min=1)] = 4,
+    questions_per_job: Annotated[int, typer.Option(min=1, help="answers are kept job by job")] = 200,
+) -> None:
+    """Ask TASKS of the model and write every answer to OUT. Run it again after a stop: it goes on where it was."""
+    from orchestrator.benchmarks.records import SuiteSpec
+
+    spec = SuiteSpec.model_validate(
+        {
+            "tasks": [_task(text) for text in tasks],
+            "questions": questions,
+            "seed": seed,
+            "include_paths": task_dir or (),
+            "data_dir": data_dir,
+        }
+    )
+    engine = StartEngineParams(
+        model_sha256=model, workers=tuple(worker or ()), context_tokens=context_tokens, sequences=sequences,
+        threads=threads,
+    )  # fmt: skip
+    client = AgentClient(node, load_token(token_file))
+    result = asyncio.run(_run(client, spec, engine, out, questions_per_job))
+    table = Table("task", "questions", "accuracy", "metric", "shots")
+    for asked in result.tasks:
+        share = result.accuracy[asked.task]
+        table.add_row(asked.task, str(asked.asked), f"{share:.4f}", asked.metric, str(asked.shots))
+    Console().print(table)
+
+
+@app.command("list")
+def list_tasks(
+    task_dir: Annotated[list[Path] | None, typer.Option(help="directories with task YAML files")] = None,
+) -> None:
+    """List the lab's own benchmark tasks; besides, every multiple-choice task of lm-eval can be named."""
+    from orchestrator.benchmarks.task_files import TaskFiles
+
+    for name, path in TaskFiles(tuple(task_dir or ())).own():
+        typer.echo(f"{name}  {path}")
+
+
+def _task(text: str) -> dict[str, object]:
+    name, _, shots = text.partition(":")
+    if shots and not shots.isdigit():
+        raise ConfigurationError(f"{text!r}: after the colon comes the number of shots", hint="e.g. mmlu:5")
+    return {"name": name, "shots": int(shots) if shots else None}
+
+
+class _NodeScore:
+    """The `score` function of a suite: runs score jobs on the node from the suite's thread, and shows how far it is."""
+
+    def __init__(self, client: AgentClient, job_prefix: str, loop: asyncio.AbstractEventLoop, bar: Progress) -> None:
+        self._client = client
+        self._job_prefix = job_prefix
+        self._loop = loop
+        self._bar = bar
+        self._row = bar.add_task("questions", total=None)
+        self._jobs = 0
+
+    def expect(self, questions: int, answered: int) -> None:
+        """Say how many questions there are and how many of them are answered already."""
+        self._bar.update(self._row, total=questions, completed=answered)
+
+    def __call__(self, params: ScoreParams) -> ScoreResult:
+        """Ask one job and wait for its answer."""
+        self._jobs += 1
+        asked = sum(len(group.items) for group in params.groups)
+        before = self._bar.tasks[self._row].completed
+
+        def show(state: JobState) -> None:
+            self._bar.update(self._row, completed=before + state.progress * asked)
+
+        job = self._client.run(
+            f"{self._job_prefix}/score-{self._jobs}", "score", params, timeout_s=_JOB_TIMEOUT_S, on_progress=show
+        )
+        result = ScoreResult.model_validate(asyncio.run_coroutine_threadsafe(job, self._loop).result())
+        self._bar.update(self._row, completed=before + asked)
+        return result
+
+
+async def _run(
+    client: AgentClient, spec: "SuiteSpec", engine: StartEngineParams, out: Path, questions_per_job: int
+) -> "SuiteResult":
+    from orchestrator.benchmarks.resume import ResumableScore
+    from orchestrator.benchmarks.suite import BenchmarkSuite
+
+    prefix = f"benchmark/{time.time_ns()}"  # every start is a new job; what is answered is kept on this side
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    try:
+        with console.status("reading the benchmarks"):
+            suite = await asyncio.to_thread(BenchmarkSuite, spec)
+        with console.status("loading the model"):
+            answer = await client.run(f"{prefix}/engine", "start_engine", engine, timeout_s=3600)
+        started = StartEngineResult.model_validate(answer)
+        kept = out.with_name(out.name + ".answers.jsonl")
+        with Progress(*columns, console=console) as bar:
+            ask = _NodeScore(client, prefix, asyncio.get_running_loop(), bar)
+            score = ResumableScore(
+                ask, kept, questions_per_job=questions_per_job,
+                identity=f"{engine.model_sha256} {started.engine} {started.build}",
+            )  # fmt: skip
+            ask.expect(suite.n_questions, score.n_kept)
+            result = await asyncio.to_thread(suite.run, score)
+    finally:
+        await client.close()
+    out.write_text(result.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    kept.unlink()
+    if score.reused:
+        console.print(f"{score.reused} questions were answered before")
+    return result
