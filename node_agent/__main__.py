@@ -37,7 +37,7 @@ def run(settings: NodeSettings) -> None:
     with alone(settings.state_dir):
         app = build_app(settings, token)
         print(f"node agent {settings.name}: http://{settings.host}:{settings.port}", file=sys.stderr, flush=True)
-        serve(app, host=settings.host, port=settings.port, token=token)
+        serve(app, settings, token)
 
 
 @contextmanager

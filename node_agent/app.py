@@ -15,7 +15,7 @@ from shared.auth import bearer_guard
 from shared.clock import utc_ns
 from shared.http import make_app
 from shared.jobs import JobServer, job_router
-from shared.node_jobs import AgentActivity, NodeFacts
+from shared.node_jobs import AgentActivity, EngineInfo, NodeFacts
 from shared.protocol import Health
 
 VERSION = version("epi-factory")
@@ -68,6 +68,11 @@ def build_app(settings: NodeSettings, token: str | None) -> FastAPI:
     async def activity() -> AgentActivity:
         """Say what this agent did and wrote since its start."""
         return node.activity()
+
+    @app.get("/v1/engines", dependencies=guard)
+    async def engines() -> list[EngineInfo]:
+        """Say what each engine of this node can do."""
+        return node.engine_infos()
 
     app.include_router(job_router(server, token))
     app.include_router(artifact_router(node.store, token))

@@ -8,6 +8,7 @@ import json
 import sys
 import time
 from collections.abc import Coroutine
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,9 +33,12 @@ from shared.node_jobs import (
     DeployParams,
     DeployResult,
     Empty,
+    EngineInfo,
     EngineName,
     FetchParams,
     FetchResult,
+    GenerateParams,
+    GenerateResult,
     HoldParams,
     HoldResult,
     MarkerParams,
@@ -60,7 +64,7 @@ from shared.node_jobs import (
 
 _MARKER_SLACK_S = 30.0
 _ENGINE_HOLDER = "_engine"  # no campaign can have this name
-Done = TypeVar("Done", WorkloadResult, ScoreResult)
+Done = TypeVar("Done", WorkloadResult, ScoreResult, GenerateResult)
 
 
 class Node:
@@ -120,6 +124,7 @@ class Node:
             JobKind("prefill", PrefillParams, self.prefill),
             JobKind("decode", DecodeParams, self.decode),
             JobKind("score", ScoreParams, self.score),
+            JobKind("generate", GenerateParams, self.generate),
             JobKind("set_governor", SetGovernorParams, self.set_governor),
             JobKind("settle", SettleParams, self.settle),
         ]
@@ -220,6 +225,16 @@ class Node:
     async def score(self, params: ScoreParams, job: JobContext) -> ScoreResult:
         """Score continuations."""
         return await self._silently(self.engine.score(params, job.progress))
+
+    async def generate(self, params: GenerateParams, job: JobContext) -> GenerateResult:
+        """Write texts."""
+        return await self._silently(self.engine.generate(params, job.progress))
+
+    def engine_infos(self) -> list[EngineInfo]:
+        """Return what each engine of this node can do."""
+        return [
+            EngineInfo(available=engine.available, **asdict(engine.capabilities)) for engine in self.engines.values()
+        ]
 
     async def set_governor(self, params: SetGovernorParams, _job: JobContext) -> SetGovernorResult:
         """Set the CPU frequency governor."""

@@ -26,6 +26,7 @@ class NodeSettings(DaemonSettings):
     prefer_rsync: bool = Field(default=False, description="take rsync where HTTP would do as well")
     artifact_quota_bytes: int | None = Field(default=None, ge=1, description="room for artifacts; null: the disk's")
     source_token_file: Path | None = None
+    source_ca_file: Path | None = Field(default=None, description="the lab's own CA, pinned; for an https source")
 
     @property
     def worker_endpoint(self) -> str:

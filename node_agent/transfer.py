@@ -130,7 +130,9 @@ async def by_http(sha256: str, store: ArtifactStore, settings: NodeSettings, job
     def report(done: int, total: int) -> None:
         job.progress(done / max(total, 1), f"{done >> 20} of {total >> 20} MiB")
 
-    return await store.download(settings.source_url, token, sha256, on_bytes=report)
+    return await store.download(
+        settings.source_url, token, sha256, on_bytes=report, ca_file=settings.source_ca_file
+    )
 
 
 async def by_plan(params: ObtainParams, store: ArtifactStore, job: JobContext) -> int:

@@ -12,6 +12,7 @@
 | `marker` | step a CPU load on and off, to find the meter's lag |
 | `prefill`, `decode` | fixed workloads with exact token ledgers |
 | `score` | log-likelihoods of continuations, shared prefixes evaluated once |
+| `generate` | greedy texts for benchmarks that judge what a model writes |
 | `set_governor` | set the CPU frequency governor, where the node's settings allow it |
 | `settle` | wait until temperature and load are steady |
 
@@ -265,6 +266,58 @@ class ScoreResult(Record):
     agent: "AgentActivity | None" = Field(default=None, description="what the root's agent did meanwhile")
 
 
+StopReason = Literal["until", "end", "length"]
+
+
+class GenerateItem(Record):
+    """One prompt; the answer ends before the first of `until`, at end-of-text, or after `max_tokens`."""
+
+    prompt: str = Field(min_length=1)
+    until: tuple[str, ...] = ()
+    max_tokens: int = Field(ge=1, le=32768)
+
+
+class GenerateParams(Record):
+    """Prompts to continue greedily; what a prompt shares with the one before it is evaluated once."""
+
+    items: tuple[GenerateItem, ...] = Field(min_length=1)
+
+
+class GeneratedText(Record):
+    """One answer, without the stop string; `ledger.generated` counts the ending token too."""
+
+    text: str
+    stopped: StopReason
+    ledger: TokenLedger
+    start_utc_ns: int
+    end_utc_ns: int
+
+
+class GenerateResult(Record):
+    """Answers in the order asked."""
+
+    start_utc_ns: int
+    end_utc_ns: int
+    ledger: TokenLedger
+    texts: tuple[GeneratedText, ...]
+    agent: "AgentActivity | None" = None
+
+
+class EngineInfo(Record):
+    """What an engine of this node can do: one entry of `GET /v1/engines`."""
+
+    name: EngineName
+    available: bool = Field(description="False when its program or library is not installed here")
+    build: str
+    score: bool
+    generate: bool
+    tokenise: bool
+    distributed: bool
+    overrides_experts_per_token: bool
+    layouts: tuple[str, ...]
+    requests_per_workload: int | None = None
+
+
 class SetGovernorParams(Record):
     """Set the governor of every CPU."""
 
@@ -395,3 +448,4 @@ class NodeFacts(Record):
 
 WorkloadResult.model_rebuild()
 ScoreResult.model_rebuild()
+GenerateResult.model_rebuild()

@@ -21,12 +21,12 @@ def write_tiny_model(
     path: Path, *, n_layers: int = 4, n_experts: int = 4, bos: bool = False, context: int = 4096, seed: int = 7,
     hidden: int = 64,
 ) -> Path:  # fmt: skip
-    """Write an F32 model of random weights; with `bos` the tokenizer asks for a beginning-of-sequence token."""
+    """Write an F32 model of random weights, dense without experts; with `bos` its tokenizer asks for a BOS token."""
     rng = np.random.default_rng(seed)
     head, heads, kv_heads, width = 32, 4, 2, 64
     tokens = [*byte_characters(), *(merge.replace(" ", "") for merge in MERGES), "<|endoftext|>", "<|begin|>"]
     types = [gguf.TokenType.NORMAL] * (len(tokens) - 2) + [gguf.TokenType.CONTROL] * 2
-    writer = gguf.GGUFWriter(path, "qwen3moe")
+    writer = gguf.GGUFWriter(path, "qwen3moe" if n_experts else "qwen3")
     writer.add_block_count(n_layers)
     writer.add_context_length(context)
     writer.add_embedding_length(hidden)
@@ -38,8 +38,9 @@ def write_tiny_model(
     writer.add_value_length(head)
     writer.add_layer_norm_rms_eps(1e-6)
     writer.add_rope_freq_base(10000.0)
-    writer.add_expert_count(n_experts)
-    writer.add_expert_used_count(2)
+    if n_experts:
+        writer.add_expert_count(n_experts)
+        writer.add_expert_used_count(2)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("qwen2")
     writer.add_token_list(tokens)
@@ -69,6 +70,11 @@ def write_tiny_model(
         weights(f"{block}.attn_k.weight", kv_heads * head, hidden)
         weights(f"{block}.attn_v.weight", kv_heads * head, hidden)
         weights(f"{block}.attn_output.weight", hidden, heads * head)
+        if not n_experts:
+            weights(f"{block}.ffn_gate.weight", width, hidden)
+            weights(f"{block}.ffn_up.weight", width, hidden)
+            weights(f"{block}.ffn_down.weight", hidden, width)
+            continue
         weights(f"{block}.ffn_gate_inp.weight", n_experts, hidden, scale=2.0)
         weights(f"{block}.ffn_gate_exps.weight", n_experts, width, hidden)
         weights(f"{block}.ffn_up_exps.weight", n_experts, width, hidden)

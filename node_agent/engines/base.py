@@ -11,6 +11,9 @@ from typing import Protocol
 from node_agent.processes import Supervised
 from shared.node_jobs import (
     DecodeParams,
+    EngineName,
+    GenerateParams,
+    GenerateResult,
     PrefillParams,
     ScoreParams,
     ScoreResult,
@@ -26,14 +29,13 @@ Progress = Callable[[float, str], None]
 class Capabilities:
     """What an engine can do; asked before a campaign starts, not discovered in its middle."""
 
-    name: str
+    name: EngineName
+    build: str
     score: bool
     generate: bool
     tokenise: bool
     distributed: bool
     overrides_experts_per_token: bool
-    node_counts: tuple[int, ...] | None = None
-    """Allowed numbers of nodes; None: any, or it depends on the model."""
     layouts: tuple[str, ...] = ("uniform", "biased")
     """Layouts of surgery it can run."""
     requests_per_workload: int | None = None
@@ -72,6 +74,10 @@ class Engine(Protocol):
     def capabilities(self) -> Capabilities:
         """What it can do."""
 
+    @property
+    def available(self) -> bool:
+        """Whether its program or library is installed here."""
+
     async def find(self) -> bool:
         """Look for an engine process that an earlier agent started; tell whether there is one."""
 
@@ -91,3 +97,6 @@ class Engine(Protocol):
 
     async def score(self, params: ScoreParams, progress: Progress) -> ScoreResult:
         """Read log-likelihoods."""
+
+    async def generate(self, params: GenerateParams, progress: Progress) -> GenerateResult:
+        """Write texts that may be judged."""

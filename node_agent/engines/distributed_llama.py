@@ -32,6 +32,8 @@ from shared.clock import utc_ns
 from shared.errors import BugError, ConfigurationError, InfrastructureError
 from shared.node_jobs import (
     DecodeParams,
+    GenerateParams,
+    GenerateResult,
     PrefillParams,
     RequestRecord,
     ScoreParams,
@@ -151,7 +153,7 @@ class DistributedLlamaEngine:
 
     role = "engine"
     capabilities = Capabilities(
-        name="distributed-llama", score=False, generate=True, tokenise=True, distributed=True,
+        name="distributed-llama", build=DLLAMA_BUILD, score=False, generate=False, tokenise=True, distributed=True,
         overrides_experts_per_token=False, layouts=("uniform",), requests_per_workload=1,
     )  # fmt: skip
 
@@ -241,6 +243,26 @@ class DistributedLlamaEngine:
         raise ConfigurationError(
             "distributed-llama gives no log-probabilities", hint="score with llama.cpp on the same weights as Q4_0"
         )
+
+    async def generate(self, params: GenerateParams, progress: Progress) -> GenerateResult:
+        """Refuse: it replaces the last prompt token, so its texts may not be judged.
+
+        Raises:
+            ConfigurationError: always.
+        """
+        raise ConfigurationError(
+            "distributed-llama's texts may not be judged: it replaces the last prompt token",
+            hint="judge llama.cpp on the same weights as Q4_0",
+        )
+
+    @property
+    def available(self) -> bool:
+        """Whether its program is here."""
+        try:
+            find_program(self._program)
+        except ConfigurationError:
+            return False
+        return True
 
     def _ready(self, prompts: Sequence[str], repeats: int) -> _Loaded:
         if self._loaded is None:

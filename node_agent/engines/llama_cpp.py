@@ -6,6 +6,7 @@ Not here: anything inside those processes (llama_engine, rpc_worker).
 import asyncio
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ from node_agent.engines.rpc_devices import local_last
 from node_agent.engines.wire import SOCKET_NAME, EngineGoneError, EngineStatus, LoadRequest, Operation, call
 from node_agent.processes import Supervised
 from shared.errors import ConfigurationError, InfrastructureError
+from shared.llama import LLAMA_BUILD
 from shared.node_jobs import (
     DecodeParams,
+    GenerateParams,
+    GenerateResult,
     PrefillParams,
     ScoreParams,
     ScoreResult,
@@ -122,8 +126,16 @@ class LlamaCppEngine:
     """One engine process on this node, its layers on RPC workers anywhere."""
 
     role = "engine"
+    answer_s = 60.0
+    """How long a running process may take to answer; a cancelled workload ends after its present batch."""
     capabilities = Capabilities(
-        name="llama.cpp", score=True, generate=True, tokenise=True, distributed=True, overrides_experts_per_token=True
+        name="llama.cpp",
+        build=LLAMA_BUILD,
+        score=True,
+        generate=True,
+        tokenise=True,
+        distributed=True,
+        overrides_experts_per_token=True,
     )
 
     def __init__(self, state_dir: Path, own_worker: str) -> None:
@@ -144,11 +156,12 @@ class LlamaCppEngine:
         if self._process is None:
             return False
         try:
-            status = EngineStatus.model_validate(await asyncio.wait_for(self._ask("status", "{}", _quiet), _START_S))
+            answer = await asyncio.wait_for(self._ask("status", "{}", _quiet), self.answer_s)
         except (InfrastructureError, TimeoutError):
             await self.stop()
             return False
-        self._workers = status.loaded.request.workers if status.loaded is not None else ()
+        loaded = EngineStatus.model_validate(answer).loaded
+        self._workers = loaded.request.workers if loaded is not None else ()
         return True
 
     async def start(
@@ -200,14 +213,31 @@ class LlamaCppEngine:
         """Read log-likelihoods."""
         return ScoreResult.model_validate(await self._work("score", params.model_dump_json(), progress))
 
+    async def generate(self, params: GenerateParams, progress: Progress) -> GenerateResult:
+        """Write texts greedily."""
+        return GenerateResult.model_validate(await self._work("generate", params.model_dump_json(), progress))
+
     async def _work(self, op: Operation, params: str, progress: Progress) -> dict[str, Any]:
         if self.pid is None:
             raise ConfigurationError("no engine runs on this node", hint="start it with the start_engine job")
         return await self._ask(op, params, progress)
 
+    @property
+    def available(self) -> bool:
+        """Whether llama-cpp-python is installed here."""
+        return find_spec("llama_cpp") is not None
+
     async def _ensure_process(self) -> None:
+        """Start the engine process unless one runs and answers; one that hangs is ended.
+
+        It hangs in a system call when a machine with a worker vanished without a word (power, cable).
+        """
         if self.pid is not None:
-            return
+            try:
+                await asyncio.wait_for(self._ask("status", "{}", _quiet), self.answer_s)
+                return
+            except (InfrastructureError, TimeoutError):
+                await self.stop()
         self._socket.unlink(missing_ok=True)
         argv = [sys.executable, "-m", "node_agent.engines.llama_engine", "--socket", str(self._socket)]
         self._process = Supervised.start(self.role, argv, self._state_dir, _ENVIRONMENT)

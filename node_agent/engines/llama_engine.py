@@ -20,6 +20,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from node_agent.engines.generation import Generator
 from node_agent.engines.rpc_devices import connect, layer_shares, layers_by_memory, memory_bytes
 from node_agent.engines.scoring import Scorer
 from node_agent.engines.tokens import Tokenizer
@@ -27,7 +28,7 @@ from node_agent.engines.wire import EngineStatus, LoadedModel, LoadRequest, shor
 from node_agent.engines.workloads import Workloads
 from shared.errors import BugError, ConfigurationError, EpiError
 from shared.llama import LLAMA_BUILD, Context, Model, api, echo_errors
-from shared.node_jobs import DecodeParams, PrefillParams, ScoreParams
+from shared.node_jobs import DecodeParams, GenerateParams, PrefillParams, ScoreParams
 
 _BATCH_TOKENS = 512
 _LOGIT_BYTES = 64 << 20
@@ -77,6 +78,7 @@ class Engine:
         self._loaded: LoadedModel | None = None
         self._scorer: Scorer | None = None
         self._workloads: Workloads | None = None
+        self._generator: Generator | None = None
 
     def handle(self, op: str, params: Any, client: Client) -> BaseModel:
         """Do one request.
@@ -89,7 +91,7 @@ class Engine:
         elif op == "unload":
             self.unload()
         elif op != "status":
-            if self._workloads is None or self._scorer is None:
+            if self._workloads is None or self._scorer is None or self._generator is None:
                 raise ConfigurationError("no model is loaded", hint="start the engine first")
             if op == "prefill":
                 return self._workloads.prefill(PrefillParams.model_validate(params), client.tick)
@@ -97,6 +99,8 @@ class Engine:
                 return self._workloads.decode(DecodeParams.model_validate(params), client.tick)
             if op == "score":
                 return self._scorer.score(ScoreParams.model_validate(params), client.tick)
+            if op == "generate":
+                return self._generator.generate(GenerateParams.model_validate(params), client.tick)
             raise BugError(f"unknown operation {op!r}")
         return EngineStatus(pid=os.getpid(), build=LLAMA_BUILD, loaded=self._loaded)
 
@@ -134,6 +138,9 @@ class Engine:
         tokenizer = Tokenizer(self._model)
         self._scorer = Scorer(self._context, tokenizer, most_outputs=most_outputs, **sizes)
         self._workloads = Workloads(self._context, tokenizer, **sizes)
+        self._generator = Generator(
+            self._model, self._context, tokenizer, context_tokens=request.context_tokens
+        )
         # One token through every worker, so that the first measured request finds everything in place.
         self._context.decode([0], [0])
         self._context.clear()
@@ -144,7 +151,7 @@ class Engine:
 
     def unload(self) -> None:
         """Free what is loaded."""
-        self._loaded = self._scorer = self._workloads = None
+        self._loaded = self._scorer = self._workloads = self._generator = None
         if self._context is not None:
             self._context.close()
         if self._model is not None:

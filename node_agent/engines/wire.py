@@ -19,7 +19,7 @@ from pydantic import Field
 from shared.errors import BugError, ErrorPayload, InfrastructureError, from_payload
 from shared.records import Record, Sha256
 
-Operation = Literal["status", "load", "unload", "prefill", "decode", "score"]
+Operation = Literal["status", "load", "unload", "prefill", "decode", "score", "generate"]
 SOCKET_NAME = "engine.sock"
 _LINE_LIMIT_BYTES = 1 << 30
 

@@ -18,12 +18,16 @@ from shared.errors import ConfigurationError, DataError, InfrastructureError
 from shared.llama import Context, Model
 from shared.node_jobs import (
     DecodeParams,
+    GenerateItem,
+    GenerateParams,
     PrefillParams,
     ScoreGroup,
     ScoreItem,
     ScoreParams,
     StartEngineParams,
 )
+from shared.records import SurgeryPlan
+from shared.surgery import apply_plan
 from tests.node_tiny_model import write_tiny_model
 
 PROMPTS = ("Hello the world", "and then\n\nthe other")
@@ -174,6 +178,53 @@ async def test_k_override_changes_the_output_and_impossible_k_is_refused(
         assert (await engine.decode(DECODE, quiet)).output_sha256 == local_hash
         with pytest.raises(ConfigurationError, match="5 experts a token cannot be chosen from 4"):
             await engine.start(model, start_params(workers, experts_per_token=5), quiet)
+
+
+async def test_a_hung_engine_is_replaced(
+    model: Path, tmp_path: Path, local_hash: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LlamaCppEngine, "answer_s", 0.5)
+    async with cluster(tmp_path, 1) as (engine, workers):
+        await engine.start(model, start_params(workers), quiet)
+        hung = engine.pid
+        assert hung is not None
+        os.kill(hung, signal.SIGSTOP)
+        await workers[0].start(restart=True)
+        await engine.start(model, start_params(workers), quiet)
+        assert engine.pid != hung and not psutil.pid_exists(hung)
+        assert (await engine.decode(DECODE, quiet)).output_sha256 == local_hash
+
+
+async def test_a_dense_model_runs_and_its_experts_are_refused(tmp_path: Path) -> None:
+    dense = write_tiny_model(tmp_path / "dense.gguf", n_experts=0)
+    async with cluster(tmp_path, 2) as (engine, workers):
+        started = await engine.start(dense, start_params(workers), quiet)
+        assert started.architecture == "qwen3"
+        assert (await engine.decode(DECODE, quiet)).ledger.generated == 96
+        with pytest.raises(ConfigurationError, match="cannot be chosen from 0"):
+            await engine.start(dense, start_params(workers, experts_per_token=2), quiet)
+        plan = SurgeryPlan(n_experts=4, kept=((0, 1, 2),) * 4)
+        with pytest.raises(ConfigurationError, match=r"no experts|dense|not .*Mixture"):
+            apply_plan(dense, plan, tmp_path / "never.gguf")
+
+
+async def test_generation_stops_where_asked_and_shares_beginnings(model: Path, tmp_path: Path) -> None:
+    shots = "Question: the one and the other?\nAnswer: an other\n\n" * 6
+    items = [GenerateItem(prompt=f"{shots}Question: {n}?\nAnswer:", max_tokens=12) for n in range(3)]
+    async with cluster(tmp_path, 1) as (engine, workers):
+        await engine.start(model, start_params(workers), quiet)
+        free = await engine.generate(GenerateParams(items=tuple(items)), quiet)
+        assert [text.stopped for text in free.texts if text.stopped != "end"] == ["length"] * 3
+        assert free.ledger.generated == 36
+        assert free.texts[0].ledger.cached == 0 and free.texts[1].ledger.prompt < 20
+        alone = await engine.generate(GenerateParams(items=(items[2],)), quiet)
+        assert alone.texts[0].text == free.texts[2].text, "a shared beginning changes nothing"
+        stop = free.texts[0].text[2:4]
+        cut = await engine.generate(GenerateParams(items=(items[0].model_copy(update={"until": (stop,)}),)), quiet)
+        assert cut.texts[0].stopped == "until"
+        assert free.texts[0].text.startswith(cut.texts[0].text) and stop not in cut.texts[0].text
+        with pytest.raises(ConfigurationError, match="the engine has 1024"):
+            await engine.generate(GenerateParams(items=(GenerateItem(prompt=shots, max_tokens=1000),)), quiet)
 
 
 async def test_what_does_not_fit_is_refused_with_numbers(model: Path, tmp_path: Path) -> None:

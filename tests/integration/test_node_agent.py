@@ -20,6 +20,7 @@ from shared.node_jobs import (
     AgentActivity,
     DecodeParams,
     DeployParams,
+    EngineInfo,
     FetchParams,
     MarkerParams,
     NodeFacts,
@@ -172,8 +173,12 @@ async def test_facts_tokens_and_bodies(tmp_path: Path) -> None:
             facts = NodeFacts.model_validate(await root.request("GET", "/v1/facts"))
             assert facts.name == "one" and facts.n_cpus == os.cpu_count() and facts.memory_bytes > 1e8
             assert abs(facts.utc_ns - time.time_ns()) < 5e9
+            infos = [EngineInfo.model_validate(info) for info in await root.request("GET", "/v1/engines")]
+            engines = {info.name: info for info in infos}
+            assert engines["llama.cpp"].available and engines["llama.cpp"].score
+            assert not engines["distributed-llama"].score
         async with httpx.AsyncClient(base_url=one.url) as stranger:
-            for path in ("/v1/health", "/v1/facts", "/v1/jobs", "/v1/artifacts", "/v1/artifacts/" + "0" * 64):
+            for path in ("/v1/health", "/v1/facts", "/v1/jobs", "/v1/engines", "/v1/activity", "/v1/artifacts/" + "0" * 64):
                 answer = await stranger.get(path)
                 assert (answer.status_code, answer.json()["error"]["code"]) == (401, "unauthorized"), path
             body = {"kind": "decode", "params": {"prompts": [], "tokens_each": 3}}
