@@ -19,8 +19,19 @@ from orchestrator.domain.energy import (
     window_energy,
 )
 from orchestrator.domain.epi import PHASE_OF_BASIS, EpiValue, epi, tokens_on
+from orchestrator.domain.per_question import QuestionEnergy, question_energies
 from orchestrator.domain.records import RunInput, TokenBasis
-from orchestrator.domain.validity import Finding, Validity, check_lag, check_run, check_window, judge
+from orchestrator.domain.register import RegisterCheck, check_register
+from orchestrator.domain.validity import (
+    Finding,
+    Validity,
+    check_lag,
+    check_registers,
+    check_run,
+    check_surroundings,
+    check_window,
+    judge,
+)
 from shared.meter_api import SampleBlock
 from shared.records import NodeName, QuestionResult, Record, WindowLabel
 
@@ -67,6 +78,8 @@ class RunEvaluation(Record):
     net_joules_per_token: float | None = None
     joules_per_question: float | None = None
     joules_per_correct: float | None = None
+    register_check: tuple[RegisterCheck, ...] = ()
+    question_energy: tuple[QuestionEnergy, ...] = Field(default=(), description="one per question, in order")
     uncertainty: RunUncertainty
     validity: Validity
     window_validity: tuple[Validity, ...] = Field(description="one per window, in order")
@@ -81,7 +94,17 @@ def evaluate_run(run: RunInput, samples: SampleBlock, questions: Sequence[Questi
     Raises:
         DataError: sample times do not ascend, or a question was answered twice.
     """
-    return evaluate_traces(run, traces_of(samples), questions)
+    return evaluate_traces(with_meter_record(run, samples), traces_of(samples), questions)
+
+
+def with_meter_record(run: RunInput, samples: SampleBlock) -> RunInput:
+    """Return the run with the register and the events that came with the samples; what it has itself stays."""
+    return run.model_copy(
+        update={
+            "register_j": samples.register_j if run.register_j is None else run.register_j,
+            "meter_events": run.meter_events or samples.events,
+        }
+    )
 
 
 def evaluate_traces(
@@ -117,7 +140,12 @@ def evaluate_traces(
     correct = sum(question.correct for question in questions)
     names = _names(windows)
     per_window = [check_window(window, protocol.rules, name) for window, name in zip(windows, names, strict=True)]
-    around = [*check_run(run), *check_lag(lag), *_complete(run, phases)]
+    registers = check_register(traces, run.register_j, protocol.rules.gap_limit_s)
+    around = [
+        *check_run(run), *check_lag(lag), *_complete(run, phases), *check_surroundings(run, windows, names),
+        *check_registers(registers, protocol.rules),
+    ]  # fmt: skip
+    gap = protocol.rules.gap_limit_s
     return RunEvaluation(
         run_id=run.run_id,
         configuration_id=run.configuration_id,
@@ -135,6 +163,8 @@ def evaluate_traces(
         net_joules_per_token=None if net is None or not tokens else net / tokens,
         joules_per_question=score_j / len(questions) if score_j is not None and questions else None,
         joules_per_correct=score_j / correct if score_j is not None and correct else None,
+        register_check=registers,
+        question_energy=question_energies(traces, questions, lag_s=lag.lag_s, gap_limit_s=gap),
         uncertainty=_uncertainty(run, headline, accuracy),
         validity=judge([*around, *(finding for findings in per_window for finding in findings)]),
         window_validity=tuple(judge(findings) for findings in per_window),

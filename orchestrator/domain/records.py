@@ -7,6 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from shared.meter_api import TraceEvent
 from shared.node_jobs import NodeFacts
 from shared.records import Configuration, ConfigurationId, Instrument, NodeName, Record, Sha256, SurgeryPlan, Window
 
@@ -76,11 +77,20 @@ class WindowRules(Record):
     ambient_c: tuple[float, float] = (20.0, 24.0)
     max_temperature_drift_c: float = Field(default=5.0, gt=0, description="of a node over the run; more: FLAG")
     required_governor: str = "performance"
+    settle_s: float = Field(default=10.0, ge=0, description="less time since the window before: FLAG")
+    max_register_disagreement: float = Field(default=0.02, gt=0, description="register against integral; more: FLAG")
+    max_calibration_age_days: float = Field(default=365.0, gt=0, description="older or unknown: FLAG")
     shortened: bool = Field(default=False, description="durations are below the norm on purpose: the report says so")
 
 
 DEMO_RULES = WindowRules(
-    min_duration_s=0.5, recommended_duration_s=1.0, min_idle_s=0.5, gap_limit_s=0.5, min_samples=5, shortened=True
+    min_duration_s=0.5,
+    recommended_duration_s=1.0,
+    min_idle_s=0.5,
+    gap_limit_s=0.5,
+    min_samples=5,
+    settle_s=0.0,
+    shortened=True,
 )
 """Rules of the demo: seconds instead of minutes, at 10 Hz."""
 
@@ -148,6 +158,11 @@ class RunInput(Record):
     facts_after: tuple[NodeFacts, ...] = ()
     windows: tuple[Window, ...]
     markers: tuple[MarkerLoad, ...] = ()
+    register_j: dict[NodeName, float | None] | None = Field(
+        default=None, description="the meter's own energy register between first and last sample of the trace"
+    )
+    meter_events: tuple[TraceEvent, ...] = ()
+    calibrated_utc_ns: int | None = Field(default=None, description="when the instrument was last calibrated")
     plan: SurgeryPlan | None = None
     provenance: Provenance = Provenance()
     protocol: MeasurementProtocol = MeasurementProtocol()

@@ -4,12 +4,13 @@ Modelled on MLPerf Power / SPEC PTDaemon. A FAIL keeps the data and bars the res
 printed beside it. Limits live in `records.WindowRules`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from orchestrator.domain.alignment import LagFit
 from orchestrator.domain.energy import WindowEnergy
 from orchestrator.domain.records import RunInput, WindowRules
+from orchestrator.domain.register import RegisterCheck
 from shared.records import Record
 
 Verdict = Literal["PASS", "FLAG", "FAIL"]
@@ -69,6 +70,32 @@ def check_lag(lag: LagFit) -> list[Finding]:
     return [] if lag.accepted else [_flag("lag", f"the meter's lag is unknown: {lag.reason}", "run")]
 
 
+def check_surroundings(run: RunInput, windows: Sequence[WindowEnergy], names: Sequence[str]) -> list[Finding]:
+    """Judge what happened before and in each window: settling time, and what the meter itself complained of."""
+    found: list[Finding] = []
+    settle_ns = run.protocol.rules.settle_s * 1e9
+    for window, name in zip(windows, names, strict=True):
+        ends = [other.end_utc_ns for other in windows if other.end_utc_ns <= window.start_utc_ns]
+        if ends and window.start_utc_ns - max(ends) < settle_ns:
+            seconds = (window.start_utc_ns - max(ends)) / 1e9
+            limit = f"{run.protocol.rules.settle_s:g} s are asked for"
+            found.append(_flag("settling", f"{seconds:.3g} s since the window before; {limit}", name))
+        kinds = [e.kind for e in run.meter_events if window.start_utc_ns <= e.utc_ns < window.end_utc_ns]
+        for kind in sorted(set(kinds)):
+            found.append(_flag("meter", f"the meter reported {kind} ({kinds.count(kind)} times)", name))
+    return found
+
+
+def check_registers(registers: Sequence[RegisterCheck], rules: WindowRules) -> list[Finding]:
+    """Judge the agreement of the meter's energy register with the integral."""
+    limit = rules.max_register_disagreement
+    return [
+        _flag("register", f"register and integral differ by {check.relative:+.1%}, limit {limit:.0%}", check.node)
+        for check in registers
+        if abs(check.relative) > limit
+    ]
+
+
 def check_run(run: RunInput) -> list[Finding]:
     """Judge what was known around the run: instrument, governor, throttling, temperature, ambient."""
     rules, found = run.protocol.rules, []
@@ -82,6 +109,12 @@ def check_run(run: RunInput) -> list[Finding]:
     elif uncertainty > rules.max_instrument_uncertainty:
         reason = f"relative uncertainty {uncertainty:.2%} exceeds {rules.max_instrument_uncertainty:.2%}"
         found.append(_flag("instrument", reason, "instrument"))
+    if not run.instrument.emulated:
+        if run.calibrated_utc_ns is None:
+            found.append(_flag("calibration", "when the instrument was calibrated is unknown", "instrument"))
+        elif run.timestamp_utc_ns - run.calibrated_utc_ns > rules.max_calibration_age_days * 86_400e9:
+            days = (run.timestamp_utc_ns - run.calibrated_utc_ns) / 86_400e9
+            found.append(_flag("calibration", f"the calibration is {days:.0f} days old", "instrument"))
     governor = run.environment.frequency_governor
     if governor is not None and governor != rules.required_governor:
         verdict: Verdict = "FLAG" if rules.shortened else "FAIL"

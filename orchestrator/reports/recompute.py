@@ -49,6 +49,7 @@ def evaluation_of(file: EpiFile) -> RunEvaluation:
         net_joules_per_token=file.net_joules_per_token,
         joules_per_question=file.joules_per_question,
         joules_per_correct=file.joules_per_correct,
+        register_check=file.register_check,
         uncertainty=file.uncertainty,
         validity=file.validity,
         window_validity=file.window_validity,

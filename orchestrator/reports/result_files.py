@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from orchestrator.domain.evaluate import RunEvaluation
+from orchestrator.domain.evaluate import RunEvaluation, with_meter_record
 from orchestrator.domain.records import RunInput
 from orchestrator.reports.schema import BenchmarkFile, CampaignFile, EpiFile
 from shared.artifacts import fsync_directory
@@ -95,12 +95,13 @@ def write_run(
         accuracy_tasks=run.protocol.accuracy,
         note=run.protocol.accuracy_note,
         questions=tuple(questions),
+        question_energy=evaluation.question_energy,
     )
     contents = {
         paths["power_trace"]: trace_csv(samples),
         paths["benchmark"]: json_bytes(benchmark),
         paths["epi"]: json_bytes(EpiFile.of(run, evaluation)),
-        paths["run"]: json_bytes(run),
+        paths["run"]: json_bytes(with_meter_record(run, samples)),
     }
     for path, data in contents.items():
         write_bytes(path, data)

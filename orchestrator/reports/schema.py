@@ -10,6 +10,7 @@ from pydantic import Field
 from orchestrator.domain.energy import PhaseEnergy, WindowEnergy
 from orchestrator.domain.epi import EpiValue
 from orchestrator.domain.evaluate import Lag, RunEvaluation, RunUncertainty
+from orchestrator.domain.per_question import QuestionEnergy, QuestionEnergySummary, summarise_questions
 from orchestrator.domain.records import (
     AccuracyField,
     AccuracyTask,
@@ -19,6 +20,7 @@ from orchestrator.domain.records import (
     RunInput,
     TokenBasis,
 )
+from orchestrator.domain.register import RegisterCheck
 from orchestrator.domain.validity import Validity
 from shared.clock import iso_utc
 from shared.records import (
@@ -127,6 +129,8 @@ class EpiFile(Record):
     net_joules_per_token: float | None
     joules_per_question: float | None
     joules_per_correct: float | None
+    question_energy: QuestionEnergySummary = QuestionEnergySummary(resolved=0, unresolved={})
+    register_check: tuple[RegisterCheck, ...] = ()
     uncertainty: RunUncertainty
     validity: Validity
     window_validity: tuple[Validity, ...]
@@ -202,6 +206,8 @@ class EpiFile(Record):
             net_joules_per_token=result.net_joules_per_token,
             joules_per_question=result.joules_per_question,
             joules_per_correct=result.joules_per_correct,
+            question_energy=summarise_questions(result.question_energy),
+            register_check=result.register_check,
             uncertainty=result.uncertainty,
             validity=result.validity,
             window_validity=result.window_validity,
@@ -219,6 +225,7 @@ class BenchmarkFile(Record):
     accuracy_tasks: dict[AccuracyField, AccuracyTask]
     note: str
     questions: tuple[QuestionResult, ...]
+    question_energy: tuple[QuestionEnergy, ...] = Field(default=(), description="one per question, in order")
 
 
 class CampaignFile(Record):

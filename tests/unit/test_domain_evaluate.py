@@ -2,9 +2,14 @@
 
 import pytest
 
+from orchestrator.domain.alignment import integrate, traces_of
 from orchestrator.domain.evaluate import evaluate_run
-from orchestrator.domain.records import MeasurementProtocol
-from tests.domain_lab import block, load, questions, run_input, window
+from orchestrator.domain.per_question import question_energies, summarise_questions
+from orchestrator.domain.records import DEMO_RULES, Environment, MeasurementProtocol
+from shared.meter_api import TraceEvent
+from shared.node_jobs import NodeFacts
+from shared.records import QuestionResult
+from tests.domain_lab import INSTRUMENT, PROTOCOL, T0, at, block, load, questions, run_input, window
 
 FOUR = {f"n{i}": load for i in range(1, 5)}
 
@@ -71,3 +76,71 @@ def test_real_rules_fail_short_windows() -> None:
     assert result.validity.verdict == "FAIL"
     assert any(finding.rule == "duration" for finding in result.validity.findings)
     assert result.epi.value is not None, "a FAIL keeps the data"
+
+
+def timed(spans: list[tuple[float, float] | None]) -> tuple[QuestionResult, ...]:
+    asked = questions((9, 9, 9))[: len(spans)]
+    return tuple(
+        q if span is None else q.model_copy(update={"start_utc_ns": at(span[0]), "end_utc_ns": at(span[1])})
+        for q, span in zip(asked, spans, strict=True)
+    )
+
+
+def test_joules_of_single_questions_or_the_reason_why_not() -> None:
+    spans: list[tuple[float, float] | None] = [
+        (10.0, 11.0), (11.0, 11.2), (11.5, 12.5), (12.4, 13.0), None, (13.0, 13.9), (900.0, 901.0),
+    ]  # fmt: skip
+    found = question_energies(traces_of(block(FOUR, 16)), timed(spans), lag_s=0.0, gap_limit_s=0.5)
+    assert found[0].joules == pytest.approx(36.0, rel=0.05)
+    assert found[5].joules == pytest.approx(32.4, rel=1e-9)
+    reasons = [entry.reason for entry in found]
+    assert "shorter than" in reasons[1] and "together" in reasons[2] and "together" in reasons[3]
+    assert "not recorded" in reasons[4] and "cover" in reasons[6]
+    summary = summarise_questions(found)
+    assert summary.resolved == 2 and sum(summary.unresolved.values()) == 5
+
+
+def test_register_is_compared_with_the_integral() -> None:
+    samples = block(FOUR, 16)
+    traces = traces_of(samples)
+    true = {n: integrate(t, int(t.utc_ns[0]), int(t.utc_ns[-1]), 0.5).energy_j for n, t in traces.items()}
+    register = {"n1": true["n1"], "n2": (true["n2"] or 0) * 1.05, "n3": None}
+    with_register = samples.model_copy(update={"register_j": register})
+    result = evaluate_run(run_input(), with_register, questions((9, 9, 9)))
+    assert {check.node: round(check.relative, 6) for check in result.register_check} == {"n1": 0.0, "n2": 0.05}
+    assert [f.where for f in result.validity.findings if f.rule == "register"] == ["n2"]
+
+
+def test_settling_meter_events_and_calibration_age_are_flagged() -> None:
+    event = TraceEvent(utc_ns=at(8.0), kind="gap", count=3)
+    run = run_input(
+        protocol=PROTOCOL.model_copy(update={"rules": DEMO_RULES.model_copy(update={"settle_s": 0.6})}),
+        instrument=INSTRUMENT.model_copy(update={"emulated": False, "kind": "ac_meter"}),
+        calibrated_utc_ns=T0 - 400 * 86_400 * 10**9,
+        meter_events=(event,),
+    )
+    findings = evaluate_run(run, block(FOUR, 16), questions((9, 9, 9))).validity.findings
+    assert {(f.rule, f.where) for f in findings} >= {
+        ("settling", "decode[0]"), ("settling", "score[0]"), ("meter", "decode[0]"), ("calibration", "instrument"),
+    }  # fmt: skip
+    assert ("settling", "prefill[0]") not in {(f.rule, f.where) for f in findings}
+
+
+def test_throttling_and_governor_fail_a_run() -> None:
+    facts = NodeFacts(
+        name="n1", n_cpus=4, memory_bytes=8 << 30, kernel="6.6", python="3.11", load_1min=0.1, disk_free_bytes=1,
+        utc_ns=T0, throttled_bits=0, temperature_c=50.0,
+    )  # fmt: skip
+    later = facts.model_copy(update={"throttled_bits": 0x40000, "temperature_c": 61.0})
+    rules = DEMO_RULES.model_copy(update={"shortened": False})
+    run = run_input(
+        facts_before=(facts,), facts_after=(later,),
+        environment=Environment(frequency_governor="ondemand", ambient_temp_c=30),
+        protocol=PROTOCOL.model_copy(update={"rules": rules}),
+    )  # fmt: skip
+    validity = evaluate_run(run, block(FOUR, 16), questions((9, 9, 9))).validity
+    assert validity.verdict == "FAIL"
+    found = {f.rule: f.verdict for f in validity.findings}
+    assert (found["throttling"], found["governor"], found["temperature"], found["ambient"]) == (
+        "FAIL", "FAIL", "FLAG", "FLAG",
+    )  # fmt: skip

@@ -68,7 +68,8 @@ def test_power_and_resolution_are_two_sides_of_one_thing() -> None:
 
 RATES = Rates(
     seconds_per_question=dict.fromkeys(ACCURACY_FIELDS, 2.0), prefix_seconds=100, fixed_seconds=1200,
-    surgery_seconds=60, idle_watts=14, active_watts=40, base_bytes=18_290_000_000, f16_bytes=61_000_000_000, nodes=4, sample_rate_hz=10,
+    surgery_seconds=60, idle_watts=14, active_watts=40,
+    base_bytes=18_290_000_000, f16_bytes=61_000_000_000, nodes=4, sample_rate_hz=10,
 )  # fmt: skip
 
 
