@@ -25,7 +25,7 @@ def main() -> None:
         token = load_token(settings.token_file)
         app = bridge_app(Bridge(settings), token)
         print(f"meter bridge {settings.name}: http://{settings.host}:{settings.port}", file=sys.stderr, flush=True)
-        serve(app, host=settings.host, port=settings.port, token=token)
+        serve(app, settings, token)
     except EpiError as error:
         sys.exit(f"error: {error}")
 

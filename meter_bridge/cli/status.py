@@ -1,0 +1,46 @@
+"""`epi meter status`: is the meter alive, and how well does it speak?"""
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from meter_bridge.cli.remote import DEFAULT_URL, AsJson, TokenFile, Url, with_bridge
+from shared.meter_api import MeterStatus
+
+
+def status(url: Url = DEFAULT_URL, token_file: TokenFile = None, as_json: AsJson = False) -> None:
+    """Show the instrument, its counters and its problems; exit code 1 when there are problems."""
+    found = with_bridge(url, token_file, lambda bridge: bridge.status())
+    if as_json:
+        typer.echo(found.model_dump_json(indent=2))
+    else:
+        Console().print(_table(found))
+        for problem in found.problems:
+            typer.echo(f"problem: {problem}", err=True)
+    raise typer.Exit(1 if found.problems else 0)
+
+
+def _table(found: MeterStatus) -> Table:
+    table = Table("what", "is", title=f"{found.instrument.name} ({found.instrument.kind})", show_header=False)
+    instrument, clock = found.instrument, found.clock
+    uncertainty = instrument.relative_uncertainty
+    rows = {
+        "connected": "yes" if found.connected else "no",
+        "measures": instrument.measurement_point,
+        "emulated": "yes" if instrument.emulated else "no",
+        "firmware": instrument.firmware or "unknown",
+        "calibration": instrument.calibration_id or "none",
+        "uncertainty (1 sigma)": "unknown" if uncertainty is None else f"{uncertainty:.1%}",
+        "nodes": ", ".join(found.nodes),
+        "frames": str(found.frames),
+        "gaps / duplicates": f"{found.gaps} / {found.duplicates}",
+        "resets / malformed": f"{found.resets} / {found.malformed}",
+        "reconnects": str(found.reconnects),
+        "storing": "yes" if found.storing else "no",
+    }
+    if clock is not None:
+        rows["its clock"] = f"{clock.drift_ppm:+.1f} +- {clock.drift_uncertainty_ppm:.1f} ppm fast"
+        rows["jitter"] = f"{clock.jitter_s * 1e3:.1f} ms"
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return table
