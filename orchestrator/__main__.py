@@ -20,7 +20,7 @@ def main() -> int:
     try:
         settings = load_settings(OrchestratorSettings, arguments.config)
         token = load_token(settings.token_file)
-        serve(build_app(settings), host=settings.host, port=settings.port, token=token)
+        serve(build_app(settings), settings, token)
     except EpiError as error:
         print(f"orchestrator: {error}", file=sys.stderr)
         return 1

@@ -16,6 +16,7 @@ from shared.auth import bearer_guard
 from shared.durable import fsync_directory, hash_file
 from shared.errors import DataError, InfrastructureError, NotFoundError
 from shared.records import Record, Sha256
+from shared.tls import pinned
 
 _CHUNK_BYTES = 1 << 20
 
@@ -167,7 +168,13 @@ class ArtifactStore:
         return ArtifactInfo(sha256=sha256, size_bytes=(self.root / sha256).stat().st_size)
 
     async def download(
-        self, base_url: str, token: str | None, sha256: str, *, on_bytes: Callable[[int, int], None] | None = None
+        self,
+        base_url: str,
+        token: str | None,
+        sha256: str,
+        *,
+        on_bytes: Callable[[int, int], None] | None = None,
+        ca_file: Path | None = None,
     ) -> int:
         """Bring an artifact from another agent, resuming a partial file; return the bytes received.
 
@@ -187,7 +194,7 @@ class ArtifactStore:
             headers["Range"] = f"bytes={offset}-"
         try:
             async with (
-                httpx.AsyncClient(timeout=60) as client,
+                httpx.AsyncClient(timeout=60, verify=pinned(ca_file) or True) as client,
                 client.stream("GET", f"{base_url}/v1/artifacts/{sha256}", headers=headers) as response,
             ):
                 if response.status_code == 416:

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from shared.errors import BugError, ConflictError, EpiError, ErrorPayload, InfrastructureError, from_payload
 from shared.protocol import Event, Health, JobRequest, JobState
+from shared.tls import pinned
 
 _RETRY_DELAYS_S = (0.1, 0.2, 0.5, 1.0, 2.0, 2.0, 2.0)
 
@@ -19,10 +21,15 @@ _RETRY_DELAYS_S = (0.1, 0.2, 0.5, 1.0, 2.0, 2.0, 2.0)
 class AgentClient:
     """Talks to one agent at `base_url` (for example `http://127.0.0.1:8701`)."""
 
-    def __init__(self, base_url: str, token: str | None, *, timeout_s: float = 30.0) -> None:
+    def __init__(
+        self, base_url: str, token: str | None, *, timeout_s: float = 30.0, ca_file: Path | None = None
+    ) -> None:
         self.base_url = base_url.rstrip("/")
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        self._http = httpx.AsyncClient(base_url=self.base_url, headers=self._headers, timeout=timeout_s)
+        self._tls = pinned(ca_file)
+        self._http = httpx.AsyncClient(
+            base_url=self.base_url, headers=self._headers, timeout=timeout_s, verify=self._tls or True
+        )
 
     async def close(self) -> None:
         """Close the connections."""
@@ -121,7 +128,7 @@ class AgentClient:
     async def follow(self, since: int = 2**62) -> AsyncIterator[AsyncIterator[Event]]:
         """Open the agent's event feed; events after `since` come first, new ones follow."""
         url = self.base_url.replace("http", "ws", 1) + f"/v1/events?since={since}"
-        async with websockets.connect(url, additional_headers=self._headers, max_size=2**26) as socket:
+        async with websockets.connect(url, additional_headers=self._headers, max_size=2**26, ssl=self._tls) as socket:
 
             async def events() -> AsyncIterator[Event]:
                 async for message in socket:

@@ -126,8 +126,16 @@ _BY_CODE: dict[str, type[EpiError]] = {
     )
 }  # fmt: skip
 
+_BY_FAULT: dict[Fault, type[EpiError]] = {
+    "configuration": ConfigurationError,
+    "data": DataError,
+    "infrastructure": InfrastructureError,
+    "auth": AuthError,
+    "bug": BugError,
+}
+
 
 def from_payload(payload: ErrorPayload) -> EpiError:
-    """Rebuild the exception that a remote part reported."""
-    cls = _BY_CODE.get(payload.code, BugError)
+    """Rebuild the exception that a remote part reported; a code unknown here is known by its fault."""
+    cls = _BY_CODE.get(payload.code) or _BY_FAULT[payload.fault]
     return cls(payload.message, where=payload.where, hint=payload.hint)

@@ -12,8 +12,10 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from shared.audit import AuditLog
 from shared.auth import check_bind
-from shared.errors import EpiError, ErrorPayload, Fault
+from shared.errors import ConfigurationError, EpiError, ErrorPayload, Fault
+from shared.settings import DaemonSettings
 from shared.systemd import announced
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -79,16 +81,21 @@ class BodyLimit:
         await self._app(scope, receive, send)
 
 
-def serve(app: FastAPI, *, host: str, port: int, token: str | None, log_level: str = "warning") -> None:
-    """Serve `app` until SIGTERM or SIGINT.
+def serve(app: FastAPI, settings: DaemonSettings, token: str | None) -> None:
+    """Serve `app` as the settings say until SIGTERM or SIGINT, with an audit log in the state folder.
 
     Raises:
-        ConfigurationError: `host` is beyond loopback and there is no token.
+        ConfigurationError: the host is beyond loopback and there is no token, or a TLS file is missing.
     """
-    check_bind(host, token)
+    check_bind(settings.host, token)
+    for path in (settings.tls_cert, settings.tls_key):
+        if path is not None and not path.is_file():
+            raise ConfigurationError("no such TLS file", where=str(path))
     config = uvicorn.Config(
-        app, host=host, port=port, log_level=log_level, ws_max_size=MAX_BODY_BYTES, access_log=False, date_header=False
-    )
+        AuditLog(app, settings.audit_file), host=settings.host, port=settings.port, log_level="warning",
+        ws_max_size=MAX_BODY_BYTES, access_log=False, date_header=False, ssl_certfile=settings.tls_cert,
+        ssl_keyfile=settings.tls_key,
+    )  # fmt: skip
     server = _QuietServer(config)
     server.run()
     if not server.started:

@@ -2,9 +2,9 @@
 
 import tomllib
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from shared.errors import ConfigurationError
 from shared.records import NodeName, Record
@@ -18,14 +18,28 @@ class DaemonSettings(Record):
     port: int = Field(ge=1, le=65535)
     token_file: Path | None = None
     state_dir: Path
+    tls_cert: Path | None = Field(default=None, description="certificate chain (PEM); with tls_key HTTPS is served")
+    tls_key: Path | None = None
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key belong together")
+        return self
+
+    @property
+    def audit_file(self) -> Path:
+        """Who asked this service for what."""
+        return self.state_dir / "audit.jsonl"
 
 
 class AgentAddress(Record):
-    """Where an agent is and which token opens it."""
+    """Where an agent is, which token opens it, and which CA its certificate must come from."""
 
     name: NodeName
     url: str = Field(pattern=r"^https?://[^\s/]+$")
     token_file: Path | None = None
+    ca_file: Path | None = Field(default=None, description="the lab's own CA, pinned; for https")
 
 
 S = TypeVar("S", bound=Record)

@@ -21,7 +21,7 @@ def main() -> None:
         token = load_token(settings.token_file)
         app = build_app(settings, token)
         print(f"surgeon {settings.name} listens on http://{settings.host}:{settings.port}", file=sys.stderr, flush=True)
-        serve(app, host=settings.host, port=settings.port, token=token)
+        serve(app, settings, token)
     except EpiError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

@@ -92,4 +92,5 @@ def load_prompts(path: Path, count: int) -> tuple[str, ...]:
 
 
 def _client(address: AgentAddress) -> AgentClient:
-    return AgentClient(address.url, load_token(address.token_file) if address.token_file else None)
+    token = load_token(address.token_file) if address.token_file else None
+    return AgentClient(address.url, token, ca_file=address.ca_file)

@@ -17,6 +17,7 @@ from orchestrator.store.records import Entry
 from shared.auth import load_token
 from shared.meter_api import LivePower
 from shared.records import Record
+from shared.tls import pinned
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +94,7 @@ async def relay_power(hub: LiveHub, lab: Lab) -> None:
     failures = 0
     while True:
         try:
-            async with websockets.connect(url, additional_headers=headers) as socket:
+            async with websockets.connect(url, additional_headers=headers, ssl=pinned(address.ca_file)) as socket:
                 failures = 0
                 async for message in socket:
                     hub.publish(LiveMessage(type="power", power=LivePower.model_validate_json(message)))

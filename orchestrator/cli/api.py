@@ -1,6 +1,7 @@
 """A small synchronous client of the orchestrator's API for the commands, and where to find that API."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,16 @@ from websockets.sync.client import connect
 from orchestrator.local.layout import LocalLab
 from shared.auth import load_token
 from shared.errors import ConfigurationError, EpiError, ErrorPayload, InfrastructureError, from_payload
+from shared.tls import pinned
 
 
 class Api:
     """The orchestrator at `url`."""
 
-    def __init__(self, url: str, token: str | None) -> None:
+    def __init__(self, url: str, token: str | None, ca_file: Path | None = None) -> None:
         self.url = url.rstrip("/")
+        self._tls = pinned(ca_file)
+        self._verify = self._tls or True
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
 
     def call(self, method: str, path: str, body: object | None = None) -> Any:
@@ -28,7 +32,9 @@ class Api:
             EpiError: the orchestrator's own error, or InfrastructureError when it cannot be reached.
         """
         try:
-            response = httpx.request(method, self.url + path, headers=self._headers, json=body, timeout=30)
+            response = httpx.request(
+                method, self.url + path, headers=self._headers, json=body, timeout=30, verify=self._verify
+            )
         except httpx.TransportError as error:
             raise InfrastructureError(
                 f"the orchestrator does not answer: {error}", where=self.url, hint="`epi up` starts a lab"
@@ -45,7 +51,8 @@ class Api:
         """
         part = target.with_name(f".{target.name}.part")
         try:
-            with httpx.stream("GET", self.url + path, headers=self._headers, timeout=300) as response:
+            url = self.url + path
+            with httpx.stream("GET", url, headers=self._headers, timeout=300, verify=self._verify) as response:
                 if not response.is_success:
                     response.read()
                     raise _error_of(response, path)
@@ -69,7 +76,7 @@ class Api:
         """
         url = self.url.replace("http", "ws", 1) + "/v1/live" + ("" if since is None else f"?since={since}")
         try:
-            with connect(url, additional_headers=self._headers) as socket:
+            with connect(url, additional_headers=self._headers, ssl=self._tls) as socket:
                 for message in socket:
                     yield json.loads(message)
         except (OSError, WebSocketException) as error:
@@ -84,13 +91,14 @@ def _error_of(response: httpx.Response, path: str) -> EpiError:
 
 
 def find_api(out: Path, url: str | None, token_file: Path | None) -> Api:
-    """Return the API at `url`, or that of the one-machine lab under `out`.
+    """Return the API at `url` (https: the CA in `EPI_CA_FILE` is pinned), or that of the one-machine lab under `out`.
 
     Raises:
         ConfigurationError: neither is there.
     """
     if url is not None:
-        return Api(url, load_token(token_file))
+        ca_file = os.environ.get("EPI_CA_FILE")
+        return Api(url, load_token(token_file), Path(ca_file) if ca_file else None)
     lab = LocalLab(out.resolve())
     if not lab.config_file("orchestrator").exists():
         raise ConfigurationError(
