@@ -145,6 +145,13 @@ def _index(answer: object, n: int) -> int:
     return index
 
 
+def as_published(name: str) -> Published:
+    """Return the layout of any other dataset, whose documents are used as they are."""
+    words = ("train", "validation", "val", "valid", "dev", "test")
+    splits = {word: "validation" if word in ("val", "valid", "dev") else word for word in words}
+    return Published(name, name, name, splits, expected={}, urls={}, licence="", normalise=dict)
+
+
 _HUB = "https://huggingface.co/datasets"
 _PART = "00000-of-00001.parquet"
 

@@ -1,8 +1,10 @@
 """Where a task's questions lie on this machine. Never the network: what is missing is named, with the cure."""
 
-from orchestrator.benchmarks.data_dir import DataDir
+from pathlib import Path
+
+from orchestrator.benchmarks.data_dir import DataDir, read_folder
 from orchestrator.benchmarks.local_data import Splits, check_data_files, load_data_files, to_dataset
-from orchestrator.benchmarks.published import PUBLISHED
+from orchestrator.benchmarks.published import PUBLISHED, as_published
 from orchestrator.benchmarks.task_files import TaskFile
 from shared.errors import NotFoundError
 
@@ -29,8 +31,23 @@ def splits_for(file: TaskFile, data: DataDir) -> Splits:
         if file.config.get("dataset_path") == benchmark.hub:
             subject = file.config.get("dataset_name") if benchmark.name == "mmlu" else None
             return {split: to_dataset(docs) for split, docs in data.splits(benchmark, subject).items()}
-    raise NotFoundError(
-        f"the questions of {file.config.get('dataset_path')!r} are not on this machine",
-        where=file.name,
-        hint="give the task's files in its YAML (dataset_path: json, dataset_kwargs.data_files)",
-    )
+    return _copied_from_the_hub(file, data.root)
+
+
+def _copied_from_the_hub(file: TaskFile, root: Path) -> Splits:
+    """Return the splits of any other lm-eval task, whose files were copied from the Hub as they are.
+
+    For `dataset_path: baber/piqa` they lie in `piqa/` of the data directory, in `piqa/NAME/` if the task has a
+    `dataset_name` and that folder exists; each file's name, or its folder's, says its split.
+    """
+    name = str(file.config.get("dataset_path") or "").rpartition("/")[2]
+    folder = root / name / str(file.config.get("dataset_name") or "")
+    layout = as_published(name)
+    found = read_folder(folder if folder.is_dir() else root / name, layout) if name else {}
+    if not found:
+        raise NotFoundError(
+            f"the questions of {file.config.get('dataset_path')!r} are not on this machine",
+            where=file.name,
+            hint=f"copy its files (parquet, JSON Lines or CSV, the split in the name) to {root / (name or '...')}",
+        )
+    return {split: to_dataset(docs) for split, docs in found.items()}
