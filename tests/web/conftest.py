@@ -19,9 +19,15 @@ from tests.web.fixture_server import make_fixture_app
 
 TOKEN = "a-token-for-the-fixture"
 ARGUMENTS = (
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--js-flags=--expose-gc",
-)  # fmt: skip
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--js-flags=--expose-gc",
+)
 SIZES = {"display": (1280, 800), "phone": (390, 844), "desktop": (1920, 1080)}
 
 
@@ -92,7 +98,13 @@ def open_page(browser: Browser) -> Iterator[Open]:
 def serving(state: str, speed: float = 1.0, port: int | None = None) -> Iterator[str]:
     """Serve an invented lab (tests/web/states.py) and give its address."""
     port = port or free_port()
-    config = uvicorn.Config(make_fixture_app(state, token=TOKEN, speed=speed), host="127.0.0.1", port=port, log_level="error", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(
+        make_fixture_app(state, token=TOKEN, speed=speed),
+        host="127.0.0.1",
+        port=port,
+        log_level="error",
+        timeout_graceful_shutdown=1,
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -125,5 +137,5 @@ def axe_source() -> str:
     """Return axe-core as npm installed it, or fail naming what brings it."""
     path: Path = MODULES_DIR / "axe-core" / "axe.min.js"
     if not path.is_file():
-        pytest.fail("axe-core is not installed: run `make web-dev`", pytrace=False)
+        pytest.fail("axe-core is not installed: run `make web`", pytrace=False)
     return path.read_text(encoding="utf-8")

@@ -22,7 +22,7 @@ from shared.errors import NotFoundError
 from shared.http import make_app
 from shared.meter_api import LivePower
 from shared.protocol import Health
-from tests.web.states import STATES, S, InventedLab
+from tests.web.states import STATES, InventedLab, S
 
 RATE_HZ = 10
 
@@ -95,9 +95,13 @@ def make_fixture_app(state: str, *, token: str, speed: float = 1.0) -> FastAPI:
             for i in range(10**9):
                 if lab.metered:
                     at = utc_ns() if speed == 1 else at + S // RATE_HZ
-                    await socket.send_text(LiveMessage(type="power", power=lab.power(at)).model_dump_json(exclude_none=True))
+                    await socket.send_text(
+                        LiveMessage(type="power", power=lab.power(at)).model_dump_json(exclude_none=True)
+                    )
                 if i % 10 == 0 and (progress := lab.progress()) is not None:
-                    await socket.send_text(LiveMessage(type="progress", progress=progress).model_dump_json(exclude_none=True))
+                    await socket.send_text(
+                        LiveMessage(type="progress", progress=progress).model_dump_json(exclude_none=True)
+                    )
                 await asyncio.sleep(1 / RATE_HZ / speed)
         except (WebSocketDisconnect, RuntimeError):
             return
@@ -116,7 +120,12 @@ def main() -> None:
     parser.add_argument("--speed", type=float, default=1.0)
     given = parser.parse_args()
     print(f"http://127.0.0.1:{given.port}/#token={given.token}")
-    uvicorn.run(make_fixture_app(given.state, token=given.token, speed=given.speed), host="127.0.0.1", port=given.port, log_level="warning")
+    uvicorn.run(
+        make_fixture_app(given.state, token=given.token, speed=given.speed),
+        host="127.0.0.1",
+        port=given.port,
+        log_level="warning",
+    )
 
 
 if __name__ == "__main__":

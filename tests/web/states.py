@@ -35,17 +35,39 @@ from tests import domain_lab
 
 NODES = ("node1", "node2", "node3", "node4")
 STATES = (
-    "first_use", "preparing", "running", "pausing", "paused", "meter_lost", "node_lost", "finished", "no_difference",
-    "failed", "one_repetition",
-)  # fmt: skip
+    "first_use",
+    "preparing",
+    "running",
+    "pausing",
+    "paused",
+    "meter_lost",
+    "node_lost",
+    "finished",
+    "no_difference",
+    "failed",
+    "one_repetition",
+)
 RUN_S = 24.0
-_STEPS = (("deploy", 1), ("start_engine", 2), ("idle", 2), ("marker", 2), ("prefill", 4), ("decode", 5), ("score", 7), ("evaluate", 1))
+_STEPS = (
+    ("deploy", 1),
+    ("start_engine", 2),
+    ("idle", 2),
+    ("marker", 2),
+    ("prefill", 4),
+    ("decode", 5),
+    ("score", 7),
+    ("evaluate", 1),
+)
 S = 1_000_000_000
 
 INSTRUMENT = Instrument(
-    name="epi-meter emulator", kind="emulated", emulated=True, firmware="emulator-1.0",
-    measurement_point="none: watts are calculated from CPU time", sample_rate_hz=10.0,
-)  # fmt: skip
+    name="epi-meter emulator",
+    kind="emulated",
+    emulated=True,
+    firmware="emulator-1.0",
+    measurement_point="none: watts are calculated from CPU time",
+    sample_rate_hz=10.0,
+)
 
 
 @dataclass
@@ -59,11 +81,18 @@ class InventedLab:
         assert self.state in STATES, self.state
         repetitions = 1 if self.state == "one_repetition" else 3
         self.spec = CampaignSpec(
-            id="demo-20261121-2200", description="The seed's matrix on the embedded model", model="epi-demo-moe",
-            corpus="demo", repetitions=repetitions,
-            tasks=TasksSpec(mmlu_5shot="demo_mmlu_style_3shot", arc_challenge_25shot="demo_arc_style_5shot",
-                            hellaswag_10shot="demo_hellaswag_style_2shot", questions=100),
-        )  # fmt: skip
+            id="demo-20261121-2200",
+            description="The seed's matrix on the embedded model",
+            model="epi-demo-moe",
+            corpus="demo",
+            repetitions=repetitions,
+            tasks=TasksSpec(
+                mmlu_5shot="demo_mmlu_style_3shot",
+                arc_challenge_25shot="demo_arc_style_5shot",
+                hellaswag_10shot="demo_hellaswag_style_2shot",
+                questions=100,
+            ),
+        )
         self.configurations = configurations_of(self.spec)
         self.planned = list(schedule(self.configurations, repetitions))
         whole = self.state in ("finished", "no_difference")
@@ -73,7 +102,11 @@ class InventedLab:
     @property
     def campaign_state(self) -> CampaignState:
         known: dict[str, CampaignState] = {
-            "paused": "paused", "finished": "finished", "no_difference": "finished", "failed": "failed", "node_lost": "failed",
+            "paused": "paused",
+            "finished": "finished",
+            "no_difference": "finished",
+            "failed": "failed",
+            "node_lost": "failed",
         }
         return known.get(self.state, "running")
 
@@ -102,14 +135,31 @@ class InventedLab:
         step, fraction = self.step()
         run = "" if self.state == "preparing" else self.planned[self.done].run
         return Progress(
-            campaign=self.spec.id, run=run, step=step, fraction=fraction, message="", eta_s=None if not run else 1490.0,
+            campaign=self.spec.id,
+            run=run,
+            step=step,
+            fraction=fraction,
+            message="",
+            eta_s=None if not run else 1490.0,
             window_open=step in ("idle", "marker", "prefill", "decode", "score"),
-        )  # fmt: skip
+        )
 
     def power(self, at_utc_ns: int) -> LivePower:
         t = (at_utc_ns - self.start_utc_ns) / 1e9
         at = t % RUN_S
-        busy = 0.0 if at < 5 else 0.9 if at < 7 and (at * 2) % 2 < 1 else 0.0 if at < 7 else 0.95 if at < 11 else 0.62 if at < 16 else 0.85
+        busy = (
+            0.0
+            if at < 5
+            else 0.9
+            if at < 7 and (at * 2) % 2 < 1
+            else 0.0
+            if at < 7
+            else 0.95
+            if at < 11
+            else 0.62
+            if at < 16
+            else 0.85
+        )
         nodes = {}
         for i, node in enumerate(NODES):
             ripple = 0.12 * math.sin(2.1 * t + i) + 0.05 * math.sin(17 * t + 3 * i)
@@ -126,10 +176,24 @@ class InventedLab:
             state = "pending"
             if i < self.done:
                 state = "done"
-                attempts = (AttemptStatus(number=1, outcome="done", step="evaluate", started_utc_ns=start, ended_utc_ns=start + int(RUN_S * S)),)
+                attempts = (
+                    AttemptStatus(
+                        number=1,
+                        outcome="done",
+                        step="evaluate",
+                        started_utc_ns=start,
+                        ended_utc_ns=start + int(RUN_S * S),
+                    ),
+                )
                 if i == 3:
-                    lost = AttemptStatus(number=1, outcome="interrupted", step="decode", started_utc_ns=start - 9 * S,
-                                         ended_utc_ns=start, reason="the engine of node1 ended")  # fmt: skip
+                    lost = AttemptStatus(
+                        number=1,
+                        outcome="interrupted",
+                        step="decode",
+                        started_utc_ns=start - 9 * S,
+                        ended_utc_ns=start,
+                        reason="the engine of node1 ended",
+                    )
                     attempts = (lost, attempts[0].model_copy(update={"number": 2}))
             elif i == self.done and self.campaign_state == "running" and self.state != "preparing":
                 state = "running"
@@ -137,11 +201,19 @@ class InventedLab:
             elif i == self.done and self.campaign_state == "failed":
                 state = "failed"
                 attempts = tuple(
-                    AttemptStatus(number=n, outcome="failed", step="start_engine", started_utc_ns=start + n * 5 * S,
-                                  ended_utc_ns=start + n * 5 * S + 4 * S, reason="node3: connection refused")
+                    AttemptStatus(
+                        number=n,
+                        outcome="failed",
+                        step="start_engine",
+                        started_utc_ns=start + n * 5 * S,
+                        ended_utc_ns=start + n * 5 * S + 4 * S,
+                        reason="node3: connection refused",
+                    )
                     for n in (1, 2, 3)
-                )  # fmt: skip
-            found.append(RunStatus(configuration=one.configuration.id, repetition=one.repetition, state=state, attempts=attempts))
+                )
+            found.append(
+                RunStatus(configuration=one.configuration.id, repetition=one.repetition, state=state, attempts=attempts)
+            )
         return tuple(found)
 
     def summary(self) -> CampaignSummary:
@@ -149,18 +221,28 @@ class InventedLab:
         if self.campaign_state == "failed":
             reason = "drop5_late/rep-2 failed three times: node3: connection refused (check its power and its service)"
         return CampaignSummary(
-            id=self.spec.id, state=self.campaign_state, request="pause" if self.state == "pausing" else "none", reason=reason,
-            runs_done=self.done, runs_total=len(self.planned), created_utc_ns=self.start_utc_ns - 1200 * S, emulated=True,
-        )  # fmt: skip
+            id=self.spec.id,
+            state=self.campaign_state,
+            request="pause" if self.state == "pausing" else "none",
+            reason=reason,
+            runs_done=self.done,
+            runs_total=len(self.planned),
+            created_utc_ns=self.start_utc_ns - 1200 * S,
+            emulated=True,
+        )
 
     def status(self) -> CampaignStatus:
         progress = self.progress()
         return CampaignStatus(
-            **self.summary().model_dump(), spec=self.spec, spec_hash=self.spec.spec_hash(),
+            **self.summary().model_dump(),
+            spec=self.spec,
+            spec_hash=self.spec.spec_hash(),
             step="" if progress is None else f"{progress.run or 'setup'}: {progress.step}",
-            progress=0.0 if progress is None else progress.fraction, eta_s=None if progress is None else progress.eta_s,
-            configurations=self.configurations, runs=self.runs(),
-        )  # fmt: skip
+            progress=0.0 if progress is None else progress.fraction,
+            eta_s=None if progress is None else progress.eta_s,
+            configurations=self.configurations,
+            runs=self.runs(),
+        )
 
     def results(self) -> list[ConfigurationResult]:
         runs = self.runs()
@@ -184,40 +266,97 @@ class InventedLab:
         joules = base * ratio * accuracy / 0.801
         verdict = None
         if one.depth:
-            verdict = "unknown" if not ranged else "better" if ratio + spread < 1 else "worse" if ratio - spread > 1 else "not distinguishable"
+            verdict = (
+                "unknown"
+                if not ranged
+                else "better"
+                if ratio + spread < 1
+                else "worse"
+                if ratio - spread > 1
+                else "not distinguishable"
+            )
         return ConfigurationResult(
-            configuration=one, reference=reference_of(one) if one.depth else None, repetitions=done, joules_per_token=joules,
-            tokens_per_second=171.0 / ratio, accuracy_composite=accuracy,
-            accuracies={"mmlu_5shot": accuracy - 0.05, "arc_challenge_25shot": accuracy, "hellaswag_10shot": accuracy + 0.05},
-            epi=joules / accuracy, epi_ratio=ratio if one.depth else 1.0, epi_ratio_low=ratio - spread if ranged else None,
-            epi_ratio_high=ratio + spread if ranged else None, verdict=verdict,
-            validity="FAIL" if one.id == "drop6_early" else "FLAG" if one.depth % 3 == 2 else "PASS", emulated=True,
-        )  # fmt: skip
+            configuration=one,
+            reference=reference_of(one) if one.depth else None,
+            repetitions=done,
+            joules_per_token=joules,
+            tokens_per_second=171.0 / ratio,
+            accuracy_composite=accuracy,
+            accuracies={
+                "mmlu_5shot": accuracy - 0.05,
+                "arc_challenge_25shot": accuracy,
+                "hellaswag_10shot": accuracy + 0.05,
+            },
+            epi=joules / accuracy,
+            epi_ratio=ratio if one.depth else 1.0,
+            epi_ratio_low=ratio - spread if ranged else None,
+            epi_ratio_high=ratio + spread if ranged else None,
+            verdict=verdict,
+            validity="FAIL" if one.id == "drop6_early" else "FLAG" if one.depth % 3 == 2 else "PASS",
+            emulated=True,
+        )
 
     def lab(self) -> LabStatus:
         agents = [self._node(i, node) for i, node in enumerate(NODES)]
         for name, service in (("surgeon", "surgeon"), ("meter", "meter_bridge")):
-            agents.append(AgentStatus(name=name, service=service, url="http://127.0.0.1:8705", health=self._health(name, service), seen_utc_ns=utc_ns()))
+            agents.append(
+                AgentStatus(
+                    name=name,
+                    service=service,
+                    url="http://127.0.0.1:8705",
+                    health=self._health(name, service),
+                    seen_utc_ns=utc_ns(),
+                )
+            )
         meter = MeterStatus(
-            connected=self.metered, instrument=INSTRUMENT, nodes=NODES, frames=81_204, gaps=1, reconnects=0 if self.metered else 3,
+            connected=self.metered,
+            instrument=INSTRUMENT,
+            nodes=NODES,
+            frames=81_204,
+            gaps=1,
+            reconnects=0 if self.metered else 3,
             last_sample_utc_ns=utc_ns() if self.metered else self.start_utc_ns,
             problems=() if self.metered else ("/dev/serial/by-id/usb-epi-meter: no such device",),
-        )  # fmt: skip
+        )
         return LabStatus(agents=tuple(agents), meter=meter, emulated=True, cached=False, utc_ns=utc_ns())
 
     def _node(self, i: int, node: str) -> AgentStatus:
         if self.state == "node_lost" and i == 2:
-            error = ErrorPayload(code="infrastructure", fault="infrastructure", message="connection refused",
-                                 where="http://127.0.0.1:8703", hint="check its power and its service")  # fmt: skip
+            error = ErrorPayload(
+                code="infrastructure",
+                fault="infrastructure",
+                message="connection refused",
+                where="http://127.0.0.1:8703",
+                hint="check its power and its service",
+            )
             return AgentStatus(name=node, service="node_agent", url="http://127.0.0.1:8703", error=error)
         hot = self.state == "node_lost" and i == 0
         facts = NodeFacts(
-            name=node, board="Raspberry Pi 5 Model B Rev 1.0", cpu_model="Cortex-A76", n_cpus=4, memory_bytes=8_000_000_000, kernel="6.12",
-            python="3.11.2", governor="ondemand" if hot else "performance", cpu_mhz=2400.0, temperature_c=54.0 + 3 * i + (24 if hot else 0),
-            throttled_bits=0xA000A if hot else 0, load_1min=1.1, clock_offset_s=0.00021 * i, engine_build="llama.cpp 0c1e570",
-            disk_free_bytes=91_000_000_000, utc_ns=utc_ns(),
-        )  # fmt: skip
-        return AgentStatus(name=node, service="node_agent", url=f"http://127.0.0.1:{8701 + i}", health=self._health(node, "node_agent"), facts=facts, seen_utc_ns=utc_ns())
+            name=node,
+            board="Raspberry Pi 5 Model B Rev 1.0",
+            cpu_model="Cortex-A76",
+            n_cpus=4,
+            memory_bytes=8_000_000_000,
+            kernel="6.12",
+            python="3.11.2",
+            governor="ondemand" if hot else "performance",
+            cpu_mhz=2400.0,
+            temperature_c=54.0 + 3 * i + (24 if hot else 0),
+            throttled_bits=0xA000A if hot else 0,
+            load_1min=1.1,
+            clock_offset_s=0.00021 * i,
+            engine_build="llama.cpp 0c1e570",
+            disk_free_bytes=91_000_000_000,
+            utc_ns=utc_ns(),
+        )
+        return AgentStatus(
+            name=node,
+            service="node_agent",
+            url=f"http://127.0.0.1:{8701 + i}",
+            health=self._health(node, "node_agent"),
+            facts=facts,
+            seen_utc_ns=utc_ns(),
+        )
 
     def _health(self, name: str, service: str) -> Health:
         return Health.model_validate({"service": service, "name": name, "version": "0.1.0", "utc_ns": utc_ns()})
@@ -235,10 +374,18 @@ class InventedLab:
         if kind == "power_trace":
             return trace_csv(samples)
         if kind == "benchmark":
-            return BenchmarkFile(
-                run_id=run.run_id, configuration_id=run.configuration_id, repetition=repetition,
-                accuracy_tasks=run.protocol.accuracy, note=run.protocol.accuracy_note, questions=_QUESTIONS,
-            ).model_dump_json().encode()  # fmt: skip
+            return (
+                BenchmarkFile(
+                    run_id=run.run_id,
+                    configuration_id=run.configuration_id,
+                    repetition=repetition,
+                    accuracy_tasks=run.protocol.accuracy,
+                    note=run.protocol.accuracy_note,
+                    questions=_QUESTIONS,
+                )
+                .model_dump_json()
+                .encode()
+            )
         return (EpiFile.of(run, evaluation) if kind == "epi" else run).model_dump_json().encode()
 
 
@@ -248,5 +395,7 @@ _QUESTIONS = domain_lab.questions((14, 15, 18))
 def _measured(configuration: str, repetition: int):  # type: ignore[no-untyped-def]
     """A run measured on a synthetic trace and evaluated by the product's own code."""
     run = domain_lab.run_input(configuration, repetition)
-    samples = domain_lab.block({f"n{i}": lambda t, i=i: domain_lab.load(t) + 0.2 * i + 0.1 * math.sin(9 * t + i) for i in (1, 2, 3, 4)}, 16.0)
+    samples = domain_lab.block(
+        {f"n{i}": lambda t, i=i: domain_lab.load(t) + 0.2 * i + 0.1 * math.sin(9 * t + i) for i in (1, 2, 3, 4)}, 16.0
+    )
     return run, evaluate_run(run, samples, _QUESTIONS), samples

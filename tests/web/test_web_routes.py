@@ -38,10 +38,14 @@ def test_no_markup_or_script_stands_in_the_page_itself() -> None:
     for script in STATIC_DIR.rglob("*.js"):
         text = script.read_text(encoding="utf-8")
         assert "innerHTML" not in text and "insertAdjacentHTML" not in text and "eval(" not in text, script.name
-        assert "http://" not in text.replace("http://127.0.0.1", "").replace("http://www.w3.org/2000/svg", ""), script.name
+        assert "http://" not in text.replace("http://127.0.0.1", "").replace("http://www.w3.org/2000/svg", ""), (
+            script.name
+        )
 
 
-@pytest.mark.parametrize("name", ["../routes.py", "..%2froutes.py", "%2e%2e/routes.py", "js/../../routes.py", "/etc/passwd", "nothing.js"])
+@pytest.mark.parametrize(
+    "name", ["../routes.py", "..%2froutes.py", "%2e%2e/routes.py", "js/../../routes.py", "/etc/passwd", "nothing.js"]
+)
 def test_nothing_outside_the_list_is_served(client: TestClient, name: str) -> None:
     answer = client.get(f"/static/{name}")
     assert answer.status_code == 404

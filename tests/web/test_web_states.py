@@ -17,7 +17,9 @@ RULES = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "
 def settle(page: Page) -> None:
     """Wait until the page has asked everything and painted."""
     page.get_by_text("Live", exact=True).wait_for()
-    page.wait_for_function("() => [...document.querySelectorAll('.chart:empty')].every((chart) => chart.offsetWidth === 0)")
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('.chart:empty')].every((chart) => chart.offsetWidth === 0)"
+    )
 
 
 def overflowing(page: Page) -> list[str]:
@@ -73,13 +75,17 @@ def test_axe_finds_no_serious_violation(open_page: Open, invented: Invented, sta
         result: dict[str, Any] = opened.page.evaluate("rules => axe.run(document, rules)", RULES)
         serious = [
             f"{view}: {one['id']}: {node['target']} {node.get('failureSummary', '')}"
-            for one in result["violations"] if one["impact"] in ("serious", "critical") for node in one["nodes"]
-        ]  # fmt: skip
+            for one in result["violations"]
+            if one["impact"] in ("serious", "critical")
+            for node in one["nodes"]
+        ]
         assert serious == []
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_every_state_says_what_runs_whether_it_is_well_and_when_it_ends(open_page: Open, invented: Invented, state: str) -> None:
+def test_every_state_says_what_runs_whether_it_is_well_and_when_it_ends(
+    open_page: Open, invented: Invented, state: str
+) -> None:
     expected = {
         "first_use": ("No campaign", "Healthy", "No end to wait for"),
         "preparing": ("Observing the experts", "Healthy", "End not known yet"),
@@ -109,7 +115,9 @@ def test_every_state_says_what_runs_whether_it_is_well_and_when_it_ends(open_pag
         ("first_use", "No campaign yet"),
     ],
 )
-def test_the_curve_is_told_in_words_one_tap_away(open_page: Open, invented: Invented, state: str, sentence: str) -> None:
+def test_the_curve_is_told_in_words_one_tap_away(
+    open_page: Open, invented: Invented, state: str, sentence: str
+) -> None:
     opened = open_page(invented(state))
     opened.page.get_by_role("link", name="Campaign", exact=True).click()
     opened.page.get_by_text(sentence).first.wait_for()

@@ -7,6 +7,7 @@ import { statusStrip } from "./strip.js";
 import { onTheme, theme, toggleTheme } from "./theme.js";
 import { campaignView } from "./views/campaign.js";
 import { labView } from "./views/lab.js";
+import { newCampaignView } from "./views/new_campaign.js";
 import { nowView } from "./views/now.js";
 import { runView } from "./views/run.js";
 import { signInView } from "./views/signin.js";
@@ -17,6 +18,8 @@ const VIEWS = {
   run: { word: "Run", icon: "run", make: runView },
   lab: { word: "Lab", icon: "lab", make: labView },
 };
+const MORE_VIEWS = { new: { word: "New campaign", make: newCampaignView } };
+const ALL_VIEWS = { ...VIEWS, ...MORE_VIEWS };
 
 const model = new Model();
 const page = h("main", { cls: "page", id: "page", tabindex: "-1" });
@@ -25,7 +28,7 @@ let current = null;
 
 function route() {
   const [name, ...rest] = location.hash.replace(/^#\/?/, "").split("/").map(decodeURIComponent);
-  return VIEWS[name] ? { name, rest } : { name: "now", rest: [] };
+  return ALL_VIEWS[name] ? { name, rest } : { name: "now", rest: [] };
 }
 
 function open() {
@@ -33,11 +36,11 @@ function open() {
   const key = [name, ...rest].join("/");
   if (current?.key === key) return;
   current?.view.close();
-  const view = name === "signin" ? signInView(model) : VIEWS[name].make(model, rest);
+  const view = name === "signin" ? signInView(model) : ALL_VIEWS[name].make(model, rest);
   current = { key, name, view };
   page.replaceChildren(view.node);
   page.scrollTop = 0;
-  document.title = name === "signin" ? "Sign in · EPI Factory" : `${VIEWS[name].word} · EPI Factory`;
+  document.title = name === "signin" ? "Sign in · EPI Factory" : `${ALL_VIEWS[name].word} · EPI Factory`;
   for (const [other, link] of links) setAttr(link, "aria-current", other === name ? "page" : null);
   view.opened?.();
 }

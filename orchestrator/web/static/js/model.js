@@ -195,6 +195,14 @@ export class Model {
     return status;
   }
 
+  /** Start a campaign from a spec and show it. */
+  async create(spec) {
+    const status = await api.create(spec);
+    this.chosen = null;
+    await this.refreshCampaigns();
+    return status;
+  }
+
   #receive(message) {
     if (message.type === "power") {
       this.heardPower = performance.now();

@@ -1,4 +1,4 @@
-/** uPlot plug-in: the windows of a run as labelled bands behind the trace. */
+/** uPlot plug-in: the windows of a run as bands behind the trace, with their name or, when narrow, its first letter. */
 
 import { colour } from "../theme.js";
 
@@ -24,13 +24,15 @@ export function bandsPlugin(bands) {
       if (right <= left) continue;
       ctx.fillStyle = colour(`band-${label}`);
       ctx.fillRect(left, bbox.top, Math.max(right - left, ratio), bbox.height);
-      const text = NAMES[label] ?? label;
-      const room = right - left - 12 * ratio;
+      const name = NAMES[label] ?? label;
+      const margin = 4 * ratio;
+      const room = right - left - 2 * margin;
+      const text = ctx.measureText(name).width <= room ? name : name[0];
       const width = ctx.measureText(text).width;
-      if (width <= room && left + 6 * ratio > freeFrom) {
+      if (width <= room && left + margin > freeFrom) {
         ctx.fillStyle = colour("muted");
-        ctx.fillText(text, left + 6 * ratio, bbox.top + 6 * ratio);
-        freeFrom = left + width + 12 * ratio;
+        ctx.fillText(text, left + margin, bbox.top + margin);
+        freeFrom = left + width + margin;
       }
     }
     ctx.restore();

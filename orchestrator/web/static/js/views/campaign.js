@@ -14,9 +14,10 @@ const METRICS = {
     title: "EPI against the baseline of the same layout", value: (r) => (r.configuration.depth === 0 && r.epi !== null ? 1 : r.epi_ratio),
     low: (r) => r.epi_ratio_low, high: (r) => r.epi_ratio_high, format: changeTick, reference: 1,
   },
-  energy: { title: "Energy per token in J", value: (r) => r.joules_per_token, format: (v) => significant(v, 3) },
-  accuracy: { title: "Accuracy", value: (r) => r.accuracy_composite, format: (v) => percent(v, 0) },
+  energy: { title: "Energy per token in J", value: (r) => r.joules_per_token, format: (v) => String(Number(v.toPrecision(4))) },
+  accuracy: { title: "Accuracy", value: (r) => r.accuracy_composite, format: (v) => `${Number((100 * v).toFixed(2))} %` },
 };
+const SHORT = { lower: "lower", higher: "higher", similar: "not distinguishable", clock: "no interval" };
 const PANELS = [["epi", "EPI"], ["energy", "J/token"], ["accuracy", "Accuracy"], ["pareto", "Pareto"], ["table", "Table"]];
 
 /** Ticks lie on round percents. */
@@ -34,9 +35,10 @@ export function campaignView(model) {
   const picker = h("select", { cls: "input picker", "aria-label": "Campaign", onchange: () => model.choose(picker.value) });
   const pause = h("button", { cls: "button", type: "button", onclick: () => ask("pause") }, icon("pause"), "Pause");
   const resume = h("button", { cls: "button button--primary", type: "button", onclick: () => ask("resume") }, icon("play"), "Resume");
+  const create = h("a", { cls: "button", href: "#/new" }, icon("plus"), "New");
   const cancel = holdButton("Hold to cancel", "stop", () => ask("cancel"));
   const head = h("header", { cls: "campaign__head" }, h("div", { cls: "campaign__title" }, h("div", { cls: "row" }, title, statePill), sub),
-    h("div", { cls: "row" }, picker, pause, resume, cancel));
+    h("div", { cls: "row" }, picker, create, pause, resume, cancel));
   const badges = [emulatedBadge(), emulatedBadge()];
   const matrix = matrixTable(badges[0]);
   const holder = h("div", { cls: "chart chart--curve" });
@@ -172,7 +174,7 @@ function resultTable(results, href) {
       h("td", { text: significant(r.epi, 4) }),
       h("td", { text: r.configuration.depth > 0 ? change(r.epi_ratio) : "reference" }),
       h("td", { text: r.configuration.depth > 0 && typeof r.epi_ratio_low === "number" ? `${change(r.epi_ratio_low)} … ${change(r.epi_ratio_high)}` : "–" }),
-      h("td", {}, verdict ? pill(verdict) : r.reason ? h("span", { cls: "muted", text: r.reason }) : "–"),
+      h("td", {}, verdict ? pill({ ...verdict, word: SHORT[verdict.icon] }) : r.reason ? h("span", { cls: "muted", text: r.reason }) : "–"),
       h("td", { text: significant(r.joules_per_token, 3) }),
       h("td", { text: significant(r.tokens_per_second, 4) }),
       h("td", { text: percent(r.accuracy_composite) }),

@@ -17,5 +17,5 @@ export function nodeMarks({ temperature_c: celsius, governor, throttled_bits: bi
       : throttled.now.length ? mark("bad", "bad", throttled.now[0])
       : throttled.before ? mark("warn", "flag", "throttled before") : mark("", "check", "full speed"),
   ].filter(Boolean);
-  return found.length ? found : [mark("", "check", "answering")];
+  return found.length ? found : [h("span", { cls: "quiet", text: "temperature not readable here" })];
 }

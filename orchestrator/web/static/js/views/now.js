@@ -180,7 +180,7 @@ export function nowView(model) {
     const name = result ? configurationName(result.configuration) : "No result yet";
     perToken.set(significant(result?.joules_per_token, 3), result ? "J" : "", name);
     speed.set(significant(result?.tokens_per_second, 3), result ? "tokens/s" : "", name);
-    epi.set(significant(result?.epi, 3), "", name);
+    epi.set(significant(result?.epi, 3), result ? "J" : "", name);
   }
 
   const stop = [

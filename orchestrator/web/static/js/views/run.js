@@ -106,9 +106,10 @@ export function runView(model, rest) {
     trace = traceCard(where, epi);
     body.replaceChildren(
       trace.node,
-      h("div", { cls: "run__columns" }, energyCard(epi), tokensCard(epi), validityCard(epi)),
+      energyCard(epi),
+      h("div", { cls: "run__columns" }, tokensCard(epi), validityCard(epi), attempts),
       questionsCard(where, epi),
-      h("div", { cls: "run__columns" }, provenanceCard(epi), attempts, downloadsCard(where, detail.files)),
+      h("div", { cls: "run__columns" }, provenanceCard(epi), downloadsCard(where, detail.files)),
     );
   }
 

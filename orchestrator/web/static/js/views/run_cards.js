@@ -3,7 +3,7 @@
 import { api } from "../api.js";
 import { card, errorBox, pill } from "../components.js";
 import { h } from "../dom.js";
-import { age, clock, duration, joules, percent, seconds, significant, stepName, watts } from "../format.js";
+import { age, clock, joules, percent, seconds, significant, stepName, watts } from "../format.js";
 import { icon } from "../icons.js";
 import { OUTCOMES, VALIDITY } from "../states.js";
 
@@ -23,13 +23,13 @@ export function energyCard(epi) {
   const nodes = [...new Set(epi.windows.flatMap((window) => Object.keys(window.nodes)))].sort();
   const rows = epi.windows.map((window) => [
     LABELS[window.label] ?? window.label,
-    duration(window.duration_seconds),
+    age(window.duration_seconds),
     window.total_joules === null ? window.reason : joules(window.total_joules),
     joules(window.net_joules),
     watts(window.avg_watts),
     ...nodes.map((node) => joules(window.nodes[node]?.total_joules)),
   ]);
-  return card("Energy per window and node", { cls: "card--wide" },
+  return card("Energy per window and node", {},
     table("Energy per window and node", ["Window", "Length", "Cluster", "Over idle", "Mean W", ...nodes], rows),
     h("p", { cls: "muted card__foot", text: epi.lag.accepted
       ? `Windows shifted by the meter's lag of ${significant(1000 * epi.lag.lag_s, 3)} ± ${significant(1000 * epi.lag.uncertainty_s, 2)} ms.`

@@ -4,7 +4,7 @@ import { api } from "../api.js";
 import { PowerChart, nodeLegend } from "../charts/power.js";
 import { emulatedBadge, errorBox } from "../components.js";
 import { h, setAttr } from "../dom.js";
-import { clock, duration } from "../format.js";
+import { age, clock } from "../format.js";
 import { icon } from "../icons.js";
 import { niceTicks } from "../charts/curve.js";
 import { parseTrace, traceView } from "../trace_file.js";
@@ -25,7 +25,7 @@ export function traceCard(where, epi) {
     button("zoomin", "Zoom in", () => zoom(0.5)), button("zoomout", "Zoom out", () => zoom(2)),
     button("whole", "Whole run", () => set(whole)));
   const jumps = h("div", { cls: "row" }, windows.map((window) => h("button", {
-    cls: "button", type: "button", text: `${NAMES[window.label] ?? window.label} ${duration(window.end - window.start)}`,
+    cls: "button", type: "button", text: `${NAMES[window.label] ?? window.label} ${age(window.end - window.start)}`,
     onclick: () => set([window.start - 0.08 * (window.end - window.start), window.end + 0.08 * (window.end - window.start)]),
   })));
   const node = h("section", { cls: "card", "aria-label": "Power trace" },

@@ -1,0 +1,123 @@
+"""What fingers, keys and broken lines do to the page: holding, tabbing, reconnecting, staying open for long."""
+
+import time
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.web.conftest import TOKEN, Open, free_port, serving
+from tests.web.test_web_states import Invented, settle
+
+MINUTE_OF_MESSAGES = 600
+
+
+def test_without_a_token_a_form_asks_for_it_and_the_address_never_keeps_it(open_page: Open, invented: Invented) -> None:
+    url = invented("running").split("#")[0]
+    opened = open_page(url, expect_errors=True)
+    page = opened.page
+    page.get_by_label("Token", exact=False).fill("wrong")
+    page.get_by_role("button", name="Open the lab").click()
+    page.get_by_label("Token", exact=False).fill(TOKEN)
+    page.get_by_role("button", name="Open the lab").click()
+    settle(page)
+    assert TOKEN not in page.url
+    with_token = open_page(f"{url}#token={TOKEN}").page
+    settle(with_token)
+    assert TOKEN not in with_token.url
+    assert with_token.evaluate("localStorage.getItem('epi.token')") is None
+
+
+def test_cancel_acts_only_when_it_is_held(open_page: Open, invented: Invented) -> None:
+    page = open_page(invented("running")).page
+    page.get_by_role("link", name="Campaign", exact=True).click()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if request.method == "POST" else None)
+    button = page.get_by_role("button", name="Hold to cancel")
+    button.click()
+    expect(page.get_by_role("button", name="Hold to confirm")).to_be_visible()
+    assert not any(url.endswith("/cancel") for url in asked)
+    box = page.locator(".hold").bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 20, box["y"] + 20)
+    with page.expect_request(lambda request: request.url.endswith("/cancel")):
+        page.mouse.down()
+    page.mouse.up()
+    page.locator(".hold").focus()
+    with page.expect_request(lambda request: request.url.endswith("/cancel")):
+        page.keyboard.down("Enter")
+    page.keyboard.up("Enter")
+
+
+def test_every_view_is_reached_with_the_keyboard_alone(open_page: Open, invented: Invented) -> None:
+    opened = open_page(invented("running"))
+    page = opened.page
+    settle(page)
+    opened.go("lab")
+    for view in ("Now", "Campaign", "Run", "Lab"):
+        for _ in range(12):
+            page.keyboard.press("Tab")
+            if page.evaluate("document.activeElement.textContent") == view:
+                break
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("link", name=view, exact=True)).to_have_attribute("aria-current", "page")
+
+
+def test_a_lost_orchestrator_is_told_and_found_again(open_page: Open) -> None:
+    port = free_port()
+    with serving("running", port=port) as url:
+        page = open_page(url, expect_errors=True).page
+        settle(page)
+        seen = float(page.locator("[data-latest]").get_attribute("data-latest") or 0)
+    expect(page.locator(".strip").get_by_text("Not connected")).to_be_visible()
+    expect(page.locator(".strip").get_by_text("The orchestrator does not answer")).to_be_visible(timeout=15_000)
+    with serving("running", port=port):
+        expect(page.locator(".strip").get_by_text("Live", exact=True)).to_be_visible(timeout=30_000)
+        expect(page.locator(".strip").get_by_text("Healthy")).to_be_visible(timeout=15_000)
+        page.wait_for_function(
+            "seen => Number(document.querySelector('[data-latest]').dataset.latest) > seen", arg=seen
+        )
+
+
+def test_reduced_motion_stops_all_motion(open_page: Open, invented: Invented) -> None:
+    page = open_page(invented("running")).page
+    page.emulate_media(reduced_motion="reduce")
+    settle(page)
+    moving = page.evaluate(
+        "() => [...document.querySelectorAll('*')].filter((node) => {"
+        " const style = getComputedStyle(node);"
+        " return style.animationName !== 'none' || parseFloat(style.transitionDuration) > 0; }).length"
+    )
+    assert moving == 0
+
+
+def heap_bytes(page: Page) -> int:
+    """Return the JavaScript heap in use after a collection."""
+    session = page.context.new_cdp_session(page)
+    session.send("HeapProfiler.collectGarbage")
+    session.send("HeapProfiler.collectGarbage")
+    used: int = session.send("Runtime.getHeapUsage")["usedSize"]
+    session.detach()
+    return used
+
+
+@pytest.mark.timeout(120)
+def test_half_an_hour_at_10_hz_leaves_the_memory_as_it_was_after_two_minutes(open_page: Open) -> None:
+    with serving("running", speed=400) as url:
+        page = open_page(url).page
+        settle(page)
+
+        def wait_for(minutes: float) -> int:
+            page.wait_for_function(
+                "wanted => Number(document.querySelector('[data-latest]').dataset.latest) >= wanted",
+                arg=first + 60 * minutes,
+                timeout=90_000,
+            )
+            return heap_bytes(page)
+
+        first = float(page.locator("[data-latest]").get_attribute("data-latest") or 0)
+        early = wait_for(2)
+        began = time.monotonic()
+        late = wait_for(30)
+        nodes = page.evaluate("document.querySelectorAll('*').length")
+    print(f"heap {early / 1e6:.2f} MB, then {late / 1e6:.2f} MB, {time.monotonic() - began:.0f} s, {nodes} elements")
+    assert late <= 1.10 * early

@@ -1,0 +1,165 @@
+"""The dashboard over the real orchestrator during a real campaign: from first use to the curve, and how fast it is."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from orchestrator.cli.lab import dashboard_url
+from tests.lab import TestLab, api_of, quick_spec, running_lab
+from tests.web.conftest import SIZES, Open
+from tests.web.test_web_states import VIEWS, overflowing, settle, small_targets
+
+CAMPAIGN = "screen"
+LATENCY_LIMIT_S = 0.150
+
+# From the time that the meter's sample carries until the frame after the one that drew it: same machine, same clock.
+_LATENCIES = """async (seconds) => {
+  const chart = document.querySelector('[data-latest]');
+  const found = [];
+  const observer = new MutationObserver(() => {
+    const sampled = Number(chart.dataset.latest);
+    requestAnimationFrame(() => found.push(Date.now() / 1000 - sampled));
+  });
+  observer.observe(chart, { attributes: true, attributeFilter: ['data-latest'] });
+  await new Promise((done) => setTimeout(done, 1000 * seconds));
+  observer.disconnect();
+  return found;
+}"""
+
+
+@dataclass
+class Story:
+    """What the page showed while the campaign ran."""
+
+    url: str
+    before: list[float] = field(default_factory=list)
+    during: list[float] = field(default_factory=list)
+    steps: set[str] = field(default_factory=set)
+    bands: int = 0
+    said: list[str] = field(default_factory=list)
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[TestLab]:
+    with running_lab() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def story(lab: TestLab, browser) -> Story:  # type: ignore[no-untyped-def]
+    """Open the page on a lab without a campaign, start one, and watch it to its end."""
+    told = Story(dashboard_url(lab))
+    page: Page = browser.new_page(viewport={"width": 1280, "height": 800})
+    page.set_default_timeout(20_000)
+    page.on("console", lambda m: told.said.append(m.text) if m.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: told.said.append(str(error)))
+    page.goto(told.url)
+    settle(page)
+    page.get_by_text("No campaign yet").first.wait_for()
+    told.before = page.evaluate(_LATENCIES, 6)
+    spec = quick_spec(CAMPAIGN, "baseline,drop4_all", questions=6)
+    api_of(lab).call("POST", "/v1/campaigns", spec.model_dump(mode="json"))
+    page.locator(".nowcard").get_by_text("Running").wait_for()
+    page.locator(".steps__item--here").wait_for(timeout=180_000)
+    told.during = page.evaluate(_LATENCIES, 6)
+    while api_of(lab).call("GET", f"/v1/campaigns/{CAMPAIGN}")["state"] == "running":
+        for step in page.locator(".steps__item--here").all_inner_texts():
+            told.steps.add(step.strip())
+        page.wait_for_timeout(300)
+    expect(page.locator(".strip")).to_contain_text("Finished")
+    page.close()
+    return told
+
+
+def p95(values: list[float]) -> float:
+    return sorted(values)[int(0.95 * len(values))]
+
+
+def test_a_sample_reaches_the_screen_within_150_ms(story: Story) -> None:
+    assert len(story.before) > 40 and len(story.during) > 20
+    print(f"sample to pixel, p95: {1000 * p95(story.before):.0f} ms idle, {1000 * p95(story.during):.0f} ms in a run")
+    assert min(story.before) > -0.01, "a sample from the future: the clocks are not the same"
+    assert p95(story.before) <= LATENCY_LIMIT_S
+
+
+def test_the_campaign_was_followed_without_an_error_in_the_console(story: Story) -> None:
+    assert story.said == []
+    assert story.steps & {"Idle", "Marker", "Prefill", "Decode", "Score"}, story.steps
+
+
+def test_every_view_at_every_size_shows_the_real_campaign(story: Story, open_page: Open) -> None:
+    for size in SIZES:
+        opened = open_page(story.url, size=size)
+        settle(opened.page)
+        for view in (*VIEWS, "run/drop4_all/1", "new"):
+            opened.go(view)
+            settle(opened.page)
+            assert overflowing(opened.page) == [], (size, view)
+            assert small_targets(opened.page) == [], (size, view)
+            assert opened.page.locator(".strip .badge--emulated").is_visible()
+
+
+def test_what_runs_how_it_is_and_what_the_curve_says_are_one_tap_away(story: Story, open_page: Open) -> None:
+    page = open_page(story.url).page
+    settle(page)
+    strip = page.locator(".strip")
+    expect(strip).to_contain_text("Finished")
+    expect(strip).to_contain_text("2 of 2 runs")
+    strip.get_by_text("Healthy").click()
+    expect(page.get_by_text("Everything answers, nothing is wrong.")).to_be_visible()
+    page.get_by_role("link", name="Campaign", exact=True).click()
+    expect(page.locator(".verdict")).to_contain_text("1 configuration measured; one repetition gives no interval")
+    expect(page.locator(".plot__point")).to_have_count(2)
+
+
+def test_a_run_shows_what_its_result_file_holds_and_gives_it_away(
+    story: Story, open_page: Open, tmp_path: Path
+) -> None:
+    opened = open_page(story.url)
+    page = opened.page
+    settle(page)
+    opened.go("run/drop4_all/1")
+    with page.expect_download() as waiting:
+        page.get_by_role("button", name="Result (JSON)").click()
+    waiting.value.save_as(tmp_path / "epi.json")
+    epi = json.loads((tmp_path / "epi.json").read_text())
+    figures = page.locator(".run__figures")
+    expect(figures).to_contain_text(f"{epi['epi']['value']:.4g}".rstrip("0"))
+    expect(page.get_by_role("region", name="Energy per window and node")).to_contain_text("node4")
+    page.get_by_role("button", name="Show every question").click()
+    expect(page.get_by_role("button", name="Right (", exact=False)).to_be_visible()
+    page.get_by_role("button", name="All", exact=True).click()
+    expect(
+        page.get_by_text(f"of {sum(epi['accuracy_detail']['n_questions'].values())}", exact=False).last
+    ).to_be_visible()
+    page.get_by_role("button", name="Decode", exact=False).click()
+    page.get_by_role("button", name="Zoom in").click()
+    page.get_by_role("button", name="Whole run").click()
+
+
+def test_a_second_campaign_is_started_and_cancelled_by_finger(story: Story, lab: TestLab, open_page: Open) -> None:
+    page = open_page(story.url).page
+    page.get_by_role("link", name="Campaign", exact=True).click()
+    page.get_by_role("link", name="New", exact=True).click()
+    page.get_by_label("Name").fill("by-finger")
+    page.get_by_role("button", name="Drop 2, late layers").click()
+    expect(page.locator(".create__foot")).to_contain_text("2 runs with its baseline")
+    page.get_by_role("button", name="Start").click()
+    expect(page.locator(".nowcard__head")).to_contain_text("Running")
+    assert api_of(lab).call("GET", "/v1/campaigns/by-finger")["spec"]["configurations"] == "baseline,drop2_late"
+    page.get_by_role("link", name="Campaign", exact=True).click()
+    page.get_by_role("button", name="Pause").click()
+    expect(page.locator(".campaign__head")).to_contain_text("Pausing after this run")
+    page.get_by_role("button", name="Resume").click()
+    expect(page.locator(".campaign__head")).to_contain_text("Running")
+    hold = page.locator(".hold")
+    box = hold.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 20, box["y"] + 20)
+    page.mouse.down()
+    expect(page.locator(".campaign__head")).to_contain_text("Cancell")
+    page.mouse.up()
