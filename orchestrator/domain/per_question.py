@@ -30,6 +30,12 @@ class QuestionEnergySummary(Record):
     median_joules: float | None = None
 
 
+_UNTIMED = QuestionEnergy(reason="its time was not recorded")
+_TOGETHER = QuestionEnergy(reason="it ran together with other questions")
+_SHORT = QuestionEnergy(reason=f"it is shorter than {MIN_SAMPLES} samples of the meter")
+_UNCOVERED = QuestionEnergy(reason="the trace does not cover it")
+
+
 def question_energies(
     traces: Mapping[NodeName, Trace], questions: Sequence[QuestionResult], *, lag_s: float, gap_limit_s: float
 ) -> tuple[QuestionEnergy, ...]:
@@ -42,18 +48,15 @@ def question_energies(
     out: list[QuestionEnergy] = []
     for (start, end), timed, single in zip(spans.tolist(), known.tolist(), alone.tolist(), strict=True):
         if not timed:
-            out.append(QuestionEnergy(reason="its time was not recorded"))
+            out.append(_UNTIMED)
         elif not single:
-            out.append(QuestionEnergy(reason="it ran together with other questions"))
+            out.append(_TOGETHER)
         elif not traces or end - start < MIN_SAMPLES * interval_ns:
-            out.append(QuestionEnergy(reason=f"it is shorter than {MIN_SAMPLES} samples of the meter"))
+            out.append(_SHORT)
         else:
             parts = integrate_all(traces, start + shift, end + shift, gap_limit_s).values()
             energies = [part.energy_j for part in parts if part.energy_j is not None]
-            if len(energies) == len(parts):
-                out.append(QuestionEnergy(joules=sum(energies)))
-            else:
-                out.append(QuestionEnergy(reason="the trace does not cover it"))
+            out.append(QuestionEnergy(joules=sum(energies)) if len(energies) == len(parts) else _UNCOVERED)
     return tuple(out)
 
 

