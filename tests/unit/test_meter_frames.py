@@ -1,8 +1,6 @@
 """Protocol v1 and the dialects: what is read, what is refused, and that nothing crashes."""
 
-import json
 import math
-import random
 
 import pytest
 from hypothesis import given, settings
@@ -22,6 +20,7 @@ from meter_bridge.frames import (
 from meter_bridge.lines import LineBuffer
 from meter_bridge.parser import LineParser
 from shared.errors import ConfigurationError
+from tests.meter_fuzz import run_fuzzed
 
 watts = st.one_of(st.just(math.nan), st.integers(-200_000, 200_000).map(lambda mw: mw / 1000))
 
@@ -141,53 +140,6 @@ def test_budget() -> None:
     check_budget(line, hello, 50, 115_200)
     with pytest.raises(ConfigurationError, match="does not fit"):
         check_budget(line, hello, 50, 57_600)
-
-
-def fuzzed(count: int, seed: int) -> tuple[bytes, set[int], list[float]]:
-    """Return a byte stream of `count` lines, the numbers of the untouched frames (a third), and the power of each."""
-    chance = random.Random(seed)
-    parts, valid, powers = [], set(), []
-    for number in range(count):
-        powers.append(chance.randrange(20_000) / 1000)
-        frame = Frame((powers[-1],) * 4, seq=number, device_ms=number * 20)
-        line = format_frame(frame, crc=True)
-        kind = chance.randrange(9)
-        if kind <= 2:
-            valid.add(number)
-        elif kind == 3:
-            line = line[: chance.randrange(len(line) - 1)] + b"\n"
-        elif kind == 4:
-            spot = chance.randrange(len(line) - 1)
-            line = line[:spot] + bytes([line[spot] ^ (1 << chance.randrange(8))]) + line[spot + 1 :]
-        elif kind == 5:
-            line = chance.randbytes(chance.randrange(120)) + b"\n"
-        elif kind == 6:
-            line = b'{"W":' + b"[" * chance.randrange(400) + b"\n"
-        elif kind == 7:
-            line = json.dumps({"W": [1, 2], "s": chance.choice([None, -1, "x", 1e40, [], {}])}).encode() + b"\n"
-        else:
-            spot = chance.randrange(len(line) - 1)
-            line = line[:spot] + chance.randbytes(4).replace(b"\n", b"!") + line[spot:]
-        parts.append(line)
-    return b"".join(parts), valid, powers
-
-
-def run_fuzzed(count: int, seed: int) -> tuple[int, int, int]:
-    """Feed fuzzed lines in odd pieces; return (valid frames, of them kept, frames with wrong contents)."""
-    stream, valid, powers = fuzzed(count, seed)
-    parser, buffer = LineParser(4), LineBuffer()
-    parser.parse(format_hello(Hello("m", "ac_meter", 4, 50.0, crc=True)).rstrip(b"\n"))
-    kept: set[int] = set()
-    wrong = 0
-    for start in range(0, len(stream), 997):
-        for line in buffer.feed(stream[start : start + 997]):
-            for item in parser.parse(line):
-                if isinstance(item, Frame) and item.seq is not None:
-                    right = item.seq < count and item.power_w == (powers[item.seq],) * 4
-                    wrong += not right
-                    if right:
-                        kept.add(item.seq)
-    return len(valid), len(valid & kept), wrong
 
 
 def test_fuzzed_lines_lose_no_valid_frame() -> None:
