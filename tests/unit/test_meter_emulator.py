@@ -19,7 +19,6 @@ from meter_bridge.sources.emulator.faults import KINDS, FaultPlan, parse_fault
 from meter_bridge.sources.emulator.loads import ProcessLoad, ScheduleLoad, load_trace, parse_schedule, process_cpu_s
 from shared.errors import ConfigurationError, DataError
 
-
 _BURNER = """
 import hashlib, resource, sys, threading
 def work():
