@@ -152,6 +152,8 @@ class DistributedLlamaEngine:
     """Runs `dllama inference` on the root node."""
 
     role = "engine"
+    pause_s = 2.0
+    """Between two runs: a worker closes its port and opens it anew, and one that a root misses ends all the others."""
     capabilities = Capabilities(
         name="distributed-llama", build=DLLAMA_BUILD, score=False, generate=False, tokenise=True, distributed=True,
         overrides_experts_per_token=False, layouts=("uniform",), requests_per_workload=1,
@@ -161,6 +163,7 @@ class DistributedLlamaEngine:
         self._state_dir = state_dir
         self._program = program
         self._loaded: _Loaded | None = None
+        self._last_end_s = float("-inf")
         self._process: Supervised | None = None
 
     @property
@@ -291,6 +294,8 @@ class DistributedLlamaEngine:
         ]  # fmt: skip
         if loaded.params.workers:
             argv += ["--workers", *loaded.params.workers]
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(max(0.0, self._last_end_s + self.pause_s - loop.time()) if loaded.params.workers else 0.0)
         said = Transcript(prompt.encode())
         self._process = process = Supervised.start(self.role, argv, self._state_dir, pipe=True)
         told = 0
@@ -304,6 +309,7 @@ class DistributedLlamaEngine:
             await process.exited.wait()
         finally:
             await self._end()
+            self._last_end_s = loop.time()
         if process.exit_status != 0 or len(said.pieces) != n_pred:
             await self._explain(loaded, process, said)
         if said.n_evaluated != n_eval or said.n_tokens != [n_eval, n_pred]:

@@ -1,17 +1,15 @@
-"""The llama.cpp engine over real RPC worker processes: same tokens, exact ledgers, honest deaths, no orphans."""
+"""What is llama.cpp's own: several requests a workload, K override, prefixes, being found again."""
 
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from socket import AF_INET, SOCK_STREAM, socket
 
 import psutil
 import pytest
 
-from node_agent.engines.llama_cpp import LlamaCppEngine, RpcWorker
+from node_agent.engines.llama_cpp import LlamaCppEngine
 from node_agent.engines.tokens import Tokenizer
 from node_agent.engines.workloads import Workloads
 from shared.errors import ConfigurationError, DataError, InfrastructureError
@@ -28,20 +26,11 @@ from shared.node_jobs import (
 )
 from shared.records import SurgeryPlan
 from shared.surgery import apply_plan
+from tests.engine_lab import EngineLab, ModelFiles, engine_lab, quiet
 from tests.node_tiny_model import write_tiny_model
 
 PROMPTS = ("Hello the world", "and then\n\nthe other")
 DECODE = DecodeParams(prompts=PROMPTS, tokens_each=24, repeats=2)
-
-
-def free_port() -> int:
-    with socket(AF_INET, SOCK_STREAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def quiet(_fraction: float, _message: str) -> None:
-    pass
 
 
 @pytest.fixture(scope="module")
@@ -49,37 +38,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.gguf")
 
 
-@asynccontextmanager
-async def cluster(folder: Path, n_workers: int) -> AsyncIterator[tuple[LlamaCppEngine, list[RpcWorker]]]:
-    """Give an engine and its workers, and check that nothing of them is left afterwards."""
-    async with AsyncExitStack() as stack:
-        workers = [RpcWorker(folder / f"node{n}", "127.0.0.1", free_port(), 1) for n in range(n_workers)]
-        await asyncio.gather(*(worker.start() for worker in workers))
-        for worker in workers:
-            stack.push_async_callback(worker.stop)
-        engine = LlamaCppEngine(folder / "node0", workers[0].endpoint if workers else "none")
-        stack.push_async_callback(engine.stop)
-        yield engine, workers
-    left = [p for p in psutil.process_iter() if str(folder) in " ".join(_command(p)) or _serves(p, workers)]
-    assert not left, left
-    assert not list(folder.rglob("*.pid"))
-
-
-def _command(process: psutil.Process) -> list[str]:
-    try:
-        return list(process.cmdline())
-    except psutil.Error:
-        return []
-
-
-def _serves(process: psutil.Process, workers: list[RpcWorker]) -> bool:
-    command = _command(process)
-    return "node_agent.engines.rpc_worker" in command and any(w.endpoint.split(":")[1] in command for w in workers)
-
-
-def start_params(workers: list[RpcWorker], **extra: int) -> StartEngineParams:
-    endpoints = tuple(worker.endpoint for worker in workers)
-    return StartEngineParams(model_sha256="0" * 64, workers=endpoints, **{"context_tokens": 1024, **extra})
+def cluster(folder: Path, model: Path, n_workers: int) -> AbstractAsyncContextManager[EngineLab]:
+    return engine_lab("llama.cpp", folder, ModelFiles(model), n_workers)
 
 
 @pytest.fixture(scope="module")
@@ -94,11 +54,11 @@ def local_hash(model: Path) -> str | None:
 async def test_same_tokens_and_exact_ledgers_whatever_the_number_of_workers(
     model: Path, tmp_path: Path, local_hash: str | None, n_workers: int
 ) -> None:
-    async with cluster(tmp_path, n_workers) as (engine, workers):
-        started = await engine.start(model, start_params(workers), quiet)
-        assert (started.architecture, started.n_layers, started.pid) == ("qwen3moe", 4, engine.pid)
-        before = {worker.pid: psutil.Process(worker.pid).cpu_times().user for worker in workers}
-        result = await engine.decode(DECODE, quiet)
+    async with cluster(tmp_path, model, n_workers) as lab:
+        started = await lab.start()
+        assert (started.architecture, started.n_layers, started.pid) == ("qwen3moe", 4, lab.engine.pid)
+        before = {worker.pid: psutil.Process(worker.pid).cpu_times().user for worker in lab.workers}
+        result = await lab.engine.decode(DECODE, quiet)
         with Model(model, vocab_only=True) as head:
             lengths = [len(head.tokenize(prompt)) for prompt in PROMPTS]
         assert result.output_sha256 == local_hash
@@ -109,100 +69,77 @@ async def test_same_tokens_and_exact_ledgers_whatever_the_number_of_workers(
         spans = [(r.start_utc_ns, r.end_utc_ns) for r in result.requests]
         assert spans == sorted(spans) and result.start_utc_ns <= spans[0][0] and spans[-1][1] <= result.end_utc_ns
 
-        prefill = await engine.prefill(PrefillParams(prompts=PROMPTS, tokens_each=700, repeats=3), quiet)
+        prefill = await lab.engine.prefill(PrefillParams(prompts=PROMPTS, tokens_each=700, repeats=3), quiet)
         assert prefill.ledger.model_dump() == {"generated": 0, "prompt": 4200, "cached": 0, "scored": 0}
         assert all(psutil.Process(pid).cpu_times().user > used for pid, used in before.items()), "an idle worker"
 
 
-async def test_a_killed_worker_is_named_and_the_engine_starts_again(
-    model: Path, tmp_path: Path, local_hash: str | None
-) -> None:
-    async with cluster(tmp_path, 2) as (engine, workers):
-        await engine.start(model, start_params(workers), quiet)
-        work = asyncio.create_task(engine.decode(DecodeParams(prompts=PROMPTS, tokens_each=900, repeats=50), quiet))
-        await asyncio.sleep(0.5)
-        assert workers[1].pid is not None
-        os.kill(workers[1].pid, signal.SIGKILL)
-        with pytest.raises(InfrastructureError) as failure:
-            await asyncio.wait_for(work, 30)
-        assert failure.value.where == workers[1].endpoint
-        assert "worker died" in failure.value.message
-        assert engine.pid is None
+async def test_a_dead_worker_is_named_before_the_engine_starts(model: Path, tmp_path: Path) -> None:
+    async with cluster(tmp_path, model, 2) as lab:
+        await lab.start()
+        await lab.workers[1].stop()
+        params = StartEngineParams(model_sha256="0" * 64, workers=tuple(worker.endpoint for worker in lab.workers))
         with pytest.raises(InfrastructureError) as refused:
-            await engine.start(model, start_params(workers), quiet)
-        assert refused.value.where == workers[1].endpoint
-        await workers[1].start()
-        await engine.start(model, start_params(workers), quiet)
-        assert (await engine.decode(DECODE, quiet)).output_sha256 == local_hash
+            await lab.engine.start(model, params, quiet)
+        assert refused.value.where == lab.workers[1].endpoint
 
 
 async def test_a_killed_engine_is_reported_with_its_signal(model: Path, tmp_path: Path) -> None:
-    async with cluster(tmp_path, 1) as (engine, workers):
-        await engine.start(model, start_params(workers), quiet)
-        work = asyncio.create_task(engine.decode(DecodeParams(prompts=PROMPTS, tokens_each=900, repeats=50), quiet))
+    async with cluster(tmp_path, model, 1) as lab:
+        await lab.start()
+        work = asyncio.create_task(lab.engine.decode(DecodeParams(prompts=PROMPTS, tokens_each=900, repeats=50), quiet))
         await asyncio.sleep(0.3)
-        assert engine.pid is not None
-        os.kill(engine.pid, signal.SIGKILL)
+        assert lab.engine.pid is not None
+        os.kill(lab.engine.pid, signal.SIGKILL)
         with pytest.raises(InfrastructureError, match="SIGKILL"):
             await asyncio.wait_for(work, 30)
         with pytest.raises(ConfigurationError, match="no engine runs"):
-            await engine.decode(DECODE, quiet)
-
-
-async def test_cancelling_the_call_stops_the_work(model: Path, tmp_path: Path) -> None:
-    async with cluster(tmp_path, 0) as (engine, workers):
-        await engine.start(model, start_params(workers), quiet)
-        work = asyncio.create_task(engine.decode(DecodeParams(prompts=PROMPTS, tokens_each=900, repeats=500), quiet))
-        await asyncio.sleep(0.3)
-        work.cancel()
-        await asyncio.gather(work, return_exceptions=True)
-        result = await asyncio.wait_for(engine.decode(DECODE, quiet), 5)
-        assert result.ledger.generated == 96
+            await lab.engine.decode(DECODE, quiet)
 
 
 async def test_the_engine_is_found_again_with_its_model(model: Path, tmp_path: Path, local_hash: str | None) -> None:
-    async with cluster(tmp_path, 1) as (engine, workers):
-        await engine.start(model, start_params(workers), quiet)
-        again = LlamaCppEngine(tmp_path / "node0", workers[0].endpoint)
-        assert await again.find() and again.pid == engine.pid
+    async with cluster(tmp_path, model, 1) as lab:
+        await lab.start()
+        again = LlamaCppEngine(tmp_path / "node0", lab.workers[0].endpoint)
+        assert await again.find() and again.pid == lab.engine.pid
         assert (await again.decode(DECODE, quiet)).output_sha256 == local_hash
 
 
 async def test_k_override_changes_the_output_and_impossible_k_is_refused(
     model: Path, tmp_path: Path, local_hash: str | None
 ) -> None:
-    async with cluster(tmp_path, 0) as (engine, workers):
-        await engine.start(model, start_params(workers, experts_per_token=1), quiet)
-        assert (await engine.decode(DECODE, quiet)).output_sha256 != local_hash
-        await engine.start(model, start_params(workers, experts_per_token=2), quiet)
-        assert (await engine.decode(DECODE, quiet)).output_sha256 == local_hash
+    async with cluster(tmp_path, model, 0) as lab:
+        await lab.start(experts_per_token=1)
+        assert (await lab.engine.decode(DECODE, quiet)).output_sha256 != local_hash
+        await lab.start(experts_per_token=2)
+        assert (await lab.engine.decode(DECODE, quiet)).output_sha256 == local_hash
         with pytest.raises(ConfigurationError, match="5 experts a token cannot be chosen from 4"):
-            await engine.start(model, start_params(workers, experts_per_token=5), quiet)
+            await lab.start(experts_per_token=5)
 
 
 async def test_a_hung_engine_is_replaced(
     model: Path, tmp_path: Path, local_hash: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(LlamaCppEngine, "answer_s", 0.5)
-    async with cluster(tmp_path, 1) as (engine, workers):
-        await engine.start(model, start_params(workers), quiet)
-        hung = engine.pid
+    async with cluster(tmp_path, model, 1) as lab:
+        await lab.start()
+        hung = lab.engine.pid
         assert hung is not None
         os.kill(hung, signal.SIGSTOP)
-        await workers[0].start(restart=True)
-        await engine.start(model, start_params(workers), quiet)
-        assert engine.pid != hung and not psutil.pid_exists(hung)
-        assert (await engine.decode(DECODE, quiet)).output_sha256 == local_hash
+        await lab.workers[0].start(restart=True)
+        await lab.start()
+        assert lab.engine.pid != hung and not psutil.pid_exists(hung)
+        assert (await lab.engine.decode(DECODE, quiet)).output_sha256 == local_hash
 
 
 async def test_a_dense_model_runs_and_its_experts_are_refused(tmp_path: Path) -> None:
     dense = write_tiny_model(tmp_path / "dense.gguf", n_experts=0)
-    async with cluster(tmp_path, 2) as (engine, workers):
-        started = await engine.start(dense, start_params(workers), quiet)
+    async with cluster(tmp_path, dense, 2) as lab:
+        started = await lab.start()
         assert started.architecture == "qwen3"
-        assert (await engine.decode(DECODE, quiet)).ledger.generated == 96
+        assert (await lab.engine.decode(DECODE, quiet)).ledger.generated == 96
         with pytest.raises(ConfigurationError, match="cannot be chosen from 0"):
-            await engine.start(dense, start_params(workers, experts_per_token=2), quiet)
+            await lab.start(experts_per_token=2)
         plan = SurgeryPlan(n_experts=4, kept=((0, 1, 2),) * 4)
         with pytest.raises(ConfigurationError, match=r"no experts|dense|not .*Mixture"):
             apply_plan(dense, plan, tmp_path / "never.gguf")
@@ -211,43 +148,43 @@ async def test_a_dense_model_runs_and_its_experts_are_refused(tmp_path: Path) ->
 async def test_generation_stops_where_asked_and_shares_beginnings(model: Path, tmp_path: Path) -> None:
     shots = "Question: the one and the other?\nAnswer: an other\n\n" * 6
     items = [GenerateItem(prompt=f"{shots}Question: {n}?\nAnswer:", max_tokens=12) for n in range(3)]
-    async with cluster(tmp_path, 1) as (engine, workers):
-        await engine.start(model, start_params(workers), quiet)
-        free = await engine.generate(GenerateParams(items=tuple(items)), quiet)
+    async with cluster(tmp_path, model, 1) as lab:
+        await lab.start()
+        free = await lab.engine.generate(GenerateParams(items=tuple(items)), quiet)
         assert [text.stopped for text in free.texts if text.stopped != "end"] == ["length"] * 3
         assert free.ledger.generated == 36
         assert free.texts[0].ledger.cached == 0 and free.texts[1].ledger.prompt < 20
-        alone = await engine.generate(GenerateParams(items=(items[2],)), quiet)
+        alone = await lab.engine.generate(GenerateParams(items=(items[2],)), quiet)
         assert alone.texts[0].text == free.texts[2].text, "a shared beginning changes nothing"
         stop = free.texts[0].text[2:4]
-        cut = await engine.generate(GenerateParams(items=(items[0].model_copy(update={"until": (stop,)}),)), quiet)
+        cut = await lab.engine.generate(GenerateParams(items=(items[0].model_copy(update={"until": (stop,)}),)), quiet)
         assert cut.texts[0].stopped == "until"
         assert free.texts[0].text.startswith(cut.texts[0].text) and stop not in cut.texts[0].text
         with pytest.raises(ConfigurationError, match="the engine has 1024"):
-            await engine.generate(GenerateParams(items=(GenerateItem(prompt=shots, max_tokens=1000),)), quiet)
+            await lab.engine.generate(GenerateParams(items=(GenerateItem(prompt=shots, max_tokens=1000),)), quiet)
 
 
 async def test_what_does_not_fit_is_refused_with_numbers(model: Path, tmp_path: Path) -> None:
-    async with cluster(tmp_path, 0) as (engine, workers):
-        await engine.start(model, start_params(workers, context_tokens=256, sequences=2), quiet)
+    async with cluster(tmp_path, model, 0) as lab:
+        await lab.start(context_tokens=256, sequences=2)
         with pytest.raises(ConfigurationError, match="needs 700 cache tokens, the engine has 256"):
-            await engine.prefill(PrefillParams(prompts=PROMPTS, tokens_each=700), quiet)
+            await lab.engine.prefill(PrefillParams(prompts=PROMPTS, tokens_each=700), quiet)
         with pytest.raises(ConfigurationError, match="needs 3 sequences, the engine has 2"):
-            await engine.decode(DECODE, quiet)
+            await lab.engine.decode(DECODE, quiet)
         item = ScoreItem(suffix="why?", continuations=(" one more", " other less"))
         with pytest.raises(ConfigurationError, match="parallel sequences"):
-            await engine.score(ScoreParams(groups=(ScoreGroup(items=(item,)),)), quiet)
+            await lab.engine.score(ScoreParams(groups=(ScoreGroup(items=(item,)),)), quiet)
         damaged = tmp_path / "damaged.gguf"
         damaged.write_bytes(model.read_bytes()[:10_000])
         with pytest.raises(DataError, match=r"cannot load"):
-            await engine.start(damaged, start_params(workers), quiet)
+            await lab.engine.start(damaged, StartEngineParams(model_sha256="0" * 64), quiet)
 
 
 async def test_a_deep_state_folder_is_no_problem(model: Path, tmp_path: Path) -> None:
     deep = tmp_path / ("very-long-folder-name-" * 5) / ("another-long-one-" * 5)
     deep.mkdir(parents=True)
-    async with cluster(deep, 0) as (engine, workers):
-        await engine.start(model, start_params(workers), quiet)
+    async with cluster(deep, model, 0) as lab:
+        await lab.start()
 
 
 @pytest.mark.parametrize("bos", [False, True])

@@ -12,7 +12,7 @@ from shared.node_jobs import ScoreGroup, ScoreItem, ScoreParams, ScoreResult
 from shared.records import TokenLedger
 from tests.node_tiny_model import write_tiny_model
 
-SHOTS = "".join(f"Question: what is {n} and then?\nAnswer: the {n} in an other\n\n" for n in range(12))
+SHOTS = "".join(f"Question: what is {n} and then?\nAnswer: the {n} in an other\n\n" for n in range(9))
 PARAMS = ScoreParams(
     groups=(
         ScoreGroup(
@@ -22,7 +22,7 @@ PARAMS = ScoreParams(
                     suffix=f"Question: what is {n} on the {n * n}?\nAnswer:",
                     continuations=(" the one", " the other thing", " an", " the one then"),
                 )
-                for n in range(9)
+                for n in range(7)
             ),
         ),
         ScoreGroup(
@@ -101,8 +101,8 @@ def test_scores_equal_one_plain_pass_a_continuation(
             assert item.start_utc_ns <= item.end_utc_ns
     assert result.ledger == sum((item.ledger for group in result.groups for item in group), TokenLedger())
     first = result.groups[0]
-    assert first[0].ledger.prompt > 400 > 20 * first[1].ledger.prompt / 10
-    assert sum(item.ledger.prompt for item in first) < 0.1 * sum(n for i in plain[0] for *_, n in i)
+    assert first[0].ledger.prompt > 300 > 3 * first[1].ledger.prompt
+    assert sum(item.ledger.prompt for item in first) < 0.12 * sum(n for i in plain[0] for *_, n in i)
 
 
 def test_the_same_job_twice_gives_identical_bits(model: Model) -> None:
