@@ -1,20 +1,26 @@
-"""`epi node`: facts of this machine, and running the agent in the foreground."""
+"""`epi node`: facts, engines, governor and steadiness of a machine, and running its agent in the foreground."""
 
 import asyncio
 import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from node_agent.host import read_facts
 from node_agent.settings import NodeSettings
 from shared.auth import load_token
 from shared.client import AgentClient
-from shared.node_jobs import NodeFacts
-from shared.settings import load_settings
+from shared.clock import utc_ns
+from shared.node_jobs import EngineInfo, NodeFacts, SetGovernorParams, SettleParams, SettleResult
+from shared.protocol import JobState
+from shared.records import Record
+from shared.settings import load_settings, validate_settings
 
 app = typer.Typer(help="One machine of the cluster: its facts and its agent.", no_args_is_help=True)
 
@@ -43,13 +49,93 @@ def facts(
     Console().print(table)
 
 
+@app.command()
+def engines(
+    config: Annotated[Path, typer.Option(help="the TOML file of the running agent")],
+    as_json: Annotated[bool, typer.Option("--json", help="for scripts")] = False,
+) -> None:
+    """Show what each engine of a node can do."""
+    found = asyncio.run(_get(load_settings(NodeSettings, config), "/v1/engines"))
+    infos = [EngineInfo.model_validate(entry) for entry in found]
+    if as_json:
+        typer.echo(json.dumps([info.model_dump(mode="json") for info in infos], indent=2))
+        return
+    table = Table("engine", "here", "score", "generate", "layouts", "K override", "build", box=None)
+    table.columns[0].no_wrap = True
+    for info in infos:
+        marks = ["yes" if yes else "no" for yes in (info.available, info.score, info.generate)]
+        override = "yes" if info.overrides_experts_per_token else "no"
+        table.add_row(info.name, *marks, ", ".join(info.layouts), override, info.build)
+    Console().print(table)
+
+
+@app.command()
+def governor(
+    name: Annotated[str, typer.Argument(help="for example performance or ondemand")],
+    config: Annotated[Path, typer.Option(help="the TOML file of the running agent")],
+) -> None:
+    """Set the CPU frequency governor through the agent, where its settings allow it."""
+    params = validate_settings(SetGovernorParams, {"governor": name}, where="governor")
+    result = asyncio.run(_run(load_settings(NodeSettings, config), "set_governor", params, timeout_s=30))
+    typer.echo(f"{result['before']} -> {result['after']}" if result["changed"] else f"{result['after']} already")
+
+
+@app.command()
+def settle(
+    config: Annotated[Path, typer.Option(help="the TOML file of the running agent")],
+    min_s: Annotated[float, typer.Option(help="wait at least this long, in seconds")] = 60.0,
+    max_s: Annotated[float, typer.Option(help="give up after so many seconds")] = 300.0,
+    span_s: Annotated[float, typer.Option(help="steady for so many seconds")] = 60.0,
+) -> None:
+    """Wait until the node's temperature and load are steady; exit code 2 if they do not become so."""
+    params = SettleParams(min_s=min_s, max_s=max_s, span_s=min(span_s, max_s))
+    settings = load_settings(NodeSettings, config)
+    with Progress(TextColumn("{task.description}"), BarColumn(), transient=True, console=Console(stderr=True)) as bar:
+        task = bar.add_task("waiting", total=1.0)
+
+        def show(state: JobState) -> None:
+            bar.update(task, completed=state.progress, description=state.message or "waiting")
+
+        answer = asyncio.run(_run(settings, "settle", params, timeout_s=max_s + 30, on_progress=show))
+    result = SettleResult.model_validate(answer)
+    slope = "unknown" if result.slope_c_per_min is None else f"{result.slope_c_per_min:+.2f} C/min"
+    typer.echo(f"{'steady' if result.settled else 'not steady'}: temperature {slope}, CPUs {result.busy:.1%} busy")
+    for reason in result.reasons:
+        typer.echo(f"  {reason}")
+    if not result.settled:
+        raise typer.Exit(2)
+
+
 async def _local() -> NodeFacts:
     return await read_facts(NodeSettings(name="local", state_dir=Path.cwd()))
 
 
 async def _remote(settings: NodeSettings) -> NodeFacts:
+    return NodeFacts.model_validate(await _get(settings, "/v1/facts"))
+
+
+async def _get(settings: NodeSettings, path: str) -> Any:
+    async with _client(settings) as client:
+        return await client.request("GET", path)
+
+
+async def _run(
+    settings: NodeSettings,
+    kind: str,
+    params: Record,
+    *,
+    timeout_s: float,
+    on_progress: Callable[[JobState], None] | None = None,
+) -> dict[str, Any]:
+    async with _client(settings) as client:
+        job_id = f"cli/{kind}-{utc_ns()}"
+        return await client.run(job_id, kind, params, timeout_s=timeout_s, on_progress=on_progress)
+
+
+@asynccontextmanager
+async def _client(settings: NodeSettings) -> AsyncIterator[AgentClient]:
     client = AgentClient(f"http://{settings.host}:{settings.port}", load_token(settings.token_file))
     try:
-        return NodeFacts.model_validate(await client.request("GET", "/v1/facts"))
+        yield client
     finally:
         await client.close()

@@ -178,7 +178,8 @@ async def test_facts_tokens_and_bodies(tmp_path: Path) -> None:
             assert engines["llama.cpp"].available and engines["llama.cpp"].score
             assert not engines["distributed-llama"].score
         async with httpx.AsyncClient(base_url=one.url) as stranger:
-            for path in ("/v1/health", "/v1/facts", "/v1/jobs", "/v1/engines", "/v1/activity", "/v1/artifacts/" + "0" * 64):
+            for name in ("health", "facts", "jobs", "engines", "activity", "artifacts", "artifacts/" + "0" * 64):
+                path = f"/v1/{name}"
                 answer = await stranger.get(path)
                 assert (answer.status_code, answer.json()["error"]["code"]) == (401, "unauthorized"), path
             body = {"kind": "decode", "params": {"prompts": [], "tokens_each": 3}}
@@ -239,3 +240,25 @@ async def test_an_agent_changes_from_one_engine_to_the_other(tmp_path: Path) -> 
             assert one.pid_of("engine") is None
             done = await root.run("t/d-dl", "decode", DECODE, timeout_s=30)
             assert done["ledger"]["generated"] == DECODE.tokens_each
+
+
+async def test_the_command_line(tmp_path: Path) -> None:
+    def epi(*words: str) -> subprocess.CompletedProcess[str]:
+        argv = [sys.executable, "-c", "from shared.cli import main; main()", "node", *words]
+        return subprocess.run(argv, capture_output=True, text=True, timeout=60)
+
+    local = NodeFacts.model_validate_json(epi("facts", "--json").stdout)
+    with agents(tmp_path, "one") as (one,):
+        async with client(one):
+            config = ("--config", str(one.config))
+            remote = await asyncio.to_thread(epi, "facts", "--json", *config)
+            assert NodeFacts.model_validate_json(remote.stdout).kernel == local.kernel
+            assert "kernel" in (await asyncio.to_thread(epi, "facts", *config)).stdout
+            table = await asyncio.to_thread(epi, "engines", *config)
+            assert "llama.cpp" in table.stdout and "distributed-llama" in table.stdout
+            settled = await asyncio.to_thread(epi, "settle", *config, "--min-s", "0", "--max-s", "0.1")
+            assert settled.returncode in (0, 2) and "steady: temperature" in settled.stdout
+            wrong = await asyncio.to_thread(epi, "governor", "turbo", *config)
+            assert wrong.returncode == 1 and "governor" in wrong.stderr
+    away = epi("engines", *config)
+    assert away.returncode == 1 and "does not answer" in away.stderr
