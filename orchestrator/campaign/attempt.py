@@ -144,6 +144,7 @@ class AttemptRunner:
 
     async def _idle(self, measured: Measured) -> None:
         await self._settle(measured.place, "idle")
+        await self._caller.note(measured.place.run, measured.place.number, "idle")
         start = utc_ns()
         await asyncio.sleep(self._spec.windows.idle_s)
         measured.windows.append(Window(label="idle", start_utc_ns=start, end_utc_ns=utc_ns()))

@@ -73,6 +73,10 @@ class Caller:
             await self._journal.append(self._campaign, run=run, step=name, kind="result", payload=answer)
             return result.model_validate(answer)
 
+    async def note(self, run: str, attempt: int, step: Step) -> None:
+        """Journal the intent of a step that the orchestrator does itself."""
+        await self._journal.append(self._campaign, run=run, attempt=attempt, step=step, kind="intent")
+
     async def once(self, run: str, attempt: int, step: Step, call: Call, result: type[R]) -> R:
         """Make a call that belongs to an attempt; large results go to files, not to the journal.
 

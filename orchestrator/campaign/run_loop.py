@@ -17,6 +17,7 @@ from orchestrator.store.journal import Journal
 from shared.errors import EpiError, InfrastructureError
 
 _RETRY_DELAY_S = 1.0
+_RETRY_DELAY_MAX_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class RunLoop:
                         f"{planned.run} broke {failures} times, last: {error.message}", where=error.where,
                         hint="mend it, then `epi campaign resume`",
                     ) from error  # fmt: skip
-                await asyncio.sleep(_RETRY_DELAY_S * failures)
+                await asyncio.sleep(min(_RETRY_DELAY_S * failures, _RETRY_DELAY_MAX_S))
                 await self.obey()
             except EpiError as error:
                 return str(error)
@@ -71,6 +72,7 @@ class RunLoop:
         try:
             measured = await self.attempts.measure(place, variant)
             self.tell(planned.run, "evaluate")
+            await self.journal.append(campaign, kind="intent", run=planned.run, attempt=number, step="evaluate")
             payload = await asyncio.to_thread(self.writer.write_run, measured, variant)
         except EpiError as error:
             await self.journal.end_attempt(

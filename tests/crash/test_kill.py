@@ -1,13 +1,11 @@
-"""kill -9 of the orchestrator, of an agent and of the engine inside windows: the campaign ends with identical scores."""
+"""kill -9 of orchestrator, agent and engine inside windows: the campaign ends with identical scores."""
 
-import json
 import os
 import signal
 from pathlib import Path
-from typing import Any
 
 from orchestrator.local import control
-from orchestrator.local.layout import LocalLab
+from tests.crash.answers import answers
 from tests.lab import (
     DEMO,
     api_of,
@@ -21,15 +19,6 @@ from tests.lab import (
 )
 
 CONFIGURATIONS = ("baseline", "drop2_all", "drop4_all")
-
-
-def answers(lab: LocalLab, campaign: str) -> dict[str, list[Any]]:
-    """Return each configuration's answers without times and ledgers."""
-    found = {}
-    for name in CONFIGURATIONS:
-        text = (lab.out / campaign / name / "benchmark_001.json").read_text()
-        found[name] = [(q["question_id"], q["choice"], q["log_likelihoods"]) for q in json.loads(text)["questions"]]
-    return found
 
 
 def test_a_campaign_survives_kill_9_of_orchestrator_agent_and_engine() -> None:
@@ -54,12 +43,12 @@ def test_a_campaign_survives_kill_9_of_orchestrator_agent_and_engine() -> None:
         assert outcomes[1] == ["failed", "done"]
         assert outcomes[2] == ["failed", "done"]
         assert all(a["reason"] for run in status["runs"] for a in run["attempts"] if a["outcome"] != "done")
-        assert answers(lab, "stormy") == answers(lab, "calm")
+        assert answers(lab, "stormy", CONFIGURATIONS) == answers(lab, "calm", CONFIGURATIONS)
     assert processes_under(lab) == []
 
 
 def test_a_stopped_lab_goes_on_where_it_was() -> None:
-    """`epi down` in a window leaves no process; after `epi up` the campaign ends by itself and keeps what was measured."""
+    """`epi down` in a window leaves no process; after `epi up` the campaign ends and keeps what was measured."""
     with running_lab() as lab:
         start_campaign(lab, quick_spec("camp", "baseline,drop4_all"))
         wait_for_step(lab, "camp", "drop4_all/rep-1", "prefill")
