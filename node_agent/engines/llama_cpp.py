@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from pydantic import ValidationError
 
 from node_agent.engines.base import Capabilities, Progress
 from node_agent.engines.rpc_devices import local_last
@@ -168,6 +169,7 @@ class LlamaCppEngine:
         self._state_dir = state_dir
         self._own_worker = own_worker
         self._socket = state_dir / SOCKET_NAME
+        self._loaded_file = state_dir / "engine.json"
         self._process: Supervised | None = None
         self._workers: tuple[str, ...] = ()
 
@@ -177,18 +179,15 @@ class LlamaCppEngine:
         return self._process.pid if self._process is not None and self._process.running else None
 
     async def find(self) -> bool:
-        """Look for an engine process that an earlier agent started and learn what it has loaded."""
+        """Look for an engine process that an earlier agent started; what it has loaded was written down.
+
+        It is not asked: it may be in the middle of a batch, and the agent shall answer its own callers at once.
+        """
         self._process = Supervised.find(self.role, self._state_dir)
-        if self._process is None:
-            return False
-        try:
-            answer = await asyncio.wait_for(self._ask("status", "{}", _quiet), self.answer_s)
-        except (InfrastructureError, TimeoutError):
-            await self.stop()
-            return False
-        loaded = EngineStatus.model_validate(answer).loaded
-        self._workers = loaded.request.workers if loaded is not None else ()
-        return True
+        if self._process is not None:
+            with contextlib.suppress(OSError, ValidationError):
+                self._workers = LoadRequest.model_validate_json(self._loaded_file.read_text()).workers
+        return self._process is not None
 
     async def start(
         self, model: Path, params: StartEngineParams, progress: Progress, *, tokenizer: Path | None = None
@@ -211,6 +210,7 @@ class LlamaCppEngine:
             cache_f32=params.cache_f32,
         )  # fmt: skip
         self._workers = request.workers
+        self._loaded_file.write_text(request.model_dump_json())
         status = EngineStatus.model_validate(await self._ask("load", request.model_dump_json(), progress))
         loaded = status.loaded
         if loaded is None:

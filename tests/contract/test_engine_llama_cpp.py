@@ -103,6 +103,10 @@ async def test_the_engine_is_found_again_with_its_model(model: Path, tmp_path: P
         again = LlamaCppEngine(tmp_path / "node0", lab.workers[0].endpoint)
         assert await again.find() and again.pid == lab.engine.pid
         assert (await again.decode(DECODE, quiet)).output_sha256 == local_hash
+        await lab.workers[0].stop()
+        with pytest.raises(InfrastructureError) as failure:
+            await again.decode(DECODE, quiet)
+        assert failure.value.where == lab.workers[0].endpoint, "a found engine knows its workers"
 
 
 async def test_k_override_changes_the_output_and_impossible_k_is_refused(
