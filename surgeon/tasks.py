@@ -24,6 +24,15 @@ class ConvertTask(Record):
     outtype: Literal["F32", "F16", "BF16"] = "F16"
 
 
+class ConvertDllamaTask(Record):
+    """Checkpoint directory -> distributed-llama .m, or .t by the target's name."""
+
+    task: Literal["convert_dllama"] = "convert_dllama"
+    source: Path
+    target: Path
+    weights: str = "Q40"
+
+
 class QuantizeTask(Record):
     """GGUF -> quantised GGUF."""
 
@@ -60,7 +69,9 @@ class EvaluateTask(Record):
     threads: int = 1
 
 
-Task = Annotated[ConvertTask | QuantizeTask | ObserveTask | EvaluateTask, Field(discriminator="task")]
+Task = Annotated[
+    ConvertTask | ConvertDllamaTask | QuantizeTask | ObserveTask | EvaluateTask, Field(discriminator="task")
+]
 TASK: TypeAdapter[Task] = TypeAdapter(Task)
 
 
@@ -77,6 +88,14 @@ def run(task: Task, on_progress: Progress) -> Done:
         from surgeon.convert import convert
 
         convert(task.source, task.target, outtype=task.outtype, on_progress=on_progress)
+        return Done()
+    if isinstance(task, ConvertDllamaTask):
+        from surgeon.convert_dllama import convert_model, convert_tokenizer
+
+        if task.target.suffix == ".t":
+            convert_tokenizer(task.source, task.target)
+        else:
+            convert_model(task.source, task.target, weights=task.weights, on_progress=on_progress)
         return Done()
     if isinstance(task, QuantizeTask):
         from surgeon.quantize import quantize

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from shared.errors import ConfigurationError
 from surgeon.cli.output import Json, Threads, absolute, progress, read_plan, run_task, show
 
 app = typer.Typer(
@@ -22,6 +23,8 @@ class OutType(StrEnum):
     F16 = "F16"
     BF16 = "BF16"
     F32 = "F32"
+    Q40 = "Q40"
+    Q80 = "Q80"
 
 
 @app.command()
@@ -43,17 +46,28 @@ def info(model: Checkpoint, as_json: Json = False) -> None:
 @app.command()
 def convert(
     source: Annotated[Path, typer.Argument(help="Directory with config.json, tokenizer.json and safetensors.")],
-    target: Annotated[Path, typer.Argument(help="GGUF to write.")],
-    outtype: Annotated[OutType, typer.Option(help="Number format.")] = OutType.F16,
+    target: Annotated[Path, typer.Argument(help="NAME.gguf, or NAME.m or NAME.t for distributed-llama.")],
+    outtype: Annotated[OutType | None, typer.Option(help="Number format: F16 of a .gguf, Q40 of a .m.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Convert a Hugging Face checkpoint to GGUF, without PyTorch.
+    """Convert a Hugging Face checkpoint to GGUF or to distributed-llama's files, without PyTorch.
 
     Example: epi surgery convert Qwen3-30B-A3B/ qwen3-f16.gguf
+    Example: epi surgery convert Qwen3-30B-A3B/ qwen3.m && epi surgery convert Qwen3-30B-A3B/ qwen3.t
     """
-    from surgeon.tasks import ConvertTask
+    from surgeon.tasks import ConvertDllamaTask, ConvertTask, Task
 
-    run_task(ConvertTask(source=source.resolve(), target=target.resolve(), outtype=outtype.value), "convert")
+    task: Task
+    if target.suffix in (".m", ".t"):
+        task = ConvertDllamaTask(
+            source=source.resolve(), target=target.resolve(), weights=(outtype or OutType.Q40).value
+        )
+    else:
+        if outtype in (OutType.Q40, OutType.Q80):
+            raise ConfigurationError(f"{outtype.value} is distributed-llama's", hint="name the target NAME.m")
+        chosen = (outtype or OutType.F16).value
+        task = ConvertTask.model_validate({"source": source.resolve(), "target": target.resolve(), "outtype": chosen})
+    run_task(task, "convert")
     _report_file(as_json, target)
 
 
@@ -169,3 +183,6 @@ def _report_file(as_json: bool, path: Path) -> None:
 
 
 from surgeon.cli import planning as _planning  # noqa: E402, F401  (registers its commands)
+from surgeon.cli.search import search_app  # noqa: E402
+
+app.add_typer(search_app, name="search")

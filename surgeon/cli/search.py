@@ -1,0 +1,180 @@
+"""`epi surgery search`: NAEE by reconstruction loss, EEP by accuracy on questions, and what skipping would do."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from shared.errors import ConfigurationError
+from shared.records import SurgeryPlan, canonical_json
+from surgeon.cli.output import Json, Threads, errors, progress, show
+
+search_app = typer.Typer(
+    help="Search for the experts to keep.", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None
+)
+Model = Annotated[Path, typer.Argument(help="GGUF, usually F16.")]
+Depth = Annotated[int, typer.Option(min=1, help="Experts to drop in each layer.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Plan to write.")]
+Questions = Annotated[
+    list[str], typer.Option("--questions", help="FILE.jsonl or FILE.jsonl=TEMPLATE with {question}; may be repeated.")
+]
+
+
+@search_app.command()
+def naee(
+    model: Model,
+    depth: Depth,
+    statistics: Annotated[Path, typer.Option("--statistics", "-s", help="Observed with --reservoir.")],
+    output: Output,
+    max_subsets: Annotated[int, typer.Option(min=1, help="Above it: greedy with swaps.")] = 50_000,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before a long search.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Keep the subset of each layer that changes its output least; says how many subsets before it starts.
+
+    Example: epi surgery search naee mixtral-f16.gguf --depth 2 -s statistics.safetensors -o naee2.json
+    """
+    from shared import surgery
+    from shared.durable import hash_file
+    from surgeon import statistics as files
+    from surgeon.offline import LayerExperts
+    from surgeon.search.naee import ReconstructionLoss, n_subsets, search_layer
+
+    found = files.load(statistics)
+    info = surgery.describe(model)
+    sha256 = hash_file(model)
+    if found.provenance.model_sha256 != sha256:
+        raise ConfigurationError("the statistics are of another model", where=str(statistics))
+    if "inputs" not in found.reservoir:
+        raise ConfigurationError("no block inputs in the statistics", hint="observe with --reservoir 256")
+    keep = info.n_experts - depth
+    total = n_subsets(info.n_experts, keep) if keep > 0 else 0
+    exhaustive = total <= max_subsets
+    way = f"all {total} subsets a layer" if exhaustive else f"greedy with swaps ({total} subsets are too many)"
+    errors.print(f"NAEE over {info.n_layers} layers: {way}", highlight=False)
+    if exhaustive and total > 10_000 and not yes and not as_json:
+        typer.confirm("go on?", abort=True, err=True)
+    kept: list[tuple[int, ...]] = []
+    losses: list[float] = []
+    with progress("naee") as tell:
+        for layer in range(info.n_layers):
+            experts = LayerExperts.load(model, layer)
+            inputs = found.reservoir["inputs"][layer]
+            loss = ReconstructionLoss(experts.probabilities(inputs), experts.outputs(inputs), info.experts_per_token)
+
+            def report(done: int, expected: int, layer: int = layer) -> None:
+                tell((layer + done / expected) / info.n_layers, f"layer {layer}")
+
+            subset = search_layer(loss, keep, max_subsets=max_subsets, on_progress=report)
+            kept.append(subset.kept)
+            losses.append(subset.loss)
+    method = "naee" if exhaustive else "naee_greedy_with_swaps"
+    plan = SurgeryPlan(
+        n_experts=info.n_experts, kept=tuple(kept), method=method,
+        parameters={"depth": depth, "tokens": len(found.reservoir["priority"])}, base_sha256=sha256,
+        statistics_sha256=hash_file(statistics),
+    )  # fmt: skip
+    output.write_bytes(canonical_json(plan) + b"\n")
+    show(as_json, {"target": str(output), "plan_hash": plan.plan_hash(), "losses": losses, "exhaustive": exhaustive},
+         f"{output}: plan {plan.plan_hash()[:16]}, losses {', '.join(f'{loss:.4g}' for loss in losses)}")  # fmt: skip
+
+
+@search_app.command()
+def eep(
+    model: Model,
+    depth: Depth,
+    questions: Questions,
+    output: Output,
+    iterations: Annotated[int, typer.Option(min=0, help="The paper has 40.")] = 40,
+    offspring: Annotated[int, typer.Option(min=1, help="New candidates an iteration.")] = 12,
+    start: Annotated[list[Path] | None, typer.Option(help="Plans to begin with; may be repeated.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="File of known candidates: a killed search goes on.")] = None,
+    train_share: Annotated[float, typer.Option(min=0.01, max=0.99, help="Of the questions, for the search.")] = 0.5,
+    seed: Annotated[int, typer.Option(help="One seed, one result.")] = 0,
+    threads: Threads = 1,
+    as_json: Json = False,
+) -> None:
+    """Evolve the sets of kept experts by accuracy on questions; reports the split that the search never sees.
+
+    Example: epi surgery search eep demo-f16.gguf --depth 8 --questions arc.jsonl -o eep8.json --cache eep8.cache
+    """
+    from shared.durable import hash_file
+    from surgeon.cli.output import read_plan
+    from surgeon.search.eep import EepOptions, FitnessCache, Generation
+    from surgeon.search.eep import search as evolve
+    from surgeon.search.task_fitness import TaskFitness
+
+    files = [_question_file(item) for item in questions]
+    with TaskFitness(model, files, train_share=train_share, threads=threads) as fitness, progress("eep") as tell:
+        keep = fitness.n_experts - depth
+        if keep < fitness.experts_per_token:
+            raise ConfigurationError(f"{keep} experts would be left, {fitness.experts_per_token} are active per token")
+
+        def report(generation: Generation) -> None:
+            note = f"best {generation.best.accuracy:.3f} after {generation.n_evaluated}"
+            tell((generation.iteration + 1) / (iterations + 1), note)
+
+        found = evolve(
+            fitness.n_experts, [keep] * fitness.n_layers, fitness.train,
+            EepOptions(iterations=iterations, offspring=offspring, seed=seed),
+            start=[read_plan(path).kept for path in start or []],
+            cache=FitnessCache(cache, f"{fitness.identity} {keep}"), on_generation=report,
+        )  # fmt: skip
+        unseen, base = fitness.validation(found.best), fitness.validation(None)
+        plan = SurgeryPlan(
+            n_experts=fitness.n_experts, kept=found.best, method="eep_prune",
+            parameters={"depth": depth, "iterations": iterations, "seed": seed,
+                        "train_accuracy": found.fitness.accuracy, "validation_accuracy": unseen.accuracy},
+            base_sha256=hash_file(model),
+        )  # fmt: skip
+    output.write_bytes(canonical_json(plan) + b"\n")
+    show(as_json, {"target": str(output), "plan_hash": plan.plan_hash(), "train": found.fitness.accuracy,
+                   "validation": unseen.accuracy, "validation_base": base.accuracy, "evaluated": found.n_evaluated},
+         f"{output}: accuracy {found.fitness.accuracy:.3f} on the search's questions, {unseen.accuracy:.3f} on unseen"
+         f" ones (the whole model: {base.accuracy:.3f}); {found.n_evaluated} candidates")  # fmt: skip
+
+
+@search_app.command()
+def skipping(
+    model: Model,
+    statistics: Annotated[Path, typer.Option("--statistics", "-s", help="File from `epi surgery observe`.")],
+    questions: Questions,
+    threads: Threads = 1,
+    as_json: Json = False,
+) -> None:
+    """Say what NAEE's dynamic skipping would cost in accuracy and save in expert computations.
+
+    Example: epi surgery search skipping demo-f16.gguf -s statistics.safetensors --questions arc.jsonl
+    """
+    from shared import llama
+    from surgeon import statistics as files
+    from surgeon.choices import QUESTION_TEMPLATE, ChoiceScorer, load_questions
+    from surgeon.skipping import DynamicSkipping, median_ratios
+
+    betas = median_ratios(files.load(statistics)).tolist()
+    rows = []
+    with llama.Model(model) as loaded:
+        for path, template in (_question_file(item) for item in questions):
+            accuracies = []
+            skipper = DynamicSkipping(betas)
+            for callback in (None, skipper):
+                scorer = ChoiceScorer(
+                    loaded, load_questions(path), template=template or QUESTION_TEMPLATE, threads=threads,
+                    on_tensor=callback,
+                )  # fmt: skip
+                accuracies.append(scorer.score().accuracy)
+                scorer.close()
+            rows.append({"questions": str(path), "accuracy": accuracies[0], "accuracy_skipping": accuracies[1],
+                         "share_skipped": skipper.share_skipped})  # fmt: skip
+    lines = [f"{row['questions']}: accuracy {row['accuracy']:.3f} -> {row['accuracy_skipping']:.3f},"
+             f" {row['share_skipped']:.1%} of expert computations skipped" for row in rows]  # fmt: skip
+    lines.append("Stock engines compute skipped experts all the same: this saves no energy there.")
+    show(as_json, {"betas": betas, "tasks": rows, "saves_energy_on_stock_engines": False}, "\n".join(lines))
+
+
+def _question_file(item: str) -> tuple[Path, str]:
+    path, _, template = item.partition("=")
+    template = template.replace("\\n", "\n")
+    if template and "{question}" not in template:
+        raise ConfigurationError("the template has no {question}", where=item)
+    return Path(path), template

@@ -1,0 +1,91 @@
+"""Fitness of a set of kept experts: accuracy on questions, with the others masked in the running engine."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from shared import llama, surgery
+from shared.durable import hash_file
+from shared.errors import ConfigurationError
+from surgeon.choices import QUESTION_TEMPLATE, ChoiceScorer, Question, load_questions
+from surgeon.masking import ExpertMask
+from surgeon.search.eep import Candidate, Fitness, split
+
+
+class TaskFitness:
+    """A loaded model and questions in a training and a validation split; use as a context manager."""
+
+    def __init__(
+        self,
+        model_path: Path,
+        questions: Sequence[tuple[Path, str]],
+        *,
+        train_share: float = 0.5,
+        threads: int = 1,
+    ) -> None:
+        """Load the model and the questions.
+
+        Args:
+            model_path: a GGUF.
+            questions: files of questions and their templates ("" for the usual one); each file is split by itself.
+            train_share: share of the questions the search may see.
+            threads: CPU threads.
+
+        Raises:
+            ConfigurationError: no questions, or a model without experts.
+        """
+        if not questions:
+            raise ConfigurationError("a task search needs questions", hint="give --questions FILE.jsonl")
+        info = surgery.describe(model_path)
+        self.n_layers, self.n_experts, self.experts_per_token = info.n_layers, info.n_experts, info.experts_per_token
+        self._mask = ExpertMask(self.n_layers, self.n_experts)
+        self._model = llama.Model(model_path)
+        self._train: list[ChoiceScorer] = []
+        self._validation: list[ChoiceScorer] = []
+        digest = hashlib.sha256(hash_file(model_path).encode())
+        for path, template in questions:
+            items = load_questions(path)
+            digest.update(f"{hash_file(path)} {template} {train_share}".encode())
+            for scorers, numbers in zip((self._train, self._validation), split(len(items), train_share), strict=True):
+                chosen: list[Question] = [items[number] for number in numbers]
+                prompt = template or QUESTION_TEMPLATE
+                scorers.append(
+                    ChoiceScorer(self._model, chosen, template=prompt, threads=threads, on_tensor=self._mask)
+                )
+        self.identity = digest.hexdigest()
+
+    def __enter__(self) -> Self:
+        """Return the fitness."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Free the model."""
+        for scorer in (*self._train, *self._validation):
+            scorer.close()
+        self._model.close()
+
+    def train(self, candidate: Candidate | None) -> Fitness:
+        """Return the fitness on the training questions; None masks nothing."""
+        return self._measure(candidate, self._train)
+
+    def validation(self, candidate: Candidate | None) -> Fitness:
+        """Return the fitness on the questions that no search sees."""
+        return self._measure(candidate, self._validation)
+
+    def validation_answers(self, candidate: Candidate | None) -> list[bool]:
+        """Return question by question whether the answer was right, for paired comparisons."""
+        self._mask.keep(candidate)
+        return [right for scorer in self._validation for right in scorer.score().correct]
+
+    def _measure(self, candidate: Candidate | None, scorers: list[ChoiceScorer]) -> Fitness:
+        self._mask.keep(candidate)
+        scores = [scorer.score() for scorer in scorers]
+        # Each task counts the same, whatever its number of questions.
+        return Fitness(
+            accuracy=sum(score.accuracy for score in scores) / len(scores),
+            margin=sum(score.margin for score in scores) / len(scores),
+        )
