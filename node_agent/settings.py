@@ -1,8 +1,9 @@
 """What a node agent reads from its TOML file. Not here: what a job asks for (shared.node_jobs)."""
 
+from ipaddress import ip_address
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from shared.settings import DaemonSettings
 
@@ -27,6 +28,17 @@ class NodeSettings(DaemonSettings):
     artifact_quota_bytes: int | None = Field(default=None, ge=1, description="room for artifacts; null: the disk's")
     source_token_file: Path | None = None
     source_ca_file: Path | None = Field(default=None, description="the lab's own CA, pinned; for an https source")
+
+    @field_validator("worker_host")
+    @classmethod
+    def _worker_binds_one_interface(cls, host: str) -> str:
+        try:
+            address = ip_address(host)
+        except ValueError as error:
+            raise ValueError("give the IP address of the cluster's interface") from error
+        if address.is_unspecified:
+            raise ValueError("the worker has no authentication: bind it to the cluster's interface, not to all of them")
+        return host
 
     @property
     def worker_endpoint(self) -> str:

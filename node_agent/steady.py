@@ -1,4 +1,4 @@
-"""The steady-state gate: wait until temperature and load have been steady for a while.
+"""The steady-state gate: wait until temperature, load and, where there is a PMIC, power have been steady for a while.
 
 It stands beside the fixed waits of a campaign: a fixed wait is the same for every run, this one says whether it was
 enough. Here: looking and judging. Not here: the power of the meter, which the orchestrator sees.
@@ -14,17 +14,31 @@ from shared.node_jobs import SettleParams, SettleResult, SettleSample
 Look = Callable[[], Awaitable[SettleSample]]
 
 
-def slope_per_min(samples: Sequence[SettleSample]) -> float | None:
-    """Return the least-squares slope of the temperature in degrees C a minute; None with fewer than 3 readings."""
-    points = [(sample.utc_ns, sample.temperature_c) for sample in samples if sample.temperature_c is not None]
-    if len(points) < 3:
+def slope_per_min(points: Sequence[tuple[int, float | None]]) -> float | None:
+    """Return the least-squares slope of (UTC ns, value) a minute; None with fewer than 3 values."""
+    known = [(at, value) for at, value in points if value is not None]
+    if len(known) < 3:
         return None
-    minutes = [(at - points[0][0]) / 60e9 for at, _ in points]
-    mean_x, mean_y = sum(minutes) / len(minutes), sum(value for _, value in points) / len(points)
+    minutes = [(at - known[0][0]) / 60e9 for at, _ in known]
+    mean_x, mean_y = sum(minutes) / len(minutes), sum(value for _, value in known) / len(known)
     spread = sum((x - mean_x) ** 2 for x in minutes)
     if spread == 0:
         return None
-    return sum((x - mean_x) * (value - mean_y) for x, (_, value) in zip(minutes, points, strict=True)) / spread
+    return sum((x - mean_x) * (value - mean_y) for x, (_, value) in zip(minutes, known, strict=True)) / spread
+
+
+def temperature_slope(samples: Sequence[SettleSample]) -> float | None:
+    """Return the slope of the temperature in degrees C a minute."""
+    return slope_per_min([(sample.utc_ns, sample.temperature_c) for sample in samples])
+
+
+def power_change(samples: Sequence[SettleSample]) -> float | None:
+    """Return the drift of the PMIC's power over the samples as a share of its mean."""
+    slope = slope_per_min([(sample.utc_ns, sample.pmic_power_w) for sample in samples])
+    values = [sample.pmic_power_w for sample in samples if sample.pmic_power_w is not None]
+    if slope is None or sum(values) <= 0:
+        return None
+    return slope * (samples[-1].utc_ns - samples[0].utc_ns) / 60e9 / (sum(values) / len(values))
 
 
 def judge(samples: Sequence[SettleSample], params: SettleParams) -> tuple[str, ...]:
@@ -35,9 +49,12 @@ def judge(samples: Sequence[SettleSample], params: SettleParams) -> tuple[str, .
     last = samples[-1].utc_ns
     recent = [sample for sample in samples if last - sample.utc_ns <= params.span_s * 1e9]
     reasons = []
-    slope = slope_per_min(recent)
+    slope = temperature_slope(recent)
     if slope is not None and abs(slope) > params.max_slope_c_per_min:
         reasons.append(f"temperature changes by {slope:+.2f} C/min, allowed are {params.max_slope_c_per_min:.2f}")
+    drift = power_change(recent)
+    if drift is not None and abs(drift) > params.max_power_change:
+        reasons.append(f"power drifts by {drift:+.1%}, allowed are {params.max_power_change:.1%}")
     busy = sum(sample.busy for sample in recent) / len(recent)
     if busy > params.max_busy:
         reasons.append(f"CPUs are {busy:.1%} busy, allowed are {params.max_busy:.1%}")
@@ -58,7 +75,7 @@ async def settle(params: SettleParams, look: Look, progress: Callable[[float, st
             recent = [sample for sample in samples if samples[-1].utc_ns - sample.utc_ns <= params.span_s * 1e9]
             return SettleResult(
                 settled=not reasons, reasons=reasons, start_utc_ns=start, end_utc_ns=utc_ns(),
-                slope_c_per_min=slope_per_min(recent), busy=sum(sample.busy for sample in recent) / len(recent),
+                slope_c_per_min=temperature_slope(recent), busy=sum(sample.busy for sample in recent) / len(recent),
                 samples=tuple(samples),
             )  # fmt: skip
         progress(min(waited_s / params.max_s, 1.0), "; ".join(reasons) or "steady so far")

@@ -341,6 +341,7 @@ class SettleParams(Record):
     every_s: float = Field(default=5.0, ge=0.1, le=60)
     max_slope_c_per_min: float = Field(default=0.5, gt=0)
     max_busy: float = Field(default=0.05, gt=0, description="busy share of all CPUs, 0..1")
+    max_power_change: float = Field(default=0.05, gt=0, description="drift of the PMIC power in the span")
 
 
 class SettleSample(Record):

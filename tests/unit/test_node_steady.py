@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node_agent.governor import set_governor
-from node_agent.steady import judge, looker, settle, slope_per_min
+from node_agent.steady import judge, looker, settle, temperature_slope
 from shared.errors import ConfigurationError, InfrastructureError
 from shared.node_jobs import AgentActivity, AgentEvent, SetGovernorParams, SettleParams, SettleSample, activity_between
 
@@ -25,7 +25,7 @@ def samples(temperatures: list[float | None], busy: float = 0.0, step_s: float =
 @given(st.floats(-20, 20), st.floats(20, 80), st.integers(3, 30))
 def test_the_slope_of_a_straight_line_is_found(slope: float, start: float, count: int) -> None:
     line = samples([start + slope * n * 5 / 60 for n in range(count)])
-    assert slope_per_min(line) == pytest.approx(slope, abs=1e-6)
+    assert temperature_slope(line) == pytest.approx(slope, abs=1e-6)
 
 
 def test_steady_hot_and_busy_machines_are_told_apart() -> None:
@@ -43,7 +43,18 @@ def test_only_the_last_span_counts() -> None:
 
 def test_a_machine_without_a_thermometer_is_judged_by_its_load() -> None:
     assert judge(samples([None] * 5), PARAMS) == ()
-    assert slope_per_min(samples([None, 50.0, None, 51.0])) is None
+    assert temperature_slope(samples([None, 50.0, None, 51.0])) is None
+
+
+def test_drifting_power_is_not_steady() -> None:
+    def powers(*values: float) -> list[SettleSample]:
+        return [
+            sample.model_copy(update={"pmic_power_w": value})
+            for sample, value in zip(samples([None] * len(values)), values, strict=True)
+        ]
+
+    assert judge(powers(4.0, 4.1, 4.0, 3.9, 4.0), PARAMS) == ()
+    assert judge(powers(6.0, 5.0, 4.0), PARAMS) == ("power drifts by -40.0%, allowed are 5.0%",)
 
 
 async def test_settling_ends_when_steady_and_gives_up_with_reasons() -> None:
