@@ -1,13 +1,56 @@
 """Accuracy from answered questions: per field, the weighted composite, and its sampling uncertainty."""
 
 from collections.abc import Mapping, Sequence
+from sys import intern
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from pydantic import Field
 
 from orchestrator.domain.records import ACCURACY_FIELDS, AccuracyField, AccuracyTask
 from shared.errors import DataError
-from shared.records import QuestionResult, Record
+from shared.records import Record
+
+
+class Answered(Protocol):
+    """What is needed of an answered question: `QuestionResult` has it, and so has the compact `Mark`."""
+
+    @property
+    def task(self) -> str:
+        """Task name."""
+
+    @property
+    def question_id(self) -> str:
+        """Unique within the task."""
+
+    @property
+    def subject(self) -> str:
+        """Subject, empty where the task has none."""
+
+    @property
+    def choice(self) -> int:
+        """Option chosen."""
+
+    @property
+    def correct(self) -> bool:
+        """Whether the choice is the target."""
+
+
+class Mark(NamedTuple):
+    """An answered question without its log-likelihoods and times: millions of them fit into memory."""
+
+    task: str
+    question_id: str
+    subject: str
+    choice: int
+    correct: bool
+
+
+def mark_of(question: Answered) -> Mark:
+    """Return the compact form; equal strings are shared between marks."""
+    return Mark(
+        intern(question.task), intern(question.question_id), intern(question.subject), question.choice, question.correct
+    )
 
 
 class AccuracyResult(Record):
@@ -26,7 +69,7 @@ class AccuracyResult(Record):
     )
 
 
-def field_of(question: QuestionResult, mapping: Mapping[AccuracyField, AccuracyTask]) -> AccuracyField | None:
+def field_of(question: Answered, mapping: Mapping[AccuracyField, AccuracyTask]) -> AccuracyField | None:
     """Return the accuracy field that a question's task fills."""
     return next((name for name in ACCURACY_FIELDS if name in mapping and mapping[name].holds(question.task)), None)
 
@@ -38,7 +81,7 @@ def normalised_weights(mapping: Mapping[AccuracyField, AccuracyTask]) -> dict[Ac
 
 
 def measure_accuracy(
-    questions: Sequence[QuestionResult], mapping: Mapping[AccuracyField, AccuracyTask]
+    questions: Sequence[Answered], mapping: Mapping[AccuracyField, AccuracyTask]
 ) -> AccuracyResult:
     """Return the share of correct answers per field and their weighted mean.
 

@@ -50,6 +50,8 @@ def budget(data: CampaignData, row: int, runs: Sequence[RunEvaluation]) -> Budge
     n = int((~np.isnan(data.log_j[row])).sum())
     spread = sqrt(float(variance) * median_factor(n) / n) if np.isfinite(variance) and n else None
     composite = float(accuracies(data.sums, data.design)[0][row])
+    if composite <= 0:
+        return Budget(components=(), reason="no common question was answered correctly")
     questions, freedom_q = accuracy_variance(
         influences(data.sums, data.design)[row], data.design, np.asarray(1 / composite**2)
     )

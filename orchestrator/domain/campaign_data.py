@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from orchestrator.domain.accuracy import field_of, normalised_weights
+from orchestrator.domain.accuracy import Answered, field_of, normalised_weights
 from orchestrator.domain.evaluate import RunEvaluation
 from orchestrator.domain.matrix import in_matrix_order, reference_of
 from orchestrator.domain.paired import Floats, Ints, QuestionDesign
 from orchestrator.domain.records import AccuracyField, AccuracyTask
 from shared.errors import DataError
-from shared.records import Configuration, QuestionResult
+from shared.records import Configuration
 
 MIN_SUBJECTS = 5
 """With fewer subjects in a field its questions are taken as independent: so few clusters show no spread."""
@@ -22,7 +22,7 @@ class Answers:
     """Answers of one run: its repetition and its questions."""
 
     repetition: int
-    questions: Sequence[QuestionResult]
+    questions: Sequence[Answered]
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def _scores(answers: Sequence[Answers], valid: Mapping[int, RunEvaluation]) -> d
 
 def _design(
     scores: Sequence[Mapping[Key, float]],
-    questions: Sequence[QuestionResult],
+    questions: Sequence[Answered],
     mapping: Mapping[AccuracyField, AccuracyTask],
 ) -> tuple[QuestionDesign, tuple[AccuracyField, ...], tuple[str, ...], list[tuple[Key, int]]]:
     weights = {name: weight for name, weight in normalised_weights(mapping).items() if weight > 0}

@@ -32,9 +32,11 @@ from orchestrator.domain.validity import (
     check_window,
     judge,
 )
+from shared.errors import DataError
 from shared.meter_api import SampleBlock
 from shared.records import NodeName, QuestionResult, Record, WindowLabel
 
+_LATEST_UTC_NS = 7_258_118_400_000_000_000  # 2200-01-01
 PHASES: tuple[WindowLabel, ...] = ("idle", "prefill", "decode", "score")
 
 
@@ -92,7 +94,7 @@ def evaluate_run(run: RunInput, samples: SampleBlock, questions: Sequence[Questi
     a sample on both of its sides. Nothing here fails on bad measurements: they yield null values with reasons.
 
     Raises:
-        DataError: sample times do not ascend, or a question was answered twice.
+        DataError: sample times do not ascend, a time is no time, or a question was answered twice.
     """
     return evaluate_traces(with_meter_record(run, samples), traces_of(samples), questions)
 
@@ -112,6 +114,7 @@ def evaluate_traces(
 ) -> RunEvaluation:
     """Evaluate one run from traces as arrays, as `evaluate_run` does from a sample block."""
     protocol = run.protocol
+    _check_times(run, questions)
     lag = _lag(run, traces)
     measured = [
         window_energy(
@@ -169,6 +172,14 @@ def evaluate_traces(
         validity=judge([*around, *(finding for findings in per_window for finding in findings)]),
         window_validity=tuple(judge(findings) for findings in per_window),
     )
+
+
+def _check_times(run: RunInput, questions: Sequence[QuestionResult]) -> None:
+    times = [edge for window in run.windows for edge in (window.start_utc_ns, window.end_utc_ns)]
+    times += [edge for marker in run.markers for edge in (marker.start_utc_ns, marker.end_utc_ns)]
+    times += [edge for question in questions for edge in (question.start_utc_ns or 0, question.end_utc_ns or 0)]
+    if any(not 0 <= time < _LATEST_UTC_NS for time in times):
+        raise DataError("a window, marker or question lies outside the years 1970..2199", where=run.run_id)
 
 
 def _lag(run: RunInput, traces: Mapping[NodeName, Trace]) -> LagFit:

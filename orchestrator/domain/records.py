@@ -3,7 +3,7 @@
 Not here: what is calculated from them (`evaluate`, `statistics`) and how it lies in files (`orchestrator.reports`).
 """
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -99,15 +99,19 @@ class MeasurementProtocol(Record):
     """How the run was measured and is judged; frozen with the campaign."""
 
     token_basis: TokenBasis = "decode_generated"
-    accuracy: dict[AccuracyField, AccuracyTask] = Field(default_factory=default_accuracy)
+    accuracy: dict[AccuracyField, AccuracyTask] = Field(default_factory=default_accuracy, min_length=1)
     accuracy_note: str = Field(default="", description="for example: tasks of the same style, not the real suites")
     rules: WindowRules = WindowRules()
-    lag_range_s: tuple[float, float] = Field(default=(-0.25, 1.5), description="where the lag is looked for")
+    lag_range_s: tuple[Annotated[float, Field(ge=-60, le=60)], Annotated[float, Field(ge=-60, le=60)]] = Field(
+        default=(-0.25, 1.5), description="where the lag is looked for"
+    )
 
     @model_validator(mode="after")
     def _weights_add_up(self) -> Self:
         if self.accuracy and sum(task.weight for task in self.accuracy.values()) <= 0:
             raise ValueError("the accuracy weights are all zero")
+        if self.lag_range_s[0] >= self.lag_range_s[1]:
+            raise ValueError("the lag range is empty")
         return self
 
 

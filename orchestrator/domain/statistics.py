@@ -119,7 +119,7 @@ def campaign_statistics(
                 "comparison": "reference", "epi_ratio": 1.0, "joules_ratio": 1.0, "accuracy_difference": 0.0,
             }  # fmt: skip
         elif not np.isfinite(terms.value[row]):
-            update = {"reason": "no repetition in common with the reference, or no correct answer"}
+            update = {"reason": "no repetition or no correct answer in common with the reference"}
         else:
             update = _relative(row, terms, tables, data, known)
         results[item.id] = result.model_copy(update={**update, "valid_repetitions": len(valid)})
@@ -173,6 +173,8 @@ def _alone(
 def _absolute(result: ConfigurationResult, data: CampaignData, row: int, own: Budget) -> ConfigurationResult:
     joules = float(np.nanmedian(np.exp(data.log_j[row])))
     accuracy = float(accuracies(data.sums, data.design)[0][row])
+    if accuracy <= 0:
+        return result.model_copy(update={"accuracy": 0.0, "budget": own, "reason": own.reason, "epi": None})
     value = joules / accuracy
     interval = None
     if own.expanded is not None:

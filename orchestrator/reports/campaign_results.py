@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from orchestrator.domain.accuracy import mark_of
 from orchestrator.domain.answers import Recommendation, ResearchAnswer, recommendation, research_answers
 from orchestrator.domain.campaign_data import Answers
 from orchestrator.domain.campaign_validity import check_campaign
@@ -123,7 +124,7 @@ def load_results(campaign_dir: Path) -> CampaignResults:
         configurations.setdefault(name, files.run.configuration)
         inputs.setdefault(name, []).append(files.run)
         runs.setdefault(name, []).append(evaluation_of(files.epi))
-        answers.setdefault(name, []).append(Answers(repetition, files.questions))
+        answers.setdefault(name, []).append(Answers(repetition, tuple(map(mark_of, files.questions))))
     return CampaignResults(
         folder=campaign_dir,
         campaign=campaign,

@@ -11,6 +11,7 @@ from orchestrator.domain.planner import Rates
 from orchestrator.domain.power import Expectation
 from orchestrator.domain.records import ACCURACY_FIELDS, AccuracyField, AccuracyTask
 from orchestrator.reports.campaign_results import CampaignResults
+from orchestrator.reports.result_files import read_run
 from shared.errors import DataError
 from shared.records import QuestionResult
 
@@ -33,7 +34,7 @@ def measured_rates(data: CampaignResults, base_bytes: int) -> Rates:
     rate = 10.0
     nodes = 1
     for name, group in data.runs.items():
-        for run, own, answers in zip(group, data.inputs[name], data.answers[name], strict=True):
+        for run, own in zip(group, data.inputs[name], strict=True):
             phase, headline = run.phases.get("score"), run.headline
             if phase is None or not run.idle_watts or headline is None or headline.avg_watts_cluster is None:
                 continue
@@ -44,7 +45,8 @@ def measured_rates(data: CampaignResults, base_bytes: int) -> Rates:
             active.append(headline.avg_watts_cluster)
             nodes = len(run.idle_watts)
             rate = own.instrument.sample_rate_hz or rate
-            for field, seconds in _per_question(answers.questions, own.protocol.accuracy, phase.duration_seconds):
+            questions = read_run(data.folder, name, own.repetition).questions
+            for field, seconds in _per_question(questions, own.protocol.accuracy, phase.duration_seconds):
                 shares[field].append(seconds)
     if not score or any(not values for values in shares.values()):
         raise DataError("no run with score, idle and headline windows to take rates from", where=str(data.folder))

@@ -29,6 +29,7 @@ from shared.records import Instrument, QuestionResult
 TRACE_HEADER = ("timestamp", "node", "watts")
 RUN_FILE = re.compile(r"(run|epi)_(\d{3,})\.json\Z")
 _TIMESTAMP = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?Z\Z")
+_NODE = re.compile(r"[a-z0-9][a-z0-9-]{0,31}\Z")
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -141,6 +142,8 @@ def parse_iso_utc_ns(text: str) -> int:
     if match is None:
         raise DataError("not an ISO 8601 UTC timestamp like 2026-01-31T12:00:00.000000000Z", where=text[:40])
     year, month, day, hour, minute, second = (int(part) for part in match.groups()[:6])
+    if not 1970 <= year < 2200:
+        raise DataError("a year outside 1970..2199", where=text[:40])
     try:
         seconds = int(datetime(year, month, day, hour, minute, second, tzinfo=UTC).timestamp())
     except ValueError as error:
@@ -167,6 +170,8 @@ def read_trace(path: Path, instrument: Instrument) -> SampleBlock:
                     raise DataError(f"{len(row)} fields instead of 3", where=where)
                 if row[0] != last[0]:
                     last = (row[0], parse_iso_utc_ns(row[0]))
+                if row[1] not in powers and not _NODE.match(row[1]):
+                    raise DataError(f"{row[1][:40]!r} is not a node name", where=where)
                 column = powers.setdefault(row[1], {})
                 if last[1] in column:
                     raise DataError(f"node {row[1]} has two samples at {row[0]}", where=where)

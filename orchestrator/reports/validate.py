@@ -87,7 +87,7 @@ def _arithmetic(root: Path, path: Path) -> Iterator[Defect]:
     """Check what an `epi_NNN.json` says against itself; works on files that do not fit the whole schema too."""
     try:
         document: Any = json.loads((root / path).read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return
     if not isinstance(document, dict):
         return
@@ -95,7 +95,9 @@ def _arithmetic(root: Path, path: Path) -> Iterator[Defect]:
     def value(block: str, name: str) -> float | None:
         inner = document.get(block)
         found = inner.get(name) if isinstance(inner, dict) else None
-        return float(found) if isinstance(found, int | float) and not isinstance(found, bool) else None
+        if not isinstance(found, int | float) or isinstance(found, bool) or not abs(found) < 1e300:
+            return None
+        return float(found)
 
     total, tokens, seconds = (value("energy", n) for n in ("total_joules", "total_tokens", "duration_seconds"))
     per_token, composite = value("energy", "joules_per_token"), value("accuracy", "composite")
@@ -176,6 +178,9 @@ def _campaign(root: Path) -> Iterator[Defect]:
             severity: Severity = "FAIL" if finding.verdict == "FAIL" else "FLAG"
             yield Defect(severity=severity, where=finding.where, what=f"{finding.rule}: {finding.reason}")
         for group in data.inputs.values():
+            if group[0].protocol != data.campaign.protocol:
+                what = "was measured by another protocol than campaign.json names"
+                yield Defect(severity="FAIL", where=group[0].run_id, what=what)
             missing = [name for name in ("model_sha256", "engine_build") if getattr(group[0].provenance, name) is None]
             if missing:
                 what = f"provenance unknown: {', '.join(missing)}"

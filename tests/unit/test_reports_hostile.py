@@ -1,0 +1,91 @@
+"""Whatever a stranger sends, `epi validate` answers with defects and never with a traceback."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from orchestrator.reports.result_files import iso_utc_ns, parse_iso_utc_ns, read_trace, trace_csv
+from orchestrator.reports.validate import validate_submission
+from shared.errors import DataError
+from shared.meter_api import SampleBlock
+from tests.domain_lab import INSTRUMENT
+from tests.epi_campaign import write_campaign_tree
+
+HOSTILE = (None, -1, 0, 10**30, 1e308, "", "x" * 300, [], {}, [[]], True, "../../etc/passwd", "\u0000", -(10**19))
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_campaign_tree(tmp_path_factory.mktemp("sound"), "drop1_all", repetitions=1, per_task=10)
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Every place of a JSON document, at most two items of each list."""
+    found = [path] if path else []
+    if isinstance(value, dict):
+        found += [place for key, inner in value.items() for place in places(inner, (*path, key))]
+    elif isinstance(value, list):
+        found += [place for i, inner in enumerate(value[:2]) for place in places(inner, (*path, i))]
+    return found
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_mutated_json_never_crashes_the_judge(
+    tree: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    root = Path(shutil.copytree(tree, tmp_path_factory.mktemp("mutated") / "tree"))
+    name = data.draw(st.sampled_from(["campaign.json", "drop1_all/run_001.json", "drop1_all/epi_001.json",
+                                      "drop1_all/benchmark_001.json"]))  # fmt: skip
+    document = json.loads((root / name).read_text())
+    place = data.draw(st.sampled_from(places(document)))
+    target = document
+    for key in place[:-1]:
+        target = target[key]
+    target[place[-1]] = data.draw(st.sampled_from(HOSTILE))
+    (root / name).write_text(json.dumps(document))
+    assert isinstance(validate_submission(root), tuple)
+    shutil.rmtree(root)
+
+
+HUGE = b'{"energy": {"total_joules": 1' + b"0" * 400 + b"}}"
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"null", b"[" * 100_000, b'{"a": NaN}', b"\x00" * 1000, HUGE])
+@pytest.mark.parametrize("name", ["run_001.json", "epi_001.json", "benchmark_001.json", "power_trace_001.csv"])
+def test_rubbish_in_any_file_is_a_defect(tree: Path, tmp_path: Path, name: str, content: bytes) -> None:
+    root = Path(shutil.copytree(tree, tmp_path / "tree"))
+    (root / "drop1_all" / name).write_bytes(content)
+    assert any(defect.severity == "FAIL" and name in defect.where for defect in validate_submission(root))
+
+
+@given(st.integers(0, 7_258_118_399_999_999_999))
+def test_timestamps_survive(at: int) -> None:
+    assert parse_iso_utc_ns(iso_utc_ns(at)) == at
+
+
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.integers(0, 4 * 10**18), min_size=1, max_size=20, unique=True),
+    st.lists(st.none() | st.floats(-1e6, 1e6), min_size=20, max_size=20),
+)
+def test_traces_survive_to_the_last_bit(tmp_path: Path, times: list[int], watts: list[float | None]) -> None:
+    times.sort()
+    column = tuple(watts[: len(times)])
+    block = SampleBlock(instrument=INSTRUMENT, utc_ns=tuple(times), power_w={"n1": (1.0,) * len(times), "n2": column})
+    path = tmp_path / "trace.csv"
+    path.write_bytes(trace_csv(block))
+    again = read_trace(path, INSTRUMENT)
+    assert again.utc_ns == block.utc_ns
+    assert again.power_w.get("n2", (None,) * len(times)) == column
+
+
+@pytest.mark.parametrize("text", ["2026-13-01T00:00:00Z", "2026-01-01 00:00:00Z", "9999-01-01T00:00:00Z", "x", ""])
+def test_other_timestamps_are_refused(text: str) -> None:
+    with pytest.raises(DataError):
+        parse_iso_utc_ns(text)
