@@ -5,12 +5,16 @@ A task is a record of its inputs; `run` does it. Paths are allowed here because 
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
 from shared.records import Record
 from surgeon.sanity import Evaluation
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Progress = Callable[[float, str], None]
 
@@ -41,6 +45,10 @@ class QuantizeTask(Record):
     target: Path
     quantization: str
     threads: int = 1
+    statistics: Path | None = None
+    """Observed with columns: becomes the importance matrix."""
+    plan: Path | None = None
+    """The plan that `source` was cut with: the importance matrix is cut likewise."""
 
 
 class ObserveTask(Record):
@@ -100,7 +108,10 @@ def run(task: Task, on_progress: Progress) -> Done:
     if isinstance(task, QuantizeTask):
         from surgeon.quantize import quantize
 
-        quantize(task.source, task.target, task.quantization, threads=task.threads, on_progress=on_progress)
+        imatrix = _imatrix(task.statistics, task.plan) if task.statistics is not None else None
+        quantize(
+            task.source, task.target, task.quantization, imatrix=imatrix, threads=task.threads, on_progress=on_progress
+        )
         return Done()
     if isinstance(task, ObserveTask):
         return _observe(task, on_progress)
@@ -110,6 +121,14 @@ def run(task: Task, on_progress: Progress) -> Done:
         task.model, heldout=task.heldout, prompts=task.prompts, threads=task.threads, on_progress=on_progress
     )
     return Done(n_tokens=evaluation.n_tokens, evaluation=evaluation)
+
+
+def _imatrix(statistics: Path, plan: Path | None) -> "dict[str, NDArray[np.float32]]":
+    from surgeon.imatrix import importance_matrix
+    from surgeon.plan_file import read_plan
+    from surgeon.statistics import load
+
+    return importance_matrix(load(statistics), read_plan(plan) if plan is not None else None)
 
 
 def _observe(task: ObserveTask, on_progress: Progress) -> Done:

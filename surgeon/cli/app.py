@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from shared.errors import ConfigurationError
-from surgeon.cli.output import Json, Threads, absolute, progress, read_plan, run_task, show
+from surgeon.cli.output import Json, Threads, absolute, progress, run_task, show
 
 app = typer.Typer(
     help="Observe experts, rank them, cut them out, and prove what was done.",
@@ -76,18 +76,22 @@ def quantize(
     source: Annotated[Path, typer.Argument(help="GGUF in F32, F16 or BF16.")],
     target: Annotated[Path, typer.Argument(help="GGUF to write.")],
     quantization: Annotated[str, typer.Argument(help="For example Q4_K_M, Q4_0, Q8_0.")] = "Q4_K_M",
+    imatrix: Annotated[Path | None, typer.Option(help="Statistics observed with --columns.")] = None,
+    plan: Annotated[Path | None, typer.Option(help="Plan that SOURCE was cut with: cuts the matrix too.")] = None,
     threads: Threads = 1,
     as_json: Json = False,
 ) -> None:
     """Quantise with llama.cpp's own quantiser: the bytes are llama-quantize's.
 
     Example: epi surgery quantize qwen3-f16.gguf qwen3-q4.gguf Q4_K_M --threads 4
+    Example: epi surgery quantize cut-f16.gguf cut-iq3.gguf IQ3_S --imatrix statistics.safetensors --plan drop16.json
     """
     from surgeon.tasks import QuantizeTask
 
     task = QuantizeTask(
-        source=source.resolve(), target=target.resolve(), quantization=quantization, threads=threads
-    )
+        source=source.resolve(), target=target.resolve(), quantization=quantization, threads=threads,
+        statistics=absolute(imatrix), plan=absolute(plan),
+    )  # fmt: skip
     run_task(task, f"quantise to {quantization}")
     _report_file(as_json, target)
 
@@ -104,6 +108,7 @@ def apply(
     Example: epi surgery apply qwen3-q4.gguf drop16.json qwen3-q4-drop16.gguf
     """
     from shared import surgery
+    from surgeon.plan_file import read_plan
 
     chosen = read_plan(plan)
     with progress("apply") as tell:
@@ -129,6 +134,7 @@ def verify(
     Example: epi surgery verify qwen3-q4.gguf drop16.json qwen3-q4-drop16.gguf
     """
     from surgeon import verify as verification
+    from surgeon.plan_file import read_plan
 
     report = verification.verify(base, read_plan(plan), result)
     text = (

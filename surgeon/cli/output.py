@@ -8,12 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from shared.errors import ConfigurationError
-from shared.records import SurgeryPlan
 from surgeon.child import run_in_child
 from surgeon.tasks import Done, Task
 
@@ -45,22 +42,6 @@ def show(as_json: bool, data: dict[str, Any], text: str) -> None:
         print(json.dumps(data))
     else:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-
-def read_plan(path: Path) -> SurgeryPlan:
-    """Read a plan file.
-
-    Raises:
-        ConfigurationError: not there, or not a plan; the field at fault is named.
-    """
-    try:
-        return SurgeryPlan.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise ConfigurationError(f"cannot read the plan: {error.strerror}", where=str(path)) from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "plan"
-        raise ConfigurationError(f"{key}: {first['msg']}", where=str(path)) from error
 
 
 def absolute(path: Path | None) -> Path | None:

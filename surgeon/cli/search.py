@@ -99,7 +99,7 @@ def eep(
     Example: epi surgery search eep demo-f16.gguf --depth 8 --questions arc.jsonl -o eep8.json --cache eep8.cache
     """
     from shared.durable import hash_file
-    from surgeon.cli.output import read_plan
+    from surgeon.plan_file import read_plan
     from surgeon.search.eep import EepOptions, FitnessCache, Generation
     from surgeon.search.eep import search as evolve
     from surgeon.search.task_fitness import TaskFitness

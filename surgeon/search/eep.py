@@ -2,7 +2,7 @@
 
 Liu et al., "Efficient Expert Pruning for Sparse MoE Language Models", arXiv 2407.00945. This is its prune phase:
 candidates are one set of experts a layer. Defaults are the published operators: crossover 0.3 (each layer comes from
-the second parent with that chance), row replacement 0.15 (each kept expert is replaced by a dropped one with that chance),
+the second parent with that chance), row replacement 0.15 (each kept expert is replaced by a dropped one as often),
 parents within 3 points of the best; 40 iterations. The merge phase is `eep_merge`.
 
 The fitness never writes a file: experts are masked in the running engine. It is measured on a training split; the
