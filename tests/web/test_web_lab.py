@@ -1,6 +1,9 @@
 """The dashboard over the real orchestrator during a real campaign: from first use to the curve, and how fast it is."""
 
 import json
+import os
+import signal
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +12,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from orchestrator.cli.lab import dashboard_url
-from tests.lab import TestLab, api_of, quick_spec, running_lab
+from tests.lab import TestLab, api_of, process_of, quick_spec, running_lab
 from tests.web.conftest import SIZES, Open
 from tests.web.test_web_states import VIEWS, overflowing, settle, small_targets
 
@@ -103,7 +106,9 @@ def test_every_view_at_every_size_shows_the_real_campaign(story: Story, open_pag
             assert opened.page.locator(".strip .badge--emulated").is_visible()
 
 
-def test_what_runs_how_it_is_and_what_the_curve_says_are_one_tap_away(story: Story, open_page: Open) -> None:
+def test_what_runs_how_it_is_and_what_the_curve_says_are_one_tap_away(
+    story: Story, lab: TestLab, open_page: Open
+) -> None:
     page = open_page(story.url).page
     settle(page)
     strip = page.locator(".strip")
@@ -112,8 +117,12 @@ def test_what_runs_how_it_is_and_what_the_curve_says_are_one_tap_away(story: Sto
     strip.get_by_text("Healthy").click()
     expect(page.get_by_text("Everything answers, nothing is wrong.")).to_be_visible()
     page.get_by_role("link", name="Campaign", exact=True).click()
-    expect(page.locator(".verdict")).to_contain_text("1 configuration measured; one repetition gives no interval")
-    expect(page.locator(".plot__point")).to_have_count(2)
+    results = api_of(lab).call("GET", f"/v1/campaigns/{CAMPAIGN}/results")
+    # On a busy machine the emulated trace may have a gap, which bars the run: the page then says so.
+    judged = any(one["epi_ratio"] is not None for one in results if one["configuration"]["depth"])
+    sentence = "1 configuration measured; one repetition gives no interval" if judged else "Nothing can be compared"
+    expect(page.locator(".verdict")).to_contain_text(sentence)
+    expect(page.locator(".plot__point")).to_have_count(2 if judged else 1)
 
 
 def test_a_run_shows_what_its_result_file_holds_and_gives_it_away(
@@ -129,7 +138,7 @@ def test_a_run_shows_what_its_result_file_holds_and_gives_it_away(
     epi = json.loads((tmp_path / "epi.json").read_text())
     figures = page.locator(".run__figures")
     expect(figures).to_contain_text(f"{epi['epi']['value']:.4g}".rstrip("0"))
-    expect(page.get_by_role("region", name="Energy per window and node")).to_contain_text("node4")
+    expect(page.get_by_role("region", name="Energy per window and node").first).to_contain_text("node4")
     page.get_by_role("button", name="Show every question").click()
     expect(page.get_by_role("button", name="Right (", exact=False)).to_be_visible()
     page.get_by_role("button", name="All", exact=True).click()
@@ -163,3 +172,35 @@ def test_a_second_campaign_is_started_and_cancelled_by_finger(story: Story, lab:
     page.mouse.down()
     expect(page.locator(".campaign__head")).to_contain_text("Cancell")
     page.mouse.up()
+
+
+def test_the_live_page_takes_at_most_a_tenth_of_a_core(story: Story, open_page: Open) -> None:
+    page = open_page(story.url).page
+    settle(page)
+    session = page.context.new_cdp_session(page)
+    session.send("Performance.enable")
+
+    def process_time_s() -> float:
+        metrics = session.send("Performance.getMetrics")["metrics"]
+        return float(next(one["value"] for one in metrics if one["name"] == "ProcessTime"))
+
+    page.wait_for_timeout(3000)
+    began, before = time.monotonic(), process_time_s()
+    page.wait_for_timeout(10_000)
+    share = (process_time_s() - before) / (time.monotonic() - began)
+    print(f"page: {share:.1%} of a core")
+    assert share <= 0.10
+
+
+def test_a_silent_meter_and_a_lost_node_are_told_with_what_to_do(story: Story, lab: TestLab, open_page: Open) -> None:
+    page = open_page(story.url).page
+    page.get_by_role("link", name="Lab", exact=True).click()
+    for part, told in (("emulator", "The meter"), ("node3", "node3 does not answer")):
+        pid = process_of(lab, part)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            expect(page.locator(".problems")).to_contain_text(told, timeout=60_000)
+            expect(page.locator(".strip")).to_contain_text("problem")
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        expect(page.locator(".problems")).to_contain_text("nothing is wrong", timeout=60_000)

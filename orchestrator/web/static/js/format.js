@@ -1,6 +1,7 @@
 /** Numbers, times and names as people read them. Unknown is an en dash, never a zero. */
 
 export const UNKNOWN = "–";
+export const PERCENT = "\u202f%"; // a narrow space at which no line breaks
 
 const known = (value) => typeof value === "number" && Number.isFinite(value);
 
@@ -21,7 +22,7 @@ export function significant(value, digits = 3) {
 }
 
 export function percent(value, digits = 1) {
-  return known(value) ? `${(100 * value).toFixed(digits)} %` : UNKNOWN;
+  return known(value) ? `${(100 * value).toFixed(digits)}${PERCENT}` : UNKNOWN;
 }
 
 /** A ratio to the baseline as a change: 0.93 -> "−7.0 %". */
@@ -29,7 +30,7 @@ export function change(ratio) {
   if (!known(ratio)) return UNKNOWN;
   const delta = 100 * (ratio - 1);
   const text = Math.abs(delta) >= 100 ? Math.abs(delta).toFixed(0) : Math.abs(delta).toFixed(1);
-  return `${delta < 0 ? "−" : "+"}${text} %`;
+  return `${delta < 0 ? "−" : "+"}${text}${PERCENT}`;
 }
 
 export function joules(value) {
@@ -64,7 +65,8 @@ export function clock(utcSeconds, withSeconds = false) {
   const date = new Date(utcSeconds * 1000);
   const time = `${pad(date.getHours())}:${pad(date.getMinutes())}${withSeconds ? `:${pad(date.getSeconds())}` : ""}`;
   const days = Math.round((new Date(date).setHours(0, 0, 0, 0) - new Date().setHours(0, 0, 0, 0)) / 86_400_000);
-  if (days === 0) return time;
+  // Twenty minutes past midnight is "00:20", not "tomorrow".
+  if (days === 0 || Math.abs(utcSeconds - Date.now() / 1000) < 12 * 3600) return time;
   if (days === 1) return `tomorrow ${time}`;
   return `${date.getDate()} ${date.toLocaleString("en", { month: "short" })} ${time}`;
 }

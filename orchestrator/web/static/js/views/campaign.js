@@ -3,9 +3,10 @@
 import { DepthPlot, ScatterPlot, groupLegend } from "../charts/curve.js";
 import { emulatedBadge, errorBox, holdButton, pill, segments } from "../components.js";
 import { h, replaceWhen, setText, show } from "../dom.js";
-import { change, configurationName, count, percent, significant } from "../format.js";
+import { PERCENT, change, configurationName, count, percent, significant } from "../format.js";
 import { icon } from "../icons.js";
 import { CAMPAIGN_STATES, REQUESTS, VALIDITY, comparison, isOver } from "../states.js";
+import { describe, paretoFront, summary } from "../verdict.js";
 import { firstUse } from "./first_use.js";
 import { bestRepetition, matrixTable } from "./matrix.js";
 
@@ -15,7 +16,7 @@ const METRICS = {
     low: (r) => r.epi_ratio_low, high: (r) => r.epi_ratio_high, format: changeTick, reference: 1,
   },
   energy: { title: "Energy per token in J", value: (r) => r.joules_per_token, format: (v) => String(Number(v.toPrecision(4))) },
-  accuracy: { title: "Accuracy", value: (r) => r.accuracy_composite, format: (v) => `${Number((100 * v).toFixed(2))} %` },
+  accuracy: { title: "Accuracy", value: (r) => r.accuracy_composite, format: (v) => `${Number((100 * v).toFixed(2))}${PERCENT}` },
 };
 const SHORT = { lower: "lower", higher: "higher", similar: "not distinguishable", clock: "no interval" };
 const PANELS = [["epi", "EPI"], ["energy", "J/token"], ["accuracy", "Accuracy"], ["pareto", "Pareto"], ["table", "Table"]];
@@ -23,7 +24,7 @@ const PANELS = [["epi", "EPI"], ["energy", "J/token"], ["accuracy", "Accuracy"],
 /** Ticks lie on round percents. */
 function changeTick(ratio) {
   const percents = Number((100 * (ratio - 1)).toFixed(2));
-  return percents === 0 ? "0 %" : `${percents < 0 ? "−" : "+"}${Math.abs(percents)} %`;
+  return percents === 0 ? `0${PERCENT}` : `${percents < 0 ? "−" : "+"}${Math.abs(percents)}${PERCENT}`;
 }
 
 export function campaignView(model) {
@@ -121,47 +122,6 @@ export function campaignView(model) {
       scatter.destroy();
     },
   };
-}
-
-function describe(r) {
-  return [
-    configurationName(r.configuration),
-    r.epi === null ? "" : `EPI ${significant(r.epi, 4)}`,
-    r.epi_ratio === null || r.configuration.depth === 0 ? "" : `${change(r.epi_ratio)} against its baseline${interval(r)}`,
-    `${significant(r.joules_per_token, 3)} J per token`,
-    `accuracy ${percent(r.accuracy_composite)}`,
-    r.configuration.depth > 0 ? comparison(r)?.word : "",
-  ].filter(Boolean).join(", ");
-}
-
-function interval(r) {
-  return typeof r.epi_ratio_low === "number" && typeof r.epi_ratio_high === "number" ? ` (${change(r.epi_ratio_low)} to ${change(r.epi_ratio_high)})` : "";
-}
-
-/** What the curve says, in one sentence; where intervals hold the baseline nothing is ranked. */
-function summary(campaign, results) {
-  const variants = results.filter((r) => r.configuration.depth > 0 && typeof r.epi_ratio === "number");
-  const so = isOver(campaign.state) ? "" : " so far";
-  if (variants.length === 0) return results.length ? `Only the baseline is measured${so}.` : "No result yet.";
-  const judged = variants.filter((r) => typeof r.epi_ratio_low === "number" && typeof r.epi_ratio_high === "number");
-  if (judged.length === 0) {
-    const why = campaign.spec.repetitions === 1 ? "one repetition gives no interval" : "intervals need a second repetition";
-    return `${count(variants.length, "configuration")} measured${so}; ${why}, so nothing is ranked.`;
-  }
-  const lower = judged.filter((r) => r.epi_ratio_high < 1).sort((a, b) => a.epi_ratio - b.epi_ratio);
-  const higher = judged.filter((r) => r.epi_ratio_low > 1);
-  const same = judged.length - lower.length - higher.length;
-  const of = `${same} of ${judged.length} not distinguishable`;
-  if (lower.length) return `Lowest EPI${so}: ${configurationName(lower[0].configuration)}, ${change(lower[0].epi_ratio)}${interval(lower[0])}. ${of}.`;
-  if (higher.length) return `No configuration has a lower EPI than its baseline${so}; ${higher.length} higher, ${of}.`;
-  return `No significant difference${so}: ${of} from their baseline.`;
-}
-
-/** Ids of results that no other beats in both energy and accuracy. */
-function paretoFront(results) {
-  const known = results.filter((r) => typeof r.joules_per_token === "number" && typeof r.accuracy_composite === "number");
-  const beats = (a, b) => a.joules_per_token <= b.joules_per_token && a.accuracy_composite >= b.accuracy_composite && (a.joules_per_token < b.joules_per_token || a.accuracy_composite > b.accuracy_composite);
-  return new Set(known.filter((r) => !known.some((other) => beats(other, r))).map((r) => r.configuration.id));
 }
 
 function resultTable(results, href) {

@@ -35,8 +35,8 @@ export function newCampaignView(model) {
       h("label", { cls: "field", for: "name" }, h("span", { cls: "field__label", text: "Name" }), name), repetitions.node, questions?.node),
     h("fieldset", { cls: "choose" }, h("legend", { cls: "field__label", text: "Configurations" }),
       h("div", { cls: "row" },
-        h("button", { cls: "button", type: "button", onclick: () => pick(() => true) }, "All"),
-        GROUPS.map((group) => h("button", { cls: "button", type: "button", onclick: () => pick((_, other) => other === group) }, `Only ${groupName(group)}`)),
+        h("button", { cls: "button", type: "button", onclick: () => pick(() => true) }, "Everything"),
+        GROUPS.map((group) => h("button", { cls: "button", type: "button", onclick: () => pick((_, other) => other === group) }, sentenceCase(groupName(group)))),
         h("button", { cls: "button", type: "button", onclick: () => pick(() => false) }, "None")),
       h("div", { cls: "choose__grid" }, GROUPS.map((group) => [
         h("span", { cls: "choose__group", text: groupName(group) }),
@@ -98,7 +98,7 @@ export function newCampaignView(model) {
   }
 
   update();
-  return { node: h("div", { cls: "view" }, form), close() {}, opened: () => form.querySelector("h1").scrollIntoView() };
+  return { node: h("div", { cls: "view" }, form), close() {} };
 }
 
 /** A number with − and +, both big enough for a finger. */
@@ -113,6 +113,8 @@ function stepper(word, initial, low, high, step, onChange) {
     h("div", { cls: "stepper" }, button("−", -step, `Fewer: ${word}`), input, button("+", step, `More: ${word}`)));
   return { node, value: () => Math.max(low, Math.min(high, Math.floor(Number(input.value)) || low)) };
 }
+
+const sentenceCase = (text) => text[0].toUpperCase() + text.slice(1);
 
 /** "demo-2" -> "demo-3": the next free name. */
 function freshName(id, campaigns) {

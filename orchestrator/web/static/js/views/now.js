@@ -7,6 +7,7 @@ import { age, clock, configurationName, joules, significant, stepName, watts } f
 import { icon } from "../icons.js";
 import { currentRun, currentStep, runTitle } from "../strip.js";
 import { CAMPAIGN_STATES, REQUESTS, RUN_STATES } from "../states.js";
+import { summary } from "../verdict.js";
 import { firstUse } from "./first_use.js";
 import { nodeMarks } from "./node_marks.js";
 
@@ -167,7 +168,7 @@ export function nowView(model) {
     bar.style.transform = `scaleX(${fraction.toFixed(3)})`;
     setAttr(barBox, "aria-valuenow", Math.round(100 * fraction));
     const coming = campaign.runs.find((one) => one.state === "pending" && one !== run);
-    setText(next, running ? (coming ? `Next: ${runTitle(model, coming)}` : "Next: nothing, this is the last run") : idleHint(campaign));
+    setText(next, running ? (coming ? `Next: ${runTitle(model, coming)}` : "Next: nothing, this is the last run") : idleHint(model));
     updateFigures(run);
   }
 
@@ -226,10 +227,9 @@ function lastResult(model, run) {
   return done.length ? of(done.at(-1).configuration) : null;
 }
 
-function idleHint(campaign) {
+function idleHint({ campaign, results }) {
   if (campaign.state === "paused" || campaign.state === "failed") return "Resume it in the Campaign view.";
-  if (campaign.state === "finished") return "The curve is in the Campaign view.";
-  return "";
+  return summary(campaign, results);
 }
 
 function ticks(range, from, to) {
