@@ -103,7 +103,7 @@ class MeterRig:
             client.sendto(spec.encode(), str(self.control))
             assert client.recv(300) == b"ok"
 
-    def wait(self, condition: Callable[[], object], what: str, limit_s: float = 20) -> None:
+    def wait(self, condition: Callable[[], object], what: str, limit_s: float = 60) -> None:
         ends = time.monotonic() + limit_s
         while not condition():
             if self.bridge is not None and self.bridge.poll() is not None:
