@@ -156,6 +156,17 @@ class Tensor:
         """Sizes, innermost first (ggml order)."""
         return tuple(self._struct.ne)
 
+    def source(self, index: int) -> "Tensor":
+        """Return operand `index` of the operation that makes this tensor, for example a matrix product's weights.
+
+        Raises:
+            DataError: there is no such operand.
+        """
+        address = self._struct.src[index]
+        if not address:
+            raise DataError(f"no operand {index}", where=self.name)
+        return Tensor(address)
+
     def read(self) -> npt.NDArray[Any]:
         """Copy the tensor out; shape is `ne` reversed without leading ones of ggml's four, strides honoured.
 

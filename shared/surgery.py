@@ -10,14 +10,14 @@ Not here: what the bytes are (`shared.checkpoints`), and how a plan is found (th
 import os
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from errno import EBADF, EINVAL, ENOSYS, EOPNOTSUPP, EPERM, EXDEV
 from pathlib import Path
 from typing import Final, Literal
 
+from shared.checkpoints.base import CheckpointInfo, Inline, OutputFile, Piece, Range, Zeros
 from shared.durable import fsync_directory
-from shared.checkpoints.base import CheckpointInfo, Inline, OutputFile, Range, Zeros
 from shared.errors import ConfigurationError, DataError, InfrastructureError
 from shared.records import SurgeryPlan
 
@@ -127,11 +127,11 @@ def write_outputs(outputs: list[OutputFile], target: Path, *, on_progress: Progr
 
     try:
         if single:
-            _write(outputs[0], beside, advance)
+            _write_pieces(outputs[0].pieces, beside, advance)
         else:
             beside.mkdir()
             for output in outputs:
-                _write(output, beside / output.name, advance)
+                _write_pieces(output.pieces, beside / output.name, advance)
             fsync_directory(beside)
         beside.replace(target)
         fsync_directory(target.parent)
@@ -144,12 +144,31 @@ def write_outputs(outputs: list[OutputFile], target: Path, *, on_progress: Progr
             beside.unlink(missing_ok=True)
 
 
-def _write(output: OutputFile, path: Path, advance: Callable[[int], None]) -> None:
+def write_stream(pieces: Iterable[Piece], target: Path) -> None:
+    """Write one file out of pieces that are made while it is written; all or nothing, as `write_outputs`.
+
+    Raises:
+        InfrastructureError: the disk is full or fails. Whatever making a piece raises; nothing is left behind.
+    """
+    if target.is_dir():
+        raise ConfigurationError("the target is a folder", where=str(target))
+    beside = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
+    try:
+        _write_pieces(pieces, beside, lambda _count: None)
+        beside.replace(target)
+        fsync_directory(target.parent)
+    except OSError as error:
+        raise InfrastructureError(f"writing failed: {error.strerror}", where=str(target)) from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _write_pieces(pieces: Iterable[Piece], path: Path, advance: Callable[[int], None]) -> None:
     with ExitStack() as stack:
         sources: dict[Path, int] = {}
         out = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         stack.callback(os.close, out)
-        for piece in output.pieces:
+        for piece in pieces:
             if isinstance(piece, Inline):
                 _write_all(out, piece.data)
                 advance(piece.length)

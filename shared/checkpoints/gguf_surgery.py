@@ -108,17 +108,40 @@ def recipe(file: GgufFile, plan: SurgeryPlan) -> OutputFile:
     check_plan(plan, info, file.path)
     if keeps_everything(plan, info) and file.n_parts == 1:
         return OutputFile("", (Range(file.path, 0, file.size_bytes),))
-    header = _Header(file)
-    if plan.experts_per_token is not None:
-        header.set_uint32(f"{file.architecture}.expert_used_count", plan.experts_per_token)
-    header.set_text(PLAN_KEY, canonical_json(plan))
-    header.set_text(HASH_KEY, plan.plan_hash().encode())
+    header = _marked(file, plan)
     if plan.layout == "biased":
         return _biased(file, plan, info, header)
     return _uniform(file, plan, header)
 
 
+def _marked(file: GgufFile, plan: SurgeryPlan) -> _Header:
+    """Return the base's metadata with the plan's mark, and its K if it has one."""
+    header = _Header(file)
+    if plan.experts_per_token is not None:
+        header.set_uint32(f"{file.architecture}.expert_used_count", plan.experts_per_token)
+    header.set_text(PLAN_KEY, canonical_json(plan))
+    header.set_text(HASH_KEY, plan.plan_hash().encode())
+    return header
+
+
 def _uniform(file: GgufFile, plan: SurgeryPlan, header: _Header) -> OutputFile:
+    tensors = _uniform_tensors(file, plan, header)
+    return OutputFile("", joined([*_head(file, header, [tensor for tensor, _ in tensors]), *_data(file, tensors)]))
+
+
+def uniform_layout(file: GgufFile, plan: SurgeryPlan) -> tuple[list[tuple[TensorInfo, list[Piece]]], list[Piece]]:
+    """Return tensors and header of a uniform plan's result, for a caller that makes the experts' bytes itself.
+
+    Each tensor's data is followed by zeros up to the file's alignment.
+    """
+    header = _marked(file, plan)
+    tensors = _uniform_tensors(file, plan, header)
+    return tensors, _head(file, header, [tensor for tensor, _ in tensors])
+
+
+def _uniform_tensors(
+    file: GgufFile, plan: SurgeryPlan, header: _Header
+) -> list[tuple[TensorInfo, list[Piece]]]:
     kept_in = dict(zip(expert_layers(file), plan.kept, strict=True))
     header.set_uint32(f"{file.architecture}.expert_count", len(plan.kept[0]))
     tensors: list[tuple[TensorInfo, list[Piece]]] = []
@@ -130,7 +153,7 @@ def _uniform(file: GgufFile, plan: SurgeryPlan, header: _Header) -> OutputFile:
         each = tensor.n_bytes // tensor.outermost
         cut = TensorInfo(tensor.name, (*tensor.ne[:-1], len(kept)), tensor.kind, 0, each * len(kept), tensor.file)
         tensors.append((cut, expert_ranges(tensor.file, tensor.offset, each, kept)))
-    return OutputFile("", joined([*_head(file, header, [tensor for tensor, _ in tensors]), *_data(file, tensors)]))
+    return tensors
 
 
 def _biased(file: GgufFile, plan: SurgeryPlan, info: CheckpointInfo, header: _Header) -> OutputFile:
