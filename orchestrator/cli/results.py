@@ -164,6 +164,12 @@ def plan_command(
     target: Annotated[
         float | None, typer.Option(min=0.001, max=0.9, help="Also propose the shortest campaign for this EPI effect.")
     ] = None,
+    look: Annotated[
+        Path | None, typer.Option(help="Instead: may the running campaign in this folder stop after what it has?")
+    ] = None,
+    precision: Annotated[
+        float | None, typer.Option(min=0.0001, help="With --look: precise enough at this half-width of every ratio.")
+    ] = None,
     base_bytes: Annotated[int, typer.Option(min=0, help="Size of the quantised base model.")] = 0,
     cv: Annotated[float | None, typer.Option(min=0, help="Repetition spread of J/token, relative.")] = None,
     accuracy: Annotated[float | None, typer.Option(min=0.01, max=1, help="Expected composite accuracy.")] = None,
@@ -173,6 +179,9 @@ def plan_command(
     as_json: JsonOption = False,
 ) -> None:
     """Say how long a campaign takes, what it costs and what it can show, before it runs."""
+    if look is not None:
+        _look(look, precision, as_json)
+        return
     items = parse_selection(configs)
     comparisons = max(sum(item.depth > 0 for item in items), 1)
     rates, expected, accuracy_tasks = _rates(source, rates_file, base_bytes, comparisons)
@@ -216,6 +225,21 @@ def plan_command(
             f"proposal  for {proposal.target_effect:.1%}: {proposal.plan.repetitions} repetitions, {sizes} (stratified"
             f" by subject, seeded): {_span(proposal.plan.duration_seconds)}, power {proposal.power:.0%}", markup=False,
         )  # fmt: skip
+
+
+def _look(folder: Path, precision: float | None, as_json: bool) -> None:
+    from orchestrator.domain.stopping import look_at
+    from orchestrator.reports.campaign_results import load_results
+
+    _must_exist(folder)
+    data = load_results(folder)
+    found = look_at(data.statistics, data.campaign.repetitions, precision)
+    if as_json:
+        typer.echo(json.dumps(_dump(found), indent=2))
+        return
+    out.print(f"after {found.repetitions_done} of {found.repetitions_planned} repetitions: {found.reason}", markup=False)
+    out.print(f"established: {', '.join(found.established) or 'nothing yet'}", markup=False)
+    out.print("the campaign may stop" if found.stop else "the campaign should go on", markup=False)
 
 
 def _rates(

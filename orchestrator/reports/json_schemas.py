@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from orchestrator.domain.records import RunInput
-from orchestrator.reports.result_files import write_bytes
+from orchestrator.reports.result_files import write_files
 from orchestrator.reports.schema import BenchmarkFile, CampaignFile, EpiFile
 
 MODELS: dict[str, type[BaseModel]] = {
@@ -23,8 +23,5 @@ def schema_of(name: str) -> dict[str, Any]:
 
 def write_schemas(folder: Path) -> tuple[Path, ...]:
     """Write one schema file per kind."""
-    paths = []
-    for name in MODELS:
-        paths.append(folder / f"{name}.schema.json")
-        write_bytes(paths[-1], f"{json.dumps(schema_of(name), indent=2, ensure_ascii=False)}\n".encode())
-    return tuple(paths)
+    texts = {name: f"{json.dumps(schema_of(name), indent=2, ensure_ascii=False)}\n" for name in MODELS}
+    return write_files({folder / f"{name}.schema.json": text.encode() for name, text in texts.items()})

@@ -10,7 +10,7 @@ from jinja2 import Environment, StrictUndefined
 from orchestrator.reports.campaign_results import CampaignResults, load_results
 from orchestrator.reports.figures import KINDS, Drawing, render
 from orchestrator.reports.figures_more import campaign_drawings
-from orchestrator.reports.result_files import write_bytes
+from orchestrator.reports.result_files import write_files
 from orchestrator.reports.summary import opening
 from orchestrator.reports.tables import (
     Table,
@@ -37,24 +37,20 @@ def write_report(campaign_dir: Path) -> tuple[Path, ...]:
     """
     data = load_results(campaign_dir)
     drawings = campaign_drawings(data)
-    paths = list(write_figures(campaign_dir, drawings))
-    for name, text in (("report.html", report_html(data, drawings)), ("report.md", report_markdown(data, drawings))):
-        write_bytes(campaign_dir / name, text.encode())
-        paths.append(campaign_dir / name)
-    return tuple(paths)
+    texts = {"report.html": report_html(data, drawings), "report.md": report_markdown(data, drawings)}
+    pages = {campaign_dir / name: text.encode() for name, text in texts.items()}
+    return (*write_figures(campaign_dir, drawings), *write_files(pages))
 
 
 def write_figures(campaign_dir: Path, drawings: tuple[Drawing, ...]) -> tuple[Path, ...]:
     """Write every figure as SVG, PDF and PNG with its caption beside it as text."""
     folder = campaign_dir / "figures"
-    paths: list[Path] = []
+    contents: dict[Path, bytes] = {}
     for drawing in drawings:
         for kind in KINDS:
-            paths.append(folder / f"{drawing.name}.{kind}")
-            write_bytes(paths[-1], render(drawing.figure, kind))
-        paths.append(folder / f"{drawing.name}.txt")
-        write_bytes(paths[-1], f"{drawing.caption}\n".encode())
-    return tuple(paths)
+            contents[folder / f"{drawing.name}.{kind}"] = render(drawing.figure, kind)
+        contents[folder / f"{drawing.name}.txt"] = f"{drawing.caption}\n".encode()
+    return write_files(contents)
 
 
 def report_html(data: CampaignResults, drawings: tuple[Drawing, ...]) -> str:

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,19 +42,30 @@ class RunFiles:
     questions: tuple[QuestionResult, ...]
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file so that it appears whole or not at all, also after a power cut."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+def write_files(contents: Mapping[Path, bytes]) -> tuple[Path, ...]:
+    """Write files so that each appears whole or not at all, also after a power cut; they appear in the order given."""
+    temporary: dict[Path, Path] = {}
     try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        for path, data in contents.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary[path] = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+            with temporary[path].open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        for path, scratch in temporary.items():
+            scratch.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
-    fsync_directory(path.parent)
+        for scratch in temporary.values():
+            scratch.unlink(missing_ok=True)
+    for folder in dict.fromkeys(path.parent for path in contents):
+        fsync_directory(folder)
+    return tuple(contents)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write one file as `write_files` does."""
+    write_files({path: data})
 
 
 def json_bytes(record: BaseModel) -> bytes:
@@ -104,9 +115,7 @@ def write_run(
         paths["epi"]: json_bytes(EpiFile.of(run, evaluation)),
         paths["run"]: json_bytes(with_meter_record(run, samples)),
     }
-    for path, data in contents.items():
-        write_bytes(path, data)
-    return tuple(contents)
+    return write_files(contents)
 
 
 def trace_csv(samples: SampleBlock) -> bytes:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from orchestrator.reports.campaign_results import CampaignResults, load_results
 from orchestrator.reports.figures import epi_curve
-from orchestrator.reports.result_files import write_bytes
+from orchestrator.reports.result_files import write_files
 from orchestrator.reports.tables import energy_table, results_table, validity_lines
 
 __all__ = ["CampaignResults", "load_results", "opening", "summary_markdown", "write_summary"]
@@ -16,9 +16,7 @@ def write_summary(campaign_dir: Path) -> tuple[Path, ...]:
     contents = {campaign_dir / "summary.md": summary_markdown(data).encode()}
     for kind, image in epi_curve(data.configurations, data.results, _caption(data)).items():
         contents[campaign_dir / f"epi_curve.{kind}"] = image
-    for path, content in contents.items():
-        write_bytes(path, content)
-    return tuple(contents)
+    return write_files(contents)
 
 
 def opening(data: CampaignResults) -> list[str]:

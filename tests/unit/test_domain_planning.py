@@ -1,13 +1,21 @@
 """Power, sequential boundaries, planner: published values and consistency with one another."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy import stats
+from typer.testing import CliRunner
 
+from orchestrator.cli.results import plan_app
 from orchestrator.domain.planner import PlanRequest, Rates, plan, propose
 from orchestrator.domain.power import Expectation, power, questions_needed, resolution
 from orchestrator.domain.records import ACCURACY_FIELDS
 from orchestrator.domain.sequential import StoppingRule, decide, established, nominal_levels
+from orchestrator.domain.stopping import look_at
+from orchestrator.reports.campaign_results import load_results
+from shared.errors import ConfigurationError
+from tests.epi_campaign import write_campaign_tree
 
 WEIGHTS = dict.fromkeys(ACCURACY_FIELDS, 1 / 3)
 SUITES = dict(zip(ACCURACY_FIELDS, (14_042, 1_172, 10_042), strict=True))
@@ -94,3 +102,16 @@ def test_proposal_resolves_its_target_within_the_suites() -> None:
     assert all(n <= SUITES[name] for name, n in found.plan.questions.items())
     assert found.plan.resolution is not None and found.plan.resolution.smallest_effect <= 0.031
     assert propose(request(), 0.001, SUITES) is None
+
+
+def test_a_look_at_a_running_campaign(tmp_path: Path) -> None:
+    data = load_results(write_campaign_tree(tmp_path, "drop1_all,drop8_all", repetitions=2, saving=0.03))
+    running = look_at(data.statistics, 4)
+    assert (running.repetitions_done, running.stop, running.reason) == (2, False, "go on")
+    assert running.established == ("drop8_all",), "a large loss is established even at the first, strict look"
+    assert look_at(data.statistics, 4, target_half_width=0.5).reason == "precise enough"
+    assert look_at(data.statistics, 2).reason == "last look"
+    with pytest.raises(ConfigurationError):
+        look_at(data.statistics, 1)
+    shown = CliRunner().invoke(plan_app, ["--look", str(tmp_path)])
+    assert shown.exit_code == 0 and "may stop" in shown.output

@@ -1,0 +1,73 @@
+"""May a running campaign stop? One look at its statistics by the rule that was fixed before it started."""
+
+import numpy as np
+from pydantic import Field
+
+from orchestrator.domain.paired import Floats
+from orchestrator.domain.sequential import StoppingRule, decide
+from orchestrator.domain.statistics import CampaignStatistics
+from shared.errors import ConfigurationError
+from shared.records import ConfigurationId, Record
+
+
+class CampaignLook(Record):
+    """What a look says: stop or go on, and which differences are established at this look's stricter level."""
+
+    repetitions_done: int
+    repetitions_planned: int
+    stop: bool
+    reason: str
+    established: tuple[ConfigurationId, ...] = Field(description="variants whose EPI differs from their baseline's")
+
+
+def planned_rule(repetitions: int, target_half_width: float | None = None) -> StoppingRule:
+    """Return the rule of a campaign that may be looked at after each repetition from the second on.
+
+    Raises:
+        ConfigurationError: fewer than two repetitions show no spread.
+    """
+    if repetitions < 2:
+        raise ConfigurationError("one repetition shows no spread: there is nothing to look at", where="repetitions")
+    looks = tuple(k / repetitions for k in range(2, repetitions + 1))
+    return StoppingRule(information=looks, target_half_width=target_half_width)
+
+
+def look_at(
+    statistics: CampaignStatistics, repetitions_planned: int, target_half_width: float | None = None
+) -> CampaignLook:
+    """Look after the repetitions that every compared configuration has.
+
+    Raises:
+        ConfigurationError: fewer than two repetitions are planned.
+    """
+    rule = planned_rule(repetitions_planned, target_half_width)
+    data, terms = statistics.data, statistics.terms
+    if data is None or terms is None:
+        return _not_yet(0, repetitions_planned)
+    rows = np.flatnonzero(data.reference != np.arange(data.reference.size))
+    done = _complete_repetitions(data.log_j) if rows.size else 0
+    if done < 2 or not np.isfinite(terms.variance[rows]).all():
+        return _not_yet(done, repetitions_planned)
+    low, high = terms.interval()
+    look = min(done, repetitions_planned) - 2
+    found = decide(terms.p_values()[rows].tolist(), ((high - low)[rows] / 2).tolist(), look, rule)
+    return CampaignLook(
+        repetitions_done=done,
+        repetitions_planned=repetitions_planned,
+        stop=found.stop,
+        reason=found.reason,
+        established=tuple(
+            data.configurations[row].id for row, named in zip(rows.tolist(), found.named, strict=True) if named
+        ),
+    )
+
+
+def _complete_repetitions(log_j: Floats) -> int:
+    return int((~np.isnan(log_j)).all(0).sum())
+
+
+def _not_yet(done: int, planned: int) -> CampaignLook:
+    return CampaignLook(
+        repetitions_done=done, repetitions_planned=planned, stop=False, established=(),
+        reason="go on: two repetitions of every configuration are needed before the first look",
+    )  # fmt: skip
