@@ -237,7 +237,8 @@ def _look(folder: Path, precision: float | None, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(_dump(found), indent=2))
         return
-    out.print(f"after {found.repetitions_done} of {found.repetitions_planned} repetitions: {found.reason}", markup=False)
+    done, planned = found.repetitions_done, found.repetitions_planned
+    out.print(f"after {done} of {planned} repetitions: {found.reason}", markup=False)
     out.print(f"established: {', '.join(found.established) or 'nothing yet'}", markup=False)
     out.print("the campaign may stop" if found.stop else "the campaign should go on", markup=False)
 
