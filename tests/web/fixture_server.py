@@ -67,6 +67,10 @@ def make_fixture_app(state: str, *, token: str, speed: float = 1.0) -> FastAPI:
     async def results(campaign_id: str) -> list[ConfigurationResult]:
         return lab.results()
 
+    @router.get("/campaigns/{campaign_id}/analysis")
+    async def analysis(campaign_id: str) -> dict[str, object]:
+        return lab.analysis()
+
     @router.get("/campaigns/{campaign_id}/runs/{configuration}/{repetition}")
     async def run(campaign_id: str, configuration: str, repetition: int) -> RunDetail:
         return await asyncio.to_thread(lab.detail, configuration, repetition)

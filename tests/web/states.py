@@ -18,11 +18,15 @@ from orchestrator.api.models import (
     RunStatus,
 )
 from orchestrator.campaign.live import Progress
+from orchestrator.domain.answers import Recommendation, ResearchAnswer
+from orchestrator.domain.curve import DepthChance, OperatingPoint
 from orchestrator.domain.evaluate import evaluate_run
-from orchestrator.domain.matrix import reference_of
+from orchestrator.domain.hypotheses import Hypothesis
+from orchestrator.domain.matrix import GROUPS, reference_of
 from orchestrator.domain.schedule import configurations_of, schedule
 from orchestrator.domain.spec import CampaignSpec, TasksSpec
 from orchestrator.domain.states import CampaignState
+from orchestrator.domain.validity import Validity
 from orchestrator.reports.result_files import trace_csv
 from orchestrator.reports.schema import BenchmarkFile, EpiFile
 from shared.clock import utc_ns
@@ -295,6 +299,47 @@ class InventedLab:
             validity="FAIL" if one.id == "drop6_early" else "FLAG" if one.depth % 3 == 2 else "PASS",
             emulated=True,
         )
+
+    def analysis(self) -> dict[str, object]:
+        """Return what the campaign says as a whole, made of the domain's records."""
+        chances = (0.02, 0.05, 0.16, 0.24, 0.31, 0.14, 0.06, 0.02, 0.0)
+        points = [
+            OperatingPoint(
+                group=group,
+                chances=tuple(
+                    DepthChance(
+                        depth=depth,
+                        configuration_id=f"drop{depth}_{group}" if depth else "baseline",
+                        probability=chances[(depth + shift) % 9],
+                    )
+                    for depth in range(9)
+                ),
+                most_probable=f"drop{4 - shift}_{group}",
+                probability_interior=0.96,
+            )
+            for shift, group in enumerate(GROUPS)
+        ]
+        found = [
+            Hypothesis(
+                name="H1", claim="EPI against depth is U-shaped", answer="supported", sentence="All layers: 0.97."
+            ),
+            Hypothesis(
+                name="H2", claim="The EPI-optimal is not the most accurate", answer="open", sentence="0.81 of draws."
+            ),
+            Hypothesis(
+                name="H4", claim="Energy does not fall linearly", answer="not measured", sentence="One depth only."
+            ),
+        ]
+        advice = Recommendation(configuration_id="drop4_all", sentence="Use drop4_all: EPI -2.9 % (-5.5 to -0.3 %).")
+        return {
+            "recommendation": advice.model_dump(),
+            "hypotheses": [one.model_dump() for one in found],
+            "operating_points": [one.model_dump() for one in points],
+            "best_chances": [],
+            "pareto": [],
+            "questions": [ResearchAnswer(name="RQ1", question="Does it pay?", answer="A little.").model_dump()],
+            "validity": Validity(verdict="FLAG").model_dump(),
+        }
 
     def lab(self) -> LabStatus:
         agents = [self._node(i, node) for i, node in enumerate(NODES)]

@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from orchestrator.cli.lab import dashboard_url
-from tests.lab import TestLab, api_of, process_of, quick_spec, running_lab
+from tests.lab import TestLab, api_of, process_of, processes_under, quick_spec, running_lab
 from tests.web.conftest import SIZES, Open
 from tests.web.test_web_states import VIEWS, overflowing, settle, small_targets
 
@@ -195,8 +195,8 @@ def test_the_live_page_takes_at_most_a_tenth_of_a_core(story: Story, open_page: 
 def test_a_silent_meter_and_a_lost_node_are_told_with_what_to_do(story: Story, lab: TestLab, open_page: Open) -> None:
     page = open_page(story.url).page
     page.get_by_role("link", name="Lab", exact=True).click()
-    for part, told in (("emulator", "The meter"), ("node3", "node3 does not answer")):
-        pid = process_of(lab, part)
+    emulator = next(int(line.split()[0]) for line in processes_under(lab) if "meter emulate" in line)
+    for pid, told in ((emulator, "The meter"), (process_of(lab, "node3"), "node3 does not answer")):
         os.kill(pid, signal.SIGSTOP)
         try:
             expect(page.locator(".problems")).to_contain_text(told, timeout=60_000)

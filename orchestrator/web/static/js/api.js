@@ -72,6 +72,9 @@ export const api = {
   create: (spec) => request("POST", "/v1/campaigns", { body: spec }),
   ask: (id, what) => request("POST", `${campaign(id)}/${what}`),
   results: (id) => request("GET", `${campaign(id)}/results`),
+  export: (id) => request("GET", `${campaign(id)}/export`, { raw: true, timeoutMs: 300_000 }),
+  analysis: (id) => request("GET", `${campaign(id)}/analysis`, { timeoutMs: 60_000 }),
+  offers: async (path) => path in (await request("GET", "/openapi.json")).paths,
   run: (id, configuration, repetition) => request("GET", run(id, configuration, repetition)),
   file: (id, configuration, repetition, kind) =>
     request("GET", `${run(id, configuration, repetition)}/files/${part(kind)}`, { raw: true, timeoutMs: 60_000 }),

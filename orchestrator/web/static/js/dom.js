@@ -51,6 +51,13 @@ export function show(node, visible) {
   if (node.hidden === visible) node.hidden = !visible;
 }
 
+/** Let the browser save a file that was fetched with the token. */
+export function saveBlob(blob, name) {
+  const link = h("a", { href: URL.createObjectURL(blob), download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}
+
 /** Replace all children when `key` differs from the last time: cheap lists without a framework. */
 export function replaceWhen(node, key, make) {
   if (node.dataset.key === key) return false;

@@ -2,7 +2,7 @@
  * What the page knows: the lab, the campaign in focus, its results, the live trace. It asks the API and tells the views
  * what changed; it draws nothing.
  *
- * Topics: auth, connection, power, progress, lab, campaigns, campaign, results, windows.
+ * Topics: auth, connection, power, progress, lab, campaigns, campaign, results, analysis, windows, tick.
  */
 
 import { adoptToken, api, ApiError, setToken } from "./api.js";
@@ -26,6 +26,8 @@ export class Model {
     this.campaigns = null;
     this.campaign = null;
     this.results = [];
+    this.analysis = null;
+    this.offersAnalysis = null;
     this.progress = null;
     this.windows = []; // {label, run, start, end|null} in UTC seconds, newest last
     this.error = null;
@@ -168,11 +170,25 @@ export class Model {
       this.#set("results", []);
       return;
     }
-    const [campaign, results] = await Promise.all([api.campaign(id), api.results(id)]);
-    if (this.campaign?.id !== campaign.id) this.windows = [];
+    const campaign = await api.campaign(id);
+    const other = this.campaign?.id !== campaign.id;
+    if (other) this.windows = [];
+    // Results are estimated anew by the orchestrator each time: ask only when a run has been added.
+    const grown = other || this.campaign.runs_done !== campaign.runs_done;
+    const results = grown ? await api.results(id) : this.results;
     if (this.progress && (this.progress.campaign !== id || campaign.state !== "running")) this.progress = null;
     this.#set("campaign", campaign);
     this.#set("results", results);
+    if (grown) this.#set("analysis", null);
+  }
+
+  /** What the campaign says as a whole; asked only when somebody looks. Null where the orchestrator does not offer it. */
+  async loadAnalysis() {
+    this.offersAnalysis ??= await api.offers("/v1/campaigns/{campaign_id}/analysis");
+    if (!this.offersAnalysis || !this.campaign || this.analysis) return;
+    const { id } = this.campaign;
+    const analysis = await api.analysis(id);
+    if (this.campaign?.id === id) this.#set("analysis", analysis);
   }
 
   /** A run's windows as its result has them replace those that were guessed from its progress. */
@@ -239,7 +255,8 @@ export class Model {
     if (entry.kind === "result" && entry.step === "evaluate" && entry.campaign === this.campaign?.id) {
       setTimeout(() => this.#guard(() => this.#exactWindows(entry.run)), 1500);
     }
-    if (entry.kind === "state" || entry.kind === "attempt" || entry.kind === "result" || entry.kind === "failure") {
+    // Inside a run only its begin and its end matter here; the steps come with the progress.
+    if (["state", "attempt", "failure"].includes(entry.kind) || (entry.kind === "result" && entry.step === "evaluate")) {
       const all = entry.kind === "state" || !this.campaigns?.some((one) => one.id === entry.campaign);
       this.#later("campaigns", () => (all ? this.refreshCampaigns() : this.#guard(() => this.refreshCampaign())));
     }

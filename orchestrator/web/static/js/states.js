@@ -40,16 +40,17 @@ export const CONNECTION = {
   lost: { word: "Not connected", icon: "unlink", tone: "bad" },
 };
 
-/** What the ratio to the baseline says: a difference only where the interval leaves 1 on one side. */
+const VERDICTS = {
+  better: { word: "Lower than the baseline", icon: "lower", tone: "good" },
+  worse: { word: "Higher than the baseline", icon: "higher", tone: "bad" },
+  "not distinguishable": { word: "Not distinguishable", icon: "similar", tone: "calm" },
+  unknown: { word: "No interval yet", icon: "clock", tone: "calm" },
+};
+
+/** The API's verdict on a ratio to the baseline; it corrects for many comparisons, so intervals alone do not decide. */
 export function comparison(result) {
   if (!result || typeof result.epi_ratio !== "number") return null;
-  const { epi_ratio_low: low, epi_ratio_high: high } = result;
-  if (typeof low !== "number" || typeof high !== "number") {
-    return { word: "No interval yet", icon: "clock", tone: "calm" };
-  }
-  if (high < 1) return { word: "Lower than the baseline", icon: "lower", tone: "good" };
-  if (low > 1) return { word: "Higher than the baseline", icon: "higher", tone: "bad" };
-  return { word: "Not distinguishable", icon: "similar", tone: "calm" };
+  return VERDICTS[result.verdict] ?? VERDICTS.unknown;
 }
 
 export const isOver = (state) => state === "finished" || state === "failed" || state === "cancelled";

@@ -32,8 +32,8 @@ export function summary(campaign, results) {
     const why = campaign.spec.repetitions === 1 ? "one repetition gives no interval" : "intervals need a second repetition";
     return `${count(variants.length, "configuration")} measured${so}; ${why}, so nothing is ranked.`;
   }
-  const lower = judged.filter((r) => r.epi_ratio_high < 1).sort((a, b) => a.epi_ratio - b.epi_ratio);
-  const higher = judged.filter((r) => r.epi_ratio_low > 1);
+  const lower = judged.filter((r) => r.verdict === "better").sort((a, b) => a.epi_ratio - b.epi_ratio);
+  const higher = judged.filter((r) => r.verdict === "worse");
   const same = judged.length - lower.length - higher.length;
   const of = `${same} of ${judged.length} not distinguishable`;
   if (lower.length) return `Lowest EPI${so}: ${configurationName(lower[0].configuration)}, ${change(lower[0].epi_ratio)}${interval(lower[0])}. ${of}.`;

@@ -1,12 +1,14 @@
 /** Campaign: the matrix filling, the curve, the table, and the controls. */
 
+import { api } from "../api.js";
 import { DepthPlot, ScatterPlot, groupLegend } from "../charts/curve.js";
 import { emulatedBadge, errorBox, holdButton, pill, segments } from "../components.js";
-import { h, replaceWhen, setText, show } from "../dom.js";
+import { h, replaceWhen, saveBlob, setText, show } from "../dom.js";
 import { PERCENT, change, configurationName, count, percent, significant } from "../format.js";
 import { icon } from "../icons.js";
 import { CAMPAIGN_STATES, REQUESTS, VALIDITY, comparison, isOver } from "../states.js";
 import { describe, paretoFront, summary } from "../verdict.js";
+import { answersPanel } from "./answers.js";
 import { firstUse } from "./first_use.js";
 import { bestRepetition, matrixTable } from "./matrix.js";
 
@@ -18,8 +20,9 @@ const METRICS = {
   energy: { title: "Energy per token in J", value: (r) => r.joules_per_token, format: (v) => String(Number(v.toPrecision(4))) },
   accuracy: { title: "Accuracy", value: (r) => r.accuracy_composite, format: (v) => `${Number((100 * v).toFixed(2))}${PERCENT}` },
 };
-const SHORT = { lower: "lower", higher: "higher", similar: "not distinguishable", clock: "no interval" };
-const PANELS = [["epi", "EPI"], ["energy", "J/token"], ["accuracy", "Accuracy"], ["pareto", "Pareto"], ["table", "Table"]];
+const SHORT = { lower: "lower", higher: "higher", similar: "no difference", clock: "no interval" };
+const VALIDITY_SHORT = { PASS: "valid", FLAG: "notes", FAIL: "not valid" };
+const PANELS = [["epi", "EPI"], ["energy", "J/token"], ["accuracy", "Accuracy"], ["pareto", "Pareto"], ["answers", "Answers"], ["table", "Table"]];
 
 /** Ticks lie on round percents. */
 function changeTick(ratio) {
@@ -37,13 +40,15 @@ export function campaignView(model) {
   const pause = h("button", { cls: "button", type: "button", onclick: () => ask("pause") }, icon("pause"), "Pause");
   const resume = h("button", { cls: "button button--primary", type: "button", onclick: () => ask("resume") }, icon("play"), "Resume");
   const create = h("a", { cls: "button", href: "#/new" }, icon("plus"), "New");
+  const save = h("button", { cls: "button", type: "button", onclick: exportAll, "aria-label": "Download all results" }, icon("down"), "Export");
   const cancel = holdButton("Hold to cancel", "stop", () => ask("cancel"));
   const head = h("header", { cls: "campaign__head" }, h("div", { cls: "campaign__title" }, h("div", { cls: "row" }, title, statePill), sub),
-    h("div", { cls: "row" }, picker, create, pause, resume, cancel));
+    h("div", { cls: "row" }, picker, save, create, pause, resume, cancel));
   const badges = [emulatedBadge(), emulatedBadge()];
   const matrix = matrixTable(badges[0]);
   const holder = h("div", { cls: "chart chart--curve" });
   const table = h("div", { cls: "table-scroll", tabindex: "0", role: "region", "aria-label": "Table of results" });
+  const answers = h("div", { tabindex: "0", role: "region", "aria-label": "Answers" }, h("p", { cls: "muted", text: "Calculating." }));
   const verdict = h("h2", { cls: "verdict" });
   const choice = segments("Figure", PANELS, panel, (value) => {
     panel = value;
@@ -55,7 +60,7 @@ export function campaignView(model) {
   const main = h("div", { cls: "campaign" }, head, message,
     h("section", { cls: "card card--matrix", "aria-label": "Matrix" }, matrix),
     h("section", { cls: "card card--curve", "aria-label": "Results" },
-      h("header", { cls: "card__head" }, h("div", { cls: "curve__text" }, verdict, h("div", { cls: "row" }, badges[1], legend)), choice), holder, table));
+      h("header", { cls: "card__head" }, h("div", { cls: "curve__text" }, verdict, h("div", { cls: "row" }, badges[1], legend)), choice), holder, answers, table));
   const start = h("section", { cls: "card card--start", "aria-label": "First use" }, firstUse());
   const node = h("div", { cls: "view" }, main, start);
 
@@ -70,6 +75,17 @@ export function campaignView(model) {
     for (const button of [pause, resume, cancel]) button.disabled = false;
   }
 
+  async function exportAll() {
+    save.disabled = true;
+    message.replaceChildren();
+    try {
+      saveBlob(await api.export(model.campaign.id), `${model.campaign.id}.tar.gz`);
+    } catch (error) {
+      message.replaceChildren(errorBox(error));
+    }
+    save.disabled = false;
+  }
+
   function update() {
     const { campaign } = model;
     show(start, campaign === null && model.campaigns !== null);
@@ -78,6 +94,7 @@ export function campaignView(model) {
     setText(title, campaign.id);
     statePill.update({ ...CAMPAIGN_STATES[campaign.state], word: REQUESTS[campaign.request] || CAMPAIGN_STATES[campaign.state].word });
     setText(sub, [campaign.spec.description, campaign.spec.model, campaign.spec.quantization, count(campaign.spec.repetitions, "repetition")].filter(Boolean).join(" · "));
+    show(save, campaign.runs_done > 0);
     const asked = campaign.request !== "none";
     show(pause, campaign.state === "running" && !asked);
     show(resume, ["paused", "failed", "cancelled"].includes(campaign.state) || (campaign.state === "running" && campaign.request === "pause"));
@@ -90,6 +107,22 @@ export function campaignView(model) {
     updateResults();
   }
 
+  async function askAnalysis() {
+    try {
+      await model.loadAnalysis();
+    } catch (error) {
+      answers.dataset.key = "error";
+      answers.replaceChildren(errorBox(error, askAnalysis));
+      return;
+    }
+    const { analysis } = model;
+    if (analysis) {
+      replaceWhen(answers, JSON.stringify(analysis), () => answersPanel(analysis, model.campaign.emulated || model.results.some((r) => r.emulated)));
+    } else if (!model.offersAnalysis) {
+      replaceWhen(answers, "none", () => h("p", { cls: "empty", text: "This orchestrator does not offer hypotheses and operating points; the campaign's report holds them." }));
+    }
+  }
+
   function href(r) {
     return `#/run/${r.configuration.id}/${bestRepetition(model.campaign.runs.filter((run) => run.configuration === r.configuration.id))}`;
   }
@@ -100,10 +133,14 @@ export function campaignView(model) {
     for (const badge of badges) show(badge, emulated);
     const results = model.results.filter((r) => r.epi !== null || r.joules_per_token !== null);
     setText(verdict, summary(model.campaign, results));
+    const drawn = panel !== "table" && panel !== "answers";
     show(table, panel === "table");
-    show(holder, panel !== "table");
-    show(legend, panel !== "table");
-    if (panel === "table") {
+    show(answers, panel === "answers");
+    show(holder, drawn);
+    show(legend, drawn);
+    if (panel === "answers") {
+      askAnalysis();
+    } else if (panel === "table") {
       replaceWhen(table, JSON.stringify(model.results), () => resultTable(model.results, href));
     } else if (results.length === 0) {
       depth.draw(() => h("p", { cls: "empty", text: "The first point appears when the first run is done." }));
@@ -139,6 +176,6 @@ function resultTable(results, href) {
       h("td", { text: significant(r.tokens_per_second, 4) }),
       h("td", { text: percent(r.accuracy_composite) }),
       h("td", { text: String(r.repetitions) }),
-      h("td", {}, validity ? pill(validity) : "–"));
+      h("td", {}, validity ? pill({ ...validity, word: VALIDITY_SHORT[r.validity] }) : "–"));
   })));
 }

@@ -2,7 +2,7 @@
 
 import { api } from "../api.js";
 import { card, errorBox, pill } from "../components.js";
-import { h } from "../dom.js";
+import { h, saveBlob } from "../dom.js";
 import { age, clock, joules, percent, seconds, significant, stepName, watts } from "../format.js";
 import { icon } from "../icons.js";
 import { OUTCOMES, VALIDITY } from "../states.js";
@@ -90,9 +90,8 @@ export function downloadsCard(where, files) {
     failure.replaceChildren();
     try {
       const blob = await api.file(where.campaign, where.configuration, where.repetition, kind);
-      const link = h("a", { href: URL.createObjectURL(blob), download: `${where.campaign}_${where.configuration}_${kind}_${String(where.repetition).padStart(3, "0")}.${FILES[kind][1].toLowerCase()}` });
-      link.click();
-      setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+      const number = String(where.repetition).padStart(3, "0");
+      saveBlob(blob, `${where.campaign}_${where.configuration}_${kind}_${number}.${FILES[kind][1].toLowerCase()}`);
     } catch (error) {
       failure.replaceChildren(errorBox(error));
     }
