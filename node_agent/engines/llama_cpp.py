@@ -11,7 +11,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import psutil
 from pydantic import ValidationError
 
 from node_agent.engines.base import Capabilities, Progress
@@ -56,21 +55,10 @@ async def silent_workers(endpoints: Sequence[str]) -> list[str]:
     return [endpoint for endpoint, answer in zip(endpoints, answers, strict=True) if not answer]
 
 
-def is_connected(pid: int, port: int) -> bool:
-    """Tell whether somebody is connected to this port of this process."""
-    with contextlib.suppress(psutil.Error):
-        return any(
-            connection.status == psutil.CONN_ESTABLISHED and connection.laddr.port == port
-            for connection in psutil.Process(pid).net_connections(kind="tcp")
-        )
-    return False
-
-
 class RpcWorker:
     """This node's RPC worker process."""
 
     role = "worker"
-    free_s = 3.0
 
     def __init__(self, state_dir: Path, host: str, port: int, threads: int) -> None:
         self._state_dir = state_dir
@@ -94,13 +82,10 @@ class RpcWorker:
     async def start(self, *, restart: bool = False) -> int:
         """Start the worker or keep the running one; return its pid.
 
-        A worker serves one engine at a time. One that is still connected some seconds after it was asked for is held
-        by an engine that vanished without a word (power, cable) or by somebody else's: it is started anew.
-
         Raises:
             InfrastructureError: it does not come up, for example because the port is taken.
         """
-        if restart or (self.pid is not None and not await self._gets_free(self.pid)):
+        if restart:
             await self.stop()
         if self.pid is not None:
             return self.pid
@@ -116,15 +101,6 @@ class RpcWorker:
         self._process = process = Supervised.start(self.role, argv, self._state_dir, _ENVIRONMENT)
         await wait_until(process, lambda: listens(self.endpoint), "RPC worker")
         return process.pid
-
-    async def _gets_free(self, pid: int) -> bool:
-        """Wait until no engine is connected, by the kernel's table; False if one stays."""
-        deadline = asyncio.get_running_loop().time() + self.free_s
-        while is_connected(pid, self._port):
-            if asyncio.get_running_loop().time() > deadline:
-                return False
-            await asyncio.sleep(0.1)
-        return True
 
     async def stop(self) -> None:
         """End the worker; quiet when there is none."""

@@ -11,6 +11,7 @@ import ctypes
 import signal
 import sys
 
+from node_agent.engines.keepalive import keep_alive_once_listening
 from shared.llama import api, ggml
 
 _CPU_DEVICE = 0  # GGML_BACKEND_DEVICE_TYPE_CPU
@@ -29,6 +30,7 @@ def serve(host: str, port: int, threads: int) -> None:
         ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.POINTER(ctypes.c_void_p)
     ]  # fmt: skip
     start.restype = None
+    keep_alive_once_listening()
     devices = (ctypes.c_void_p * 1)(find(_CPU_DEVICE))
     start(f"{host}:{port}".encode(), None, threads, 1, devices)
 
