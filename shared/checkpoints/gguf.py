@@ -10,15 +10,15 @@ Not here: surgery on these files (`gguf_surgery`). Values of arrays are not deco
 """
 
 import math
-import os
 import re
 import struct
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 from shared.checkpoints.base import CheckpointInfo
 from shared.checkpoints.ggml_types import FILE_TYPES, TENSOR_TYPES
+from shared.checkpoints.gguf_cursor import ARRAY, INTEGERS, SCALARS, STRING, UINT32, Cursor
 from shared.errors import ConfigurationError, DataError
 
 MAGIC: Final = b"GGUF"
@@ -27,15 +27,6 @@ MAX_TENSORS: Final = 1 << 20
 MAX_KEYS: Final = 1 << 20
 MAX_NAME_BYTES: Final = 64  # GGML_MAX_NAME with its terminating zero
 MAX_KEY_BYTES: Final = 65535  # the specification's limit
-_READ_BYTES: Final = 1 << 20
-
-UINT32: Final = 4
-BOOL: Final = 7
-STRING: Final = 8
-ARRAY: Final = 9
-UINT64: Final = 10
-_SCALARS: Final = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-_INTEGERS: Final = frozenset({0, 1, 2, 3, 4, 5, 10, 11})
 
 EXPERT_TENSOR: Final = re.compile(r"blk\.(\d+)\.(ffn_(?:gate|up|down|gate_up)_exps)\.(weight|bias|scale)")
 ROUTER_TENSOR: Final = re.compile(r"blk\.(\d+)\.(ffn_gate_inp)\.(weight|bias)|blk\.(\d+)\.(exp_probs_b)(?:\.bias)?")
@@ -62,7 +53,7 @@ class Entry:
             return self.raw[self.value_at + 8 :].decode("utf-8", "replace")
         if self.kind == ARRAY:
             return None
-        value: int | float | bool = struct.unpack_from("<" + _SCALARS[self.kind], self.raw, self.value_at)[0]
+        value: int | float | bool = struct.unpack_from("<" + SCALARS[self.kind], self.raw, self.value_at)[0]
         return value
 
 
@@ -121,7 +112,7 @@ class GgufFile:
         """
         full = f"{self.architecture}.{key}"
         entry = self.entry(full)
-        if entry is None or entry.kind not in _INTEGERS:
+        if entry is None or entry.kind not in INTEGERS:
             what = "missing" if entry is None else "not one integer"
             raise DataError(f"the metadata key {full!r} is {what}", where=str(self.path))
         return int(entry.scalar() or 0)
@@ -129,71 +120,6 @@ class GgufFile:
     def tensor(self, name: str) -> TensorInfo | None:
         """Return a tensor by name."""
         return next((tensor for tensor in self.tensors if tensor.name == name), None)
-
-
-class _Cursor:
-    """Reads forward through a file and never beyond its end; the buffer grows with what was asked for."""
-
-    def __init__(self, file: BinaryIO, path: Path) -> None:
-        self._file = file
-        self._path = path
-        self.size = os.fstat(file.fileno()).st_size
-        self.buffer = bytearray()
-        self.at = 0
-
-    def fail(self, what: str) -> DataError:
-        return DataError(f"not a sound GGUF file: {what}", where=f"{self._path} at byte {self.at}")
-
-    def need(self, count: int) -> int:
-        """Make `count` bytes available, step over them and return where they begin."""
-        start, end = self.at, self.at + count
-        if end > self.size:
-            raise self.fail(f"{count} more bytes are promised than the file has")
-        while len(self.buffer) < end:
-            chunk = self._file.read(max(_READ_BYTES, end - len(self.buffer)))
-            if not chunk:
-                raise self.fail("the file ends early")
-            self.buffer += chunk
-        self.at = end
-        return start
-
-    def number(self, code: str) -> int:
-        start = self.need(struct.calcsize("<" + code))
-        return int(struct.unpack_from("<" + code, self.buffer, start)[0])
-
-    def text(self, limit: int, what: str) -> str:
-        length = self.number("Q")
-        if length > limit:
-            raise self.fail(f"a {what} of {length} bytes")
-        start = self.need(length)
-        try:
-            return self.buffer[start : start + length].decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise self.fail(f"a {what} that is not UTF-8") from error
-
-    def skip_value(self, kind: int) -> None:
-        if kind in _SCALARS:
-            self.need(struct.calcsize(_SCALARS[kind]))
-        elif kind == STRING:
-            self.need(self.number("Q"))
-        elif kind == ARRAY:
-            self.skip_array()
-        else:
-            raise self.fail(f"unknown value type {kind}")
-
-    def skip_array(self) -> None:
-        kind, count = self.number("I"), self.number("Q")
-        if kind in _SCALARS:
-            self.need(count * struct.calcsize(_SCALARS[kind]))
-        elif kind == STRING:
-            if count > (self.size - self.at) // 8:
-                raise self.fail(f"an array of {count} strings")
-            unpack = struct.Struct("<Q").unpack_from
-            for _ in range(count):
-                start = self.need(8)
-                self.need(unpack(self.buffer, start)[0])
-        else:
-            raise self.fail(f"an array of value type {kind}")
 
 
 def parse(path: Path) -> GgufFile:
@@ -205,7 +131,7 @@ def parse(path: Path) -> GgufFile:
     """
     try:
         with path.open("rb") as file:
-            return _parse(_Cursor(file, path), path)
+            return _parse(Cursor(file, path), path)
     except OSError as error:
         raise ConfigurationError(f"cannot read the model: {error.strerror}", where=str(path)) from error
 
@@ -242,7 +168,7 @@ def load(path: Path) -> GgufFile:
     )  # fmt: skip
 
 
-def _parse(cursor: _Cursor, path: Path) -> GgufFile:
+def _parse(cursor: Cursor, path: Path) -> GgufFile:
     start = cursor.need(4)
     if cursor.buffer[start : start + 4] != MAGIC:
         raise cursor.fail("it does not begin with GGUF")
@@ -268,7 +194,7 @@ def _parse(cursor: _Cursor, path: Path) -> GgufFile:
     return GgufFile(path, version, alignment, tuple(entries.values()), tensors, data_offset, cursor.size)
 
 
-def _entry(cursor: _Cursor) -> Entry:
+def _entry(cursor: Cursor) -> Entry:
     begin = cursor.at
     key = cursor.text(MAX_KEY_BYTES, "key")
     kind = cursor.number("I")
@@ -277,7 +203,7 @@ def _entry(cursor: _Cursor) -> Entry:
     return Entry(key, kind, bytes(cursor.buffer[begin : cursor.at]), value_at)
 
 
-def _alignment(entries: dict[str, Entry], cursor: _Cursor) -> int:
+def _alignment(entries: dict[str, Entry], cursor: Cursor) -> int:
     entry = entries.get("general.alignment")
     if entry is None:
         return DEFAULT_ALIGNMENT
@@ -287,7 +213,7 @@ def _alignment(entries: dict[str, Entry], cursor: _Cursor) -> int:
     return value
 
 
-def _tensor(cursor: _Cursor) -> tuple[str, tuple[int, ...], int, int, int]:
+def _tensor(cursor: Cursor) -> tuple[str, tuple[int, ...], int, int, int]:
     name = cursor.text(MAX_NAME_BYTES - 1, "tensor name")
     n_dims = cursor.number("I")
     if not 1 <= n_dims <= 4:
@@ -303,7 +229,7 @@ def _tensor(cursor: _Cursor) -> tuple[str, tuple[int, ...], int, int, int]:
     return name, ne, kind, relative, elements // block * block_bytes
 
 
-def _check_tensors(tensors: tuple[TensorInfo, ...], alignment: int, data_offset: int, cursor: _Cursor) -> None:
+def _check_tensors(tensors: tuple[TensorInfo, ...], alignment: int, data_offset: int, cursor: Cursor) -> None:
     if len({tensor.name for tensor in tensors}) != len(tensors):
         raise cursor.fail("a tensor name comes twice")
     end, last = data_offset, ""

@@ -30,11 +30,7 @@ from shared.checkpoints.base import (
     keeps_everything,
 )
 from shared.checkpoints.gguf import (
-    ARRAY,
-    BOOL,
     MAGIC,
-    STRING,
-    UINT32,
     GgufFile,
     TensorInfo,
     describe,
@@ -42,6 +38,7 @@ from shared.checkpoints.gguf import (
     is_per_expert,
     layer_of,
 )
+from shared.checkpoints.gguf_cursor import ARRAY, BOOL, STRING, UINT32
 from shared.errors import ConfigurationError
 from shared.records import SurgeryPlan, canonical_json
 

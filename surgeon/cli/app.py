@@ -180,6 +180,23 @@ def validate(
         raise typer.Exit(3)
 
 
+@app.command("merge-experts")
+def merge_experts(
+    source: Annotated[Path, typer.Argument(help="GGUF in F32, F16 or BF16.")],
+    matrices: Annotated[Path, typer.Argument(help="Merge matrices, from `epi surgery search eep-merge`.")],
+    target: Annotated[Path, typer.Argument(help="GGUF to write; quantise it afterwards.")],
+    as_json: Json = False,
+) -> None:
+    """Write a model whose experts are weighted sums of the old ones.
+
+    Example: epi surgery merge-experts demo-f16.gguf merge8.safetensors merged-f16.gguf
+    """
+    from surgeon.merging import merge
+
+    merge(source, matrices, target)
+    _report_file(as_json, target)
+
+
 def _report_file(as_json: bool, path: Path) -> None:
     from shared.durable import hash_file
 

@@ -134,6 +134,64 @@ def eep(
          f" ones (the whole model: {base.accuracy:.3f}); {found.n_evaluated} candidates")  # fmt: skip
 
 
+@search_app.command("eep-merge")
+def eep_merge(
+    model: Model,
+    plan: Annotated[Path, typer.Option(help="Plan of the prune phase: where the search begins.")],
+    questions: Questions,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Merge matrices to write.")],
+    iterations: Annotated[int, typer.Option(min=0, help="The paper has 160.")] = 160,
+    offspring: Annotated[int, typer.Option(min=1, help="New candidates an iteration.")] = 8,
+    cache: Annotated[Path | None, typer.Option(help="File of known candidates: a killed search goes on.")] = None,
+    train_share: Annotated[float, typer.Option(min=0.01, max=0.99, help="Of the questions, for the search.")] = 0.5,
+    seed: Annotated[int, typer.Option(help="One seed, one result.")] = 0,
+    threads: Threads = 1,
+    as_json: Json = False,
+) -> None:
+    """Evolve matrices that mix dropped experts into kept ones; the model must be F16 or F32.
+
+    Example: epi surgery search eep-merge demo-f16.gguf --plan eep8.json --questions arc.jsonl -o merge8.safetensors
+    """
+    from surgeon.merging import MergeMatrices
+    from surgeon.plan_file import read_plan
+    from surgeon.search.eep import Fitness, FitnessCache, Generation
+    from surgeon.search.eep_merge import MergeOptions, WeightsInMemory, search_merge
+    from surgeon.search.task_fitness import TaskFitness
+
+    start = MergeMatrices.of_plan(read_plan(plan))
+    files = [_question_file(item) for item in questions]
+    with (
+        TaskFitness(model, files, train_share=train_share, threads=threads, use_mmap=False) as fitness,
+        progress("eep-merge") as tell,
+    ):
+        if start.experts.shape[::2] != (fitness.n_layers, fitness.n_experts):
+            raise ConfigurationError("the plan is for another model", where=str(plan))
+        weights = WeightsInMemory(fitness.model, fitness.n_layers)
+        slots = (tuple(range(start.experts.shape[1])),) * fitness.n_layers
+
+        def measure(matrices: MergeMatrices) -> Fitness:
+            weights.merge(matrices)
+            return fitness.train(slots)
+
+        def report(generation: Generation) -> None:
+            note = f"best {generation.best.accuracy:.3f} after {generation.n_evaluated}"
+            tell((generation.iteration + 1) / (iterations + 1), note)
+
+        found = search_merge(
+            start, measure, MergeOptions(iterations=iterations, offspring=offspring, seed=seed),
+            cache=FitnessCache(cache, f"{fitness.identity} merge"), on_generation=report,
+        )  # fmt: skip
+        weights.merge(start)
+        before = fitness.validation(slots)
+        weights.merge(found.best)
+        after = fitness.validation(slots)
+    found.best.save(output)
+    show(as_json, {"target": str(output), "train": found.fitness.accuracy, "validation": after.accuracy,
+                   "validation_pruned": before.accuracy},
+         f"{output}: accuracy {found.fitness.accuracy:.3f} on the search's questions, {after.accuracy:.3f} on unseen"
+         f" ones (only pruned: {before.accuracy:.3f})")  # fmt: skip
+
+
 @search_app.command()
 def skipping(
     model: Model,

@@ -24,6 +24,7 @@ class TaskFitness:
         *,
         train_share: float = 0.5,
         threads: int = 1,
+        use_mmap: bool = True,
     ) -> None:
         """Load the model and the questions.
 
@@ -32,6 +33,7 @@ class TaskFitness:
             questions: files of questions and their templates ("" for the usual one); each file is split by itself.
             train_share: share of the questions the search may see.
             threads: CPU threads.
+            use_mmap: False where the weights are to be changed in memory.
 
         Raises:
             ConfigurationError: no questions, or a model without experts.
@@ -41,7 +43,7 @@ class TaskFitness:
         info = surgery.describe(model_path)
         self.n_layers, self.n_experts, self.experts_per_token = info.n_layers, info.n_experts, info.experts_per_token
         self._mask = ExpertMask(self.n_layers, self.n_experts)
-        self._model = llama.Model(model_path)
+        self.model = llama.Model(model_path, use_mmap=use_mmap)
         self._train: list[ChoiceScorer] = []
         self._validation: list[ChoiceScorer] = []
         digest = hashlib.sha256(hash_file(model_path).encode())
@@ -52,7 +54,7 @@ class TaskFitness:
                 chosen: list[Question] = [items[number] for number in numbers]
                 prompt = template or QUESTION_TEMPLATE
                 scorers.append(
-                    ChoiceScorer(self._model, chosen, template=prompt, threads=threads, on_tensor=self._mask)
+                    ChoiceScorer(self.model, chosen, template=prompt, threads=threads, on_tensor=self._mask)
                 )
         self.identity = digest.hexdigest()
 
@@ -66,7 +68,7 @@ class TaskFitness:
         """Free the model."""
         for scorer in (*self._train, *self._validation):
             scorer.close()
-        self._model.close()
+        self.model.close()
 
     def train(self, candidate: Candidate | None) -> Fitness:
         """Return the fitness on the training questions; None masks nothing."""
