@@ -87,81 +87,12 @@ def test_searches(folder: Path) -> None:
     task = ("search.gguf", "--depth", "6", "--questions", "q.jsonl={question}", "-o", "e.json", *few)
     assert "another number" in epi(folder, "search", "eep", *task, "--start", "n.json", fails=1)
     epi(folder, "search", "eep", *task)
-    merged = json.loads(epi(folder, "merge", "s0", "s1", "-o", "all", "--json"))
-    assert merged["windows"] == merged["windows_of_corpus"] > 1
-    ranked = json.loads(epi(folder, "rank", "-s", "all", "--method", "ean", "--json"))
-    assert [len(row) for row in ranked["saliency"]] == [12] * 4
-    chosen = ("--method", "ean", "--depth", "2", "--group", "1,3", "--layout", "biased")
-    epi(folder, "plan", "-s", "all", *chosen, "-o", "p.json")
-    plan = json.loads((folder / "p.json").read_text())
-    assert [len(ids) for ids in plan["kept"]] == [12, 10, 12, 10]
-    lowest = sorted(sorted(range(12), key=lambda expert: ranked["saliency"][1][expert])[:2])
-    assert sorted(set(range(12)) - set(plan["kept"][1])) == lowest
-    epi(folder, "apply", "q.gguf", "p.json", "variant.gguf")
-    assert "proved" in epi(folder, "verify", "q.gguf", "p.json", "variant.gguf")
-    verdict = epi(folder, "validate", "variant.gguf", "--baseline", "q.gguf", "--heldout", "facts.txt",
-                  "--max-perplexity-ratio", "0.001", "--json", fails=3)  # fmt: skip
-    assert not json.loads(verdict.splitlines()[0])["ok"]
-    assert json.loads(epi(folder, "info", "q.gguf", "--json"))["n_experts"] == 12
-
-
-def test_errors_are_one_message(folder: Path) -> None:
-    for words, message in (
-        (("plan", "--depth", "2", "-o", "x"), "give --statistics or --model"),
-        (("rank", "--method", "guess", "-m", "x"), "unknown method 'guess'"),
-        (("info", "facts.txt"), "not a checkpoint"),
-        (("apply", "hf", "nothing.json", "x"), "cannot read the plan"),
-        (("convert", "nowhere", "x.gguf"), "cannot read it"),
-    ):
-        said = epi(folder, *words, fails=1)
-        assert message in said and "Traceback" not in said
-
-
-def test_methods_are_listed_with_sources(folder: Path) -> None:
-    methods = json.loads(epi(folder, "methods", "--json"))
-    assert {"random", "frequency", "soft_activation", "ean", "weighted_ean", "reap", "easy_ep", "aimer"} <= set(methods)
-    assert all(method["source"] for method in methods.values())
-
-
-def test_searches(folder: Path) -> None:
-    words = TEXT.split()
-    lines = [
-        {"question": " ".join(words[n : n + 5]), "choices": [words[n + 5], words[n + 9]], "answer": n % 2}
-        for n in range(12)
-    ]
-    (folder / "q.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    epi(folder, "convert", "hf", "search.gguf")
-    epi(folder, "observe", "search.gguf", "facts.txt", "-o", "deep.st", "--reservoir", "16", "--max-tokens", "100")
-    naee = json.loads(
-        epi(folder, "search", "naee", "search.gguf", "--depth", "2", "-s", "deep.st", "-o", "n.json", "--json")
-    )
-    assert naee["exhaustive"] and len(naee["losses"]) == 4
-    few = ("--iterations", "1", "--offspring", "2", "--json")
-    eep = json.loads(epi(folder, "search", "eep", "search.gguf", "--depth", "6", "--questions", "q.jsonl", "--start", "n.json",
-                         "-o", "e.json", *few, fails=1).partition("error")[0] or "{}")  # fmt: skip
-    assert eep == {}  # a starting plan of another depth is refused
-    epi(
-        folder,
-        "search",
-        "eep",
-        "search.gguf",
-        "--depth",
-        "6",
-        "--questions",
-        "q.jsonl={question}",
-        "-o",
-        "e.json",
-        *few,
-    )
-    merged = epi(
-        folder, "search", "eep-merge", "search.gguf", "--plan", "e.json", "--questions", "q.jsonl", "-o", "m.st", *few
-    )
-    assert 0 <= json.loads(merged)["validation"] <= 1
+    merge = ("search.gguf", "--plan", "e.json", "--questions", "q.jsonl", "-o", "m.st", *few)
+    assert 0 <= json.loads(epi(folder, "search", "eep-merge", *merge))["validation"] <= 1
     epi(folder, "merge-experts", "search.gguf", "m.st", "merged.gguf")
     assert json.loads(epi(folder, "info", "merged.gguf", "--json"))["n_experts"] == 6
-    skipped = json.loads(
-        epi(folder, "search", "skipping", "search.gguf", "-s", "deep.st", "--questions", "q.jsonl", "--json")
-    )
+    skip = ("search.gguf", "-s", "deep.st", "--questions", "q.jsonl", "--json")
+    skipped = json.loads(epi(folder, "search", "skipping", *skip))
     assert 0 < skipped["tasks"][0]["share_skipped"] < 1 and not skipped["saves_energy_on_stock_engines"]
 
 
