@@ -107,7 +107,8 @@ def write_run(
         accuracy_tasks=run.protocol.accuracy,
         note=run.protocol.accuracy_note,
         questions=tuple(questions),
-        question_energy=evaluation.question_energy,
+        # Where no question has joules of its own, the reasons counted in epi_NNN.json say it all.
+        question_energy=evaluation.question_energy if any(e.joules for e in evaluation.question_energy) else (),
     )
     contents = {
         paths["power_trace"]: trace_csv(samples),

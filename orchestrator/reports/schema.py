@@ -225,7 +225,9 @@ class BenchmarkFile(Record):
     accuracy_tasks: dict[AccuracyField, AccuracyTask]
     note: str
     questions: tuple[QuestionResult, ...]
-    question_energy: tuple[QuestionEnergy, ...] = Field(default=(), description="one per question, in order")
+    question_energy: tuple[QuestionEnergy, ...] = Field(
+        default=(), description="one per question, in order; empty when none has joules of its own"
+    )
 
 
 class CampaignFile(Record):
