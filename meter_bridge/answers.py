@@ -8,12 +8,12 @@ from collections.abc import Iterator
 
 from meter_bridge.calibration import CalibrationRecord
 from meter_bridge.identity import with_calibration
-from meter_bridge.records import StoredEvent, StoredSample
+from meter_bridge.records import EXTRA_QUANTITIES, StoredEvent, StoredSample, unpack_extra
 from meter_bridge.settings import InstrumentSettings
 from meter_bridge.trace_reader import TraceReader
 from shared.clock import iso_utc
 from shared.meter_api import SampleBlock, TraceEvent
-from shared.records import Instrument, NodeName
+from shared.records import Instrument, NodeName, Record
 
 _J_PER_WH = 3600.0
 
@@ -83,6 +83,46 @@ class BlockBuilder:
             return None
         spans = zip(self._nodes, first.register_wh, last.register_wh, strict=True)
         return {node: _valid((end - begin) * _J_PER_WH) for node, begin, end in spans}
+
+
+class FrameBlock(Record):
+    """Everything stored of each frame of a window, raw, as columns; null where a quantity was not sent.
+
+    `quantities[name][node][i]` belongs to `utc_ns[i]`: power_w, voltage_v, current_a, power_factor, reactive_var.
+    """
+
+    utc_ns: tuple[int, ...]
+    arrival_utc_ns: tuple[int, ...]
+    device_ms: tuple[int | None, ...]
+    seq: tuple[int | None, ...]
+    stream: tuple[int, ...]
+    frequency_hz: tuple[float | None, ...]
+    quantities: dict[str, dict[NodeName, tuple[float | None, ...]]]
+
+
+async def frame_block(
+    reader: TraceReader, nodes: tuple[NodeName, ...], start_utc_ns: int, end_utc_ns: int
+) -> FrameBlock:
+    """Return the frames of [start, end) in the order of their arrival."""
+    samples = [s async for s in reader.samples(start_utc_ns, end_utc_ns) if len(s.power_w) == len(nodes)]
+    extras = [unpack_extra(sample.extra, len(nodes)) for sample in samples]
+    missing = (math.nan,) * len(nodes)
+    columns = {"power_w": [sample.power_w for sample in samples]}
+    for name in EXTRA_QUANTITIES:
+        columns[name] = [extra.get(name, missing) for extra in extras]
+    return FrameBlock(
+        utc_ns=tuple(sample.utc_ns for sample in samples),
+        # Both clocks are tied by the sample's own anchor: the difference of the fitted times gives it back.
+        arrival_utc_ns=tuple(sample.utc_ns + sample.arrival_mono_ns - sample.mono_ns for sample in samples),
+        device_ms=tuple(sample.device_ms for sample in samples),
+        seq=tuple(sample.seq for sample in samples),
+        stream=tuple(sample.stream_id for sample in samples),
+        frequency_hz=tuple(sample.frequency_hz for sample in samples),
+        quantities={
+            name: {node: tuple(_valid(row[channel]) for row in rows) for channel, node in enumerate(nodes)}
+            for name, rows in columns.items()
+        },
+    )
 
 
 def trace_event(event: StoredEvent) -> TraceEvent:

@@ -9,7 +9,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, FastAPI, Query, WebSocket, WebSocketDisconnect
 from fastapi.responses import StreamingResponse
 
-from meter_bridge.answers import csv_lines
+from meter_bridge.answers import FrameBlock, csv_lines
 from meter_bridge.bridge import Bridge
 from meter_bridge.budget import Budget, budget
 from meter_bridge.calibration import CalibrationDraft, CalibrationRecord
@@ -23,6 +23,7 @@ from shared.meter_api import MeterStatus, SampleBlock, TraceEvent
 from shared.protocol import Health
 
 LONGEST_WINDOW_NS = 24 * 3600 * 1_000_000_000
+LONGEST_FRAMES_NS = 3600 * 1_000_000_000
 _POLICY_VIOLATION = 1008
 
 Start = Annotated[int, Query(ge=0, description="UTC nanoseconds, included")]
@@ -46,11 +47,13 @@ def bridge_app(bridge: Bridge, token: str | None) -> FastAPI:
     return app
 
 
-def _window(start_utc_ns: int, end_utc_ns: int) -> None:
+def _window(start_utc_ns: int, end_utc_ns: int, longest_ns: int = LONGEST_WINDOW_NS) -> None:
     if end_utc_ns <= start_utc_ns:
         raise ConfigurationError("the window ends before it starts", where="end_utc_ns")
-    if end_utc_ns - start_utc_ns > LONGEST_WINDOW_NS:
-        raise ConfigurationError("the window is longer than a day", where="end_utc_ns", hint="ask for it in pieces")
+    if end_utc_ns - start_utc_ns > longest_ns:
+        raise ConfigurationError(
+            f"the window is longer than {longest_ns / 3.6e12:g} h", where="end_utc_ns", hint="ask for it in pieces"
+        )
 
 
 def _rest(bridge: Bridge, token: str | None) -> APIRouter:
@@ -75,6 +78,12 @@ def _rest(bridge: Bridge, token: str | None) -> APIRouter:
         """Return the samples of a half-open window."""
         _window(start_utc_ns, end_utc_ns)
         return await bridge.samples(start_utc_ns, end_utc_ns, calibration)
+
+    @router.get("/frames")
+    async def frames(start_utc_ns: Start, end_utc_ns: End) -> FrameBlock:
+        """Return everything stored of the frames of a half-open window of at most an hour, raw."""
+        _window(start_utc_ns, end_utc_ns, LONGEST_FRAMES_NS)
+        return await bridge.frames(start_utc_ns, end_utc_ns)
 
     @router.get("/events")
     async def events(start_utc_ns: Start, end_utc_ns: End) -> list[TraceEvent]:

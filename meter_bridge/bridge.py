@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from meter_bridge.answers import BlockBuilder, trace_event
+from meter_bridge.answers import BlockBuilder, FrameBlock, frame_block, trace_event
 from meter_bridge.calibration import OLD_AFTER_DAYS, CalibrationDraft, CalibrationRecord
 from meter_bridge.calibration_store import CalibrationStore
 from meter_bridge.detectors import ChannelWatch
@@ -128,6 +128,11 @@ class Bridge:
         return await self._now.blocks.block(
             start_utc_ns, end_utc_ns, record, fallback=self._now.ingest.instrument
         )
+
+    async def frames(self, start_utc_ns: int, end_utc_ns: int) -> FrameBlock:
+        """Return everything stored of the frames of a window, everything that has arrived until now included."""
+        await self._now.store.flush()
+        return await frame_block(self._now.reader, self.settings.channels, start_utc_ns, end_utc_ns)
 
     async def events(self, start_utc_ns: int, end_utc_ns: int) -> list[TraceEvent]:
         """Return the events of a window, everything until now included."""

@@ -73,6 +73,7 @@ class Ingest:
         self._stream: _Stream | None = None
         self._earlier: EarlierStream | None = None
         self._held: list[Arrival] = []
+        self._soonest: Arrival | None = None
         self._connected_once = False
         self._confirmed = False
         self.hello: Hello | None = None
@@ -124,9 +125,11 @@ class Ingest:
 
     def _release(self) -> None:
         held, self._held = self._held, []
+        self._soonest = min(held, key=_lateness, default=None)
         for arrival in held:
             if isinstance(arrival.item, Frame):
                 self._frame(arrival.item, arrival)
+        self._soonest = None
 
     def _hello(self, hello: Hello, arrival: Arrival) -> None:
         if hello == self.hello:
@@ -224,6 +227,9 @@ class Ingest:
             stream_id = self._store.new_stream(self._store.instrument_id(self.instrument), arrival.utc_ns)
             timebase = None if frame.device_ms is None else TimeBase(frame.device_ms, arrival.mono_ns)
             stream = self._stream = _Stream(stream_id, timebase, frame.device_ms or 0)
+            soonest = self._soonest
+            if timebase is not None and soonest is not None and isinstance(soonest.item, Frame):
+                timebase.prime(stream.unwrap(soonest.item.device_ms or 0), soonest.mono_ns)
         return stream
 
     def _register(self, stream: _Stream, frame: Frame) -> tuple[float, ...] | None:
@@ -241,3 +247,9 @@ class Ingest:
     def _event(self, kind: EventKind, arrival: Arrival, *, count: int = 1, detail: str = "") -> None:
         utc_ns = self._keeper.current.utc(arrival.mono_ns)
         self._events.record(kind, utc_ns, arrival.mono_ns, count=count, detail=detail)
+
+
+def _lateness(arrival: Arrival) -> int:
+    """Return how late a frame came, up to a constant; frames without a clock come last."""
+    device_ms = arrival.item.device_ms if isinstance(arrival.item, Frame) else None
+    return 2**63 if device_ms is None else arrival.mono_ns - device_ms * 1_000_000

@@ -57,13 +57,13 @@ def unpack_power(blob: bytes) -> tuple[float, ...]:
     return struct.unpack(f"<{len(blob) // 8}d", blob)
 
 
-_EXTRA = ("voltage_v", "current_a", "power_factor", "reactive_var")
+EXTRA_QUANTITIES = ("voltage_v", "current_a", "power_factor", "reactive_var")
 
 
 def pack_extra(frame: Frame) -> bytes | None:
     """Return one byte of flags (bit i: quantity i of V, A, PF, VAR is there) and the quantities as float32."""
     flags, columns = 0, b""
-    for bit, name in enumerate(_EXTRA):
+    for bit, name in enumerate(EXTRA_QUANTITIES):
         values: tuple[float, ...] | None = getattr(frame, name)
         if values is not None:
             flags |= 1 << bit
@@ -75,7 +75,7 @@ def unpack_extra(blob: bytes | None, channels: int) -> dict[str, tuple[float, ..
     """Return the quantities that `pack_extra` packed, by name."""
     if not blob:
         return {}
-    names = [name for bit, name in enumerate(_EXTRA) if blob[0] & (1 << bit)]
+    names = [name for bit, name in enumerate(EXTRA_QUANTITIES) if blob[0] & (1 << bit)]
     width = 4 * channels
     return {
         name: struct.unpack_from(f"<{channels}f", blob, 1 + index * width) for index, name in enumerate(names)

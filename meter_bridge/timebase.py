@@ -87,6 +87,12 @@ class TimeBase:
         self._last_ns = max(fitted_ns, self._last_ns + 1)
         return self._last_ns
 
+    def prime(self, device_ms: int, mono_ns: int) -> None:
+        """Begin with what is known already: of the lines that waited to be stamped, the one that came soonest."""
+        device_s, delay_s = self._point(device_ms, mono_ns)
+        self._fit = ClockFit(min(delay_s, 0.0), 0.0, device_s, _LARGEST_DRIFT, 0.0, 0, 0.0)
+        self._last_ns = -(2**62)  # nothing has been stamped yet, so nothing must be kept in order
+
     def _point(self, device_ms: int, mono_ns: int) -> tuple[float, float]:
         elapsed_ms = device_ms - self._origin_ms
         # Whole nanoseconds are subtracted as integers: a float of seconds since boot would cost microseconds.

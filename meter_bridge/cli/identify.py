@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from meter_bridge.cli.remote import DEFAULT_URL, AsJson, Remote, TokenFile, Url, with_bridge
+from meter_bridge.cli.remote import DEFAULT_URL, AsJson, Remote, TokenFile, Url, ca_file, with_bridge
 from meter_bridge.identify import Identified, MarkerRun, verdict
 from meter_bridge.identify import identify as find
 from shared.auth import load_token
@@ -57,7 +57,7 @@ def identify(
 
 
 async def _mark(node: str, address: str, token: str | None, params: MarkerParams) -> MarkerRun:
-    client = AgentClient(address, token)
+    client = AgentClient(address, token, ca_file=ca_file())
     try:
         job = f"identify/{node}/{time.time_ns()}"
         span_s = (params.on_s + params.off_s) * params.cycles + params.off_s

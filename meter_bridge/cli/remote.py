@@ -1,6 +1,7 @@
 """How the commands reach the bridge: options and a client shared by all of them."""
 
 import asyncio
+import os
 import re
 import time
 from collections.abc import Awaitable, Callable
@@ -16,6 +17,8 @@ from shared.errors import ConfigurationError
 from shared.meter_api import MeterStatus, SampleBlock
 
 T = TypeVar("T")
+CA_VARIABLE = "EPI_METER_CA_FILE"
+"""Environment variable with the lab's own CA, for a bridge behind https."""
 
 Url = Annotated[str, typer.Option(help="where the bridge answers", envvar="EPI_METER_URL")]
 TokenFile = Annotated[Path | None, typer.Option(help="file with the bridge's token", envvar="EPI_METER_TOKEN_FILE")]
@@ -42,11 +45,17 @@ class Remote:
         return SampleBlock.model_validate(await self.client.request("GET", "/v1/samples", params=query))
 
 
+def ca_file() -> Path | None:
+    """Return the CA to trust, if the environment names one."""
+    name = os.environ.get(CA_VARIABLE)
+    return Path(name) if name else None
+
+
 def with_bridge(url: str, token_file: Path | None, act: Callable[[Remote], Awaitable[T]]) -> T:
     """Run `act` with a connection to the bridge and close it."""
 
     async def run() -> T:
-        client = AgentClient(url, load_token(token_file), timeout_s=120)
+        client = AgentClient(url, load_token(token_file), timeout_s=120, ca_file=ca_file())
         try:
             return await act(Remote(client))
         finally:

@@ -10,10 +10,11 @@ import websockets
 from rich.live import Live
 from rich.table import Table
 
-from meter_bridge.cli.remote import DEFAULT_URL, TokenFile, Url
+from meter_bridge.cli.remote import DEFAULT_URL, TokenFile, Url, ca_file
 from shared.auth import load_token
 from shared.errors import AuthError, InfrastructureError
 from shared.meter_api import LivePower
+from shared.tls import pinned
 
 _BAR_CHARS = 30
 
@@ -34,7 +35,7 @@ async def _watch(url: str, token_file: Path | None, hz: float, count: int, *, as
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     address = url.rstrip("/").replace("http", "ws", 1) + f"/v1/live?hz={hz:g}"
     try:
-        async with websockets.connect(address, additional_headers=headers) as socket:
+        async with websockets.connect(address, additional_headers=headers, ssl=pinned(ca_file())) as socket:
             if as_json:
                 await _print(socket, count)
             else:

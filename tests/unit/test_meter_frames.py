@@ -1,6 +1,7 @@
 """Protocol v1 and the dialects: what is read, what is refused, and that nothing crashes."""
 
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -140,6 +141,16 @@ def test_budget() -> None:
     check_budget(line, hello, 50, 115_200)
     with pytest.raises(ConfigurationError, match="does not fit"):
         check_budget(line, hello, 50, 57_600)
+
+
+def test_the_examples_of_the_protocol_document_are_valid() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "meter-protocol.md").read_bytes()
+    lines = [line for line in text.splitlines() if line.startswith((b'{"epi"', b'{"s"'))]
+    hello, frame = [LineParser(4).parse(line)[0] for line in lines]
+    assert isinstance(hello, Hello)
+    assert hello.serial == "A0017"
+    assert isinstance(frame, Frame)
+    assert math.isnan(frame.power_w[3])
 
 
 def test_fuzzed_lines_lose_no_valid_frame() -> None:

@@ -131,6 +131,15 @@ async def test_frames_wait_for_the_hello_that_labels_them(lab: Lab) -> None:
     assert len({sample.stream_id for sample in lab.samples}) == 1
 
 
+async def test_frames_that_waited_are_stamped_by_the_soonest_of_them(lab: Lab) -> None:
+    for number in range(8):
+        # The first frames lay in a buffer for up to half a second.
+        lab.frame(number, late_s=max(0.004, 0.5 - number / 10))
+    lab.hello(0.85)
+    late = [sample.mono_ns / NS - 1000 - number / 10 for number, sample in enumerate(lab.samples)]
+    assert all(abs(value - 0.004) < 1e-6 for value in late)
+
+
 async def test_without_a_hello_frames_are_stored_as_unknown(lab: Lab) -> None:
     for number in range(int(HELLO_WAIT_S * 10) + 20):
         lab.frame(number)
