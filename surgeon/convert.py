@@ -126,6 +126,8 @@ def _outputs(checkpoint: Checkpoint, architecture: gguf.MODEL_ARCH, outtype: Out
     names = gguf.get_tensor_name_map(architecture, n_layers)
     tensors = checkpoint.tensors()
     tied = bool(checkpoint.config.get("tie_word_embeddings", False))
+    if tied and architecture == gguf.MODEL_ARCH.QWEN2MOE:
+        raise ConfigurationError("llama.cpp has no tied embeddings for qwen2moe", where=str(checkpoint.path))
     outputs: list[_Output] = []
     grouped: dict[str, list[TensorEntry | None]] = {}
     for name, tensor in tensors.items():

@@ -167,13 +167,14 @@ class SurgeonJobs:
     async def _evaluation(self, sha256: str, on_progress: Callable[[float, str], None]) -> Evaluation:
         files = [self._settings.heldout_text, self._settings.sanity_prompts]
         hashes = [None if path is None else await asyncio.to_thread(hash_file, path) for path in files]
-        key = key_of(kind="evaluate", model=sha256, files=hashes)
+        key = key_of(kind="evaluate", model=sha256, files=hashes, tokens=self._settings.heldout_tokens)
         known = self._cache.get(Evaluation, key)
         if known is not None:
             return known
         task = EvaluateTask(
             model=self._store.path(sha256), heldout=self._settings.heldout_text,
             prompts=self._settings.sanity_prompts, threads=self._settings.threads,
+            max_tokens=self._settings.heldout_tokens,
         )  # fmt: skip
         done = await run_in_child(task, on_progress)
         assert done.evaluation is not None

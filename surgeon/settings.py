@@ -19,6 +19,7 @@ class SurgeonSettings(DaemonSettings):
     sanity_prompts: Path | None = None
     heldout_text: Path | None = None
     threads: int = Field(default=1, ge=1)
+    heldout_tokens: int = Field(default=4096, ge=2, description="tokens of the held-out text that are evaluated")
     window_tokens: int = Field(default=512, ge=8, description="tokens evaluated at once while observing")
 
     def model_path(self, name: str) -> Path:

@@ -75,6 +75,7 @@ class EvaluateTask(Record):
     heldout: Path | None = None
     prompts: Path | None = None
     threads: int = 1
+    max_tokens: int = Field(default=8192, ge=2)
 
 
 Task = Annotated[
@@ -118,8 +119,9 @@ def run(task: Task, on_progress: Progress) -> Done:
     from surgeon.sanity import evaluate
 
     evaluation = evaluate(
-        task.model, heldout=task.heldout, prompts=task.prompts, threads=task.threads, on_progress=on_progress
-    )
+        task.model, heldout=task.heldout, prompts=task.prompts, threads=task.threads, max_tokens=task.max_tokens,
+        on_progress=on_progress,
+    )  # fmt: skip
     return Done(n_tokens=evaluation.n_tokens, evaluation=evaluation)
 
 

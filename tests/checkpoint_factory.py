@@ -59,7 +59,8 @@ def make_checkpoint(
 ) -> Path:
     """Write a checkpoint with random weights and return its folder.
 
-    `naming` "mixtral" gives Mixtral's names (for surgery, not for running); `stacked` gives the newer stacked experts.
+    `naming` "qwen2" gives a Qwen2MoeForCausalLM, "mixtral" Mixtral's names (for surgery, not for running); `stacked`
+    gives the newer stacked experts.
     """
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(seed)
@@ -85,6 +86,16 @@ def make_checkpoint(
             tensors[f"{at}.mlp.experts.{expert}.gate_proj.weight"] = draw(expert_hidden, hidden)
             tensors[f"{at}.mlp.experts.{expert}.up_proj.weight"] = draw(expert_hidden, hidden)
             tensors[f"{at}.mlp.experts.{expert}.down_proj.weight"] = scale * draw(hidden, expert_hidden)
+    if naming == "qwen2":
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].copy()
+        for layer in range(n_layers):
+            at = f"model.layers.{layer}"
+            for part, rows in (("q", heads), ("k", kv_heads), ("v", kv_heads)):
+                tensors[f"{at}.self_attn.{part}_proj.bias"] = draw(rows * head_dim, std=0.1)
+            del tensors[f"{at}.self_attn.q_norm.weight"], tensors[f"{at}.self_attn.k_norm.weight"]
+            tensors[f"{at}.mlp.shared_expert_gate.weight"] = draw(1, hidden)
+            for part, shape in (("gate", (48, hidden)), ("up", (48, hidden)), ("down", (hidden, 48))):
+                tensors[f"{at}.mlp.shared_expert.{part}_proj.weight"] = draw(*shape)
     if naming == "mixtral":
         tensors = {_mixtral(name): value for name, value in tensors.items()}
     if stacked:
@@ -99,6 +110,9 @@ def make_checkpoint(
         "rms_norm_eps": 1e-6, "tie_word_embeddings": True, "decoder_sparse_step": 1, "mlp_only_layers": [],
         "hidden_act": "silu", "torch_dtype": "float32" if dtype == "F32" else "float16",
     }  # fmt: skip
+    if naming == "qwen2":
+        config |= {"architectures": ["Qwen2MoeForCausalLM"], "model_type": "qwen2_moe", "norm_topk_prob": False}
+        config |= {"shared_expert_intermediate_size": 48, "tie_word_embeddings": False}
     if naming == "mixtral":
         config |= {"architectures": ["MixtralForCausalLM"], "num_local_experts": config.pop("num_experts")}
     (folder / "config.json").write_text(json.dumps(config, indent=1))

@@ -1,4 +1,4 @@
-"""A plain float64 forward of a Qwen3MoeForCausalLM checkpoint, and expert statistics computed from it naively.
+"""A plain float64 forward of a Qwen3-MoE or Qwen2-MoE checkpoint, and expert statistics computed from it naively.
 
 Independent of the product's code on purpose: it reads the safetensors with the library, loops over tokens and experts,
 and is what the engine's statistics are compared with.
@@ -46,7 +46,7 @@ class NumpyQwen3Moe:
             inputs = _rms(x, w[f"{at}.post_attention_layernorm.weight"])
             trace = self._experts(inputs, x, at, None if allowed is None else allowed[layer])
             traces.append(trace)
-            x = x + trace.routed
+            x = x + trace.routed + self._shared(inputs, f"{at}.mlp")
         logits = _rms(x, w["model.norm.weight"]) @ w["model.embed_tokens.weight"].T
         return logits - _logsumexp(logits), traces
 
@@ -54,9 +54,11 @@ class NumpyQwen3Moe:
         c, w = self.config, self.weights
         heads, kv_heads, size = c["num_attention_heads"], c["num_key_value_heads"], c["head_dim"]
         n = len(x)
-        q = _rms((x @ w[f"{at}.q_proj.weight"].T).reshape(n, heads, size), w[f"{at}.q_norm.weight"])
-        k = _rms((x @ w[f"{at}.k_proj.weight"].T).reshape(n, kv_heads, size), w[f"{at}.k_norm.weight"])
-        v = (x @ w[f"{at}.v_proj.weight"].T).reshape(n, kv_heads, size)
+        q = self._linear(x, f"{at}.q_proj").reshape(n, heads, size)
+        k = self._linear(x, f"{at}.k_proj").reshape(n, kv_heads, size)
+        v = self._linear(x, f"{at}.v_proj").reshape(n, kv_heads, size)
+        if f"{at}.q_norm.weight" in w:
+            q, k = _rms(q, w[f"{at}.q_norm.weight"]), _rms(k, w[f"{at}.k_norm.weight"])
         inverse = 1.0 / c["rope_theta"] ** (np.arange(0, size, 2) / size)
         angles = np.concatenate([np.outer(np.arange(n), inverse)] * 2, axis=1)[:, None, :]
         q, k = _rotate(q, angles), _rotate(k, angles)
@@ -68,6 +70,17 @@ class NumpyQwen3Moe:
             out[:, head] = np.exp(scores - _logsumexp(scores)) @ v[:, other]
         return out.reshape(n, -1) @ w[f"{at}.o_proj.weight"].T
 
+    def _linear(self, x: np.ndarray, at: str) -> np.ndarray:
+        return x @ self.weights[f"{at}.weight"].T + self.weights.get(f"{at}.bias", 0.0)
+
+    def _shared(self, inputs: np.ndarray, at: str) -> np.ndarray:
+        if f"{at}.shared_expert_gate.weight" not in self.weights:
+            return np.zeros_like(inputs)
+        gate = self._linear(inputs, f"{at}.shared_expert.gate_proj")
+        hidden = gate / (1 + np.exp(-gate)) * self._linear(inputs, f"{at}.shared_expert.up_proj")
+        share = 1 / (1 + np.exp(-self._linear(inputs, f"{at}.shared_expert_gate")))
+        return share * self._linear(hidden, f"{at}.shared_expert.down_proj")
+
     def _experts(self, inputs: np.ndarray, before: np.ndarray, at: str, allowed: set[int] | None) -> LayerTrace:
         c, w = self.config, self.weights
         k, n, d = c["num_experts_per_tok"], *inputs.shape
@@ -77,7 +90,8 @@ class NumpyQwen3Moe:
         probabilities = np.exp(logits - _logsumexp(logits))
         selected = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
         gates = np.take_along_axis(probabilities, selected, 1)
-        gates /= gates.sum(axis=1, keepdims=True)
+        if c["norm_topk_prob"]:
+            gates /= gates.sum(axis=1, keepdims=True)
         outputs, inner = np.empty((n, k, d)), np.empty((n, k, c["moe_intermediate_size"]))
         for t in range(n):
             for slot in range(k):

@@ -223,3 +223,20 @@ def test_an_array_of_active_experts_is_refused(lab: Path, tmp_path: Path) -> Non
     bad.write_bytes(header + bytes(old.alignment) * 2 + data[old.data_offset :])
     with pytest.raises(DataError, match="not one integer"):
         gguf.describe(gguf.parse(bad))
+
+
+def test_qwen2_moe_is_cut_exactly_too(tmp_path: Path) -> None:
+    """A shared expert and its gate stay as they are; safetensors surgery and GGUF surgery agree."""
+    make_checkpoint(tmp_path / "hf", n_layers=2, n_experts=N, experts_per_token=2, naming="qwen2")
+    convert(tmp_path / "hf", tmp_path / "base.gguf", outtype="F32")
+    chosen = plan(EQUAL[:2])
+    surgery.apply_plan(tmp_path / "base.gguf", chosen, tmp_path / "cut.gguf")
+    verify(tmp_path / "base.gguf", chosen, tmp_path / "cut.gguf")
+    masked = log_probabilities(tmp_path / "base.gguf", chosen)
+    assert np.abs(log_probabilities(tmp_path / "cut.gguf") - masked).max() < 1e-4
+    assert np.abs(log_probabilities(tmp_path / "base.gguf") - masked).max() > 0.5
+    surgery.apply_plan(tmp_path / "hf", chosen, tmp_path / "cut-hf")
+    convert(tmp_path / "cut-hf", tmp_path / "cut-then-converted.gguf", outtype="F32")
+    assert _tensors(tmp_path / "cut-then-converted.gguf") == _tensors(tmp_path / "cut.gguf")
+    with pytest.raises(ConfigurationError, match="qwen3moe only"):
+        surgery.apply_plan(tmp_path / "base.gguf", plan(EQUAL[:2], "biased"), tmp_path / "x.gguf")

@@ -151,6 +151,28 @@ def test_an_interrupted_run_goes_on(
         observe(lab / "f32.gguf", load_corpus([lab / "left.txt"]), OPTIONS, resume=tmp_path / "resume")
 
 
+def test_qwen2_moe_too(tmp_path: Path) -> None:
+    """Gates that are not renormalised, a shared expert, biases: conversion, engine and sums against a plain forward."""
+    make_checkpoint(tmp_path / "hf", n_layers=2, n_experts=6, experts_per_token=2, naming="qwen2")
+    convert(tmp_path / "hf", tmp_path / "f32.gguf", outtype="F32")
+    (tmp_path / "text.txt").write_text(TEXT[:300])
+    options = ObserveOptions(window_tokens=256, cache_f32=True)
+    seen = observe(tmp_path / "f32.gguf", load_corpus([tmp_path / "text.txt"]), options)
+    with (
+        llama.Model(tmp_path / "f32.gguf") as model,
+        llama.Context(model, context_tokens=256, batch_tokens=256, cache_f32=True) as context,
+    ):
+        tokens = model.tokenize(TEXT[:300])
+        context.decode(tokens, range(len(tokens)))
+        logits = np.stack([context.logits(row).astype(np.float64) for row in range(len(tokens))])
+    log_p, traces = NumpyQwen3Moe(tmp_path / "hf").forward(tokens)
+    found = logits - logits.max(1, keepdims=True)
+    found -= np.log(np.exp(found).sum(1, keepdims=True))
+    np.testing.assert_allclose(found, log_p, atol=2e-3)
+    for name, value in naive_statistics(traces).items():
+        np.testing.assert_allclose(seen.domains["text"][name], value, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
 def test_domain_weights_blend_per_token(one_pass: statistics.Statistics) -> None:
     tokens = one_pass.provenance.n_tokens
     blended = one_pass.total("selections", {"left": 3.0, "right": 1.0})
