@@ -46,6 +46,7 @@ class ConfigurationResult(Record):
     valid_repetitions: int = 0
     epi: float | None = Field(default=None, description="median J/token over accuracy, J/(token accuracy)")
     epi_interval: Interval | None = Field(default=None, description="from the GUM budget, instrument included")
+    epi_interval_bootstrap: Interval | None = Field(default=None, description="without the instrument's gain")
     joules_per_token: float | None = Field(default=None, description="median over repetitions")
     accuracy: float | None = None
     n_questions: int = 0
@@ -109,11 +110,15 @@ def campaign_statistics(
     spread = EnergySpread(cv=sqrt(float(variance)) if known else None, degrees_of_freedom=freedom)
     draws = joint_draws(data)
     family = (data.reference != np.arange(data.reference.size)) & np.isfinite(terms.variance)
+    epi_low, epi_high = draws.interval_of_epi(CONFIDENCE)
     tables = _tables(terms, draws, data, family)
     for row, item in enumerate(data.configurations):
         valid = [run for run in runs[item.id] if is_valid(run)]
         own = budget(data, row, valid)
         result = _absolute(results[item.id], data, row, own)
+        if known and np.isfinite([epi_low[row], epi_high[row]]).all():
+            drawn = Interval(low=exp(float(epi_low[row])), high=exp(float(epi_high[row])))
+            result = result.model_copy(update={"epi_interval_bootstrap": drawn})
         if int(data.reference[row]) == row:
             update: dict[str, object] = {
                 "comparison": "reference", "epi_ratio": 1.0, "joules_ratio": 1.0, "accuracy_difference": 0.0,

@@ -171,3 +171,13 @@ def test_gum_example_of_combination() -> None:
     assert total.combined == pytest.approx(0.05)
     assert total.degrees_of_freedom == pytest.approx(0.05**4 / (0.03**4 / 4))
     assert combine([*parts, Component(name="d", kind="B", relative=None)]).reason == "unknown: d"
+
+
+def test_budget_and_bootstrap_agree_on_epi_itself(useful: CampaignResults) -> None:
+    for result in useful.results.values():
+        drawn, own = result.epi_interval_bootstrap, result.budget
+        assert drawn is not None and own is not None and own.combined is not None and own.coverage_factor is not None
+        instrument = next(part.relative for part in own.components if part.name == "instrument")
+        without = 2 * own.coverage_factor * (own.combined**2 - (instrument or 0) ** 2) ** 0.5
+        assert np.log(drawn.high / drawn.low) == pytest.approx(without, rel=0.25), result.configuration_id
+        assert drawn.low < (result.epi or 0) < drawn.high
