@@ -34,6 +34,8 @@ ROUTER_TENSOR: Final = re.compile(r"blk\.(\d+)\.(ffn_gate_inp)\.(weight|bias)|bl
 _SPLIT: Final = "split."
 _PART_NAME: Final = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
 
+_UNSTACKED: Final = re.compile(r"blk\.\d+\.ffn_(?:gate|up|down)\.\d+\.weight")
+
 SUPPORTED: Final = frozenset({"qwen3moe", "qwen2moe", "llama"})
 """Architectures whose experts this project cuts; `llama` is Mixtral's name in GGUF."""
 
@@ -257,6 +259,10 @@ def describe(file: GgufFile) -> CheckpointInfo:
     """
     architecture = file.architecture
     layers = expert_layers(file)
+    if not layers and any(_UNSTACKED.fullmatch(tensor.name) for tensor in file.tensors):
+        raise ConfigurationError(
+            "the experts are single tensors, as in old files", where=str(file.path), hint="convert the model again"
+        )
     if not layers:
         raise ConfigurationError(
             f"a dense model ({architecture or 'no architecture'}): there are no experts to operate on",

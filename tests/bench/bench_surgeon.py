@@ -222,7 +222,7 @@ def bench_observe(folder: Path, repeats: int) -> None:
     from shared import llama
     from surgeon.convert import convert
     from surgeon.corpus import load_corpus, windows
-    from surgeon.observe import ObserveOptions, observe
+    from surgeon.observe import observe
 
     make_checkpoint(
         folder / "hf", n_layers=6, n_experts=32, experts_per_token=4, hidden=768, expert_hidden=512, vocab_size=384,
@@ -231,35 +231,42 @@ def bench_observe(folder: Path, repeats: int) -> None:
     convert(folder / "hf", folder / "model.gguf")
     (folder / "text.txt").write_text(TEXT * 8)
     corpus = load_corpus([folder / "text.txt"])
-    plain, observed = [], []
+    walls: dict[str, list[float]] = {"plain": [], "observed": []}
+    cpus: dict[str, list[float]] = {"plain": [], "observed": []}
     with llama.Model(folder / "model.gguf") as model:
         todo = windows(model, corpus, 512)
         for _ in range(repeats):
             with llama.Context(model, context_tokens=512, batch_tokens=512) as context:
-                started = time.perf_counter()
+                marks = [(time.perf_counter(), time.process_time())]
                 for window in todo:
                     context.clear()
                     context.decode(window.tokens, range(len(window.tokens)))
-                plain.append(time.perf_counter() - started)
-            began: list[float] = []
-            started = time.perf_counter()
+                    marks.append((time.perf_counter(), time.process_time()))
+            _note(marks, "plain", walls, cpus)
+            marks = []
             observe(
                 folder / "model.gguf",
                 corpus,
-                ObserveOptions(),
-                on_progress=lambda *_, began=began: began.append(time.perf_counter()),
+                on_progress=lambda *_, marks=marks: marks.append((time.perf_counter(), time.process_time())),
             )
-            whole = time.perf_counter() - started
-            # Loading and hashing the model is not evaluation: scale what the windows after the first took.
-            per_window = (began[-1] - began[0]) / max(len(todo) - 1, 1)
-            observed.append(per_window * len(todo))
-            print(
-                f"  run: plain {plain[-1]:.2f} s, observed {observed[-1]:.2f} s (with loading {whole:.2f} s)",
-                flush=True,
-            )
-    tokens = sum(len(window.tokens) for window in todo)
-    ratio = statistics.median(observed) / statistics.median(plain)
-    print(f"observe: {tokens} tokens, plain {statistics.median(plain):.2f} s, ratio {ratio:.3f}", flush=True)
+            _note(marks, "observed", walls, cpus)
+    tokens = sum(len(window.tokens) for window in todo[1:])
+    for what, times in (("wall", walls), ("CPU", cpus)):
+        plain, observed = statistics.median(times["plain"]), statistics.median(times["observed"])
+        print(
+            f"observe: {tokens} tokens, {what} time: plain {plain:.2f} s, observed {observed:.2f} s,"
+            f" ratio {observed / plain:.3f}",
+            flush=True,
+        )
+
+
+def _note(
+    marks: list[tuple[float, float]], name: str, walls: dict[str, list[float]], cpus: dict[str, list[float]]
+) -> None:
+    """Take the time from the end of the first window to the end of the last, so that loading does not count."""
+    first, last = marks[1 if name == "plain" else 0], marks[-1]
+    walls[name].append(last[0] - first[0])
+    cpus[name].append(last[1] - first[1])
 
 
 def main() -> None:
