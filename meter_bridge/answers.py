@@ -3,6 +3,7 @@
 Not here: HTTP (`app`), queries (`trace_reader`).
 """
 
+import asyncio
 import math
 from collections.abc import Iterator
 
@@ -30,27 +31,38 @@ class BlockBuilder:
         self, start_utc_ns: int, end_utc_ns: int, calibration: CalibrationRecord | None, *, fallback: Instrument
     ) -> SampleBlock:
         """Return the samples of [start, end), times strictly ascending; `fallback` measures an empty window."""
-        samples = [
-            sample
-            async for sample in self._reader.samples(start_utc_ns, end_utc_ns)
-            if len(sample.power_w) == len(self._nodes)
-        ]
-        utc_ns = await self._continuous_utc(samples)
-        order = sorted(range(len(samples)), key=lambda index: utc_ns[index])
-        times = _strictly_ascending([utc_ns[index] for index in order])
-        ordered = [samples[index] for index in order]
+        found = await self._reader.samples(start_utc_ns, end_utc_ns)
+        instrument = await self._instrument(found) or fallback
+        offsets = await self._offsets(found)
+        events = tuple(trace_event(event) for event in await self._reader.events(start_utc_ns, end_utc_ns))
+        # In a thread: a long window must not make the loop late for the next line of the meter.
+        return await asyncio.to_thread(self._assemble, found, offsets, instrument, calibration, events)
+
+    def _assemble(
+        self,
+        found: list[StoredSample],
+        offsets: dict[int, int],
+        instrument: Instrument,
+        calibration: CalibrationRecord | None,
+        events: tuple[TraceEvent, ...],
+    ) -> SampleBlock:
+        """Sort, correct and lay out the samples; `offsets` are UTC minus monotonic by anchor."""
+        timed = sorted(
+            ((s.mono_ns + offsets[s.anchor_id], s) for s in found if len(s.power_w) == len(self._nodes)),
+            key=lambda pair: pair[0],
+        )
+        samples = [sample for _, sample in timed]
         power_w = {
-            node: _corrected([sample.power_w[channel] for sample in ordered], node, calibration)
+            node: _corrected([sample.power_w[channel] for sample in samples], node, calibration)
             for channel, node in enumerate(self._nodes)
         }
-        instrument = await self._instrument(samples) or fallback
         means = {node: _mean(values) for node, values in power_w.items()}
         return SampleBlock(
             instrument=with_calibration(instrument, self._known, calibration, means),
-            utc_ns=tuple(times),
+            utc_ns=tuple(_strictly_ascending([at for at, _ in timed])),
             power_w=power_w,
-            events=tuple(trace_event(event) for event in await self._reader.events(start_utc_ns, end_utc_ns)),
-            register_j=self._register_j(ordered),
+            events=events,
+            register_j=self._register_j(samples),
         )
 
     async def _instrument(self, samples: list[StoredSample]) -> Instrument | None:
@@ -62,17 +74,15 @@ class BlockBuilder:
                 found = instrument
         return found
 
-    async def _continuous_utc(self, samples: list[StoredSample]) -> list[int]:
-        """Return UTC of each sample under the anchor of the first of its boot: a clock step does not bend a block."""
-        if len({sample.anchor_id for sample in samples}) <= 1:
-            return [sample.utc_ns for sample in samples]
+    async def _offsets(self, samples: list[StoredSample]) -> dict[int, int]:
+        """Return UTC minus monotonic for each anchor: of the first one of its boot, so a clock step bends no block."""
         anchors = await self._reader.anchors()
         first: dict[str, int] = {}
-        utc_ns = []
-        for sample in samples:
-            anchor = anchors[sample.anchor_id]
-            utc_ns.append(sample.mono_ns + first.setdefault(anchor.boot_id, anchor.utc_minus_mono_ns))
-        return utc_ns
+        offsets = {}
+        for anchor_id in dict.fromkeys(sample.anchor_id for sample in samples):
+            anchor = anchors[anchor_id]
+            offsets[anchor_id] = first.setdefault(anchor.boot_id, anchor.utc_minus_mono_ns)
+        return offsets
 
     def _register_j(self, samples: list[StoredSample]) -> dict[NodeName, float | None] | None:
         """Return the register's energy between first and last sample; None unless both have it, in one stream."""
@@ -104,7 +114,11 @@ async def frame_block(
     reader: TraceReader, nodes: tuple[NodeName, ...], start_utc_ns: int, end_utc_ns: int
 ) -> FrameBlock:
     """Return the frames of [start, end) in the order of their arrival."""
-    samples = [s async for s in reader.samples(start_utc_ns, end_utc_ns) if len(s.power_w) == len(nodes)]
+    found = await reader.samples(start_utc_ns, end_utc_ns)
+    return await asyncio.to_thread(_frames, [s for s in found if len(s.power_w) == len(nodes)], nodes)
+
+
+def _frames(samples: list[StoredSample], nodes: tuple[NodeName, ...]) -> FrameBlock:
     extras = [unpack_extra(sample.extra, len(nodes)) for sample in samples]
     missing = (math.nan,) * len(nodes)
     columns = {"power_w": [sample.power_w for sample in samples]}

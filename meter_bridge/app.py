@@ -7,7 +7,8 @@ from importlib.metadata import version
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, FastAPI, Query, WebSocket, WebSocketDisconnect
-from fastapi.responses import StreamingResponse
+from fastapi.responses import Response, StreamingResponse
+from pydantic import BaseModel
 
 from meter_bridge.answers import FrameBlock, csv_lines
 from meter_bridge.bridge import Bridge
@@ -56,6 +57,11 @@ def _window(start_utc_ns: int, end_utc_ns: int, longest_ns: int = LONGEST_WINDOW
         )
 
 
+async def _large(record: BaseModel) -> Response:
+    """Return a large record as JSON, written in a thread: the loop must be there for the meter's next line."""
+    return Response(await asyncio.to_thread(record.model_dump_json), media_type="application/json")
+
+
 def _rest(bridge: Bridge, token: str | None) -> APIRouter:
     router = APIRouter(prefix="/v1", dependencies=[Depends(bearer_guard(token))])
 
@@ -73,17 +79,17 @@ def _rest(bridge: Bridge, token: str | None) -> APIRouter:
         """Say how the meter is and how well it speaks."""
         return bridge.status()
 
-    @router.get("/samples")
-    async def samples(start_utc_ns: Start, end_utc_ns: End, calibration: Calibration = None) -> SampleBlock:
+    @router.get("/samples", response_model=SampleBlock)
+    async def samples(start_utc_ns: Start, end_utc_ns: End, calibration: Calibration = None) -> Response:
         """Return the samples of a half-open window."""
         _window(start_utc_ns, end_utc_ns)
-        return await bridge.samples(start_utc_ns, end_utc_ns, calibration)
+        return await _large(await bridge.samples(start_utc_ns, end_utc_ns, calibration))
 
-    @router.get("/frames")
-    async def frames(start_utc_ns: Start, end_utc_ns: End) -> FrameBlock:
+    @router.get("/frames", response_model=FrameBlock)
+    async def frames(start_utc_ns: Start, end_utc_ns: End) -> Response:
         """Return everything stored of the frames of a half-open window of at most an hour, raw."""
         _window(start_utc_ns, end_utc_ns, LONGEST_FRAMES_NS)
-        return await bridge.frames(start_utc_ns, end_utc_ns)
+        return await _large(await bridge.frames(start_utc_ns, end_utc_ns))
 
     @router.get("/events")
     async def events(start_utc_ns: Start, end_utc_ns: End) -> list[TraceEvent]:

@@ -18,6 +18,7 @@ _GRIDS_W = (1.0, 0.5, 0.25, 0.2, 0.1)
 _GRID_UNCERTAINTY = 0.005
 """A grid is a problem when one count, as q / sqrt(12), is more than this share of the power."""
 _CLIPPED_SHARE = 0.05
+_CLIPPED_FEWEST = 10
 _THRESHOLD_W = 0.5
 
 
@@ -91,7 +92,8 @@ def _run_start(values: NDArray[np.float64]) -> int:
 
 def _is_clipped(values: NDArray[np.float64]) -> bool:
     top = values == values.max()
-    return bool(top.mean() > _CLIPPED_SHARE and not top.all() and len(np.unique(values)) > 5)
+    often = top.sum() >= _CLIPPED_FEWEST and top.mean() > _CLIPPED_SHARE
+    return bool(often and not top.all() and len(np.unique(values)) > 5)
 
 
 def _below_threshold(values: NDArray[np.float64]) -> bool:

@@ -3,7 +3,7 @@
 Not here: calibration and the answer records of the API (`answers`).
 """
 
-from collections.abc import AsyncIterator
+import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,13 +43,13 @@ class TraceReader:
         """Close the connection."""
         await self._db.close()
 
-    async def samples(self, start_utc_ns: int, end_utc_ns: int) -> AsyncIterator[StoredSample]:
-        """Yield the samples of a window in the order of their arrival."""
-        async with self._db.execute(
+    async def samples(self, start_utc_ns: int, end_utc_ns: int) -> list[StoredSample]:
+        """Return the samples of a window in the order of their arrival."""
+        rows = await self._db.execute_fetchall(
             f"SELECT {_COLUMNS} FROM sample WHERE utc_ns >= ? AND utc_ns < ? ORDER BY id", (start_utc_ns, end_utc_ns)
-        ) as rows:
-            async for row in rows:
-                yield _sample(row)
+        )
+        # In a thread: a long window must not make the loop late for the next line of the meter.
+        return await asyncio.to_thread(lambda: [_sample(row) for row in rows])
 
     async def last(self) -> StoredSample | None:
         """Return the newest sample."""

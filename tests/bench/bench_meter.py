@@ -49,9 +49,14 @@ def ingest(full: bool) -> bool:
         time.sleep(seconds)
         share = (cpu_s(rig.bridge.pid) - cpu) / (time.monotonic() - begun)
         after = rig.status()
+        asked = time.monotonic()
+        block = rig.samples()
+        took = time.monotonic() - asked
+        rig.wait(lambda: rig.status().frames > after.frames + 100, "frames after the long query")
         rig.samples(time.time_ns() - 10**9)
         stored = [seq for _, seq, _, _ in rows(rig.state)]
         lost = stored[-1] - stored[0] + 1 - len(stored)
+        print(f"query: a window of {len(block.utc_ns)} samples x 4 in {took:.2f} s while frames go on coming in")
         print(
             f"ingest: {after.frames - before.frames} frames in {seconds} s, {share:.2%} of one core,"
             f" {lost} frames lost, {after.gaps} gaps, {after.malformed} malformed,"

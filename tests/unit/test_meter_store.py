@@ -44,9 +44,9 @@ async def test_what_is_put_is_what_is_read(tmp_path: Path) -> None:
     store.put_event(StoredEvent(10**18, 1, "gap", 3, "x"))
     await store.flush()
     reader = await TraceReader.open(tmp_path / "t.sqlite")
-    read = [entry async for entry in reader.samples(0, 2**62)]
+    read = await reader.samples(0, 2**62)
     assert repr(read) == repr(put)
-    half = [entry async for entry in reader.samples(put[100].utc_ns, put[200].utc_ns)]
+    half = await reader.samples(put[100].utc_ns, put[200].utc_ns)
     assert [entry.seq for entry in half] == list(range(100, 200))
     assert await reader.events(0, 2**62) == [StoredEvent(10**18, 1, "gap", 3, "x")]
     assert await reader.instrument_of(stream) == INSTRUMENT
