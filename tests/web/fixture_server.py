@@ -1,6 +1,6 @@
 """Serves the dashboard over an invented lab: `python -m tests.web.fixture_server --state running --port 8799`.
 
-A development aid: same addresses, records, token and ticket as the orchestrator, but nothing behind them. `--speed 60`
+A development aid: same addresses, records, token and ticket as the orchestrator, but nothing behind them. `--hurry`
 sends an hour of power in a minute, for the test of memory.
 """
 
@@ -27,8 +27,8 @@ from tests.web.states import STATES, InventedLab, S
 RATE_HZ = 10
 
 
-def make_fixture_app(state: str, *, token: str, speed: float = 1.0) -> FastAPI:
-    """Return the app; at `speed` n the feed has n times as many messages, each stamped as if 100 ms had passed."""
+def make_fixture_app(state: str, *, token: str, hurry: bool = False) -> FastAPI:
+    """Return the app; in a hurry the feed comes as fast as it can, each message stamped 100 ms after the last."""
     lab = InventedLab(state)
     app = make_app("fixture", "0")
     app.state.lab = lab
@@ -83,7 +83,7 @@ def make_fixture_app(state: str, *, token: str, speed: float = 1.0) -> FastAPI:
     @router.get("/power")
     async def power(seconds: Annotated[float, Query(gt=0, le=600)] = 60.0) -> list[LivePower]:
         now = utc_ns()
-        if not lab.metered or speed != 1:
+        if not lab.metered or hurry:
             return []
         return [lab.power(now - (i * S) // RATE_HZ) for i in range(int(seconds * RATE_HZ), 0, -1)]
 
@@ -98,7 +98,7 @@ def make_fixture_app(state: str, *, token: str, speed: float = 1.0) -> FastAPI:
         try:
             for i in range(10**9):
                 if lab.metered:
-                    at = utc_ns() if speed == 1 else at + S // RATE_HZ
+                    at = at + S // RATE_HZ if hurry else utc_ns()
                     await socket.send_text(
                         LiveMessage(type="power", power=lab.power(at)).model_dump_json(exclude_none=True)
                     )
@@ -106,7 +106,8 @@ def make_fixture_app(state: str, *, token: str, speed: float = 1.0) -> FastAPI:
                     await socket.send_text(
                         LiveMessage(type="progress", progress=progress).model_dump_json(exclude_none=True)
                     )
-                await asyncio.sleep(1 / RATE_HZ / speed)
+                if not hurry or i % 20 == 0:
+                    await asyncio.sleep(0 if hurry else 1 / RATE_HZ)
         except (WebSocketDisconnect, RuntimeError):
             return
 
@@ -121,11 +122,11 @@ def main() -> None:
     parser.add_argument("--state", choices=STATES, default="running")
     parser.add_argument("--port", type=int, default=8799)
     parser.add_argument("--token", default="fixture")
-    parser.add_argument("--speed", type=float, default=1.0)
+    parser.add_argument("--hurry", action="store_true")
     given = parser.parse_args()
     print(f"http://127.0.0.1:{given.port}/#token={given.token}")
     uvicorn.run(
-        make_fixture_app(given.state, token=given.token, speed=given.speed),
+        make_fixture_app(given.state, token=given.token, hurry=given.hurry),
         host="127.0.0.1",
         port=given.port,
         log_level="warning",

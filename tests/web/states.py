@@ -23,7 +23,7 @@ from orchestrator.domain.curve import DepthChance, OperatingPoint
 from orchestrator.domain.evaluate import evaluate_run
 from orchestrator.domain.hypotheses import Hypothesis
 from orchestrator.domain.matrix import GROUPS, reference_of
-from orchestrator.domain.schedule import configurations_of, schedule
+from orchestrator.domain.schedule import PlannedRun, configurations_of
 from orchestrator.domain.spec import CampaignSpec, TasksSpec
 from orchestrator.domain.states import CampaignState
 from orchestrator.domain.validity import Validity
@@ -98,7 +98,11 @@ class InventedLab:
             ),
         )
         self.configurations = configurations_of(self.spec)
-        self.planned = list(schedule(self.configurations, repetitions))
+        self.planned = [
+            PlannedRun(configuration, repetition)
+            for repetition in range(1, repetitions + 1)
+            for configuration in self.configurations[:: 1 if repetition % 2 else -1]
+        ]
         whole = self.state in ("finished", "no_difference")
         none = self.state in ("first_use", "preparing")
         self.done = len(self.planned) if whole else 0 if none else min(41, len(self.planned) - 10)

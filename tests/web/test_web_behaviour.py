@@ -100,9 +100,9 @@ def heap_bytes(page: Page) -> int:
     return used
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(290)
 def test_half_an_hour_at_10_hz_leaves_the_memory_as_it_was_after_two_minutes(open_page: Open) -> None:
-    with serving("running", speed=400) as url:
+    with serving("running", hurry=True) as url:
         page = open_page(url).page
         settle(page)
 
@@ -110,7 +110,7 @@ def test_half_an_hour_at_10_hz_leaves_the_memory_as_it_was_after_two_minutes(ope
             page.wait_for_function(
                 "wanted => Number(document.querySelector('[data-latest]').dataset.latest) >= wanted",
                 arg=first + 60 * minutes,
-                timeout=90_000,
+                timeout=240_000,
             )
             return heap_bytes(page)
 

@@ -40,7 +40,7 @@ export function campaignView(model) {
   const pause = h("button", { cls: "button", type: "button", onclick: () => ask("pause") }, icon("pause"), "Pause");
   const resume = h("button", { cls: "button button--primary", type: "button", onclick: () => ask("resume") }, icon("play"), "Resume");
   const create = h("a", { cls: "button", href: "#/new" }, icon("plus"), "New");
-  const save = h("button", { cls: "button", type: "button", onclick: exportAll, "aria-label": "Download all results" }, icon("down"), "Export");
+  const save = h("button", { cls: "button", type: "button", onclick: exportAll, title: "Export all results as one archive" }, icon("down"), "Export");
   const cancel = holdButton("Hold to cancel", "stop", () => ask("cancel"));
   const head = h("header", { cls: "campaign__head" }, h("div", { cls: "campaign__title" }, h("div", { cls: "row" }, title, statePill), sub),
     h("div", { cls: "row" }, picker, save, create, pause, resume, cancel));
