@@ -97,8 +97,7 @@ def _head(service: CampaignService, campaign: Campaign, runs_done: int, runs_tot
 
 async def _runs(service: CampaignService, campaign: Campaign) -> list[RunStatus]:
     attempts = await service.journal.attempts(campaign.spec.id)
-    planned = schedule(configurations_of(campaign.spec), campaign.spec.repetitions)
-    return [_run(one, attempts.get(one.run, [])) for one in planned]
+    return [_run(one, attempts.get(one.run, [])) for one in schedule(campaign.spec)]
 
 
 def _run(planned: PlannedRun, attempts: list[Attempt]) -> RunStatus:

@@ -17,7 +17,7 @@ from orchestrator.campaign.lab import Lab
 from orchestrator.campaign.pipeline import VariantPipeline
 from orchestrator.campaign.preparation import prepare_base, prepare_variant
 from orchestrator.campaign.run_loop import RunLoop
-from orchestrator.domain.schedule import configurations_of, schedule
+from orchestrator.domain.schedule import schedule
 from orchestrator.domain.spec import CampaignSpec
 from orchestrator.domain.states import CampaignState
 from orchestrator.store.journal import Journal
@@ -91,7 +91,7 @@ class CampaignRunner:
         def tell(run: str, step: str) -> None:
             self._tell(spec.id, run, step)
 
-        order = list(schedule(configurations_of(spec), spec.repetitions))
+        order = schedule(spec)
         async with VariantPipeline(
             lambda configuration: prepare_variant(caller, self._lab, spec, base, configuration),
             [planned.configuration for planned in order],

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from orchestrator.campaign.spec_file import load_spec
 from orchestrator.cli.api import Api, find_api
-from orchestrator.cli.follow import follow, results_table
+from orchestrator.cli.follow import follow, print_results
 from orchestrator.cli.lab import DemoOption, JsonOption, OutOption, running_lab
 from orchestrator.domain.schedule import configurations_of, runs_total
 from shared.errors import ConfigurationError
@@ -55,7 +55,7 @@ def validate(spec: SpecArgument, as_json: JsonOption = False) -> None:
             "configurations": [one.id for one in configurations],
         }))  # fmt: skip
         return
-    print(f"{loaded.id}: {len(configurations)} configurations x {loaded.repetitions} = {runs_total(loaded)} runs")
+    print(f"{loaded.id}: {len(configurations)} configurations x {loaded.repetitions}, {runs_total(loaded)} runs")
     print(f"  {', '.join(one.id for one in configurations)}")
     print(f"  duration and resolution: `epi plan --configs {loaded.configurations} --reps {loaded.repetitions}`")
 
@@ -131,7 +131,7 @@ def results(
     if as_json:
         print(json.dumps(found))
     else:
-        Console(soft_wrap=True).print(results_table(found))
+        print_results(found)
 
 
 @app.command("pause")
@@ -203,7 +203,7 @@ def _resume(api: Api, campaign: str | None) -> None:
 def finish(api: Api, campaign: str) -> None:
     """Follow a campaign to its end and print its table; exit code 1 unless it finished."""
     status = follow(api, campaign, console)
-    Console(soft_wrap=True).print(results_table(api.call("GET", f"/v1/campaigns/{campaign}/results")))
+    print_results(api.call("GET", f"/v1/campaigns/{campaign}/results"))
     if status["state"] != "finished":
         console.print(f"[red]{campaign} is {status['state']}:[/red] {status['reason']}")
         raise typer.Exit(1)

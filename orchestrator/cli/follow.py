@@ -87,6 +87,14 @@ def results_table(results: list[dict[str, Any]]) -> Table:
     return table
 
 
+def print_results(results: list[dict[str, Any]]) -> None:
+    """Print the table; into a file or pipe it is as wide as it needs to be."""
+    console = Console(soft_wrap=True)
+    if not console.is_terminal:
+        console = Console(soft_wrap=True, width=160)
+    console.print(results_table(results))
+
+
 def _ratio(result: dict[str, Any]) -> str:
     ratio = _number(result["epi_ratio"], ".3f")
     if result["epi_ratio_low"] is None or result["epi_ratio_high"] is None:

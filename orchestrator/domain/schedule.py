@@ -3,7 +3,6 @@
 Repetitions are interleaved, every second one backwards (ABBA), so that slow drifts cancel.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from orchestrator.domain.matrix import parse_selection
@@ -25,12 +24,14 @@ class PlannedRun:
         return f"{self.configuration.id}/rep-{self.repetition}"
 
 
-def schedule(configurations: tuple[Configuration, ...], repetitions: int) -> Iterator[PlannedRun]:
-    """Yield every configuration once a repetition, in order in odd repetitions and backwards in even ones."""
-    for repetition in range(1, repetitions + 1):
+def schedule(spec: CampaignSpec) -> list[PlannedRun]:
+    """Return every run of a campaign in the order in which it is measured."""
+    configurations = configurations_of(spec)
+    runs: list[PlannedRun] = []
+    for repetition in range(1, spec.repetitions + 1):
         ordered = configurations if repetition % 2 else tuple(reversed(configurations))
-        for configuration in ordered:
-            yield PlannedRun(configuration, repetition)
+        runs += [PlannedRun(configuration, repetition) for configuration in ordered]
+    return runs
 
 
 def configurations_of(spec: CampaignSpec) -> tuple[Configuration, ...]:
@@ -45,4 +46,4 @@ def configurations_of(spec: CampaignSpec) -> tuple[Configuration, ...]:
 
 def runs_total(spec: CampaignSpec) -> int:
     """Return how many runs the campaign has."""
-    return len(configurations_of(spec)) * spec.repetitions
+    return len(schedule(spec))

@@ -32,7 +32,7 @@ def test_every_example_is_valid_and_lab_sized() -> None:
 
 def test_repetitions_are_interleaved_back_and_forth() -> None:
     spec = demo_spec(DEMO, campaign_id="x", configurations="baseline,drop1_all", repetitions=3, questions=None)
-    assert [run.run for run in schedule(configurations_of(spec), 3)] == [
+    assert [run.run for run in schedule(spec)] == [
         "baseline/rep-1", "drop1_all/rep-1", "drop1_all/rep-2", "baseline/rep-2", "baseline/rep-3", "drop1_all/rep-3",
     ]  # fmt: skip
 
@@ -67,6 +67,6 @@ def test_new_then_validate(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     subprocess.run([*EPI, "new", "paper", str(path)], check=True, capture_output=True, timeout=60)
     done = subprocess.run([*EPI, "validate", str(path)], check=True, capture_output=True, text=True, timeout=60)
-    assert "26 configurations x 3 = 78 runs" in done.stdout
+    assert "26 configurations x 3, 78 runs" in done.stdout
     again = subprocess.run([*EPI, "new", "paper", str(path)], capture_output=True, text=True, timeout=60)
     assert again.returncode == 1 and str(path) in again.stderr
