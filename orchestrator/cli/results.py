@@ -1,6 +1,7 @@
 """`epi calc|validate|report|figures|plan`: everything that is done with result files and needs no running lab."""
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -105,7 +106,7 @@ def validate_command(
 ) -> None:
     """Judge a submission; exit code 1 when anything FAILs."""
     from orchestrator.reports.json_schemas import write_schemas
-    from orchestrator.reports.validate import validate_submission
+    from orchestrator.reports.validate import Defect, validate_submission
 
     if schemas is not None:
         write_schemas(schemas)
@@ -115,12 +116,15 @@ def validate_command(
     if as_json:
         typer.echo(json.dumps({"ok": failed == 0, "defects": [d.model_dump(mode="json") for d in defects]}, indent=2))
     else:
-        grouped: dict[tuple[str, str, str], list[str]] = {}
+        grouped: dict[tuple[str, str, str], list[Defect]] = {}
         for defect in defects:
-            grouped.setdefault((defect.severity, defect.what, defect.cure), []).append(defect.where)
-        for (severity, what, cure), places in grouped.items():
-            more = f" and {len(places) - 1} more" if len(places) > 1 else ""
-            out.print(f"{severity}  {places[0]}{more}: {what}" + (f" ({cure})" if cure else ""), markup=False)
+            key = (defect.severity, re.sub(r"[\d.]+", "#", defect.what), defect.cure)  # alike but for their numbers
+            grouped.setdefault(key, []).append(defect)
+        for alike in grouped.values():
+            first = alike[0]
+            more = f" (and {len(alike) - 1} like it)" if len(alike) > 1 else ""
+            cure = f" ({first.cure})" if first.cure else ""
+            out.print(f"{first.severity}  {first.where}{more}: {first.what}{cure}", markup=False)
         verdict = "FAIL" if failed else "FLAG" if defects else "PASS"
         out.print(f"{verdict}: {failed} failures, {len(defects) - failed} flags", markup=False)
     if failed:

@@ -111,8 +111,9 @@ def median_factor(n: int) -> float:
 def energy_spread(log_j: Floats) -> tuple[Floats, float]:
     """Return (variance [...] of one ln(J/token) around its configuration and repetition, degrees of freedom).
 
-    Residuals of the two-way model. Missing runs are NaN and allowed for a single campaign [C, R] only. NaN variance
-    when nothing is left to estimate it from.
+    Residuals of the two-way model. Missing runs are NaN and allowed for a single campaign [C, R] only; where they leave
+    the two-way model no residual, the spread within configurations stands in, which drift can only make larger. NaN
+    variance when nothing is left to estimate it from.
     """
     missing = np.isnan(log_j)
     if not missing.any():
@@ -135,6 +136,10 @@ def energy_spread(log_j: Floats) -> tuple[Floats, float]:
     solution, _, rank, _ = np.linalg.lstsq(design, values, rcond=None)
     freedom = float(rows.size - rank)
     rest = values - design @ solution
+    if freedom == 0:
+        within = design[:, : log_j.shape[0]]
+        rest = values - within @ ((within.T @ values) / np.maximum(within.sum(0), 1))
+        freedom = float(rows.size - np.count_nonzero(within.sum(0)))
     return np.asarray((rest @ rest) / freedom if freedom > 0 else np.nan), freedom
 
 

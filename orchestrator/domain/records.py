@@ -77,7 +77,9 @@ class WindowRules(Record):
     ambient_c: tuple[float, float] = (20.0, 24.0)
     max_temperature_drift_c: float = Field(default=5.0, gt=0, description="of a node over the run; more: FLAG")
     required_governor: str = "performance"
-    settle_s: float = Field(default=10.0, ge=0, description="less time since the window before: FLAG")
+    settle_s: float | None = Field(
+        default=None, ge=0, description="less time since the window before: FLAG; null asks 10 s, 0 s where shortened"
+    )
     max_register_disagreement: float = Field(default=0.02, gt=0, description="register against integral; more: FLAG")
     max_calibration_age_days: float = Field(default=365.0, gt=0, description="older or unknown: FLAG")
     shortened: bool = Field(default=False, description="durations are below the norm on purpose: the report says so")
@@ -89,7 +91,6 @@ DEMO_RULES = WindowRules(
     min_idle_s=0.5,
     gap_limit_s=0.5,
     min_samples=5,
-    settle_s=0.0,
     shortened=True,
 )
 """Rules of the demo: seconds instead of minutes, at 10 Hz."""

@@ -14,6 +14,7 @@ from orchestrator.domain.register import RegisterCheck
 from shared.records import Record
 
 Verdict = Literal["PASS", "FLAG", "FAIL"]
+_SETTLE_S = 10.0
 _ORDER: dict[Verdict, int] = {"PASS": 0, "FLAG": 1, "FAIL": 2}
 
 
@@ -73,12 +74,13 @@ def check_lag(lag: LagFit) -> list[Finding]:
 def check_surroundings(run: RunInput, windows: Sequence[WindowEnergy], names: Sequence[str]) -> list[Finding]:
     """Judge what happened before and in each window: settling time, and what the meter itself complained of."""
     found: list[Finding] = []
-    settle_ns = run.protocol.rules.settle_s * 1e9
+    rules = run.protocol.rules
+    settle_s = rules.settle_s if rules.settle_s is not None else 0.0 if rules.shortened else _SETTLE_S
     for window, name in zip(windows, names, strict=True):
         ends = [other.end_utc_ns for other in windows if other.end_utc_ns <= window.start_utc_ns]
-        if ends and window.start_utc_ns - max(ends) < settle_ns:
+        if ends and window.start_utc_ns - max(ends) < settle_s * 1e9:
             seconds = (window.start_utc_ns - max(ends)) / 1e9
-            limit = f"{run.protocol.rules.settle_s:g} s are asked for"
+            limit = f"{settle_s:g} s are asked for"
             found.append(_flag("settling", f"{seconds:.3g} s since the window before; {limit}", name))
         kinds = [e.kind for e in run.meter_events if window.start_utc_ns <= e.utc_ns < window.end_utc_ns]
         for kind in sorted(set(kinds)):

@@ -1,5 +1,6 @@
 """The tables of a campaign as rows of text, shared by summary, Markdown and HTML report."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -9,6 +10,9 @@ from orchestrator.domain.statistics import Interval
 from orchestrator.domain.wording import number
 from orchestrator.reports.campaign_results import CampaignResults
 from shared.records import Configuration
+
+
+_NUMBER = re.compile(r"[\d.]+")
 
 
 @dataclass(frozen=True)
@@ -84,18 +88,20 @@ def budget_table(data: CampaignResults) -> Table:
 def validity_lines(data: CampaignResults) -> list[str]:
     """Return counts and reasons of the runs' and the campaign's validity, one finding a line."""
     counts = {"PASS": 0, "FLAG": 0, "FAIL": 0}
-    reasons: dict[str, list[str]] = {}
+    reasons: dict[str, list[tuple[str, str]]] = {}  # alike but for their numbers
     for group in data.runs.values():
         for run in group:
             counts[run.validity.verdict] += 1
             for finding in run.validity.findings:
-                key = f"{finding.verdict} {finding.rule} ({finding.where}): {finding.reason}"
-                reasons.setdefault(key, []).append(run.run_id)
+                text = f"{finding.verdict} {finding.rule} ({finding.where}): {finding.reason}"
+                reasons.setdefault(_NUMBER.sub("#", text), []).append((text, run.run_id))
     lines = [f"Campaign: {data.validity.verdict}. Runs: {', '.join(f'{n} {name}' for name, n in counts.items())}."]
     campaign: dict[str, list[str]] = {}
     for finding in data.validity.findings:
         campaign.setdefault(f"{finding.verdict} {finding.rule}: {finding.reason}", []).append(finding.where)
-    return lines + [f"- {key}: {_few(names)}" for key, names in [*sorted(campaign.items()), *sorted(reasons.items())]]
+    lines += [f"- {key}: {_few(names)}" for key, names in sorted(campaign.items())]
+    lines += [f"- {alike[0][0]}: {_few([name for _, name in alike])}" for _, alike in sorted(reasons.items())]
+    return lines
 
 
 def _few(names: Sequence[str]) -> str:

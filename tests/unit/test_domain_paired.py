@@ -61,6 +61,8 @@ def test_missing_runs_are_left_out_and_balanced_data_agree() -> None:
     assert energy_spread(holed)[1] == freedom - 1
     assert energy_ratio(holed, np.zeros(4, dtype=np.int64))[1].tolist() == [3, 2, 3, 3]
     assert np.isnan(energy_spread(np.zeros((3, 1)))[0])
+    running = np.array([[0.0, 0.02, 0.01], [0.3, np.nan, np.nan]])
+    assert energy_spread(running) == (pytest.approx(0.0001), 2.0), "one configuration was repeated: that is something"
 
 
 def test_mcnemar_is_the_special_case_of_one_field() -> None:
