@@ -1,5 +1,6 @@
 """Real node agent processes for tests: started on free ports, ended, and checked to leave nothing behind."""
 
+import contextlib
 import hashlib
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import psutil
 
 from node_agent.processes import ProcessIdentity
 from shared.client import AgentClient
+from shared.errors import InfrastructureError
 
 TOKEN = "a-token-for-the-test"
 
@@ -86,7 +88,10 @@ def agents(folder: Path, *names: str) -> Iterator[list[AgentProcess]]:
 async def client(agent: AgentProcess) -> AsyncIterator[AgentClient]:
     connection = AgentClient(agent.url, TOKEN)
     try:
-        await connection.health()
+        for _ in range(5):  # a busy machine may need longer to start Python than the client is patient
+            with contextlib.suppress(InfrastructureError):
+                await connection.health()
+                break
         yield connection
     finally:
         await connection.close()

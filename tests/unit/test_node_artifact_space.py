@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node_agent.rsync import Traffic, parse_stats
@@ -63,6 +63,7 @@ def test_holds_survive_a_restart_and_add_up(tmp_path: Path) -> None:
     assert again.collect(0) == []
 
 
+@settings(deadline=None, max_examples=50)  # each example makes real files durable
 @given(st.lists(st.tuples(st.integers(1, 40), st.booleans()), max_size=8), st.integers(0, 200), st.integers(1, 300))
 def test_after_making_room_it_fits_and_no_held_file_is_gone(
     tmp_path_factory: pytest.TempPathFactory, files: list[tuple[int, bool]], needed: int, quota: int
@@ -95,8 +96,8 @@ def test_scratch_of_a_dead_process_goes_and_downloads_stay(tmp_path: Path) -> No
 PLAN = SurgeryPlan(n_experts=4, kept=((0, 1),) * 2)
 
 
-def ways(store: ArtifactStore, params: ObtainParams, **settings: object) -> list[tuple[str, int | None]]:
-    made = NodeSettings.model_validate({"name": "n", "state_dir": store.root, **settings})
+def ways(store: ArtifactStore, params: ObtainParams, **fields: object) -> list[tuple[str, int | None]]:
+    made = NodeSettings.model_validate({"name": "n", "state_dir": store.root, **fields})
     return [(cost.way, cost.expected_bytes) for cost in costs(params, store, made)]
 
 
