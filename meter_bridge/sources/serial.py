@@ -13,7 +13,7 @@ from typing import Any
 import serial
 import serial_asyncio
 
-from meter_bridge.frames import Frame, Malformed
+from meter_bridge.frames import Frame, Hello, Malformed
 from meter_bridge.lines import LineBuffer
 from meter_bridge.parser import LineParser
 from meter_bridge.sources.base import Arrival, Emit, LinkEvent, stamp
@@ -21,8 +21,9 @@ from shared.clock import monotonic_ns, utc_ns
 
 FIRST_WAIT_S = 0.2
 LONGEST_WAIT_S = 5.0
+_SILENT_FRAMES = 5
 SILENCE_S = 5.0
-"""After so long without a valid frame the port is opened anew: USB serial adapters can stay open and dead."""
+"""After so long (or five frame intervals) without a valid frame the port is opened anew: USB adapters can die open."""
 
 
 class _Protocol(asyncio.Protocol):
@@ -34,6 +35,7 @@ class _Protocol(asyncio.Protocol):
         self._lines = LineBuffer()
         self._first = True
         self.last_frame_mono_ns = monotonic_ns()
+        self.period_s = 0.0
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     def data_received(self, data: bytes) -> None:
@@ -44,6 +46,8 @@ class _Protocol(asyncio.Protocol):
             for item in self._parser.parse(line):
                 if isinstance(item, Frame):
                     self.last_frame_mono_ns = mono
+                elif isinstance(item, Hello):
+                    self.period_s = 1 / item.rate_hz
                 elif isinstance(item, Malformed) and self._first:
                     # Opening the port in the middle of a line is no damage.
                     self._emit(Arrival(LinkEvent("resync", item.reason), mono, utc))
@@ -123,9 +127,10 @@ class SerialSource:
     async def _until_lost(self, protocol: _Protocol) -> str:
         while True:
             quiet_s = (monotonic_ns() - protocol.last_frame_mono_ns) / 1e9
-            left_s = self._silence_s - quiet_s
+            limit_s = max(self._silence_s, _SILENT_FRAMES * protocol.period_s)
+            left_s = limit_s - quiet_s
             if left_s <= 0:
-                return f"no valid frame for {self._silence_s:.0f} s"
+                return f"no valid frame for {limit_s:.0f} s"
             done, _ = await asyncio.wait((protocol.lost,), timeout=left_s)
             if done:
                 return protocol.lost.result()

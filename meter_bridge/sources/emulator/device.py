@@ -92,6 +92,11 @@ class EmulatedMeter:
         elapsed_s = (at_s - self._on_s) * (1 + self.spec.drift_ppm * 1e-6)
         return int(elapsed_s * 1e3 + self._step_ms) % DEVICE_MS_MODULUS
 
+    def observe(self, now_s: float) -> None:
+        """Look at the nodes now; frames up to now can be made after it."""
+        for load in self._loads:
+            load.observe(now_s)
+
     def lines(self, at_s: float) -> list[bytes]:
         """Return the lines that the meter sends at `at_s`, faults included; each ends in a newline, or is cut."""
         since_s = at_s - self._begin_s
@@ -116,7 +121,6 @@ class EmulatedMeter:
         self._previous_s, self._interval_s = at_s, at_s - previous_s
         watts = []
         for load in self._loads:
-            load.observe(at_s)
             joules = load.energy_j(at_s - lag_s) - load.energy_j(previous_s - lag_s)
             watts.append(joules / self._interval_s + self._random.gauss(0.0, self.spec.noise_w))
         return self._distorted(watts, since_s)

@@ -26,7 +26,7 @@ class Load(Protocol):
     """A node as the meter sees it."""
 
     def observe(self, now_s: float) -> None:
-        """Look at the node now; called once a frame, before `energy_j`."""
+        """Look at the node now; called before `energy_j` is asked for times up to now."""
 
     def energy_j(self, at_s: float) -> float:
         """Return the joules used until `at_s` (host monotonic seconds, not after the last `observe`)."""

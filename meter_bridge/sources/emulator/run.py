@@ -1,4 +1,4 @@
-"""Runs the emulated meter in real time: one frame a period on an absolute schedule, asleep in between."""
+"""Runs the emulated meter in real time: a frame a period on its own schedule, asleep in between."""
 
 import selectors
 import socket
@@ -12,6 +12,7 @@ from shared.clock import monotonic_ns
 from shared.errors import EpiError
 
 _SPEC_BYTES = 200
+_LONGEST_DELAY_NS = 2_000_000_000
 
 
 class EmulatorRunner:
@@ -49,19 +50,25 @@ class EmulatorRunner:
         while not self._stop:
             self._sleep_until(due_ns)
             now_ns = monotonic_ns()
-            since_s = (now_ns - self._begin_ns) / 1e9
-            if self._plan.active("unplug", since_s):
-                self._port.unplug()
-            elif not self._port.plugged:
-                self._meter.replug(now_ns / 1e9)
-                self._port.plug()
-            lines = self._meter.lines(now_ns / 1e9)
-            if lines:
-                self._port.write(b"".join(lines))
-            due_ns += period_ns
-            if due_ns < now_ns:
-                # Slept through (a stopped process): the frames of that time were never sent, as by a hung device.
-                due_ns = now_ns + period_ns
+            self._meter.observe(now_ns / 1e9)
+            if now_ns - due_ns > _LONGEST_DELAY_NS:
+                # A stopped process: the frames of that time were never sent, as by a hung device.
+                due_ns = now_ns
+            # A device measures on its own schedule: what the host made late is sent late, but not left out.
+            while due_ns <= now_ns:
+                self._frame(due_ns)
+                due_ns += period_ns
+
+    def _frame(self, at_ns: int) -> None:
+        since_s = (at_ns - self._begin_ns) / 1e9
+        if self._plan.active("unplug", since_s):
+            self._port.unplug()
+        elif not self._port.plugged:
+            self._meter.replug(at_ns / 1e9)
+            self._port.plug()
+        lines = self._meter.lines(at_ns / 1e9)
+        if lines:
+            self._port.write(b"".join(lines))
 
     def _sleep_until(self, due_ns: int) -> None:
         while (left_s := (due_ns - monotonic_ns()) / 1e9) > 0:
