@@ -1,7 +1,7 @@
 """Scoring plans: every continuation token is predicted once, from exactly its own history."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node_agent.engines.rpc_devices import layer_shares, layers_by_memory, local_last
@@ -14,6 +14,7 @@ _context = st.lists(_token, min_size=1, max_size=6).map(tuple)
 _continuations = st.lists(st.lists(_token, min_size=1, max_size=5).map(tuple), min_size=1, max_size=6)
 
 
+@settings(deadline=None)
 @given(_context, _continuations, st.data())
 def test_each_token_is_predicted_once_from_its_own_history(
     context: tuple[int, ...], continuations: list[tuple[int, ...]], data: st.DataObject
@@ -65,6 +66,7 @@ def _assigned(n_layers: int, shares: list[float]) -> list[int]:
     return counts
 
 
+@settings(deadline=None)
 @given(st.integers(1, 128), st.lists(st.integers(1, 32), min_size=1, max_size=16))
 def test_layers_follow_memory_and_the_output_is_last(n_layers: int, memory: list[int]) -> None:
     counts = layers_by_memory(n_layers, memory)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node_agent.governor import set_governor
@@ -22,6 +22,7 @@ def samples(temperatures: list[float | None], busy: float = 0.0, step_s: float =
     ]
 
 
+@settings(deadline=None)
 @given(st.floats(-20, 20), st.floats(20, 80), st.integers(3, 30))
 def test_the_slope_of_a_straight_line_is_found(slope: float, start: float, count: int) -> None:
     line = samples([start + slope * n * 5 / 60 for n in range(count)])
