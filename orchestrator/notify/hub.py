@@ -7,9 +7,9 @@ from typing import Protocol
 
 from orchestrator.campaign.service import CampaignService
 from orchestrator.notify.notices import Notice, notice_of
-from orchestrator.notify.settings import NotifySettings
 from orchestrator.notify.specs import SpecShelf
 from orchestrator.notify.webhook import WebhookSender
+from orchestrator.settings import NotifySettings
 from orchestrator.store.records import Entry
 from shared.auth import load_token
 from shared.errors import ConfigurationError

@@ -1,21 +1,10 @@
 """From journal entries to notices: the few things a person away from the lab wants to know."""
 
-from typing import Literal
-
+from orchestrator.settings import NoticeKind
 from orchestrator.store.records import Entry
 from shared.clock import iso_utc
 from shared.records import Record
 
-NoticeKind = Literal["started", "run_done", "attempt_failed", "paused", "finished", "failed", "cancelled"]
-ALL_KINDS: tuple[NoticeKind, ...] = (
-    "started",
-    "run_done",
-    "attempt_failed",
-    "paused",
-    "finished",
-    "failed",
-    "cancelled",
-)
 _OF_STATE: dict[str, NoticeKind] = {
     "running": "started",
     "paused": "paused",

@@ -15,8 +15,8 @@ from telegram.ext import Application, CommandHandler, ContextTypes, MessageHandl
 from orchestrator.campaign.service import CampaignService
 from orchestrator.notify.commands import HELP, answer
 from orchestrator.notify.notices import Notice
-from orchestrator.notify.settings import TelegramSettings
 from orchestrator.notify.specs import SpecShelf
+from orchestrator.settings import TelegramSettings
 from shared.errors import EpiError
 
 log = logging.getLogger(__name__)

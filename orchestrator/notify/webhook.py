@@ -11,7 +11,7 @@ import httpx
 from standardwebhooks.webhooks import Webhook
 
 from orchestrator.notify.notices import Notice
-from orchestrator.notify.settings import WebhookSettings
+from orchestrator.settings import WebhookSettings
 from shared.errors import ConfigurationError
 
 log = logging.getLogger(__name__)

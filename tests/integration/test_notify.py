@@ -17,9 +17,8 @@ from orchestrator.campaign.lab import Lab
 from orchestrator.campaign.live import LiveHub
 from orchestrator.campaign.service import CampaignService
 from orchestrator.notify.hub import notifying
-from orchestrator.notify.settings import NotifySettings, TelegramSettings, WebhookSettings
 from orchestrator.notify.specs import SpecShelf
-from orchestrator.settings import OrchestratorSettings
+from orchestrator.settings import NotifySettings, OrchestratorSettings, TelegramSettings, WebhookSettings
 from orchestrator.store.journal import open_journal
 from shared.settings import AgentAddress
 
