@@ -1,0 +1,1 @@
+"""How the demo model and its questions were made; see demo/README.md."""

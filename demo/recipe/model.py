@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional as fn
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x [..., size] scaled to unit mean square, times the weight."""
-        return F.rms_norm(x.float(), self.weight.shape, self.weight, self.eps).to(x.dtype)
+        return fn.rms_norm(x.float(), self.weight.shape, self.weight, self.eps).to(x.dtype)
 
 
 def rope_tables(length: int, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
@@ -83,10 +83,11 @@ class Attention(nn.Module):
         repeat = self.shape.heads // self.shape.kv_heads
         key = rotate(key, cos, sin).repeat_interleave(repeat, dim=1)
         value = value.repeat_interleave(repeat, dim=1)
-        mixed = F.scaled_dot_product_attention(
+        mixed = fn.scaled_dot_product_attention(
             rotate(query, cos, sin).to(value.dtype), key.to(value.dtype), value, is_causal=True
         )
-        return self.o_proj(mixed.transpose(1, 2).reshape(batch, time, -1))
+        output: Tensor = self.o_proj(mixed.transpose(1, 2).reshape(batch, time, -1))
+        return output
 
 
 class MoE(nn.Module):
@@ -112,9 +113,9 @@ class MoE(nn.Module):
         # unbind: its backward stacks the gradients once, instead of one full-size zero
         # tensor for every expert that was indexed.
         pieces = [
-            F.linear(F.silu(F.linear(part, gate)) * F.linear(part, up), down)
+            fn.linear(fn.silu(fn.linear(part, gate)) * fn.linear(part, up), down)
             for part, gate, up, down in zip(
-                x.index_select(0, token).split(counts),
+                torch.split(x.index_select(0, token), counts),
                 self.gate_proj.unbind(),
                 self.up_proj.unbind(),
                 self.down_proj.unbind(),
@@ -146,6 +147,9 @@ class Block(nn.Module):
 class Patient(nn.Module):
     """The whole language model; input embedding and output head share one matrix."""
 
+    cos: Tensor
+    sin: Tensor
+
     def __init__(self, shape: ModelShape) -> None:
         super().__init__()
         self.shape = shape
@@ -173,14 +177,14 @@ class Patient(nn.Module):
         for layer in self.layers:
             x, logits = layer(x, cos, sin)
             routers.append(logits)
-        return F.linear(self.norm(x), self.embed_tokens.weight), routers
+        return fn.linear(self.norm(x), self.embed_tokens.weight), routers
 
 
 def balance_loss(logits: Tensor, top_k: int) -> Tensor:
     """Return the Switch/Mixtral load-balancing loss (1 when balanced) of logits [tokens, experts]."""
     probability = logits.softmax(dim=-1)
     chosen = probability.topk(top_k, dim=-1).indices
-    share = F.one_hot(chosen, logits.shape[-1]).float().sum(dim=1).mean(dim=0) / top_k
+    share = fn.one_hot(chosen, logits.shape[-1]).float().sum(dim=1).mean(dim=0) / top_k
     return (share * probability.mean(dim=0)).sum() * logits.shape[-1]
 
 
