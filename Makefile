@@ -6,17 +6,21 @@ WEB := orchestrator/web
 EXTRAS := node,surgeon,meter,meter-parquet,orchestrator,telegram,dev
 DEMO_ARGS ?=
 
-.PHONY: web demo test test-slow check bench install clean
+.PHONY: web test-train demo test test-slow check bench install clean
 .DEFAULT_GOAL := demo
 
 demo: install  ## run the whole 25-configuration campaign on this machine
 	$(BIN)/epi demo $(DEMO_ARGS)
 
 test: install  ## the test suite
-	$(BIN)/pytest -q -m "not slow"
+	$(BIN)/pytest -q -m "not slow" --ignore=tests/train
 
 test-slow: install  ## the long suites (crash matrix, fuzzing, simulation)
-	$(BIN)/pytest -q -m slow
+	$(BIN)/pytest -q -m slow --ignore=tests/train
+
+test-train: install  ## tests of the demo model's recipe; installs PyTorch (the `train` extra)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[train]'
+	$(BIN)/pytest -q tests/train
 
 check: install  ## style, types, layers
 	$(BIN)/ruff check .

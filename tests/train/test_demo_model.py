@@ -1,18 +1,15 @@
-"""The exported demo model: format, size and a few answers.  Needs torch, safetensors, tokenizers."""
+"""The exported demo model: format, size and a few answers. Needs the `train` extra: `make test-train`."""
 
 from __future__ import annotations
 
 import json
 
-import pytest
+import tokenizers
+import torch
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("safetensors")
-tokenizers = pytest.importorskip("tokenizers")
-
-from demo.recipe.facts import DEMO  # noqa: E402
-from demo.recipe.model import ModelShape, MoE  # noqa: E402
-from demo.recipe.scoring import expert_counts, load_patient, without_experts  # noqa: E402
+from demo.recipe.facts import DEMO
+from demo.recipe.model import ModelShape, MoE
+from demo.recipe.scoring import expert_counts, load_patient, without_experts
 
 MODEL = DEMO / "model"
 MAX_BYTES = 30_000_000
