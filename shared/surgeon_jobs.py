@@ -4,14 +4,17 @@
 |---|---|
 | `prepare` | convert a configured checkpoint to F16 GGUF and quantise it: the campaign's base model |
 | `observe` | collect expert statistics of an F16 model over a configured calibration corpus |
+| `rank` | say how much each expert matters, by one method |
+| `search` | search for the experts to keep: NAEE by reconstruction loss, EEP by accuracy on configured questions |
 | `plan` | rank experts and choose the ones each layer keeps |
 | `apply` | apply a plan to a base model; the result is an artifact |
+| `verify` | prove, range by range, that an artifact is what base and plan make of it |
 | `validate` | sanity prompts and perplexity: is the variant still a language model? |
 
 Models and corpora are named in the surgeon's settings; no path ever comes from the network.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
@@ -44,6 +47,8 @@ class ObserveParams(Record):
 
     model_sha256: Sha256
     corpus: Name
+    columns: bool = Field(default=False, description="also sums of squares per input column: importance matrix")
+    reservoir: int = Field(default=0, ge=0, le=65536, description="block inputs to keep per layer: NAEE")
 
 
 class ObserveResult(Record):
@@ -51,6 +56,49 @@ class ObserveResult(Record):
 
     statistics_sha256: Sha256
     n_tokens: int
+
+
+class RankParams(Record):
+    """Ask one method; `domain_weights` blends the statistics' domains per token."""
+
+    model_sha256: Sha256
+    statistics_sha256: Sha256 | None = None
+    method: Name = "reap"
+    domain_weights: dict[str, float] | None = None
+    seed: int = 0
+
+
+class RankResult(Record):
+    """`saliency[layer][expert]`; within a layer the lowest are dropped first."""
+
+    method: str
+    saliency: tuple[tuple[float, ...], ...]
+
+
+class SearchParams(Record):
+    """Search for the experts each layer keeps when `depth` are dropped."""
+
+    model_sha256: Sha256
+    method: Literal["naee", "eep"]
+    depth: int = Field(ge=1)
+    statistics_sha256: Sha256 | None = Field(default=None, description="NAEE: observed with a reservoir")
+    max_subsets: int = Field(default=50_000, ge=1, description="NAEE: above it greedy with swaps")
+    questions: tuple[Name, ...] = Field(default=(), description="EEP: names in the surgeon's settings")
+    iterations: int = Field(default=40, ge=0, le=10_000)
+    offspring: int = Field(default=12, ge=1, le=1000)
+    seed: int = 0
+
+
+class SearchResult(Record):
+    """The plan and what is known of its worth: losses by layer (NAEE), accuracies (EEP)."""
+
+    plan: SurgeryPlan
+    plan_hash: Sha256
+    losses: tuple[float, ...] = ()
+    exhaustive: bool | None = None
+    train_accuracy: float | None = None
+    validation_accuracy: float | None = None
+    validation_accuracy_of_base: float | None = None
 
 
 class PlanParams(Record):
@@ -85,6 +133,24 @@ class ApplyResult(Record):
     sha256: Sha256
     size_bytes: int
     seconds: float
+
+
+class VerifyParams(Record):
+    """Compare the artifact `sha256` with what `plan` makes of `base_sha256`."""
+
+    base_sha256: Sha256
+    plan: SurgeryPlan
+    sha256: Sha256
+
+
+class VerifyResult(Record):
+    """What was compared; a difference fails the job and names it."""
+
+    n_tensors: int
+    n_ranges: int
+    n_bytes: int
+    plan_hash: Sha256
+    identical: bool = Field(description="the plan changes nothing and the artifact is the base")
 
 
 class ValidateParams(Record):

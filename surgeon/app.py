@@ -12,9 +12,19 @@ from shared.clock import utc_ns
 from shared.http import make_app
 from shared.jobs import JobServer, job_router
 from shared.protocol import Health
+from shared.records import Record
 from surgeon.cache import ResultCache
 from surgeon.jobs import SurgeonJobs
+from surgeon.rankings import METHODS
 from surgeon.settings import SurgeonSettings
+
+
+class MethodInfo(Record):
+    """A ranking: what it needs (statistics, weights or nothing) and where its formula is from."""
+
+    name: str
+    needs: str
+    source: str
 
 
 def build_app(settings: SurgeonSettings, token: str | None) -> FastAPI:
@@ -41,6 +51,11 @@ def build_app(settings: SurgeonSettings, token: str | None) -> FastAPI:
         return Health(
             service="surgeon", name=settings.name, version=release, utc_ns=utc_ns(), ok=not missing, problems=missing
         )
+
+    @app.get("/v1/methods", dependencies=[Depends(bearer_guard(token))])
+    async def methods() -> list[MethodInfo]:
+        """List the rankings and their sources."""
+        return [MethodInfo(name=m.name, needs=m.needs, source=m.source) for m in METHODS.values()]
 
     app.include_router(job_router(server, token))
     app.include_router(artifact_router(store, token))

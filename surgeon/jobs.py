@@ -5,6 +5,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from shared import surgery
 from shared.artifacts import ArtifactInfo, ArtifactStore, scratch_file
 from shared.durable import hash_file
@@ -19,17 +22,24 @@ from shared.surgeon_jobs import (
     PlanResult,
     PrepareParams,
     PrepareResult,
+    RankParams,
+    RankResult,
+    SearchParams,
+    SearchResult,
     ValidateParams,
     ValidateResult,
+    VerifyParams,
+    VerifyResult,
 )
 from surgeon import planning, statistics
+from surgeon import verify as verification
 from surgeon.cache import ResultCache, key_of
 from surgeon.child import run_in_child
 from surgeon.rankings import METHODS
 from surgeon.rankings.base import RankingInputs
 from surgeon.sanity import Evaluation
 from surgeon.settings import SurgeonSettings
-from surgeon.tasks import ConvertTask, EvaluateTask, ObserveTask, QuantizeTask
+from surgeon.tasks import ConvertTask, EepTask, EvaluateTask, NaeeTask, ObserveTask, QuantizeTask
 from surgeon.validate import verdict
 
 
@@ -46,8 +56,11 @@ class SurgeonJobs:
         return [
             JobKind("prepare", PrepareParams, self.prepare),
             JobKind("observe", ObserveParams, self.observe),
+            JobKind("rank", RankParams, self.rank, concurrent=True),
+            JobKind("search", SearchParams, self.search),
             JobKind("plan", PlanParams, self.plan, concurrent=True),
             JobKind("apply", ApplyParams, self.apply),
+            JobKind("verify", VerifyParams, self.verify),
             JobKind("validate", ValidateParams, self.validate),
         ]
 
@@ -84,7 +97,8 @@ class SurgeonJobs:
         texts = self._settings.corpus_paths(params.corpus)
         model = self._store.path(params.model_sha256)
         hashes = [[path.stem, await asyncio.to_thread(hash_file, path)] for path in texts]
-        key = key_of(kind="observe", model=params.model_sha256, texts=hashes, window=self._settings.window_tokens)
+        key = key_of(kind="observe", model=params.model_sha256, texts=hashes, window=self._settings.window_tokens,
+                     columns=params.columns, reservoir=params.reservoir)  # fmt: skip
         known = self._cache.get(ObserveResult, key)
         if known is not None and self._store.has(known.statistics_sha256):
             return known
@@ -92,6 +106,7 @@ class SurgeonJobs:
             task = ObserveTask(
                 model=model, texts=texts, target=target, resume=self._settings.state_dir / f"observe-{key}.safetensors",
                 window_tokens=self._settings.window_tokens, threads=self._settings.threads,
+                columns=params.columns, reservoir=params.reservoir,
             )  # fmt: skip
             done = await run_in_child(task, _part(context, 0.0, 1.0, "observe"))
             info = await self._adopt(target)
@@ -99,27 +114,79 @@ class SurgeonJobs:
         self._cache.put(key, result)
         return result
 
+    async def rank(self, params: RankParams, context: JobContext) -> RankResult:
+        """Ask one method."""
+        saliency = await asyncio.to_thread(
+            self._saliency, params.model_sha256, params.statistics_sha256, params.method, params.domain_weights,
+            params.seed,
+        )  # fmt: skip
+        return RankResult(method=params.method, saliency=tuple(tuple(row) for row in saliency.tolist()))
+
+    async def search(self, params: SearchParams, context: JobContext) -> SearchResult:
+        """Search; what EEP has evaluated is kept, so that an interrupted search goes on."""
+        model = self._store.path(params.model_sha256)
+        task: NaeeTask | EepTask
+        if params.method == "naee":
+            if params.statistics_sha256 is None:
+                raise ConfigurationError("NAEE needs statistics", hint="observe with a reservoir first")
+            task = NaeeTask(model=model, statistics=self._store.path(params.statistics_sha256), depth=params.depth,
+                            max_subsets=params.max_subsets)  # fmt: skip
+        else:
+            files = tuple(self._settings.question_file(name) for name in params.questions)
+            hashes = [[await asyncio.to_thread(hash_file, path), template] for path, template in files]
+            key = key_of(kind="eep", model=params.model_sha256, depth=params.depth, files=hashes)
+            task = EepTask(
+                model=model, questions=files, depth=params.depth, iterations=params.iterations,
+                offspring=params.offspring, seed=params.seed, threads=self._settings.threads,
+                cache=self._settings.state_dir / f"eep-{key}.jsonl",
+            )  # fmt: skip
+        done = await run_in_child(task, _part(context, 0.0, 1.0, params.method))
+        assert done.plan is not None
+        return SearchResult(
+            plan=done.plan, plan_hash=done.plan.plan_hash(), losses=done.naee.losses if done.naee else (),
+            exhaustive=done.naee.exhaustive if done.naee else None,
+            train_accuracy=done.eep.train if done.eep else None,
+            validation_accuracy=done.eep.validation if done.eep else None,
+            validation_accuracy_of_base=done.eep.validation_base if done.eep else None,
+        )  # fmt: skip
+
+    async def verify(self, params: VerifyParams, context: JobContext) -> VerifyResult:
+        """Compare byte ranges."""
+        report = await asyncio.to_thread(
+            verification.verify, self._store.path(params.base_sha256), params.plan, self._store.path(params.sha256)
+        )
+        return VerifyResult(
+            n_tensors=report.n_tensors, n_ranges=report.n_ranges, n_bytes=report.n_bytes, plan_hash=report.plan_sha256,
+            identical=report.identical,
+        )  # fmt: skip
+
     async def plan(self, params: PlanParams, context: JobContext) -> PlanResult:
         """Rank and choose."""
         return await asyncio.to_thread(self._plan, params)
 
-    def _plan(self, params: PlanParams) -> PlanResult:
-        method = METHODS.get(params.method)
+    def _saliency(
+        self, model_sha256: str, statistics_sha256: str | None, name: str, weights: dict[str, float] | None, seed: int
+    ) -> npt.NDArray[np.float64]:
+        method = METHODS.get(name)
         if method is None:
-            raise ConfigurationError(f"unknown method {params.method!r}", hint=f"known: {', '.join(METHODS)}")
-        model = self._store.path(params.model_sha256)
+            raise ConfigurationError(f"unknown method {name!r}", hint=f"known: {', '.join(METHODS)}")
+        model = self._store.path(model_sha256)
         info = surgery.describe(model)
         found = None
-        if params.statistics_sha256 is not None:
-            found = statistics.load(self._store.path(params.statistics_sha256))
+        if statistics_sha256 is not None:
+            found = statistics.load(self._store.path(statistics_sha256))
             shape = (found.provenance.n_layers, found.provenance.n_experts)
             if shape != (info.n_layers, info.n_experts):
                 raise ConfigurationError(
                     f"the statistics are of {shape[0]} layers of {shape[1]} experts,"
                     f" the model has {info.n_layers} of {info.n_experts}",
-                    where=params.statistics_sha256,
+                    where=statistics_sha256,
                 )
-        saliency = method.saliency(RankingInputs(info.n_layers, info.n_experts, found, model_path=model))
+        return method.saliency(RankingInputs(info.n_layers, info.n_experts, found, weights, model, seed))
+
+    def _plan(self, params: PlanParams) -> PlanResult:
+        info = surgery.describe(self._store.path(params.model_sha256))
+        saliency = self._saliency(params.model_sha256, params.statistics_sha256, params.method, None, 0)
         layers = planning.layers_of(params.group, info.n_layers)
         plan = planning.make_plan(
             saliency, planning.uniform_budget(info.n_layers, info.n_experts, layers, params.depth),

@@ -5,8 +5,16 @@ from pathlib import Path
 from pydantic import Field
 
 from shared.errors import NotFoundError
+from shared.records import Record
 from shared.settings import DaemonSettings, load_settings
 from shared.surgeon_jobs import Name
+
+
+class QuestionFile(Record):
+    """Multiple-choice questions for a search by accuracy: JSON lines with question, choices, answer."""
+
+    path: Path
+    template: str = Field(default="", description='the prompt, with {question}; empty: "Question: ...\\nAnswer:"')
 
 
 class SurgeonSettings(DaemonSettings):
@@ -16,6 +24,7 @@ class SurgeonSettings(DaemonSettings):
     corpora: dict[Name, tuple[Path, ...]] = Field(
         default_factory=dict, description="calibration texts by corpus name; each file is a domain"
     )
+    questions: dict[Name, QuestionFile] = Field(default_factory=dict, description="for searches by accuracy, by name")
     sanity_prompts: Path | None = None
     heldout_text: Path | None = None
     threads: int = Field(default=1, ge=1)
@@ -31,6 +40,17 @@ class SurgeonSettings(DaemonSettings):
         if name not in self.models:
             raise NotFoundError("no such model", where=name, hint=f"configured: {', '.join(sorted(self.models))}")
         return self.models[name]
+
+    def question_file(self, name: str) -> tuple[Path, str]:
+        """Return a file of questions and its template.
+
+        Raises:
+            NotFoundError: no such questions in the settings.
+        """
+        if name not in self.questions:
+            known = ", ".join(sorted(self.questions))
+            raise NotFoundError("no such questions", where=name, hint=f"configured: {known}")
+        return self.questions[name].path, self.questions[name].template
 
     def corpus_paths(self, name: str) -> tuple[Path, ...]:
         """Return the texts of a corpus.
@@ -59,6 +79,9 @@ def load(path: Path) -> SurgeonSettings:
         update={
             "models": {name: base / value for name, value in settings.models.items()},
             "corpora": {name: tuple(base / value for value in values) for name, values in settings.corpora.items()},
+            "questions": {
+                name: entry.model_copy(update={"path": base / entry.path}) for name, entry in settings.questions.items()
+            },
             "sanity_prompts": absolute(settings.sanity_prompts), "heldout_text": absolute(settings.heldout_text),
             "token_file": absolute(settings.token_file), "state_dir": base / settings.state_dir,
         }

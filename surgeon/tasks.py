@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
-from shared.records import Record
+from shared.records import Record, SurgeryPlan
 from surgeon.sanity import Evaluation
+from surgeon.search.reports import EepReport, NaeeReport
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,8 +79,33 @@ class EvaluateTask(Record):
     max_tokens: int = Field(default=8192, ge=2)
 
 
+class NaeeTask(Record):
+    """GGUF and statistics with a reservoir -> plan."""
+
+    task: Literal["naee"] = "naee"
+    model: Path
+    statistics: Path
+    depth: int
+    max_subsets: int
+
+
+class EepTask(Record):
+    """GGUF and questions -> plan."""
+
+    task: Literal["eep"] = "eep"
+    model: Path
+    questions: tuple[tuple[Path, str], ...]
+    depth: int
+    iterations: int
+    offspring: int
+    seed: int
+    cache: Path | None = None
+    threads: int = 1
+
+
 Task = Annotated[
-    ConvertTask | ConvertDllamaTask | QuantizeTask | ObserveTask | EvaluateTask, Field(discriminator="task")
+    NaeeTask | EepTask | ConvertTask | ConvertDllamaTask | QuantizeTask | ObserveTask | EvaluateTask,
+    Field(discriminator="task"),
 ]
 TASK: TypeAdapter[Task] = TypeAdapter(Task)
 
@@ -89,6 +115,9 @@ class Done(Record):
 
     n_tokens: int = 0
     evaluation: Evaluation | None = None
+    plan: SurgeryPlan | None = None
+    naee: NaeeReport | None = None
+    eep: EepReport | None = None
 
 
 def run(task: Task, on_progress: Progress) -> Done:
@@ -116,6 +145,8 @@ def run(task: Task, on_progress: Progress) -> Done:
         return Done()
     if isinstance(task, ObserveTask):
         return _observe(task, on_progress)
+    if isinstance(task, NaeeTask | EepTask):
+        return _search(task, on_progress)
     from surgeon.sanity import evaluate
 
     evaluation = evaluate(
@@ -123,6 +154,22 @@ def run(task: Task, on_progress: Progress) -> Done:
         on_progress=on_progress,
     )  # fmt: skip
     return Done(n_tokens=evaluation.n_tokens, evaluation=evaluation)
+
+
+def _search(task: NaeeTask | EepTask, on_progress: Progress) -> Done:
+    from surgeon.search.eep import EepOptions
+    from surgeon.search.run import run_eep, run_naee
+
+    if isinstance(task, NaeeTask):
+        plan, naee = run_naee(
+            task.model, task.statistics, task.depth, max_subsets=task.max_subsets, on_progress=on_progress
+        )
+        return Done(plan=plan, naee=naee)
+    options = EepOptions(iterations=task.iterations, offspring=task.offspring, seed=task.seed)
+    plan, eep = run_eep(
+        task.model, task.questions, task.depth, options, cache=task.cache, threads=task.threads, on_progress=on_progress
+    )
+    return Done(plan=plan, eep=eep)
 
 
 def _imatrix(statistics: Path, plan: Path | None) -> "dict[str, NDArray[np.float32]]":

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from shared.errors import ConfigurationError
-from shared.records import SurgeryPlan, canonical_json
+from shared.records import canonical_json
 from surgeon.cli.output import Json, Threads, errors, progress, show
 
 search_app = typer.Typer(
@@ -34,49 +34,20 @@ def naee(
 
     Example: epi surgery search naee mixtral-f16.gguf --depth 2 -s statistics.safetensors -o naee2.json
     """
-    from shared import surgery
-    from shared.durable import hash_file
-    from surgeon import statistics as files
-    from surgeon.offline import LayerExperts
-    from surgeon.search.naee import ReconstructionLoss, n_subsets, search_layer
+    from surgeon.search.run import naee_size, run_naee
 
-    found = files.load(statistics)
-    info = surgery.describe(model)
-    sha256 = hash_file(model)
-    if found.provenance.model_sha256 != sha256:
-        raise ConfigurationError("the statistics are of another model", where=str(statistics))
-    if "inputs" not in found.reservoir:
-        raise ConfigurationError("no block inputs in the statistics", hint="observe with --reservoir 256")
-    keep = info.n_experts - depth
-    total = n_subsets(info.n_experts, keep) if keep > 0 else 0
-    exhaustive = total <= max_subsets
-    way = f"all {total} subsets a layer" if exhaustive else f"greedy with swaps ({total} subsets are too many)"
-    errors.print(f"NAEE over {info.n_layers} layers: {way}", highlight=False)
-    if exhaustive and total > 10_000 and not yes and not as_json:
+    size = naee_size(model, depth, max_subsets)
+    total = size.subsets_per_layer
+    way = f"all {total} subsets a layer" if size.exhaustive else f"greedy with swaps ({total} subsets are too many)"
+    errors.print(f"NAEE over {size.n_layers} layers: {way}", highlight=False)
+    if size.exhaustive and total > 10_000 and not yes and not as_json:
         typer.confirm("go on?", abort=True, err=True)
-    kept: list[tuple[int, ...]] = []
-    losses: list[float] = []
     with progress("naee") as tell:
-        for layer in range(info.n_layers):
-            experts = LayerExperts.load(model, layer)
-            inputs = found.reservoir["inputs"][layer]
-            loss = ReconstructionLoss(experts.probabilities(inputs), experts.outputs(inputs), info.experts_per_token)
-
-            def report(done: int, expected: int, layer: int = layer) -> None:
-                tell((layer + done / expected) / info.n_layers, f"layer {layer}")
-
-            subset = search_layer(loss, keep, max_subsets=max_subsets, on_progress=report)
-            kept.append(subset.kept)
-            losses.append(subset.loss)
-    method = "naee" if exhaustive else "naee_greedy_with_swaps"
-    plan = SurgeryPlan(
-        n_experts=info.n_experts, kept=tuple(kept), method=method,
-        parameters={"depth": depth, "tokens": len(found.reservoir["priority"])}, base_sha256=sha256,
-        statistics_sha256=hash_file(statistics),
-    )  # fmt: skip
+        plan, report = run_naee(model, statistics, depth, max_subsets=max_subsets, on_progress=tell)
+    losses = ", ".join(f"{loss:.4g}" for loss in report.losses)
     output.write_bytes(canonical_json(plan) + b"\n")
-    show(as_json, {"target": str(output), "plan_hash": plan.plan_hash(), "losses": losses, "exhaustive": exhaustive},
-         f"{output}: plan {plan.plan_hash()[:16]}, losses {', '.join(f'{loss:.4g}' for loss in losses)}")  # fmt: skip
+    show(as_json, {"target": str(output), "plan_hash": plan.plan_hash(), **report.model_dump(mode="json")},
+         f"{output}: plan {plan.plan_hash()[:16]}, losses {losses}")  # fmt: skip
 
 
 @search_app.command()
@@ -98,40 +69,21 @@ def eep(
 
     Example: epi surgery search eep demo-f16.gguf --depth 8 --questions arc.jsonl -o eep8.json --cache eep8.cache
     """
-    from shared.durable import hash_file
     from surgeon.plan_file import read_plan
-    from surgeon.search.eep import EepOptions, FitnessCache, Generation
-    from surgeon.search.eep import search as evolve
-    from surgeon.search.task_fitness import TaskFitness
+    from surgeon.search.eep import EepOptions
+    from surgeon.search.run import run_eep
 
-    files = [_question_file(item) for item in questions]
-    with TaskFitness(model, files, train_share=train_share, threads=threads) as fitness, progress("eep") as tell:
-        keep = fitness.n_experts - depth
-        if keep < fitness.experts_per_token:
-            raise ConfigurationError(f"{keep} experts would be left, {fitness.experts_per_token} are active per token")
-
-        def report(generation: Generation) -> None:
-            note = f"best {generation.best.accuracy:.3f} after {generation.n_evaluated}"
-            tell((generation.iteration + 1) / (iterations + 1), note)
-
-        found = evolve(
-            fitness.n_experts, [keep] * fitness.n_layers, fitness.train,
-            EepOptions(iterations=iterations, offspring=offspring, seed=seed),
-            start=[read_plan(path).kept for path in start or []],
-            cache=FitnessCache(cache, f"{fitness.identity} {keep}"), on_generation=report,
-        )  # fmt: skip
-        unseen, base = fitness.validation(found.best), fitness.validation(None)
-        plan = SurgeryPlan(
-            n_experts=fitness.n_experts, kept=found.best, method="eep_prune",
-            parameters={"depth": depth, "iterations": iterations, "seed": seed,
-                        "train_accuracy": found.fitness.accuracy, "validation_accuracy": unseen.accuracy},
-            base_sha256=hash_file(model),
+    options = EepOptions(iterations=iterations, offspring=offspring, seed=seed)
+    with progress("eep") as tell:
+        plan, report = run_eep(
+            model, [_question_file(item) for item in questions], depth, options,
+            start=[read_plan(path).kept for path in start or []], cache=cache, train_share=train_share,
+            threads=threads, on_progress=tell,
         )  # fmt: skip
     output.write_bytes(canonical_json(plan) + b"\n")
-    show(as_json, {"target": str(output), "plan_hash": plan.plan_hash(), "train": found.fitness.accuracy,
-                   "validation": unseen.accuracy, "validation_base": base.accuracy, "evaluated": found.n_evaluated},
-         f"{output}: accuracy {found.fitness.accuracy:.3f} on the search's questions, {unseen.accuracy:.3f} on unseen"
-         f" ones (the whole model: {base.accuracy:.3f}); {found.n_evaluated} candidates")  # fmt: skip
+    show(as_json, {"target": str(output), "plan_hash": plan.plan_hash(), **report.model_dump(mode="json")},
+         f"{output}: accuracy {report.train:.3f} on the search's questions, {report.validation:.3f} on unseen ones"
+         f" (the whole model: {report.validation_base:.3f}); {report.evaluated} candidates")  # fmt: skip
 
 
 @search_app.command("eep-merge")

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import json
 import os
 import signal
 import socket
@@ -23,8 +24,14 @@ from shared.surgeon_jobs import (
     PlanResult,
     PrepareParams,
     PrepareResult,
+    RankParams,
+    RankResult,
+    SearchParams,
+    SearchResult,
     ValidateParams,
     ValidateResult,
+    VerifyParams,
+    VerifyResult,
 )
 from tests.checkpoint_factory import TEXT, make_checkpoint
 
@@ -49,6 +56,9 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
     (root / "sanity.jsonl").write_text(
         '{"prompt": "The river Rhine flows"}\n{"prompt": "Paris is", "expect": ["capital"]}\n'
     )
+    words = TEXT.split()
+    quiz = [{"question": words[n], "choices": words[n + 1 : n + 3], "answer": n % 2} for n in range(10)]
+    (root / "quiz.jsonl").write_text("\n".join(map(json.dumps, quiz)))
     (root / "token").write_text(TOKEN)
     port = _free_port()
     (root / "surgeon.toml").write_text(
@@ -64,6 +74,8 @@ tiny = "model"
 broken = "broken"
 [corpora]
 facts = ["facts.txt"]
+[questions.quiz]
+path = "quiz.jsonl"
 """
     )
     return root / "surgeon.toml", port
@@ -162,6 +174,40 @@ async def test_clear_errors(client: AgentClient) -> None:
         await client.run("e/stats", "plan", params, timeout_s=60)
 
 
+async def test_rank_search_and_verify(client: AgentClient) -> None:
+    base = await _prepare(client, "s/prepare")
+    observe = ObserveParams(model_sha256=base.f16_sha256, corpus="facts", reservoir=16)
+    seen = ObserveResult.model_validate(await client.run("s/observe", "observe", observe, timeout_s=60))
+
+    rank = RankParams(model_sha256=base.f16_sha256, statistics_sha256=seen.statistics_sha256, method="ean")
+    ranked = RankResult.model_validate(await client.run("s/rank", "rank", rank, timeout_s=60))
+    assert [len(row) for row in ranked.saliency] == [12] * 4
+
+    params = SearchParams(
+        model_sha256=base.f16_sha256, method="naee", depth=1, statistics_sha256=seen.statistics_sha256
+    )
+    naee = SearchResult.model_validate(await client.run("s/naee", "search", params, timeout_s=60))
+    assert naee.exhaustive and len(naee.losses) == 4
+    params = SearchParams(
+        model_sha256=base.f16_sha256, method="eep", depth=6, questions=("quiz",), iterations=1, offspring=2
+    )
+    eep = SearchResult.model_validate(await client.run("s/eep", "search", params, timeout_s=60))
+    assert eep.validation_accuracy is not None and all(len(ids) == 6 for ids in eep.plan.kept)
+    again = SearchResult.model_validate(await client.run("s/eep-again", "search", params, timeout_s=60))
+    assert again == eep
+    with pytest.raises(NotFoundError, match="no such questions"):
+        await client.run("s/nobody", "search", params.model_copy(update={"questions": ("x",)}), timeout_s=60)
+
+    applied = ApplyParams(base_sha256=base.base_sha256, plan=eep.plan)
+    variant = ApplyResult.model_validate(await client.run("s/apply", "apply", applied, timeout_s=60))
+    check = VerifyParams(base_sha256=base.base_sha256, plan=eep.plan, sha256=variant.sha256)
+    proof = VerifyResult.model_validate(await client.run("s/verify", "verify", check, timeout_s=60))
+    assert proof.plan_hash == eep.plan_hash and proof.n_bytes > 100_000 and not proof.identical
+    with pytest.raises(DataError):
+        await client.run("s/verify-2", "verify", check.model_copy(update={"plan": naee.plan}), timeout_s=60)
+    assert {entry["name"] for entry in await client.request("GET", "/v1/methods")} >= {"reap", "random", "aimer"}
+
+
 async def test_a_token_is_needed(client: AgentClient) -> None:
     async with httpx.AsyncClient() as http:
         for path in ("/v1/health", "/v1/jobs", "/v1/artifacts"):
@@ -174,7 +220,7 @@ async def test_killed_daemon_leaves_no_child_and_answers_for_its_job(
     config, port = settings
     other = tmp_path / "surgeon.toml"
     other.write_text(config.read_text().replace('state_dir = "state"', f'state_dir = "{tmp_path}/state"'))
-    for name in ("model", "broken", "facts.txt", "heldout.txt", "sanity.jsonl", "token"):
+    for name in ("model", "broken", "facts.txt", "heldout.txt", "sanity.jsonl", "quiz.jsonl", "token"):
         (tmp_path / name).symlink_to(config.parent / name)
     process = await _start(other, port)
     client = AgentClient(f"http://127.0.0.1:{port}", TOKEN)
