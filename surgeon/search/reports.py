@@ -1,0 +1,19 @@
+"""What a search says about its result; light, since every process that starts tasks imports it."""
+
+from shared.records import Record
+
+
+class NaeeReport(Record):
+    """Losses by layer, and whether every subset was tried."""
+
+    losses: tuple[float, ...]
+    exhaustive: bool
+
+
+class EepReport(Record):
+    """Accuracy on the questions the search used, and on those it never saw."""
+
+    train: float
+    validation: float
+    validation_base: float
+    evaluated: int

@@ -1,0 +1,119 @@
+"""Whole searches from files to a plan, for the command line and the daemon alike."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from shared import surgery
+from shared.durable import hash_file
+from shared.errors import ConfigurationError
+from shared.records import SurgeryPlan
+from surgeon import statistics as files
+from surgeon.offline import LayerExperts
+from surgeon.search.eep import Candidate, EepOptions, FitnessCache, Generation, search
+from surgeon.search.naee import MAX_SUBSETS, ReconstructionLoss, n_subsets, search_layer
+from surgeon.search.reports import EepReport, NaeeReport
+from surgeon.search.task_fitness import TaskFitness
+
+Progress = Callable[[float, str], None]
+
+
+@dataclass(frozen=True)
+class NaeeSize:
+    """How large a search is: known before it starts."""
+
+    n_layers: int
+    subsets_per_layer: int
+    exhaustive: bool
+
+
+def naee_size(model: Path, depth: int, max_subsets: int = MAX_SUBSETS) -> NaeeSize:
+    """Return how many subsets a layer has.
+
+    Raises:
+        ConfigurationError: nothing would be left.
+    """
+    info = surgery.describe(model)
+    if depth >= info.n_experts:
+        raise ConfigurationError(f"dropping {depth} of {info.n_experts} experts leaves nothing")
+    total = n_subsets(info.n_experts, info.n_experts - depth)
+    return NaeeSize(info.n_layers, total, total <= max_subsets)
+
+
+def run_naee(
+    model: Path, statistics: Path, depth: int, *, max_subsets: int = MAX_SUBSETS, on_progress: Progress
+) -> tuple[SurgeryPlan, NaeeReport]:
+    """Search every layer.
+
+    Raises:
+        ConfigurationError: statistics of another model or without block inputs, or an impossible depth.
+    """
+    found, sha256 = files.load(statistics), hash_file(model)
+    if found.provenance.model_sha256 != sha256:
+        raise ConfigurationError("the statistics are of another model", where=str(statistics))
+    if "inputs" not in found.reservoir:
+        raise ConfigurationError("no block inputs in the statistics", hint="observe with a reservoir of some hundred")
+    size = naee_size(model, depth, max_subsets)
+    n_experts, k = found.provenance.n_experts, found.provenance.experts_per_token
+    kept: list[tuple[int, ...]] = []
+    losses: list[float] = []
+    for layer in range(size.n_layers):
+        experts = LayerExperts.load(model, layer)
+        inputs = found.reservoir["inputs"][layer]
+        loss = ReconstructionLoss(experts.probabilities(inputs), experts.outputs(inputs), k)
+
+        def report(done: int, expected: int, layer: int = layer) -> None:
+            on_progress((layer + done / expected) / size.n_layers, f"layer {layer}")
+
+        subset = search_layer(loss, n_experts - depth, max_subsets=max_subsets, on_progress=report)
+        kept.append(subset.kept)
+        losses.append(subset.loss)
+    plan = SurgeryPlan(
+        n_experts=n_experts, kept=tuple(kept), method="naee" if size.exhaustive else "naee_greedy_with_swaps",
+        parameters={"depth": depth, "tokens": len(found.reservoir["priority"])}, base_sha256=sha256,
+        statistics_sha256=hash_file(statistics),
+    )  # fmt: skip
+    return plan, NaeeReport(losses=tuple(losses), exhaustive=size.exhaustive)
+
+
+def run_eep(
+    model: Path,
+    questions: Sequence[tuple[Path, str]],
+    depth: int,
+    options: EepOptions,
+    *,
+    start: Sequence[Candidate] = (),
+    cache: Path | None = None,
+    train_share: float = 0.5,
+    threads: int = 1,
+    on_progress: Progress,
+) -> tuple[SurgeryPlan, EepReport]:
+    """Run the prune phase and measure the result on the questions it never saw.
+
+    Raises:
+        ConfigurationError: no questions, or fewer experts left than are active per token.
+    """
+    with TaskFitness(model, questions, train_share=train_share, threads=threads) as fitness:
+        keep = fitness.n_experts - depth
+        if keep < fitness.experts_per_token:
+            raise ConfigurationError(f"{keep} experts would be left, {fitness.experts_per_token} are active per token")
+
+        def report(generation: Generation) -> None:
+            note = f"best {generation.best.accuracy:.3f} after {generation.n_evaluated}"
+            on_progress((generation.iteration + 1) / (options.iterations + 1), note)
+
+        found = search(
+            fitness.n_experts, [keep] * fitness.n_layers, fitness.train, options, start=start,
+            cache=FitnessCache(cache, f"{fitness.identity} {keep}"), on_generation=report,
+        )  # fmt: skip
+        summary = EepReport(
+            train=found.fitness.accuracy, validation=fitness.validation(found.best).accuracy,
+            validation_base=fitness.validation(None).accuracy, evaluated=found.n_evaluated,
+        )  # fmt: skip
+        plan = SurgeryPlan(
+            n_experts=fitness.n_experts, kept=found.best, method="eep_prune",
+            parameters={"depth": depth, "iterations": options.iterations, "seed": options.seed,
+                        "train_accuracy": summary.train, "validation_accuracy": summary.validation},
+            base_sha256=hash_file(model),
+        )  # fmt: skip
+    return plan, summary
