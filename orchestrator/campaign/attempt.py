@@ -22,6 +22,7 @@ from shared.clock import NS_PER_S, utc_ns
 from shared.errors import InfrastructureError
 from shared.meter_api import MeterStatus, SampleBlock
 from shared.node_jobs import (
+    AgentActivity,
     DecodeParams,
     DeployParams,
     DeployResult,
@@ -37,6 +38,7 @@ from shared.node_jobs import (
     StartWorkerResult,
     StopEngineParams,
     WorkloadResult,
+    activity_between,
 )
 from shared.records import Configuration, TokenLedger, Window, WindowLabel
 
@@ -75,6 +77,7 @@ class Measured:
     meter: MeterStatus | None = None
     facts_before: dict[str, NodeFacts] = field(default_factory=dict)
     facts_after: dict[str, NodeFacts] = field(default_factory=dict)
+    silence: dict[str, AgentActivity] = field(default_factory=dict)
     clock_offset_ns: int = 0
 
 
@@ -104,12 +107,15 @@ class AttemptRunner:
         measured = Measured(place=place, engine=engine, deploy=deploy, meter=meter)
         measured.clock_offset_ns = await self._lab.clock_offset_ns(self._lab.root_name)
         measured.facts_before = await self._facts()
+        before = await self._activity()
         with self._lab.window():
             await self._idle(measured)
             await self._marker(measured)
             await self._prefill(measured)
             await self._decode(measured)
             await self._score(measured)
+        after = await self._activity()
+        measured.silence = {name: activity_between(before[name], after[name]) for name in before}
         measured.facts_after = await self._facts()
         measured.samples = await self._trace(measured.windows)
         return measured
@@ -232,6 +238,10 @@ class AttemptRunner:
     async def _facts(self) -> dict[str, NodeFacts]:
         names = list(self._lab.nodes)
         return dict(zip(names, await asyncio.gather(*(self._lab.facts(name) for name in names)), strict=True))
+
+    async def _activity(self) -> dict[str, AgentActivity]:
+        names = list(self._lab.nodes)
+        return dict(zip(names, await asyncio.gather(*(self._lab.activity(name) for name in names)), strict=True))
 
     async def _root(self, place: AttemptPlace, step: RunStep, kind: str, params: BaseModel, result: type[R]) -> R:
         return await self._job(place, step, self._lab.root_name, kind, params, result)

@@ -107,6 +107,7 @@ class ResultWriter:
             ),
             facts_before=before,
             facts_after=tuple(measured.facts_after.values()),
+            silence=measured.silence,
             windows=tuple(measured.windows),
             markers=(
                 MarkerLoad(

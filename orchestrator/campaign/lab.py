@@ -10,7 +10,7 @@ from shared.client import AgentClient
 from shared.clock import utc_ns
 from shared.errors import ConfigurationError
 from shared.meter_api import MeterStatus, SampleBlock
-from shared.node_jobs import NodeFacts
+from shared.node_jobs import AgentActivity, NodeFacts
 from shared.settings import AgentAddress
 
 
@@ -52,6 +52,10 @@ class Lab:
     async def facts(self, node: str) -> NodeFacts:
         """Return what a node says of itself."""
         return NodeFacts.model_validate(await self.nodes[node].request("GET", "/v1/facts"))
+
+    async def activity(self, node: str) -> AgentActivity:
+        """Return what a node's agent did since its start."""
+        return AgentActivity.model_validate(await self.nodes[node].request("GET", "/v1/activity"))
 
     async def clock_offset_ns(self, node: str) -> int:
         """Return the node's clock minus ours, by the mid-point of the quickest of three round trips."""

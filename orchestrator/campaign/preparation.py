@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from orchestrator.campaign.calls import Call, Caller
 from orchestrator.campaign.lab import Lab
 from orchestrator.domain.spec import CampaignSpec
+from orchestrator.domain.steps import SetupStep
 from shared.errors import ConfigurationError
-from shared.node_jobs import FetchParams, FetchResult
-from shared.records import Configuration
+from shared.node_jobs import FetchParams, FetchResult, HoldParams, HoldResult
+from shared.records import Configuration, Sha256
 from shared.surgeon_jobs import (
     ApplyParams,
     ApplyResult,
@@ -64,7 +65,25 @@ async def prepare_base(caller: Caller, lab: Lab, spec: CampaignSpec) -> Base:
             for name, client in lab.nodes.items()
         )
     )
+    await hold_on_nodes(caller, lab, spec, "hold_base", (model.base_sha256,))
     return Base(model, statistics)
+
+
+async def hold_on_nodes(
+    caller: Caller, lab: Lab, spec: CampaignSpec, step: SetupStep, sha256s: tuple[Sha256, ...]
+) -> None:
+    """Tell every node which artifacts this campaign needs from now on: its garbage collection spares them.
+
+    Raises:
+        EpiError: an agent's error.
+    """
+    params = HoldParams(holder=spec.id, sha256s=sha256s)
+    await asyncio.gather(
+        *(
+            caller.idempotent("", step, Call(name, client, "hold", params, 60), HoldResult)
+            for name, client in lab.nodes.items()
+        )
+    )
 
 
 async def prepare_variant(

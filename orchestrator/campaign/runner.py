@@ -15,7 +15,7 @@ from orchestrator.campaign.calls import Caller
 from orchestrator.campaign.evaluation import ResultWriter
 from orchestrator.campaign.lab import Lab
 from orchestrator.campaign.pipeline import VariantPipeline
-from orchestrator.campaign.preparation import prepare_base, prepare_variant
+from orchestrator.campaign.preparation import hold_on_nodes, prepare_base, prepare_variant
 from orchestrator.campaign.run_loop import RunLoop
 from orchestrator.domain.schedule import schedule
 from orchestrator.domain.spec import CampaignSpec
@@ -112,9 +112,11 @@ class CampaignRunner:
                 reason = await loop.bring_home(planned)
                 if reason is not None:
                     failed[planned.run] = reason
-        await self._finish(spec, writer, failed)
+        await self._finish(caller, spec, writer, failed)
 
-    async def _finish(self, spec: CampaignSpec, writer: ResultWriter, failed: dict[str, str]) -> None:
+    async def _finish(
+        self, caller: Caller, spec: CampaignSpec, writer: ResultWriter, failed: dict[str, str]
+    ) -> None:
         self._tell(spec.id, "", "summary")
         if failed:
             await self._write_head(writer, failed)
@@ -124,6 +126,7 @@ class CampaignRunner:
             reason = f"{len(failed)} run(s) could not be measured, first: {first}: {why}"
             await self._journal.set_state(spec.id, "failed", reason)
         else:
+            await hold_on_nodes(caller, self._lab, spec, "release_base", ())
             await self._journal.set_state(spec.id, "finished")
 
     async def _write_head(self, writer: ResultWriter, failed: dict[str, str]) -> None:

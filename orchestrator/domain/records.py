@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from shared.meter_api import TraceEvent
-from shared.node_jobs import NodeFacts
+from shared.node_jobs import AgentActivity, NodeFacts
 from shared.records import Configuration, ConfigurationId, Instrument, NodeName, Record, Sha256, SurgeryPlan, Window
 
 AccuracyField = Literal["mmlu_5shot", "arc_challenge_25shot", "hellaswag_10shot"]
@@ -161,6 +161,9 @@ class RunInput(Record):
     environment: Environment = Environment()
     facts_before: tuple[NodeFacts, ...] = ()
     facts_after: tuple[NodeFacts, ...] = ()
+    silence: dict[NodeName, AgentActivity] = Field(
+        default_factory=dict, description="what each node's agent did from before the first window to after the last"
+    )
     windows: tuple[Window, ...]
     markers: tuple[MarkerLoad, ...] = ()
     register_j: dict[NodeName, float | None] | None = Field(

@@ -6,12 +6,12 @@ window is never resumed: the attempt becomes `interrupted` and a new one starts.
 
 from typing import Literal
 
-SetupStep = Literal["prepare", "observe", "fetch_base", "start_workers"]
+SetupStep = Literal["prepare", "observe", "fetch_base", "hold_base", "release_base"]
 ConfigurationStep = Literal["plan", "apply", "validate"]
 RunStep = Literal["deploy", "start_engine", "idle", "marker", "prefill", "decode", "score", "evaluate"]
 Step = SetupStep | ConfigurationStep | RunStep
 
-SETUP_STEPS: tuple[SetupStep, ...] = ("prepare", "observe", "fetch_base", "start_workers")
+SETUP_STEPS: tuple[SetupStep, ...] = ("prepare", "observe", "fetch_base", "hold_base")
 CONFIGURATION_STEPS: tuple[ConfigurationStep, ...] = ("plan", "apply", "validate")
 RUN_STEPS: tuple[RunStep, ...] = (
     "deploy",

@@ -19,7 +19,7 @@ from tests.crash.answers import answers
 from tests.lab import TestLab, api_of, process_of, quick_spec, running_lab, start_campaign, wait_for_end
 
 CONFIGURATIONS = ("baseline", "drop4_all")
-STEPS = (*(step for step in SETUP_STEPS if step != "start_workers"), *CONFIGURATION_STEPS, *RUN_STEPS)
+STEPS = (*SETUP_STEPS, *CONFIGURATION_STEPS, *RUN_STEPS)
 PROCESSES = ("orchestrator", "surgeon", "meter", "node1", "node2", "node3", "node4", "engine", "worker")
 
 
