@@ -3,6 +3,7 @@
 A task is a record of its inputs; `run` does it. Paths are allowed here because they never come from the network.
 """
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -189,10 +190,13 @@ def _observe(task: ObserveTask, on_progress: Progress) -> Done:
         window_tokens=task.window_tokens, threads=task.threads, max_tokens=task.max_tokens, columns=task.columns,
         reservoir=task.reservoir, shard=task.shard,
     )  # fmt: skip
-    statistics = observe(
-        task.model, load_corpus(task.texts), options, resume=task.resume,
-        on_progress=lambda done, total: on_progress(done / max(total, 1), f"{done} of {total} tokens"),
-    )  # fmt: skip
+    started = time.monotonic()
+
+    def report(done: int, total: int) -> None:
+        rate = done / max(time.monotonic() - started, 1e-3)
+        on_progress(done / max(total, 1), f"{done} of {total} tokens, {rate:.0f} token/s")
+
+    statistics = observe(task.model, load_corpus(task.texts), options, resume=task.resume, on_progress=report)
     save(statistics, task.target)
     if task.resume is not None:
         task.resume.unlink(missing_ok=True)

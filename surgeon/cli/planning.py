@@ -168,8 +168,9 @@ def rank(
 
 @app.command()
 def plan(
-    depth: Annotated[int, typer.Option(min=0, help="Experts to drop in each layer of the group.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Plan to write.")],
+    depth: Annotated[int | None, typer.Option(min=0, help="Experts to drop in each layer of the group.")] = None,
+    keep: Annotated[str | None, typer.Option(help="Instead of a depth: experts each layer keeps, 12,12,10,9.")] = None,
     method: Method = "reap",
     statistics: Statistics = None,
     model: Model = None,
@@ -187,6 +188,7 @@ def plan(
 
     Example: epi surgery plan -s statistics.safetensors --method reap --depth 16 -o drop16.json
     Example: epi surgery plan -s statistics.safetensors --depth 8 --group late --layout biased -o late8.json
+    Example: epi surgery plan -s statistics.safetensors --keep 16,14,12,12 --layout biased -o list.json
     """
     from shared.durable import hash_file
     from surgeon import planning
@@ -194,12 +196,19 @@ def plan(
     inputs = _inputs(statistics, model, domain, seed)
     saliency = _method(method).saliency(inputs)
     layers = _layers(group, inputs.n_layers)
-    if budget is Budget.bisect:
-        kept_total = (inputs.n_experts - depth) * len(layers)
+    parameters: dict[str, str | int | float | bool] = {"group": group, "budget": budget.value}
+    if (depth is None) == (keep is None):
+        raise ConfigurationError("give either --depth or --keep")
+    if keep is not None:
+        numbers = _numbers(keep, inputs.n_layers)
+        parameters = {"keep": keep}
+    elif budget is Budget.bisect:
+        kept_total = (inputs.n_experts - (depth or 0)) * len(layers)
         numbers = planning.bisected_budget(saliency, layers, kept_total, fewest=fewest)
     else:
-        numbers = planning.uniform_budget(inputs.n_layers, inputs.n_experts, layers, depth)
-    parameters: dict[str, str | int | float | bool] = {"depth": depth, "group": group, "budget": budget.value}
+        numbers = planning.uniform_budget(inputs.n_layers, inputs.n_experts, layers, depth or 0)
+    if depth is not None:
+        parameters["depth"] = depth
     parameters |= {f"domain.{name}": weight for name, weight in (inputs.domain_weights or {}).items()}
     if method == "random":
         parameters["seed"] = seed
@@ -217,6 +226,16 @@ def plan(
     show(as_json, {"target": str(output), "plan_hash": result.plan_hash(), "dropped": dropped,
                    "kept": [len(ids) for ids in result.kept]},
          f"{output}: {dropped} experts dropped, plan {result.plan_hash()[:16]}")  # fmt: skip
+
+
+def _numbers(keep: str, n_layers: int) -> list[int]:
+    try:
+        numbers = [int(part) for part in keep.split(",")]
+    except ValueError:
+        raise ConfigurationError(f"--keep is a list of numbers, not {keep!r}") from None
+    if len(numbers) != n_layers:
+        raise ConfigurationError(f"--keep has {len(numbers)} numbers for {n_layers} layers")
+    return numbers
 
 
 def _layers(group: str, n_layers: int) -> tuple[int, ...]:

@@ -44,6 +44,8 @@ def test_from_checkpoint_to_proof(folder: Path) -> None:
     assert [len(ids) for ids in plan["kept"]] == [12, 10, 12, 10]
     lowest = sorted(sorted(range(12), key=lambda expert: ranked["saliency"][1][expert])[:2])
     assert sorted(set(range(12)) - set(plan["kept"][1])) == lowest
+    epi(folder, "plan", "-s", "all", "--keep", "12,9,12,8", "--layout", "biased", "-o", "list.json")
+    assert [len(ids) for ids in json.loads((folder / "list.json").read_text())["kept"]] == [12, 9, 12, 8]
     epi(folder, "apply", "q.gguf", "p.json", "variant.gguf")
     assert "proved" in epi(folder, "verify", "q.gguf", "p.json", "variant.gguf")
     verdict = epi(folder, "validate", "variant.gguf", "--baseline", "q.gguf", "--heldout", "facts.txt",
