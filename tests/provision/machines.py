@@ -36,7 +36,9 @@ def missing_tools() -> list[str]:
     return sorted({package for tool, package in TOOLS.items() if shutil.which(tool) is None})
 
 
-def run(*argv: str | Path, timeout_s: float = 600.0, check: bool = True, **more: Any) -> subprocess.CompletedProcess[str]:
+def run(
+    *argv: str | Path, timeout_s: float = 600.0, check: bool = True, **more: Any
+) -> subprocess.CompletedProcess[str]:
     """Run a program and return what it said; a failure shows its output."""
     done = subprocess.run([str(part) for part in argv], capture_output=True, text=True, timeout=timeout_s, **more)
     if check and done.returncode != 0:
@@ -116,8 +118,9 @@ class Machine:
         return run(*argv, check=check, timeout_s=timeout_s, input=stdin).stdout
 
     def python(self, code: str, **values: Any) -> Any:
-        """Run code with the release's Python on it; `given` holds `values`, what it assigns to `answer` comes back."""
-        program = f"import json\ngiven = json.loads({json.dumps(json.dumps(values))})\n{code}\nprint(json.dumps(answer))\n"
+        """Run code with the release's Python on it: `given` holds `values`, `answer` comes back."""
+        given = json.dumps(json.dumps(values))
+        program = f"import json\ngiven = json.loads({given})\n{code}\nprint(json.dumps(answer))\n"
         return json.loads(self.shell("/opt/epi-factory/current/bin/python -", stdin=program, timeout_s=300))
 
     def listing(self) -> set[str]:
@@ -220,7 +223,9 @@ def _prepare(machine: Machine, key: str) -> None:
         (machine.root / folder).mkdir(parents=True, exist_ok=True)
     run("chroot", machine.root, "systemctl", "enable", "--quiet", "systemd-networkd", "ssh")
     # As bare as an image: no lists of packages that were fetched from elsewhere.
-    run("chroot", machine.root, "sh", "-c", "apt-get clean && rm -rf /var/lib/apt/lists/* /var/lib/apt/periodic; touch -d 2020-01-01 /var/lib/apt/lists")
+    lists = "/var/lib/apt/lists"
+    command = f"apt-get clean && rm -rf {lists}/* /var/lib/apt/periodic && touch -d 2020-01-01 {lists}"
+    run("chroot", machine.root, "sh", "-c", command)
 
 
 def _wait(machine: Machine, timeout_s: float = 120.0) -> None:

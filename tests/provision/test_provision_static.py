@@ -177,7 +177,8 @@ def test_the_lab_that_ansible_writes_fits_together(rendered: Path) -> None:
     assert node.worker_host == node.host == "192.168.50.11", "the engine listens on the cluster's interface only"
     credentials = Path("/run/credentials/epi-orchestrator.service")
     assert orchestrator.nodes[3].token_file == credentials / "agent_node4"
-    assert "LoadCredential=agent:/etc/epi-factory/credentials/agents" in (SYSTEMD / "epi-orchestrator.service").read_text()
+    unit = (SYSTEMD / "epi-orchestrator.service").read_text()
+    assert "LoadCredential=agent:/etc/epi-factory/credentials/agents" in unit
 
 
 @pytest.mark.parametrize(
