@@ -183,7 +183,8 @@ class Bridge:
         ingest = self._now.ingest
         dead = self._failure or self.source.problem
         if dead is None and self._stale:
-            dead = "the meter is connected but sends no valid frame"
+            reason = f": {ingest.last_damage}" if ingest.last_damage else ""
+            dead = f"the meter is connected but sends no valid frame{reason}"
         if dead is None and ingest.instrument.kind == "unknown":
             dead = "the meter has not said hello: what it is, is not known"
         problems = [] if dead is None else [dead]
@@ -233,9 +234,9 @@ class Bridge:
     def _check_silence(self, ingest: Ingest) -> None:
         rate = None if ingest.hello is None else ingest.hello.rate_hz
         limit_s = max(STALE_S, _STALE_FRAMES / rate if rate else 0.0)
-        last = ingest.last
-        silent = last is None or (monotonic_ns() - last.arrival_mono_ns) / 1e9 > limit_s
-        if silent and not self._stale and last is not None:
+        since_ns = max(ingest.connected_mono_ns, 0 if ingest.last is None else ingest.last.arrival_mono_ns)
+        silent = ingest.connected and (monotonic_ns() - since_ns) / 1e9 > limit_s
+        if silent and not self._stale:
             self._stale = True
             self._events.record("stale", utc_ns(), monotonic_ns(), detail=f"no valid frame for {limit_s:.1f} s")
 

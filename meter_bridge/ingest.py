@@ -81,6 +81,8 @@ class Ingest:
         self.frames = 0
         self.reconnects = 0
         self.connected = False
+        self.connected_mono_ns = 0
+        self.last_damage = ""
         self.last: StoredSample | None = None
 
     def resume(self, earlier: EarlierStream) -> None:
@@ -106,6 +108,7 @@ class Ingest:
         elif isinstance(item, Hello):
             self._hello(item, arrival)
         elif isinstance(item, Malformed):
+            self.last_damage = item.reason
             self._event("malformed", arrival, detail=f"{item.reason}: {item.line!r}")
         else:
             self._link(item, arrival)
@@ -152,6 +155,8 @@ class Ingest:
     def _link(self, item: LinkEvent, arrival: Arrival) -> None:
         if item.kind == "connected":
             self.connected = True
+            self.connected_mono_ns = arrival.mono_ns
+            self.last_damage = ""
             self.reconnects += self._connected_once
             self._connected_once = True
             self._confirmed = False

@@ -7,6 +7,8 @@ from rich.table import Table
 from meter_bridge.cli.remote import DEFAULT_URL, AsJson, TokenFile, Url, with_bridge
 from shared.meter_api import MeterStatus
 
+_UNKNOWN_PPM = 1000.0
+
 
 def status(url: Url = DEFAULT_URL, token_file: TokenFile = None, as_json: AsJson = False) -> None:
     """Show the instrument, its counters and its problems; exit code 1 when there are problems."""
@@ -39,7 +41,9 @@ def _table(found: MeterStatus) -> Table:
         "storing": "yes" if found.storing else "no",
     }
     if clock is not None:
-        rows["its clock"] = f"{clock.drift_ppm:+.1f} +- {clock.drift_uncertainty_ppm:.1f} ppm fast"
+        known = clock.drift_uncertainty_ppm < _UNKNOWN_PPM
+        drift = f"{clock.drift_ppm:+.1f} +- {clock.drift_uncertainty_ppm:.1f} ppm fast"
+        rows["its clock"] = drift if known else f"drift not known after {clock.span_s:.0f} s"
         rows["jitter"] = f"{clock.jitter_s * 1e3:.1f} ms"
     for name, value in rows.items():
         table.add_row(name, value)

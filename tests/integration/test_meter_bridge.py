@@ -272,6 +272,16 @@ def test_emonhub_lines_are_accepted_and_labelled_by_the_user(tmp_path: Path) -> 
         os.close(slave)
 
 
+def test_a_meter_with_another_number_of_channels_is_named(tmp_path: Path) -> None:
+    with MeterRig(tmp_path) as rig:
+        rig.start_emulator("--rate", "20", loads=tuple(f"node{n}=schedule:1x5" for n in (1, 2, 3)))
+        rig.start_bridge()
+        rig.wait(lambda: not rig.status().connected, "the mismatch is seen")
+        assert "3 channels" in rig.status().problems[0] or "3 values" in rig.status().problems[0]
+        assert rig.status().malformed > 20
+        assert rig.samples().utc_ns == ()
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
