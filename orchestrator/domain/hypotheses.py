@@ -173,7 +173,15 @@ def _h3(data: CampaignData, draws: Draws) -> Hypothesis:
             f" lost has no meaning; {mean}."
         )
     else:
-        answer = _answer(better)
+        # Two-sided, and only where the group that wins saves energy at all: the ratio of two noises says nothing.
+        answer = "open"
+        sides: tuple[tuple[str, float, Answer], ...] = (
+            ("late", better, "supported"),
+            ("early", 1 - better, "contradicted"),
+        )
+        for group, chance, verdict in sides:
+            if min(chance, float((saved[group] > 0).mean())) >= (1 + LEVEL) / 2:
+                answer = verdict
         sentence = f"Late saves more per accuracy lost with probability {better:.2f}; {mean}."
     return Hypothesis(name="H3", claim=claim, answer=answer, sentence=sentence, figures=figures)
 

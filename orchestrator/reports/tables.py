@@ -11,7 +11,6 @@ from orchestrator.domain.wording import number
 from orchestrator.reports.campaign_results import CampaignResults
 from shared.records import Configuration
 
-
 _NUMBER = re.compile(r"[\d.]+")
 
 
