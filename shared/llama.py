@@ -1,202 +1,31 @@
 """The one door to llama.cpp's C library: load, decode, read tensors; typed, silent, and safe to import without it.
 
-Here: what both the surgeon and the node's engine need. Not here: RPC workers and scoring (node_agent.engines),
-statistics and quantisation (surgeon).
-
-Two rules that this module keeps for everybody:
-
-- The ggml libraries are opened as `libggml*.so.0`. The wheel holds copies instead of symbolic links, so `libggml.so`
-  is another file with its own, empty registry of backends.
-- llama.cpp writes its log to stderr unless told otherwise: here it is kept in memory (`log_tail`), and the last lines
-  become part of the error when something fails.
+Here: models and contexts, what both the surgeon and the node's engine need, and the names of `llama_library` (how the
+libraries are opened) and `llama_tensor` (tensors in the eval callback). Not here: RPC workers and scoring
+(node_agent.engines), statistics and quantisation (surgeon).
 """
 
 import ctypes
-import functools
 import itertools
 import threading
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
 from shared.errors import DataError, InfrastructureError
+from shared.llama_library import LLAMA_BUILD, api, clear_log, echo_errors, ggml, listening, log_tail
+from shared.llama_tensor import Tensor
 
-_LOG_LINES = 200
-_log: deque[str] = deque(maxlen=_LOG_LINES)
-_echo: list[TextIO] = []  # where errors are also written, for processes that llama.cpp may abort
-_listeners: list[Callable[[str], None]] = []
-_LEVEL_ERROR = 4
-_keep: list[Any] = []  # callbacks that the C side holds a pointer to
+__all__ = [
+    "LLAMA_BUILD", "Context", "EvalCallback", "Model", "Tensor", "api", "echo_errors", "ggml", "listening", "log_tail",
+]  # fmt: skip
 
-LLAMA_BUILD = "llama.cpp 0c1e570 (llama-cpp-python 0.3.36)"
-
-EvalCallback = Callable[["Tensor", bool], bool]
+EvalCallback = Callable[[Tensor, bool], bool]
 """(tensor, ask) -> with ask: "shall this tensor be shown when computed?"; without: "go on?"."""
-
-
-class _TensorStruct(ctypes.Structure):
-    """`struct ggml_tensor` of ggml.h."""
-
-    _fields_ = (
-        ("type", ctypes.c_int),
-        ("buffer", ctypes.c_void_p),
-        ("ne", ctypes.c_int64 * 4),
-        ("nb", ctypes.c_size_t * 4),
-        ("op", ctypes.c_int),
-        ("op_params", ctypes.c_int32 * 16),
-        ("flags", ctypes.c_int32),
-        ("src", ctypes.c_void_p * 10),
-        ("view_src", ctypes.c_void_p),
-        ("view_offs", ctypes.c_size_t),
-        ("data", ctypes.c_void_p),
-        ("name", ctypes.c_char * 64),
-        ("extra", ctypes.c_void_p),
-        ("padding", ctypes.c_char * 8),
-    )
-
-
-_TensorPointer = ctypes.POINTER(_TensorStruct)
-_DTYPES: dict[int, type[np.generic]] = {0: np.float32, 1: np.float16, 26: np.int32}
-
-
-@functools.cache
-def api() -> Any:
-    """Return the low-level ctypes module `llama_cpp`, initialised and silenced.
-
-    Raises:
-        InfrastructureError: llama-cpp-python is not installed on this machine.
-    """
-    try:
-        import llama_cpp
-    except (ImportError, RuntimeError, OSError) as error:
-        raise InfrastructureError(
-            f"llama.cpp cannot be loaded: {error}", where="llama-cpp-python",
-            hint="CMAKE_ARGS=-DGGML_RPC=ON pip install 'epi-factory[node]'",
-        ) from error  # fmt: skip
-
-    @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator,unused-ignore]
-    def keep(level: int, text: bytes, _data: object) -> None:
-        _log.append(text.decode("utf-8", "replace"))
-        for listener in _listeners:
-            listener(_log[-1])
-        if level == _LEVEL_ERROR:
-            for stream in _echo:
-                stream.write(_log[-1])
-                stream.flush()
-
-    _keep.append(keep)
-    llama_cpp.llama_log_set(keep, ctypes.c_void_p(0))
-    llama_cpp.llama_backend_init()
-    return llama_cpp
-
-
-@functools.cache
-def ggml(part: str = "base") -> ctypes.CDLL:
-    """Return `libggml-<part>.so.0` of the very build that `api` uses; `part` "" is libggml itself."""
-    folder = Path(api().__file__).parent / "lib"
-    library = ctypes.CDLL(str(folder / (f"libggml-{part}.so.0" if part else "libggml.so.0")))
-    if part == "base":
-        library.ggml_nbytes.argtypes = [ctypes.c_void_p]
-        library.ggml_nbytes.restype = ctypes.c_size_t
-        for name in ("ggml_backend_tensor_get", "ggml_backend_tensor_set"):
-            function = getattr(library, name)
-            function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t]
-            function.restype = None
-    return library
-
-
-@contextmanager
-def listening(listener: Callable[[str], None]) -> Iterator[None]:
-    """Call `listener` with every piece of llama.cpp's log while the block runs: its only report of progress."""
-    _listeners.append(listener)
-    try:
-        yield
-    finally:
-        _listeners.remove(listener)
-
-
-def log_tail(lines: int = 3) -> str:
-    """Return the last complete lines llama.cpp logged, oldest first."""
-    text = "".join(_log).splitlines()
-    return " | ".join(line.strip() for line in text[-lines:] if line.strip("."))
-
-
-def echo_errors(stream: TextIO) -> None:
-    """Also write llama.cpp's error lines to `stream`: an abort inside the library loses what is kept in memory."""
-    _echo.append(stream)
-
-
-class Tensor:
-    """A computed tensor inside the eval callback; valid only until the callback returns."""
-
-    __slots__ = ("_address", "_struct")
-
-    def __init__(self, address: int) -> None:
-        self._address = address
-        self._struct = ctypes.cast(address, _TensorPointer).contents
-
-    @property
-    def name(self) -> str:
-        """Name in the graph, for example `ffn_moe_topk-3`."""
-        return str(self._struct.name.decode("utf-8", "replace"))
-
-    @property
-    def raw_name(self) -> bytes:
-        """Name as bytes: the cheap form for a callback that is asked about every node."""
-        return bytes(self._struct.name)
-
-    @property
-    def ne(self) -> tuple[int, ...]:
-        """Sizes, innermost first (ggml order)."""
-        return tuple(self._struct.ne)
-
-    def source(self, index: int) -> "Tensor":
-        """Return operand `index` of the operation that makes this tensor, for example a matrix product's weights.
-
-        Raises:
-            DataError: there is no such operand.
-        """
-        address = self._struct.src[index]
-        if not address:
-            raise DataError(f"no operand {index}", where=self.name)
-        return Tensor(address)
-
-    def read(self) -> npt.NDArray[Any]:
-        """Copy the tensor out; shape is `ne` reversed without leading ones of ggml's four, strides honoured.
-
-        A view such as ffn_moe_topk has rows further apart than its width: reading it flat gives other tensors' values.
-
-        Raises:
-            DataError: a type other than F32, F16, I32.
-        """
-        dtype = _DTYPES.get(self._struct.type)
-        if dtype is None:
-            raise DataError(f"tensor type {self._struct.type} is not read here", where=self.name)
-        size = int(ggml().ggml_nbytes(self._address))
-        raw = np.empty(size, np.uint8)
-        ggml().ggml_backend_tensor_get(self._address, raw.ctypes.data, 0, size)
-        ne, nb = list(self._struct.ne), list(self._struct.nb)
-        while len(ne) > 2 and ne[-1] == 1:
-            ne.pop()
-            nb.pop()
-        return np.ndarray(tuple(reversed(ne)), dtype, raw, strides=tuple(reversed(nb)))
-
-    def write(self, values: npt.NDArray[Any]) -> None:
-        """Overwrite a contiguous tensor; `values` has the dtype and number of bytes of the tensor.
-
-        Raises:
-            DataError: sizes differ.
-        """
-        data = np.ascontiguousarray(values)
-        if data.nbytes != int(ggml().ggml_nbytes(self._address)):
-            raise DataError("size differs from the tensor's", where=self.name)
-        ggml().ggml_backend_tensor_set(self._address, data.ctypes.data, 0, data.nbytes)
 
 
 class Model:
@@ -256,7 +85,7 @@ class Model:
 
         progress = lib.llama_progress_callback(report)
         params.progress_callback = progress
-        _log.clear()
+        clear_log()
         self.pointer = lib.llama_model_load_from_file(str(path).encode(), params)
         if not self.pointer:
             raise DataError(f"llama.cpp cannot load the model: {log_tail()}", where=str(path))
@@ -360,7 +189,7 @@ class Context:
         if on_tensor is not None:
             self._callback = lib.ggml_backend_sched_eval_callback(self._guarded(on_tensor))
             params.cb_eval = self._callback
-        _log.clear()
+        clear_log()
         self.model = model
         self.batch_tokens = batch_tokens
         self.pointer = lib.llama_init_from_model(model.pointer, params)
