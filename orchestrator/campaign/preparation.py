@@ -113,13 +113,14 @@ async def prepare_variant(
     check = await caller.idempotent(
         configuration.id, "validate",
         Call("surgeon", lab.surgeon, "validate", ValidateParams(
-            sha256=file.sha256, baseline_sha256=base.model.base_sha256
+            sha256=file.sha256, baseline_sha256=base.model.base_sha256,
+            max_perplexity_ratio=spec.max_perplexity_ratio,
         ), 3600),
         ValidateResult,
     )  # fmt: skip
     if not check.ok:
         raise ConfigurationError(
             f"the variant is not fit to be measured: {check.reason}", where=configuration.id,
-            hint="drop fewer experts, use another method, or raise the quality gate",
+            hint="drop fewer experts, use another method, or raise max_perplexity_ratio in the spec",
         )  # fmt: skip
     return Variant(base.model.base_sha256, plan, file, check)

@@ -76,6 +76,9 @@ class CampaignSpec(Record):
     configurations: str = Field(default="all", description="`all` or ids separated by commas")
     repetitions: int = Field(default=3, ge=1, le=100)
     max_attempts: int = Field(default=3, ge=1, le=20)
+    max_perplexity_ratio: float = Field(
+        default=4.0, gt=1, description="quality gate: a variant whose perplexity rises more is not measured"
+    )
     pipeline_ahead: int = Field(default=2, ge=0, le=8, description="variants the surgeon prepares behind a measurement")
     tasks: TasksSpec
     windows: WindowsSpec = WindowsSpec()
