@@ -40,6 +40,7 @@ export function labView(model) {
 
   const stop = model.on(["lab", "campaign", "connection", "tick"], update);
   update();
+  model.refreshLab();
   return { node, close: stop };
 }
 
