@@ -3,34 +3,44 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WEB := orchestrator/web
-EXTRAS := node,surgeon,meter,meter-parquet,orchestrator,telegram,dev
+EXTRAS := node,surgeon,meter,meter-parquet,orchestrator,telegram
+DEV_EXTRAS := $(EXTRAS),dev,provision
+# What the test suite needs besides: program -> Debian package.
+TEST_TOOLS := curl:curl openssl:openssl chromium:chromium systemd-analyze:systemd rsync:rsync
 DEMO_ARGS ?=
 
-.PHONY: web test-train demo test test-slow check bench install clean
+.PHONY: web install-dev test-tools test-train demo test test-slow check bench install clean
 .DEFAULT_GOAL := demo
 
 demo: install  ## run the whole 25-configuration campaign on this machine
 	$(BIN)/epi demo $(DEMO_ARGS)
 
-test: install  ## the test suite
+test: install-dev test-tools  ## the test suite
 	$(BIN)/pytest -q -m "not slow" --ignore=tests/train
 
-test-slow: install  ## the long suites (crash matrix, fuzzing, simulation)
+test-slow: install-dev test-tools  ## the long suites (crash matrix, fuzzing, simulation)
 	$(BIN)/pytest -q -m slow --ignore=tests/train
 
-test-train: install  ## tests of the demo model's recipe; installs PyTorch (the `train` extra)
+test-train: install-dev  ## tests of the demo model's recipe; installs PyTorch (the `train` extra)
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[train]'
 	$(BIN)/pytest -q tests/train
 
-check: install  ## style, types, layers
+check: install-dev  ## style, types, layers
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: install  ## the figures, as ratios in one run
+bench: install-dev  ## the figures, as ratios in one run
 	$(BIN)/python -m tests.bench
 
 install: $(VENV)/.installed web
+
+install-dev: $(VENV)/.installed-dev web
+
+test-tools:
+	@missing=""; for pair in $(TEST_TOOLS); do \
+	  command -v $${pair%%:*} >/dev/null || missing="$$missing $${pair##*:}"; done; \
+	  [ -z "$$missing" ] || { echo "error: the tests need more; do: sudo apt-get install -y$$missing"; exit 1; }
 
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -44,6 +54,10 @@ $(VENV)/.installed: $(VENV)/.python pyproject.toml shared/engine_wheel.py
 	@wheel=$$($(BIN)/python shared/engine_wheel.py) && echo "engine: $$wheel" && \
 	  $(BIN)/pip install --quiet --disable-pip-version-check "$$wheel" && \
 	  $(BIN)/pip install --quiet --disable-pip-version-check -e '.[$(EXTRAS)]'
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[$(DEV_EXTRAS)]'
 	@touch $@
 
 # The dashboard's pinned packages, by the machine's npm or by the Node.js that PyPI carries.
