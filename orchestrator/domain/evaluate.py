@@ -28,6 +28,7 @@ from orchestrator.domain.validity import (
     check_lag,
     check_registers,
     check_run,
+    check_silence,
     check_surroundings,
     check_window,
     judge,
@@ -146,7 +147,7 @@ def evaluate_traces(
     registers = check_register(traces, run.register_j, protocol.rules.gap_limit_s)
     around = [
         *check_run(run), *check_lag(lag), *_complete(run, phases), *check_surroundings(run, windows, names),
-        *check_registers(registers, protocol.rules),
+        *check_registers(registers, protocol.rules), *check_silence(run),
     ]  # fmt: skip
     gap = protocol.rules.gap_limit_s
     return RunEvaluation(

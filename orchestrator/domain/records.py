@@ -81,6 +81,7 @@ class WindowRules(Record):
         default=None, ge=0, description="less time since the window before: FLAG; null asks 10 s, 0 s where shortened"
     )
     max_register_disagreement: float = Field(default=0.02, gt=0, description="register against integral; more: FLAG")
+    max_agent_cpu_share: float = Field(default=0.02, gt=0, description="of one core, by a node's agent; more: FLAG")
     max_calibration_age_days: float = Field(default=365.0, gt=0, description="older or unknown: FLAG")
     shortened: bool = Field(default=False, description="durations are below the norm on purpose: the report says so")
 

@@ -88,6 +88,26 @@ def check_surroundings(run: RunInput, windows: Sequence[WindowEnergy], names: Se
     return found
 
 
+def check_silence(run: RunInput) -> list[Finding]:
+    """Judge whether the node agents kept silent: what they did inside windows, and their share of CPU time."""
+    found: list[Finding] = []
+    windows = [window for window in run.windows if window.label != "marker"]
+    for node, activity in run.silence.items():
+        inside = [
+            (event.what, window.label)
+            for event in activity.events
+            for window in windows
+            if window.start_utc_ns <= event.utc_ns < window.end_utc_ns
+        ]
+        if inside:
+            reason = f"the agent was busy {len(inside)} times inside windows, first in {inside[0][1]}: {inside[0][0]}"
+            found.append(_flag("silence", reason, node))
+        if activity.agent_cpu_share > run.protocol.rules.max_agent_cpu_share:
+            limit = f"limit {run.protocol.rules.max_agent_cpu_share:.1%}"
+            found.append(_flag("silence", f"the agent used {activity.agent_cpu_share:.1%} of a core, {limit}", node))
+    return found
+
+
 def check_registers(registers: Sequence[RegisterCheck], rules: WindowRules) -> list[Finding]:
     """Judge the agreement of the meter's energy register with the integral."""
     limit = rules.max_register_disagreement

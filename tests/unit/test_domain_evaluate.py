@@ -7,7 +7,7 @@ from orchestrator.domain.evaluate import evaluate_run
 from orchestrator.domain.per_question import question_energies, summarise_questions
 from orchestrator.domain.records import DEMO_RULES, Environment, MeasurementProtocol
 from shared.meter_api import TraceEvent
-from shared.node_jobs import NodeFacts
+from shared.node_jobs import AgentActivity, AgentEvent, NodeFacts
 from shared.records import QuestionResult
 from tests.domain_lab import INSTRUMENT, PROTOCOL, T0, at, block, load, questions, run_input, window
 
@@ -144,3 +144,17 @@ def test_throttling_and_governor_fail_a_run() -> None:
     assert (found["throttling"], found["governor"], found["temperature"], found["ambient"]) == (
         "FAIL", "FAIL", "FLAG", "FLAG",
     )  # fmt: skip
+
+
+def test_an_agent_that_was_not_silent_is_flagged() -> None:
+    def activity(cpu_s: float, *seconds: float) -> AgentActivity:
+        events = tuple(AgentEvent(utc_ns=at(s), what="GET /v1/facts") for s in seconds)
+        return AgentActivity(
+            start_utc_ns=at(-1), end_utc_ns=at(15), agent_cpu_s=cpu_s, agent_written_bytes=0, events=events
+        )
+
+    run = run_input(silence={"n1": activity(0.1, 7.2, 9.7), "n2": activity(0.1, 8.0), "n3": activity(3.0)})
+    findings = evaluate_run(run, block(FOUR, 16), questions((9, 9, 9))).validity.findings
+    told = {f.where: f.reason for f in findings if f.rule == "silence"}
+    assert set(told) == {"n2", "n3"}, "n1 was busy only between windows"
+    assert "decode" in told["n2"] and "of a core" in told["n3"]
