@@ -1,6 +1,7 @@
 """The surgeon's job kinds (`shared.surgeon_jobs`) as handlers: named inputs to artifacts, cached by input hash."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy.typing as npt
 from shared import surgery
 from shared.artifacts import ArtifactInfo, ArtifactStore, scratch_file
 from shared.durable import hash_file
-from shared.errors import ConfigurationError
+from shared.errors import ConfigurationError, InfrastructureError
 from shared.jobs import JobContext, JobKind
 from shared.surgeon_jobs import (
     ApplyParams,
@@ -211,11 +212,19 @@ class SurgeonJobs:
         if known is not None and self._store.has(known.sha256):
             return known
 
+        stopped = threading.Event()
+
         def report(written: int, total: int) -> None:
+            if stopped.is_set():
+                raise InfrastructureError("the job was cancelled", where=context.job_id)
             context.progress(0.9 * written / max(total, 1), f"{written} of {total} bytes")
 
         async with scratch_file(self._store) as target:
-            await asyncio.to_thread(surgery.apply_plan, base, params.plan, target, on_progress=report)
+            try:
+                await asyncio.to_thread(surgery.apply_plan, base, params.plan, target, on_progress=report)
+            except asyncio.CancelledError:
+                stopped.set()  # a thread cannot be cancelled: it stops at its next report and removes what it wrote
+                raise
             info = await self._adopt(target)
         result = ApplyResult(
             sha256=info.sha256, size_bytes=info.size_bytes, seconds=round(time.monotonic() - started, 6)
