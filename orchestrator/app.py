@@ -7,6 +7,7 @@ from importlib.metadata import version
 
 from fastapi import APIRouter, Depends, FastAPI
 
+from orchestrator.api.analysis import analysis_router
 from orchestrator.api.campaigns import campaign_router
 from orchestrator.api.lab import LabView, lab_router
 from orchestrator.api.live import live_router
@@ -42,6 +43,7 @@ def build_app(settings: OrchestratorSettings) -> FastAPI:
             hub = LiveHub()
             service = CampaignService(journal, lab, hub)
             app.include_router(campaign_router(service, token))
+            app.include_router(analysis_router(service, token))
             app.include_router(lab_router(LabView(lab), hub, token))
             app.include_router(live_router(hub, journal, token))
             app.include_router(_health_router(settings, token))

@@ -12,6 +12,7 @@
 | `GET /v1/campaigns/{id}/results` | list of `ConfigurationResult` |
 | `GET /v1/campaigns/{id}/runs/{configuration}/{repetition}` | `RunDetail` |
 | `GET /v1/campaigns/{id}/runs/{configuration}/{repetition}/files/{kind}` | kind: epi, run, benchmark, power_trace |
+| `GET /v1/campaigns/{id}/analysis` | `CampaignAnalysis`: recommendation, hypotheses, operating points, Pareto |
 | `GET /v1/campaigns/{id}/export` | the result tree as .tar.gz |
 | `GET /v1/entries?since=&limit=` | list of `orchestrator.store.records.Entry` |
 | `GET /v1/power?seconds=` | list of `shared.meter_api.LivePower`, the recent past (at most 600 s) |

@@ -11,6 +11,7 @@ from orchestrator.domain.records import Environment, MarkerLoad, Provenance, Run
 from orchestrator.domain.schedule import configurations_of
 from orchestrator.domain.spec import CampaignSpec
 from orchestrator.reports import write_campaign, write_run, write_summary
+from orchestrator.reports.report import write_report
 from orchestrator.reports.schema import CampaignFile
 from shared.errors import BugError, InfrastructureError
 from shared.node_jobs import NodeFacts
@@ -82,9 +83,10 @@ class ResultWriter:
             "windows": [[window.start_utc_ns, window.end_utc_ns] for window in measured.windows],
         }
 
-    def write_summary(self) -> None:
-        """Write the summary and the figures from the files that are there."""
+    def write_reports(self) -> None:
+        """Write summary, report and figures from the files that are there; costs seconds, so never inside a window."""
         write_summary(self._dir)
+        write_report(self._dir)
 
     def _run_input(self, measured: Measured, variant: Variant, suite: "SuiteResult") -> RunInput:
         assert measured.samples is not None and measured.marker is not None and measured.decode is not None

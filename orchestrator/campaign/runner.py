@@ -117,10 +117,10 @@ class CampaignRunner:
     async def _finish(
         self, caller: Caller, spec: CampaignSpec, writer: ResultWriter, failed: dict[str, str]
     ) -> None:
-        self._tell(spec.id, "", "summary")
+        self._tell(spec.id, "", "report")
         if failed:
             await self._write_head(writer, failed)
-        await asyncio.to_thread(writer.write_summary)
+        await asyncio.to_thread(writer.write_reports)
         if failed:
             first, why = next(iter(failed.items()))
             reason = f"{len(failed)} run(s) could not be measured, first: {first}: {why}"

@@ -1,0 +1,56 @@
+"""`GET /v1/campaigns/{id}/analysis`: what a campaign says as a whole, with its probabilities.
+
+Estimated from the result files of the finished runs; not here: the estimates themselves (`orchestrator.domain`).
+"""
+
+import asyncio
+from pathlib import Path
+
+from fastapi import APIRouter, Depends
+
+from orchestrator.campaign.service import CampaignService
+from orchestrator.domain.answers import Recommendation, ResearchAnswer
+from orchestrator.domain.curve import BestChance, OperatingPoint
+from orchestrator.domain.hypotheses import Hypothesis
+from orchestrator.domain.pareto import ParetoPoint
+from orchestrator.domain.validity import Validity
+from orchestrator.reports.campaign_results import load_results
+from shared.auth import bearer_guard
+from shared.records import ConfigurationId, Record
+
+
+class CampaignAnalysis(Record):
+    """What the finished runs of a campaign say together; empty where nothing can be compared yet."""
+
+    recommendation: Recommendation
+    hypotheses: tuple[Hypothesis, ...] = ()
+    operating_points: tuple[OperatingPoint, ...] = ()
+    best_chances: tuple[BestChance, ...] = ()
+    pareto: tuple[ParetoPoint, ...] = ()
+    questions: tuple[ResearchAnswer, ...] = ()
+    validity: Validity = Validity()
+
+
+def analysis_router(service: CampaignService, token: str | None) -> APIRouter:
+    """Return the endpoint of a campaign's analysis, guarded by the bearer token."""
+    router = APIRouter(prefix="/v1", dependencies=[Depends(bearer_guard(token))], tags=["campaigns"])
+
+    @router.get("/campaigns/{campaign_id}/analysis")
+    async def analysis(campaign_id: ConfigurationId) -> CampaignAnalysis:
+        """Return hypotheses, operating points, Pareto frontier and recommendation as they stand now."""
+        await service.journal.campaign(campaign_id)
+        return await asyncio.to_thread(_analysis, service.lab.settings.results_dir / campaign_id)
+
+    return router
+
+
+def _analysis(folder: Path) -> CampaignAnalysis:
+    if not (folder / "campaign.json").exists():
+        none = Recommendation(configuration_id=None, sentence="No recommendation: no run is finished yet.")
+        return CampaignAnalysis(recommendation=none)
+    found = load_results(folder)
+    return CampaignAnalysis(
+        recommendation=found.recommendation, hypotheses=found.hypotheses, operating_points=found.operating_points,
+        best_chances=found.best_chances, pareto=found.pareto, questions=found.answers_to_questions,
+        validity=found.validity,
+    )  # fmt: skip
