@@ -1,7 +1,7 @@
 """A source that asks a reader for power again and again: what RAPL, NVML, the PMIC and HTTP plugs have in common."""
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from meter_bridge.frames import DEVICE_MS_MODULUS, SEQUENCE_MODULUS, Frame, Hello
@@ -48,6 +48,8 @@ class PolledSource:
         self._reader = reader
         self._problem: str | None = "the meter has not been asked yet"
         self._seq = 0
+        # Readings are stamped by the host's own clock, which goes on whatever the device does.
+        self._begun_ns = monotonic_ns()
 
     @property
     def channels(self) -> int:
@@ -80,9 +82,9 @@ class PolledSource:
             wait_s = min(wait_s * 2, LONGEST_WAIT_S)
 
     async def _poll(self, emit: Emit) -> None:
-        hello = replace(self._reader.hello, boot=monotonic_ns() % 2**31)
+        hello = self._reader.hello
         period_ns = round(1e9 / hello.rate_hz)
-        begun_ns = due_ns = monotonic_ns()
+        due_ns = monotonic_ns()
         hello_ns = 0
         while True:
             reading = await self._reader.read()
@@ -92,17 +94,17 @@ class PolledSource:
                 hello_ns = now_ns + round(HELLO_EVERY_S * 1e9)
             if reading is not None:
                 self._problem = None
-                emit(Arrival(self._frame(reading, begun_ns), now_ns, now_utc_ns))
+                emit(Arrival(self._frame(reading), now_ns, now_utc_ns))
             due_ns += period_ns
             if due_ns - now_ns < period_ns // 4:
                 # Late: the reading is left out rather than taken twice in one moment.
                 due_ns = now_ns + period_ns
             await asyncio.sleep((due_ns - monotonic_ns()) / 1e9)
 
-    def _frame(self, reading: Reading, begun_ns: int) -> Frame:
+    def _frame(self, reading: Reading) -> Frame:
         frame = Frame(
             power_w=reading.power_w, seq=self._seq,
-            device_ms=max(0, (reading.at_mono_ns - begun_ns) // 1_000_000) % DEVICE_MS_MODULUS,
+            device_ms=max(0, (reading.at_mono_ns - self._begun_ns) // 1_000_000) % DEVICE_MS_MODULUS,
             voltage_v=reading.voltage_v, current_a=reading.current_a, energy_wh=reading.energy_wh,
         )  # fmt: skip
         self._seq = (self._seq + 1) % SEQUENCE_MODULUS

@@ -1,5 +1,4 @@
-"""Every source of readings against the same promises: serial (through a real pseudo-terminal), RAPL, NVML, PMIC, plugs,
-logs, replay.
+"""Every source of readings against the same promises: serial, RAPL, NVML, PMIC, plugs, logs, replay.
 
 Hardware this machine lacks is replaced at its outermost edge only: a folder in the shape of sysfs, a small C library
 with the three NVML functions, a script named vcgencmd, an HTTP server with the plugs' documented answers.
@@ -86,13 +85,13 @@ async def rapl_rig(tmp: Path) -> AsyncIterator[Rig]:
     begun = time.monotonic()
     for name in ("intel-rapl:0", "intel-rapl:1"):
         (tmp / name).mkdir()
-        (tmp / name / "max_energy_range_uj").write_text("1000000\n")
+        (tmp / name / "max_energy_range_uj").write_text("20000000\n")
 
     def count() -> None:
-        # 5 W and 8 W, in counters that wrap every fifth of a second.
+        # 5 W and 8 W, in counters that wrap soon after the start.
         for watts, name in ((5, "intel-rapl:0"), (8, "intel-rapl:1")):
             fresh = tmp / "fresh"
-            fresh.write_text(f"{int((time.monotonic() - begun) * watts * 1e6) % 1_000_000}\n")
+            fresh.write_text(f"{int(18e6 + (time.monotonic() - begun) * watts * 1e6) % 20_000_000}\n")
             fresh.replace(tmp / name / "energy_uj")
 
     async with repeating(count, 0.0005):
