@@ -101,6 +101,7 @@ class ResultWriter:
             attempt=place.number,
             timestamp_utc_ns=min(window.start_utc_ns for window in measured.windows),
             model=self._spec.model,
+            model_experts_per_token=self._base.model.experts_per_token,
             hardware=hardware_line(list(before)),
             instrument=measured.samples.instrument,
             environment=Environment(
