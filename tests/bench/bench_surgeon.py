@@ -171,7 +171,7 @@ def remove(path: Path) -> None:
     subprocess.run(["rm", "-rf", str(path)], check=True)
 
 
-def bench_apply(folder: Path, gigabytes: float, repeats: int) -> None:
+def bench_apply(folder: Path, gigabytes: float, repeats: int, formats: list[str]) -> None:
     per_layer = 3 * N_EXPERTS * DIM * INNER
     kept = tuple(range(0, N_EXPERTS, 1))[4 : 4 + KEPT]
     makers = {
@@ -179,6 +179,8 @@ def bench_apply(folder: Path, gigabytes: float, repeats: int) -> None:
         "dllama": (make_dllama, per_layer * 18 / 32),
     }  # fmt: skip
     for name, (make, layer_bytes) in makers.items():
+        if name not in formats:
+            continue
         layers = int(-(-gigabytes * 1e9 * N_EXPERTS / KEPT // layer_bytes))
         source, target, plan_path = folder / f"base-{name}", folder / f"out-{name}", folder / "plan.json"
         make(source, layers)
@@ -274,11 +276,12 @@ def main() -> None:
     parser.add_argument("--gigabytes", type=float, default=4.0)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--folder", type=Path, default=None, help="where to work; needs three times the size")
+    parser.add_argument("--formats", default="gguf,safetensors,dllama")
     parser.add_argument("--only", choices=["apply", "observe"])
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
         if given.only != "observe":
-            bench_apply(Path(folder), given.gigabytes, given.repeats)
+            bench_apply(Path(folder), given.gigabytes, given.repeats, given.formats.split(","))
         if given.only != "apply":
             bench_observe(Path(folder), given.repeats)
 
