@@ -26,7 +26,7 @@ MIRROR = "http://deb.debian.org/debian"
 BASE_PACKAGES = (
     "python3,python3-apt,systemd,systemd-sysv,dbus,openssh-server,sudo,udev,iproute2,ca-certificates,procps"
 )
-LAB_PACKAGES = ("chrony", "nftables", "python3-venv", "sqlite3", "cage", "chromium")
+LAB_PACKAGES = ("chrony", "nftables", "python3-venv", "sqlite3", "libgomp1", "cage", "chromium")
 TOOLS = {"debootstrap": "debootstrap", "systemd-nspawn": "systemd-container", "ip": "iproute2", "ssh": "openssh-client"}
 _NETWORK = "10.77.0"
 

@@ -192,8 +192,8 @@ answer = state
 def _jobs_run_in_the_sandbox_and_engines_outlive_a_crashed_agent(lab: Lab) -> None:
     hub, node1 = lab.nodes["hub"], lab.nodes["node1"]
 
-    def job(part: str, url: str, kind: str, number: int = 1, **params: object) -> dict[str, object]:
-        state = hub.python(_JOB, url=url, token=lab.token(part), id=f"test/{part}/{kind}-{number}", kind=kind,
+    def job(part: str, url: str, kind: str, **params: object) -> dict[str, object]:
+        state = hub.python(_JOB, url=url, token=lab.token(part), id=f"test/{time.time_ns()}/{part}/{kind}", kind=kind,
                            params=params)  # fmt: skip
         assert state["status"] == "finished", state
         result = state["result"]
