@@ -22,14 +22,21 @@ from shared.errors import AuthError, ConfigurationError
 from shared.http import make_app
 from shared.meter_api import MeterStatus, SampleBlock, TraceEvent
 from shared.protocol import Health
+from shared.sqlite import INT64_MAX
 
 LONGEST_WINDOW_NS = 24 * 3600 * 1_000_000_000
 LONGEST_FRAMES_NS = 3600 * 1_000_000_000
 _POLICY_VIOLATION = 1008
 
-Start = Annotated[int, Query(ge=0, description="UTC nanoseconds, included")]
+Start = Annotated[int, Query(ge=0, le=INT64_MAX, description="UTC nanoseconds, included")]
 Calibration = Annotated[str | None, Query(max_length=32, description="`raw`, or the id of a version; newest if absent")]
-End = Annotated[int, Query(ge=0, description="UTC nanoseconds, not included")]
+End = Annotated[int, Query(ge=0, le=INT64_MAX, description="UTC nanoseconds, not included")]
+
+
+class CsvResponse(StreamingResponse):
+    """Comma-separated values, sent while they are written."""
+
+    media_type = "text/csv"
 
 
 def bridge_app(bridge: Bridge, token: str | None) -> FastAPI:
@@ -97,12 +104,12 @@ def _rest(bridge: Bridge, token: str | None) -> APIRouter:
         _window(start_utc_ns, end_utc_ns)
         return await bridge.events(start_utc_ns, end_utc_ns)
 
-    @router.get("/trace.csv")
-    async def trace(start_utc_ns: Start, end_utc_ns: End, calibration: Calibration = None) -> StreamingResponse:
+    @router.get("/trace.csv", response_class=CsvResponse)
+    async def trace(start_utc_ns: Start, end_utc_ns: End, calibration: Calibration = None) -> CsvResponse:
         """Return the samples of a half-open window as CSV."""
         _window(start_utc_ns, end_utc_ns)
         block = await bridge.samples(start_utc_ns, end_utc_ns, calibration)
-        return StreamingResponse(csv_lines(block), media_type="text/csv")
+        return CsvResponse(csv_lines(block))
 
     return router
 

@@ -16,8 +16,8 @@ _NS_PER_DAY = 86_400_000_000_000
 class MaintenanceRequest(Record):
     """What to do; at least one of both."""
 
-    keep_days: float | None = Field(default=None, gt=0, description="delete samples and events older than this")
-    compact_days: float | None = Field(default=None, gt=0, description="keep only power of samples older than this")
+    keep_days: float | None = Field(default=None, gt=0, le=1e5, description="delete samples and events older than this")
+    compact_days: float | None = Field(default=None, gt=0, le=1e5, description="keep only power of older samples")
 
 
 class MaintenanceResult(Record):

@@ -228,7 +228,11 @@ def artifact_router(store: ArtifactStore, token: str | None) -> APIRouter:
         """List the artifacts held here."""
         return await asyncio.to_thread(store.list)
 
-    @router.get("/artifacts/{sha256}")
+    @router.get(
+        "/artifacts/{sha256}",
+        response_class=FileResponse,
+        responses={206: {"description": "The part that `Range` asked for"}, 416: {"description": "No such range"}},
+    )
     async def get_artifact(sha256: Sha256) -> FileResponse:
         """Send one artifact; `Range` resumes."""
         return FileResponse(store.path(sha256), media_type="application/octet-stream")

@@ -16,7 +16,7 @@ shape of an error on every endpoint and in every job record.
 
 from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
 Fault = Literal["configuration", "data", "infrastructure", "auth", "bug"]
 
@@ -31,6 +31,12 @@ class ErrorPayload(BaseModel):
     message: str
     where: str = ""
     hint: str = ""
+
+    @field_validator("message", "where", "hint", mode="before")
+    @classmethod
+    def _is_text(cls, value: object) -> object:
+        """Replace what no UTF-8 text can hold: a hostile request's own words may be quoted here."""
+        return value.encode(errors="replace").decode() if isinstance(value, str) else value
 
 
 class EpiError(Exception):

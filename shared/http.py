@@ -4,13 +4,17 @@ import asyncio
 import signal
 import sys
 from types import FrameType
+from typing import Any
 
 import uvicorn
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, HTTPException, Request, WebSocket
 from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
-from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Receive, Scope, Send
+from pydantic import BaseModel, ConfigDict
+from pydantic.json_schema import models_json_schema
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.audit import AuditLog
 from shared.auth import check_bind
@@ -19,6 +23,33 @@ from shared.settings import DaemonSettings
 from shared.systemd import announced
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
+MAX_REASON_BYTES = 120
+"""What fits into the close frame of a WebSocket (RFC 6455, 5.5: 125 bytes with the code)."""
+_REF_TEMPLATE = "#/components/schemas/{model}"
+_POLICY_VIOLATION = 1008
+_INTERNAL_ERROR = 1011
+
+
+class ErrorAnswer(BaseModel):
+    """The body of every answer that is no success."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    error: ErrorPayload
+
+
+ERROR_STATUSES = {
+    400: "The body cannot be read at all",
+    401: "Missing or wrong credentials",
+    404: "No such thing",
+    405: "No such method here",
+    409: "Somebody else holds it, its state does not allow this, or the protocol versions differ",
+    413: "The body is too large",
+    422: "The request does not fit; `where` names the field",
+    429: "Wrong credentials too often from this address",
+    503: "A machine, link, meter or engine is away: asking again may help",
+}
+"""What every endpoint of every service may answer besides its success; part of each OpenAPI description."""
 
 
 def error_response(status: int, payload: ErrorPayload) -> JSONResponse:
@@ -30,7 +61,11 @@ def install_error_handlers(app: FastAPI) -> None:
     """Make every error of `app`, ours or the framework's, answer in the one shape."""
 
     @app.exception_handler(EpiError)
-    async def _epi(_: Request, error: EpiError) -> JSONResponse:
+    async def _epi(connection: Request | WebSocket, error: EpiError) -> JSONResponse | None:
+        if isinstance(connection, WebSocket):  # a handshake that is refused; without a close it would be a 500
+            code = _INTERNAL_ERROR if error.fault == "bug" else _POLICY_VIOLATION
+            await connection.close(code, error.message.encode()[:MAX_REASON_BYTES].decode(errors="ignore"))
+            return None
         return error_response(error.http_status, error.to_payload())
 
     @app.exception_handler(RequestValidationError)
@@ -43,13 +78,15 @@ def install_error_handlers(app: FastAPI) -> None:
         )  # fmt: skip
         return error_response(422, payload)
 
-    @app.exception_handler(HTTPException)
-    async def _http(request: Request, error: HTTPException) -> JSONResponse:
+    @app.exception_handler(StarletteHTTPException)
+    async def _http(request: Request, error: StarletteHTTPException) -> JSONResponse:
         fault: Fault = "bug" if error.status_code >= 500 else "configuration"
         payload = ErrorPayload(
             code=f"http_{error.status_code}", fault=fault, message=str(error.detail), where=request.url.path
         )
-        return error_response(error.status_code, payload)
+        response = error_response(error.status_code, payload)
+        response.headers.update(error.headers or {})
+        return response
 
     @app.exception_handler(Exception)
     async def _unexpected(request: Request, error: Exception) -> JSONResponse:
@@ -61,7 +98,10 @@ def install_error_handlers(app: FastAPI) -> None:
 
 
 class BodyLimit:
-    """ASGI middleware that refuses bodies over `limit` bytes with 413 before they are read."""
+    """ASGI middleware that refuses bodies over `limit` bytes with 413.
+
+    A length that is announced is refused before the body is read; a body in chunks is counted while it is read.
+    """
 
     def __init__(self, app: ASGIApp, limit: int = MAX_BODY_BYTES) -> None:
         self._app = app
@@ -74,11 +114,28 @@ class BodyLimit:
             length = headers.get(b"content-length", b"0")
             if not length.isdigit() or int(length) > self._limit:
                 payload = ErrorPayload(
-                    code="too_large", fault="configuration", message=f"the body may have at most {self._limit} bytes"
+                    code="http_413", fault="configuration", message=self._message(), where=scope["path"]
                 )
                 await error_response(413, payload)(scope, receive, send)
                 return
+            receive = self._counted(receive)
         await self._app(scope, receive, send)
+
+    def _counted(self, receive: Receive) -> Receive:
+        read = 0
+
+        async def counting() -> Message:
+            nonlocal read
+            message = await receive()
+            read += len(message.get("body", b""))
+            if read > self._limit:
+                raise HTTPException(413, self._message())
+            return message
+
+        return counting
+
+    def _message(self) -> str:
+        return f"the body may have at most {self._limit} bytes"
 
 
 def serve(app: FastAPI, settings: DaemonSettings, token: str | None) -> None:
@@ -130,10 +187,36 @@ class _QuietServer(uvicorn.Server):
 
 def make_app(title: str, version: str) -> FastAPI:
     """Return an empty service with the lab's error shape and body limit."""
-    app = FastAPI(title=title, version=version, openapi_url="/openapi.json")
+    # Spelled out: a model here would take the media type of its endpoint, and errors are JSON everywhere.
+    content = {"application/json": {"schema": {"$ref": _REF_TEMPLATE.format(model=ErrorAnswer.__name__)}}}
+    responses: dict[int | str, dict[str, Any]] = {
+        status: {"description": text, "content": content} for status, text in ERROR_STATUSES.items()
+    }
+    app = FastAPI(title=title, version=version, openapi_url="/openapi.json", responses=responses)
     install_error_handlers(app)
+    _describe(app)
     app.add_middleware(BodyLimit)
     return app
 
 
-__all__ = ["MAX_BODY_BYTES", "BodyLimit", "error_response", "install_error_handlers", "make_app", "serve"]
+def _describe(app: FastAPI) -> None:
+    """Add to the OpenAPI description the one error shape and that every endpoint wants the bearer token."""
+
+    def described() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
+            components = schema.setdefault("components", {})
+            _, shapes = models_json_schema([(ErrorAnswer, "serialization")], ref_template=_REF_TEMPLATE)
+            components.setdefault("schemas", {}).update(shapes["$defs"])
+            components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+            schema["security"] = [{"token": []}]
+            app.openapi_schema = schema
+        return app.openapi_schema
+
+    app.openapi = described  # type: ignore[method-assign]
+
+
+__all__ = [
+    "ERROR_STATUSES", "MAX_BODY_BYTES", "BodyLimit", "ErrorAnswer", "error_response", "install_error_handlers",
+    "make_app", "serve",
+]  # fmt: skip

@@ -22,7 +22,7 @@ from shared.auth import bearer_guard
 from shared.clock import utc_ns
 from shared.errors import BugError, ConfigurationError, ConflictError, EpiError, ErrorPayload, NotFoundError
 from shared.protocol import PROTOCOL_VERSION, Event, JobId, JobRequest, JobState, JobStatus
-from shared.sqlite import open_database
+from shared.sqlite import INT64_MAX, open_database
 
 log = logging.getLogger(__name__)
 
@@ -167,7 +167,7 @@ class JobServer:
         """Return jobs, newest first; page on with the `created_utc_ns` of the last."""
         async with self._open.execute(
             "SELECT * FROM job WHERE created_utc_ns < ? ORDER BY created_utc_ns DESC LIMIT ?",
-            (before_utc_ns if before_utc_ns is not None else 2**63 - 1, limit),
+            (before_utc_ns if before_utc_ns is not None else INT64_MAX, limit),
         ) as rows:
             return [self._live.get(row["id"]) or _from_row(row) async for row in rows]
 
@@ -284,7 +284,7 @@ def job_router(server: JobServer, token: str | None) -> APIRouter:
 
     @router.get("/jobs")
     async def list_jobs(
-        limit: int = Query(100, ge=1, le=1000), before_utc_ns: int | None = Query(None, ge=0)
+        limit: int = Query(100, ge=1, le=1000), before_utc_ns: int | None = Query(None, ge=0, le=INT64_MAX)
     ) -> list[JobState]:
         """List jobs, newest first."""
         return await server.list(limit, before_utc_ns)

@@ -8,6 +8,9 @@ import aiosqlite
 
 from shared.errors import ConfigurationError
 
+INT64_MAX = 2**63 - 1
+"""The largest integer that SQLite holds; what comes from the network and goes into a query is bounded by it."""
+
 
 async def open_database(
     path: Path, migrations: Sequence[str], *, synchronous: Literal["FULL", "NORMAL"] = "FULL"

@@ -20,6 +20,7 @@ from orchestrator.store.records import Entry
 from shared.auth import bearer_guard
 from shared.errors import NotFoundError
 from shared.records import ConfigurationId
+from shared.sqlite import INT64_MAX
 
 FileKind = Literal["epi", "run", "benchmark", "power_trace"]
 Repetition = Annotated[int, PathParam(ge=1, le=999)]
@@ -37,7 +38,8 @@ def campaign_router(service: CampaignService, token: str | None) -> APIRouter:
 
     @router.get("/campaigns")
     async def list_campaigns(
-        limit: Annotated[int, Query(ge=1, le=1000)] = 100, before_utc_ns: Annotated[int, Query(ge=0)] = 2**63 - 1
+        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+        before_utc_ns: Annotated[int, Query(ge=0, le=INT64_MAX)] = INT64_MAX,
     ) -> list[CampaignSummary]:
         """List campaigns, newest first; page on with the `created_utc_ns` of the last."""
         return await campaign_summaries(service, await service.journal.campaigns(limit, before_utc_ns))
@@ -73,7 +75,7 @@ def campaign_router(service: CampaignService, token: str | None) -> APIRouter:
         campaign = await service.journal.campaign(campaign_id)
         return await run_detail(service, campaign, configuration, repetition)
 
-    @router.get("/campaigns/{campaign_id}/runs/{configuration}/{repetition}/files/{kind}")
+    @router.get("/campaigns/{campaign_id}/runs/{configuration}/{repetition}/files/{kind}", response_class=FileResponse)
     async def run_file(
         campaign_id: ConfigurationId, configuration: ConfigurationId, repetition: Repetition, kind: FileKind
     ) -> FileResponse:
@@ -82,7 +84,7 @@ def campaign_router(service: CampaignService, token: str | None) -> APIRouter:
         path = _file(service.lab.settings.results_dir, campaign_id, configuration, repetition, kind)
         return FileResponse(path, filename=path.name)
 
-    @router.get("/campaigns/{campaign_id}/export")
+    @router.get("/campaigns/{campaign_id}/export", response_class=FileResponse)
     async def export(campaign_id: ConfigurationId) -> FileResponse:
         """Download the whole result tree as one archive (.tar.gz)."""
         await service.journal.campaign(campaign_id)
@@ -91,7 +93,7 @@ def campaign_router(service: CampaignService, token: str | None) -> APIRouter:
 
     @router.get("/entries")
     async def entries(
-        since: Annotated[int, Query(ge=0)] = 0,
+        since: Annotated[int, Query(ge=0, le=INT64_MAX)] = 0,
         limit: Annotated[int, Query(ge=1, le=1000)] = 200,
         campaign: ConfigurationId | None = None,
     ) -> list[Entry]:

@@ -17,6 +17,7 @@ from orchestrator.campaign.live import LiveHub, LiveMessage
 from orchestrator.store.journal import Journal
 from shared.auth import bearer_guard
 from shared.errors import AuthError
+from shared.sqlite import INT64_MAX
 
 _TICKET_S = 30.0
 _TICKETS_MAX = 1000
@@ -58,7 +59,7 @@ def live_router(hub: LiveHub, journal: Journal, token: str | None) -> APIRouter:
 
     @router.websocket("/live")
     async def live(
-        socket: WebSocket, ticket: str = "", since: Annotated[int | None, Query(ge=0)] = None
+        socket: WebSocket, ticket: str = "", since: Annotated[int | None, Query(ge=0, le=INT64_MAX)] = None
     ) -> None:
         if not _may_enter(socket, ticket):
             await socket.close(_POLICY_VIOLATION, "missing or wrong ticket or token")
