@@ -53,6 +53,7 @@ def convert(
     """Convert a Hugging Face checkpoint to GGUF or to distributed-llama's files, without PyTorch.
 
     Example: epi surgery convert Qwen3-30B-A3B/ qwen3-f16.gguf
+
     Example: epi surgery convert Qwen3-30B-A3B/ qwen3.m && epi surgery convert Qwen3-30B-A3B/ qwen3.t
     """
     from surgeon.tasks import ConvertDllamaTask, ConvertTask, Task
@@ -84,6 +85,7 @@ def quantize(
     """Quantise with llama.cpp's own quantiser: the bytes are llama-quantize's.
 
     Example: epi surgery quantize qwen3-f16.gguf qwen3-q4.gguf Q4_K_M --threads 4
+
     Example: epi surgery quantize cut-f16.gguf cut-iq3.gguf IQ3_S --imatrix statistics.safetensors --plan drop16.json
     """
     from surgeon.tasks import QuantizeTask

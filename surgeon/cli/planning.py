@@ -187,7 +187,9 @@ def plan(
     """Choose the experts each layer keeps and write the plan.
 
     Example: epi surgery plan -s statistics.safetensors --method reap --depth 16 -o drop16.json
+
     Example: epi surgery plan -s statistics.safetensors --depth 8 --group late --layout biased -o late8.json
+
     Example: epi surgery plan -s statistics.safetensors --keep 16,14,12,12 --layout biased -o list.json
     """
     from shared.durable import hash_file
