@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,7 @@ class Api:
             part.unlink(missing_ok=True)
         return target.stat().st_size
 
-    def live(self, since: int | None = None) -> Iterator[dict[str, Any]]:
+    def live(self, since: int | None = None) -> Generator[dict[str, Any], None, None]:
         """Yield live messages until the connection ends.
 
         Raises:

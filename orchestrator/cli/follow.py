@@ -1,6 +1,7 @@
 """Following a campaign in a terminal until it ends, and the table that it ends with."""
 
 import time
+from contextlib import closing
 from typing import Any
 
 from rich.console import Console
@@ -45,23 +46,28 @@ def follow(api: Api, campaign: str, console: Console) -> dict[str, Any]:
 
 def _watch(api: Api, campaign: str, progress: Progress, bar: Any, console: Console) -> None:
     """Follow the live feed until a run or the campaign ends."""
-    for message in api.live():
-        if (now := message.get("progress")) is not None and now["campaign"] == campaign:
-            eta = "" if now.get("eta_s") is None else f", {now['eta_s'] / 60:.1f} min left"
-            progress.update(bar, doing=f"{now['run'] or 'setup'}: {now['step']}{eta}")
-        entry = message.get("entry")
-        if entry is None or entry["campaign"] != campaign:
-            continue
-        payload = entry["payload"]
-        if entry["kind"] == "result" and entry["step"] == "evaluate":
-            if not console.is_terminal:
-                console.print(f"{entry['run']}: {_figures(payload)}")
-            return
-        if entry["kind"] == "failure" or (entry["kind"] == "attempt" and payload.get("state") == "failed"):
-            reason = payload.get("reason") or payload.get("message")
-            console.print(f"[yellow]{entry['run'] or 'setup'}:[/yellow] {reason}")
-        if entry["kind"] == "state" and payload.get("state") in _ENDED:
-            return
+    # Closed here and not by the garbage collector, which would swallow a Ctrl-C that comes while it closes.
+    with closing(api.live()) as feed:
+        for message in feed:
+            if (now := message.get("progress")) is not None and now["campaign"] == campaign:
+                eta = "" if now.get("eta_s") is None else f", {now['eta_s'] / 60:.1f} min left"
+                progress.update(bar, doing=f"{now['run'] or 'setup'}: {now['step']}{eta}")
+            entry = message.get("entry")
+            if entry is not None and entry["campaign"] == campaign and _is_news(entry, console):
+                return
+
+
+def _is_news(entry: dict[str, Any], console: Console) -> bool:
+    """Print what a journal entry is worth; True when a run or the campaign has ended."""
+    payload = entry["payload"]
+    if entry["kind"] == "result" and entry["step"] == "evaluate":
+        if not console.is_terminal:
+            console.print(f"{entry['run']}: {_figures(payload)}")
+        return True
+    if entry["kind"] == "failure" or (entry["kind"] == "attempt" and payload.get("state") == "failed"):
+        reason = payload.get("reason") or payload.get("message")
+        console.print(f"[yellow]{entry['run'] or 'setup'}:[/yellow] {reason}")
+    return entry["kind"] == "state" and payload.get("state") in _ENDED
 
 
 def _figures(payload: dict[str, Any]) -> str:

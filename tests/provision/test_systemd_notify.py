@@ -15,6 +15,9 @@ from shared.systemd import watchdog_interval_s
 
 SERVICE = """
 import sys
+import tempfile
+from pathlib import Path
+from shared.settings import DaemonSettings
 from shared.http import make_app, serve
 app = make_app("tiny", "1")
 
@@ -23,7 +26,8 @@ async def environment():
     import os
     return {name: os.environ.get(name) for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")}
 
-serve(app, host="127.0.0.1", port=int(sys.argv[1]), token=None)
+with tempfile.TemporaryDirectory() as state:
+    serve(app, DaemonSettings(name="service", port=int(sys.argv[1]), state_dir=Path(state)), None)
 """
 
 

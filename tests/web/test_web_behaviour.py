@@ -100,6 +100,7 @@ def heap_bytes(page: Page) -> int:
     return used
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(290)
 def test_half_an_hour_at_10_hz_leaves_the_memory_as_it_was_after_two_minutes(open_page: Open) -> None:
     with serving("running", hurry=True) as url:

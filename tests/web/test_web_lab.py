@@ -89,6 +89,7 @@ def p95(values: list[float]) -> float:
     return sorted(values)[int(0.95 * len(values))]
 
 
+@pytest.mark.slow
 def test_a_sample_reaches_the_screen_within_150_ms(story: Story) -> None:
     assert len(story.before) > 40 and len(story.during) > 20
     print(f"sample to pixel, p95: {1000 * p95(story.before):.0f} ms idle, {1000 * p95(story.during):.0f} ms in a run")
@@ -181,6 +182,7 @@ def test_a_second_campaign_is_started_and_cancelled_by_finger(story: Story, lab:
     page.mouse.up()
 
 
+@pytest.mark.slow
 def test_the_live_page_takes_at_most_a_tenth_of_a_core(story: Story, open_page: Open) -> None:
     page = open_page(story.url).page
     settle(page)
@@ -199,6 +201,7 @@ def test_the_live_page_takes_at_most_a_tenth_of_a_core(story: Story, open_page: 
     assert share <= 0.10
 
 
+@pytest.mark.slow
 def test_a_silent_meter_and_a_lost_node_are_told_with_what_to_do(story: Story, lab: TestLab, open_page: Open) -> None:
     page = open_page(story.url).page
     page.get_by_role("link", name="Lab", exact=True).click()
