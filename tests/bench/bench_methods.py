@@ -1,6 +1,6 @@
 """The table of methods x depth on the demo model, with confidence intervals: docs/surgery-methods.md.
 
-    python -m tests.bench.bench_methods [--depths 2,4,6,8] [--eep-iterations 12] [--output docs/surgery-methods.md]
+    python -m tests.bench.bench_methods [--depths 2,4,6,8] [--eep-iterations 40] [--merge-iterations 30]
 
 Everything is evaluated by masking on the F16 model, on the half of the questions that no search sees. Intervals are
 95 % percentile bootstraps over questions, stratified by task; the difference from random is paired by question.
@@ -15,14 +15,17 @@ from pathlib import Path
 import numpy as np
 
 from shared.durable import hash_file
+from shared.records import SurgeryPlan
 from surgeon import planning
 from surgeon.convert import convert
 from surgeon.corpus import load_corpus
+from surgeon.merging import MergeMatrices
 from surgeon.observe import ObserveOptions, observe
 from surgeon.offline import LayerExperts
 from surgeon.rankings import METHODS
 from surgeon.rankings.base import RankingInputs
-from surgeon.search.eep import EepOptions, FitnessCache, search
+from surgeon.search.eep import Candidate, EepOptions, Fitness, FitnessCache, search
+from surgeon.search.eep_merge import MergeOptions, WeightsInMemory, search_merge
 from surgeon.search.naee import ReconstructionLoss, search_layer
 from surgeon.search.task_fitness import TaskFitness
 
@@ -69,7 +72,8 @@ def naee(model: Path, inputs: np.ndarray, keep: int, k: int) -> list[tuple[int, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--depths", default="2,4,6,8")
-    parser.add_argument("--eep-iterations", type=int, default=12)
+    parser.add_argument("--eep-iterations", type=int, default=40)
+    parser.add_argument("--merge-iterations", type=int, default=30)
     parser.add_argument("--output", type=Path, default=DEMO.parent / "docs" / "surgery-methods.md")
     parser.add_argument("--cache", type=Path, default=None, help="known EEP candidates: a killed run goes on")
     given = parser.parse_args()
@@ -84,12 +88,14 @@ def main() -> None:
             sizes = [len(scorer._items) for scorer in fitness._validation]
             table = Table(fitness, sizes)
             table.measure("(whole model)", 0, [None])
-            eep_notes = fill(table, fitness, model, statistics, depths, given.eep_iterations, given.cache)
-            given.output.write_text(report(table, depths, eep_notes, hash_file(model), sum(sizes), statistics.n_tokens))
+            best, notes = fill(table, fitness, model, statistics, depths, given.eep_iterations, given.cache)
+        with TaskFitness(model, files, use_mmap=False) as fitness:
+            notes.append(merge_phase(table, fitness, best, max(depths), given.merge_iterations, given.cache))
+        given.output.write_text(report(table, depths, notes, hash_file(model), sum(sizes), statistics.n_tokens))
     print(f"wrote {given.output}")
 
 
-def fill(table, fitness, model, statistics, depths, iterations, cache) -> list[str]:
+def fill(table, fitness, model, statistics, depths, iterations, cache) -> tuple[Candidate, list[str]]:
     n_layers, n_experts = fitness.n_layers, fitness.n_experts
     for depth in depths:
         budget = [n_experts - depth] * n_layers
@@ -108,12 +114,35 @@ def fill(table, fitness, model, statistics, depths, iterations, cache) -> list[s
         cache=FitnessCache(cache, f"{fitness.identity} {depth}"), on_generation=lambda g: print(g, flush=True),
     )  # fmt: skip
     table.measure("eep (prune phase)", depth, [found.best])
-    return [
-        f"EEP, prune phase from random candidates only: {options.iterations} iterations of {options.offspring}"
-        f" candidates, seed {options.seed}, {found.n_evaluated} evaluated; accuracy on the search's own questions"
-        f" {found.fitness.accuracy:.3f}, on unseen ones"
-        f" {table.accuracy(table.answers['eep (prune phase)', depth]):.3f}."
+    unseen = table.accuracy(table.answers["eep (prune phase)", depth])
+    return found.best, [
+        f"EEP, prune phase from random candidates only: {options.iterations} iterations of {options.offspring}",
+        f"candidates, seed {options.seed}, {found.n_evaluated} evaluated; accuracy {found.fitness.accuracy:.3f} on the",
+        f"search's own questions, {unseen:.3f} on unseen ones.",
     ]
+
+
+def merge_phase(table, fitness, best, depth, iterations, cache) -> str:
+    """Go on from the prune phase with matrices that mix dropped experts into kept ones, in the model in memory."""
+    start = MergeMatrices.of_plan(SurgeryPlan(n_experts=fitness.n_experts, kept=best))
+    weights = WeightsInMemory(fitness.model, fitness.n_layers)
+    slots = (tuple(range(len(best[0]))),) * fitness.n_layers
+
+    def measure(matrices: MergeMatrices) -> Fitness:
+        weights.merge(matrices)
+        return fitness.train(slots)
+
+    options = MergeOptions(iterations=iterations, offspring=8)
+    known = FitnessCache(cache.with_suffix(".merge") if cache else None, f"{fitness.identity} merge {best}")
+    found = search_merge(start, measure, options, cache=known, on_generation=lambda g: print(g, flush=True))
+    weights.merge(found.best)
+    name = "eep (prune and merge)"
+    table.answers[name, depth] = np.array(fitness.validation_answers(slots), float)
+    unseen = table.accuracy(table.answers[name, depth])
+    return (
+        f"Merge phase from there: {options.iterations} iterations of {options.offspring} candidates; accuracy"
+        f" {found.fitness.accuracy:.3f} on the search's\nown questions, {unseen:.3f} on unseen ones."
+    )
 
 
 def report(table: Table, depths: list[int], notes: list[str], model: str, n_questions: int, n_tokens: int) -> str:
