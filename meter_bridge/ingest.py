@@ -19,6 +19,8 @@ from meter_bridge.trace_store import TraceStore
 from shared.records import Instrument
 
 _MATURE_BLOCKS = 5
+_BUFFERED_S = 10.0
+"""Lines that waited in the kernel while no bridge ran may be so old when they are read."""
 HELLO_WAIT_S = 3.0
 """Frames wait so long for the hello that says what they are; hello comes once a second."""
 StampedSample = Callable[[StoredSample], None]
@@ -208,7 +210,9 @@ class Ingest:
         passed_s = (arrival.mono_ns - last.arrival_mono_ns) / 1e9
         device_s = ((frame.device_ms or 0) - (last.device_ms or 0)) / 1e3
         ahead = ((frame.seq or 0) - (last.seq or 0)) % SEQUENCE_MODULUS
-        if device_s <= 0 or abs(passed_s - device_s) > 1.0 + 1e-3 * passed_s or not 0 < ahead < SEQUENCE_MODULUS // 2:
+        late_s = passed_s - device_s
+        slack_s = 1.0 + 1e-3 * passed_s
+        if device_s <= 0 or not -slack_s < late_s < slack_s + _BUFFERED_S or not 0 < ahead < SEQUENCE_MODULUS // 2:
             return
         first = earlier.samples[0]
         timebase = TimeBase(first.device_ms or 0, first.arrival_mono_ns)

@@ -222,6 +222,14 @@ async def test_a_restarted_bridge_goes_on_with_the_stream_and_counts_what_it_mis
     lab.frame(139)
     assert lab.log.totals["duplicate"] == 1
 
+    # Neither do lines that waited in the kernel meanwhile, and come late, hide that it is the same device.
+    lab.ingest = lab.fresh_ingest()
+    lab.ingest.resume(earlier)
+    lab.samples.clear()
+    for number in range(130, 160):
+        lab.frame(number, late_s=max(0.004, 4.0 - (number - 130) / 10))
+    assert {sample.stream_id for sample in lab.samples} == {first}
+
     # Another device, or the same after a reset, is not taken for it.
     lab.samples.clear()
     lab.ingest = lab.fresh_ingest()
