@@ -4,7 +4,7 @@
 |---|---|
 | `GET /v1/health` | `shared.protocol.Health` |
 | `GET /v1/meter` | `MeterStatus` |
-| `GET /v1/samples?start_utc_ns=&end_utc_ns=` | `SampleBlock`, half-open, calibration applied (`&calibration=raw` or an id) |
+| `GET /v1/samples?start_utc_ns=&end_utc_ns=` | `SampleBlock`, half-open, calibrated (`&calibration=raw` or an id) |
 | `GET /v1/trace.csv?start_utc_ns=&end_utc_ns=` | the same as CSV: timestamp,node,watts |
 | `WS /v1/live?hz=` | `LivePower` messages, at most 10 per second; a slow client loses the oldest |
 """
@@ -61,7 +61,7 @@ class SampleBlock(Record):
     power_w: dict[NodeName, tuple[float | None, ...]]
     events: tuple[TraceEvent, ...] = ()
     register_j: dict[NodeName, float | None] | None = Field(
-        default=None, description="joules by the meter's own energy register between first and last sample, uncalibrated"
+        default=None, description="joules by the meter's own register between first and last sample, uncalibrated"
     )
 
 

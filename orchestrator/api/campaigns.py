@@ -8,9 +8,10 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query
 from fastapi import Path as PathParam
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, Response
 from starlette.background import BackgroundTask
 
+from orchestrator.api.etag import TAGGED, IfNoneMatch, campaign_tag, campaigns_tag, not_modified
 from orchestrator.api.models import CampaignStatus, CampaignSummary, ConfigurationResult, RunDetail
 from orchestrator.api.views import campaign_status, campaign_summaries, configuration_results, run_detail
 from orchestrator.campaign.service import CampaignService
@@ -36,18 +37,33 @@ def campaign_router(service: CampaignService, token: str | None) -> APIRouter:
         campaign = await service.create(spec)
         return await campaign_status(service, campaign)
 
-    @router.get("/campaigns")
+    @router.get("/campaigns", response_model=list[CampaignSummary], responses=TAGGED)
     async def list_campaigns(
+        response: Response,
+        if_none_match: IfNoneMatch = None,
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
         before_utc_ns: Annotated[int, Query(ge=0, le=INT64_MAX)] = INT64_MAX,
-    ) -> list[CampaignSummary]:
+    ) -> list[CampaignSummary] | Response:
         """List campaigns, newest first; page on with the `created_utc_ns` of the last."""
+        tag = await campaigns_tag(service)
+        if (unchanged := not_modified(tag, if_none_match)) is not None:
+            return unchanged
+        response.headers["ETag"] = tag
         return await campaign_summaries(service, await service.journal.campaigns(limit, before_utc_ns))
 
-    @router.get("/campaigns/{campaign_id}")
-    async def get_campaign(campaign_id: ConfigurationId) -> CampaignStatus:
-        """Return a campaign with its runs."""
-        return await campaign_status(service, await service.journal.campaign(campaign_id))
+    @router.get("/campaigns/{campaign_id}", response_model=CampaignStatus, responses=TAGGED)
+    async def get_campaign(
+        campaign_id: ConfigurationId, response: Response, if_none_match: IfNoneMatch = None
+    ) -> CampaignStatus | Response:
+        """Return a campaign with its runs; send the `ETag` back as `If-None-Match` when polling."""
+        await service.journal.campaign(campaign_id)
+        tag = await campaign_tag(service, campaign_id)
+        if (unchanged := not_modified(tag, if_none_match)) is not None:
+            return unchanged
+        response.headers["ETag"] = tag
+        # Read again after the tag was made: a tag may be older than its content, never newer.
+        campaign = await service.journal.campaign(campaign_id)
+        return await campaign_status(service, campaign)
 
     @router.post("/campaigns/{campaign_id}/pause")
     async def pause(campaign_id: ConfigurationId) -> CampaignStatus:

@@ -82,7 +82,7 @@ async def run_detail(
 
 
 def _head(service: CampaignService, campaign: Campaign, runs_done: int, runs_total: int) -> dict[str, object]:
-    power = service.hub.recent_power(1.0)
+    power = service.hub.last_power
     return {
         "id": campaign.spec.id,
         "state": campaign.state,
@@ -91,7 +91,7 @@ def _head(service: CampaignService, campaign: Campaign, runs_done: int, runs_tot
         "runs_done": runs_done,
         "runs_total": runs_total,
         "created_utc_ns": campaign.created_utc_ns,
-        "emulated": power[-1].emulated if power else False,
+        "emulated": power is not None and power.emulated,
     }
 
 

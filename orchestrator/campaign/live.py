@@ -67,6 +67,11 @@ class LiveHub:
                 queue.get_nowait()
             queue.put_nowait(message)
 
+    @property
+    def last_power(self) -> LivePower | None:
+        """The newest power message."""
+        return self._power[-1] if self._power else None
+
     def recent_power(self, seconds: float) -> list[LivePower]:
         """Return the power messages of the last `seconds`, oldest first."""
         if not self._power:

@@ -29,7 +29,8 @@ def check_campaign(
     found += _sameness([run for group in inputs.values() for run in group])
     found += _determinism(answers)
     if statistics.data is not None and statistics.spread.cv is None:
-        found.append(_finding("repetitions", "FLAG", "the spread over repetitions is unknown: no interval, no verdict", "campaign"))
+        reason = "the spread over repetitions is unknown: no interval, no verdict"
+        found.append(_finding("repetitions", "FLAG", reason, "campaign"))
     found += _agreement(statistics)
     return judge(found)
 

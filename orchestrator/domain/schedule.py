@@ -4,6 +4,7 @@ Repetitions are interleaved, every second one backwards (ABBA), so that slow dri
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from orchestrator.domain.matrix import parse_selection
 from orchestrator.domain.records import MatrixOptions
@@ -40,10 +41,15 @@ def configurations_of(spec: CampaignSpec) -> tuple[Configuration, ...]:
     Raises:
         ConfigurationError: an id that the matrix does not hold.
     """
-    options = MatrixOptions(method=spec.method, quantization=spec.quantization)
-    return parse_selection(spec.configurations, options)
+    return _matrix(spec.configurations, spec.method, spec.quantization)
+
+
+@lru_cache(maxsize=256)
+def _matrix(selection: str, method: str, quantization: str) -> tuple[Configuration, ...]:
+    """Parse once what lists of campaigns ask for again and again; the records are frozen."""
+    return parse_selection(selection, MatrixOptions(method=method, quantization=quantization))
 
 
 def runs_total(spec: CampaignSpec) -> int:
     """Return how many runs the campaign has."""
-    return len(schedule(spec))
+    return len(configurations_of(spec)) * spec.repetitions

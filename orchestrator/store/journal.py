@@ -42,6 +42,11 @@ _MIGRATIONS = (
     CREATE TRIGGER entry_is_append_only BEFORE UPDATE ON entry BEGIN SELECT RAISE(ABORT, 'append-only'); END;
     CREATE TRIGGER entry_is_kept BEFORE DELETE ON entry BEGIN SELECT RAISE(ABORT, 'append-only'); END;
     """,
+    """
+    CREATE INDEX entry_by_campaign ON entry (campaign, seq);
+    CREATE INDEX attempt_by_outcome ON attempt (outcome, campaign, run);
+    CREATE INDEX campaign_by_time ON campaign (created_utc_ns);
+    """,
 )
 
 
@@ -226,11 +231,20 @@ class Journal:
 
     async def entries(self, since: int = 0, limit: int = 200, campaign_id: str | None = None) -> list[Entry]:
         """Return entries with a sequence number above `since`, oldest first."""
+        of_one = "" if campaign_id is None else " AND campaign = ?"
+        values = (since, limit) if campaign_id is None else (since, campaign_id, limit)
         async with self._db.execute(
-            "SELECT * FROM entry WHERE seq > ? AND (? IS NULL OR campaign = ?) ORDER BY seq LIMIT ?",
-            (since, campaign_id, campaign_id, limit),
+            f"SELECT * FROM entry WHERE seq > ?{of_one} ORDER BY seq LIMIT ?", values
         ) as rows:
             return [_entry(row) async for row in rows]
+
+    async def last_seq(self, campaign_id: str | None = None) -> int:
+        """Return the sequence number of the newest entry, of one campaign or of all; 0 without any."""
+        of_one = "" if campaign_id is None else " WHERE campaign = ?"
+        values = () if campaign_id is None else (campaign_id,)
+        async with self._db.execute(f"SELECT MAX(seq) FROM entry{of_one}", values) as rows:
+            row = await rows.fetchone()
+        return int(row[0] or 0) if row else 0
 
     async def _has_entries(self, campaign_id: str) -> bool:
         async with self._db.execute("SELECT 1 FROM entry WHERE campaign = ? LIMIT 1", (campaign_id,)) as rows:

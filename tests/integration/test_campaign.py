@@ -1,4 +1,4 @@
-"""A small campaign through all real parts, judged from its files alone, by calculations that import none of our code."""
+"""A small campaign through all real parts, judged from its files alone by calculations that import nothing of ours."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""The playbooks on real (throw-away) Debian machines with systemd: root, debootstrap and a quarter of an hour needed."""
+"""The playbooks on real (throw-away) Debian machines with systemd: needs root, debootstrap and a quarter of an hour."""
 
 import json
 import os
