@@ -45,7 +45,7 @@ from shared.records import Configuration, TokenLedger, Window, WindowLabel
 if TYPE_CHECKING:
     from orchestrator.benchmarks.suite import BenchmarkSuite
 
-_METER_MARGIN_S = 0.5
+_METER_MARGIN_S = 0.3
 """Trace kept on both sides of the windows beyond the lag, so that their edges can be interpolated after the shift."""
 
 R = TypeVar("R", bound=BaseModel)

@@ -97,7 +97,7 @@ def replay(full: bool) -> bool:
 
     with tempfile.TemporaryDirectory() as folder:
         factor = asyncio.run(run(Path(folder)))
-    print(f"replay: {minutes} min of 10 Hz x 4 channels at {factor:.0f} x real time (200 x asked), all kept", flush=True)
+    print(f"replay: {minutes} min of 10 Hz x 4 channels at {factor:.0f} x real time (200 x asked), all kept")
     return factor >= 20
 
 

@@ -3,6 +3,7 @@
 import csv
 import json
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def energy_j(folder: Path, start_ns: int, end_ns: int) -> float:
             by_node.setdefault(row["node"], []).append((nanoseconds(row["timestamp"]), float(row["watts"])))
     total = 0.0
     for points in by_node.values():
-        for (t0, p0), (t1, p1) in zip(points, points[1:], strict=False):
+        for (t0, p0), (t1, p1) in pairwise(points):
             a, b = max(t0, start_ns), min(t1, end_ns)
             if a < b:
                 slope = (p1 - p0) / (t1 - t0)
