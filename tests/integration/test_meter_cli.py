@@ -64,7 +64,7 @@ def test_looking_exporting_and_tidying(rig: MeterRig) -> None:
 
 
 def test_calibration_from_a_csv_and_guided(rig: MeterRig) -> None:
-    rig.start_emulator("--rate", "50", "--fault", "gain:ch=1,k=0.8", "--fault", "gain:ch=2,k=0.9")
+    rig.start_emulator("--rate", "50", "--noise-w", "0", "--fault", "gain:ch=1,k=0.8", "--fault", "gain:ch=2,k=0.9")
     rig.start_bridge()
     rig.wait(lambda: rig.status().frames > 10, "frames")
     loads = rig.folder / "loads.csv"
