@@ -27,6 +27,8 @@ _LATE_S = 0.1
 _LATE_BLOCKS = 300
 """A whole second of lines this late is a stall of the host, not the clock; after so many in a row it is the clock."""
 _MS = 1_000_000
+_TICK_S = 1e-3
+_JACKKNIFE = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +132,31 @@ def fit_clock(device_s: NDArray[np.float64], delay_s: NDArray[np.float64]) -> Cl
     half = n // 2
     slope = float(np.median((delay_s[n - half :] - delay_s[:half]) / (x[n - half :] - x[:half])))
     slope, offset, kept = _refine(x, delay_s, slope)
-    residual = delay_s[kept] - (offset + slope * x[kept])
-    spread = float(np.sqrt(np.sum(residual**2) / max(int(kept.sum()) - 2, 1)))
-    uncertainty = spread / float(np.sqrt(np.sum((x[kept] - x[kept].mean()) ** 2)))
+    uncertainty = _slope_uncertainty(x[kept], delay_s[kept], span)
     slope = float(np.clip(slope, -_LARGEST_DRIFT, _LARGEST_DRIFT))
     jitter = float(np.median(delay_s - (offset + slope * x)))
     return ClockFit(offset, slope, reference, uncertainty, max(jitter, 0.0), n, span)
+
+
+def _slope_uncertainty(x: NDArray[np.float64], delay_s: NDArray[np.float64], span_s: float) -> float:
+    """Return the standard uncertainty of the slope of the line through the points.
+
+    Scheduling delays come in spells, so neighbouring residuals are alike and the textbook formula is too proud: a
+    jackknife over contiguous sixths is taken. The device's clock counts whole milliseconds, which may fall alike all the
+    time: one of them over the span, as 1 ms / sqrt(12), is added.
+    """
+    pieces = np.array_split(np.arange(len(x)), _JACKKNIFE)
+    slopes = np.array([_line(np.delete(x, piece), np.delete(delay_s, piece))[0] for piece in pieces])
+    jackknife = float(np.sqrt((_JACKKNIFE - 1) / _JACKKNIFE * np.sum((slopes - slopes.mean()) ** 2)))
+    return float(np.hypot(jackknife, _TICK_S / 12**0.5 / span_s))
+
+
+def _line(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float]:
+    """Return slope and offset of the least-squares line."""
+    mean_x, mean_y = float(x.mean()), float(y.mean())
+    moment = float(np.sum((x - mean_x) ** 2))
+    slope = float(np.sum((x - mean_x) * (y - mean_y))) / moment if moment > 0 else 0.0
+    return slope, mean_y - slope * mean_x
 
 
 def _refine(
@@ -146,13 +167,10 @@ def _refine(
     kept = np.ones(len(x), dtype=np.bool_)
     for _ in range(3):
         residual = delay_s - (offset + slope * x)
-        width = max(1.4826 * float(np.median(np.abs(residual - np.median(residual)))), 1e-4)
+        # Never narrower than half a millisecond: the steps of the device's counter are no outliers.
+        width = max(1.4826 * float(np.median(np.abs(residual - np.median(residual)))), _TICK_S / 2)
         kept = (residual < 2 * width) & (residual > -4 * width)
         if kept.sum() < 4:
             kept = np.ones(len(x), dtype=np.bool_)
-        mean_x = float(x[kept].mean())
-        mean_y = float(delay_s[kept].mean())
-        moment = float(np.sum((x[kept] - mean_x) ** 2))
-        slope = float(np.sum((x[kept] - mean_x) * (delay_s[kept] - mean_y))) / moment if moment > 0 else 0.0
-        offset = mean_y - slope * mean_x
+        slope, offset = _line(x[kept], delay_s[kept])
     return slope, offset, kept

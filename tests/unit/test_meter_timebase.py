@@ -47,6 +47,18 @@ def test_drift_is_recovered_within_10_ppm(drift_ppm: float, busy: float) -> None
     assert np.ptp(errors[300:]) < 0.02
 
 
+@pytest.mark.parametrize("drift_ppm", [7.0, -3.0, 1.0, 12.0])
+def test_a_counter_of_milliseconds_that_hardly_moves_is_not_believed_too_much(drift_ppm: float) -> None:
+    for phase in range(6):
+        base = TimeBase(0, 0)
+        for number in range(1800):
+            at_s = number / 10 + phase * 1.7e-4
+            base.add(int(at_s * (1 + drift_ppm * 1e-6) * 1000), round((at_s + 1e-4) * NS))
+        error_ppm = -base.fit.drift * 1e6 - drift_ppm
+        assert abs(error_ppm) < 10
+        assert abs(error_ppm) < 3 * base.fit.drift_uncertainty * 1e6
+
+
 @given(st.floats(-300, 300), st.integers(0, 1000))
 @settings(max_examples=15, deadline=None)
 def test_fitted_times_increase_strictly(drift_ppm: float, seed: int) -> None:
