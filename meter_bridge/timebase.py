@@ -142,8 +142,8 @@ def _slope_uncertainty(x: NDArray[np.float64], delay_s: NDArray[np.float64], spa
     """Return the standard uncertainty of the slope of the line through the points.
 
     Scheduling delays come in spells, so neighbouring residuals are alike and the textbook formula is too proud: a
-    jackknife over contiguous sixths is taken. The device's clock counts whole milliseconds, which may fall alike all the
-    time: one of them over the span, as 1 ms / sqrt(12), is added.
+    jackknife over contiguous sixths is taken. The device's clock counts whole milliseconds, which may fall alike all
+    the time: one of them over the span, as 1 ms / sqrt(12), is added.
     """
     pieces = np.array_split(np.arange(len(x)), _JACKKNIFE)
     slopes = np.array([_line(np.delete(x, piece), np.delete(delay_s, piece))[0] for piece in pieces])
