@@ -96,6 +96,7 @@ async def client(settings: tuple[Path, int]):
     config, port = settings
     process = await _start(config, port)
     client = AgentClient(f"http://127.0.0.1:{port}", TOKEN)
+    await client.health()  # the line is written just before the socket is bound; the client tries again for that long
     yield client
     await client.close()
     process.send_signal(signal.SIGTERM)
