@@ -41,6 +41,8 @@ def keep_alive() -> int:
             one.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _IDLE_S)
             one.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _EVERY_S)
             one.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _PROBES)
+            # Probes are sent on an idle connection only; bytes in flight would be sent again for a quarter of an hour.
+            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, (_IDLE_S + _EVERY_S * _PROBES) * 1000)
     return len(sockets)
 
 

@@ -36,6 +36,10 @@ class DemoSettings(Record):
     meter_rate_hz: float = Field(default=10.0, gt=0, le=50)
     idle_w: float = Field(default=3.0, ge=0, description="emulated power of an idle node")
     core_w: float = Field(default=4.0, ge=0, description="emulated power of one busy core")
+    hosts: dict[NodeName, str] = Field(default_factory=dict, description="address of a part; loopback where none is")
+    namespaces: dict[NodeName, str] = Field(
+        default_factory=dict, description="network namespace that a part runs in (needs root); none where none is"
+    )
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,8 @@ class Part:
     name: str
     command: tuple[str, ...]
     url: str | None
+    prefix: tuple[str, ...] = ()
+    """What the interpreter is started by, for example `ip netns exec NAME`; it must exec, so that the pid stays."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +124,9 @@ class LocalLab:
         for part in ("meter", "surgeon", *demo.nodes, "orchestrator"):
             module = modules.get(part, "node_agent")
             command = ("-m", module, "--config", str(self.config_file(part)))
-            found.append(Part(part, command, self.url(part)))
+            namespace = demo.namespaces.get(part)
+            prefix = () if namespace is None else ("ip", "netns", "exec", namespace)
+            found.append(Part(part, command, self.url(part), prefix))
         return found
 
     def url(self, part: str) -> str:
@@ -136,15 +144,18 @@ class LocalLab:
     def _settings(
         self, demo: DemoSettings, port_of: dict[str, int], worker_port_of: dict[NodeName, int]
     ) -> dict[str, dict[str, object]]:
+        def host(part: str) -> str:
+            return demo.hosts.get(part, "127.0.0.1")
+
         def common(part: str) -> dict[str, object]:
             return {
-                "name": part, "host": "127.0.0.1", "port": port_of[part],
+                "name": part, "host": host(part), "port": port_of[part],
                 "token_file": str(self.token_file(part)), "state_dir": str(self.home / "state" / part),
             }  # fmt: skip
 
         def address(part: str) -> dict[str, object]:
             return {
-                "name": part, "url": f"http://127.0.0.1:{port_of[part]}", "token_file": str(self.token_file(part))
+                "name": part, "url": f"http://{host(part)}:{port_of[part]}", "token_file": str(self.token_file(part))
             }
 
         settings: dict[str, dict[str, object]] = {
@@ -172,9 +183,10 @@ class LocalLab:
         }
         for node in demo.nodes:
             settings[node] = common(node) | {
+                "worker_host": host(node),
                 "worker_port": worker_port_of[node],
                 "threads": demo.threads,
-                "source_url": f"http://127.0.0.1:{port_of['surgeon']}",
+                "source_url": f"http://{host('surgeon')}:{port_of['surgeon']}",
                 "source_token_file": str(self.token_file("surgeon")),
             }
         return settings

@@ -75,7 +75,7 @@ class Supervisor:
         try:
             # A session of its own: Ctrl-C in the terminal reaches the supervisor only, which stops the parts in order.
             return await asyncio.create_subprocess_exec(
-                sys.executable, *part.command, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log,
+                *part.prefix, sys.executable, *part.command, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log,
                 start_new_session=True, preexec_fn=_die_with_parent,
             )  # fmt: skip
         finally:
