@@ -12,6 +12,9 @@ import threading
 import time
 
 _IDLE_S, _EVERY_S, _PROBES = 10, 5, 3
+_UNSENT_S = 120
+"""Probes are sent on an idle connection only: bytes in flight when the cable goes would be sent again for a quarter of
+an hour. The kernel also counts the time in which a worker that computes does not read, so this is not as short."""
 _LISTENS_WITHIN_S = 60.0
 
 
@@ -41,8 +44,7 @@ def keep_alive() -> int:
             one.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _IDLE_S)
             one.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _EVERY_S)
             one.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _PROBES)
-            # Probes are sent on an idle connection only; bytes in flight would be sent again for a quarter of an hour.
-            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, (_IDLE_S + _EVERY_S * _PROBES) * 1000)
+            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNSENT_S * 1000)
     return len(sockets)
 
 

@@ -1,0 +1,97 @@
+"""Four node agents on their own addresses, in network namespaces: one is cut off, slow or lossy during a step.
+
+The attempt is interrupted or fails with the reason in words, is kept, and a new one is made; nothing hangs. Needs root
+(`ip netns`, `tc`, `nft`).
+"""
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli_w
+
+from orchestrator.local.layout import load_demo
+from tests.lab import DEMO, TestLab, api_of, quick_spec, running_lab, start_campaign, wait_for_end, wait_for_step
+from tests.netlab import NetLab, net_lab
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+NODES = ("node1", "node2", "node3", "node4")
+CUT_S = 75.0
+"""Longer than the keepalive of an engine (half a minute) and than the event feed's (40 s)."""
+
+
+@dataclass
+class Scene:
+    """A running lab and its network."""
+
+    lab: TestLab
+    net: NetLab
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    assert os.geteuid() == 0, "network namespaces need root; do: sudo make test-slow"
+    for tool, package in (("ip", "iproute2"), ("tc", "iproute2"), ("nft", "nftables")):
+        assert shutil.which(tool), f"{tool} is needed; do: sudo apt-get install -y {package}"
+    with net_lab(NODES) as net:
+        demo = load_demo(DEMO).model_copy(
+            update={
+                "hosts": {node: net.address(node) for node in NODES} | {"surgeon": net.hub},
+                "namespaces": {node: net.namespace(node) for node in NODES},
+            }
+        )
+        file: Path = tmp_path_factory.mktemp("demo") / "demo.toml"
+        file.write_text(tomli_w.dumps({"lab": demo.model_dump(mode="json")}))
+        with running_lab(file) as lab:
+            yield Scene(lab, net)
+
+
+def explained(status: dict[str, Any]) -> list[str]:
+    """Return the outcomes of the only run's attempts; whatever did not end well says why."""
+    (run,) = status["runs"]
+    assert run["attempts"][-1]["outcome"] == "done"
+    for attempt in run["attempts"]:
+        assert attempt["outcome"] == "done" or attempt["reason"], attempt
+    return [attempt["outcome"] for attempt in run["attempts"]]
+
+
+def test_an_undisturbed_campaign_ends_over_the_network(scene: Scene) -> None:
+    start_campaign(scene.lab, quick_spec("calm", "baseline"))
+    assert explained(wait_for_end(scene.lab, "calm")) == ["done"]
+
+
+@pytest.mark.parametrize("step", ["deploy", "start_engine", "idle", "prefill", "decode", "score"])
+@pytest.mark.parametrize("node", ["node1", "node3"])
+def test_a_node_cut_off_costs_an_attempt_and_not_the_campaign(scene: Scene, node: str, step: str) -> None:
+    campaign = f"cut-{node}-{step.replace('_', '-')}"
+    start_campaign(scene.lab, quick_spec(campaign, "baseline"))
+    wait_for_step(scene.lab, campaign, "baseline/rep-1", step)
+    with scene.net.cut(node):
+        time.sleep(CUT_S)
+    status = wait_for_end(scene.lab, campaign, timeout_s=300)
+    assert status["state"] == "finished", status["reason"]
+    explained(status)
+    # The others were not asked to do anything twice: one job an id, and every intent has its explanation.
+    entries = api_of(scene.lab).call("GET", f"/v1/entries?campaign={campaign}&limit=1000")
+    jobs = [entry["payload"]["job"] for entry in entries if entry["kind"] == "intent" and "job" in entry["payload"]]
+    inside = [job for job in jobs if "/attempt-" in job and "/score/" not in job]
+    assert len(inside) == len(set(inside))
+
+
+@pytest.mark.parametrize("kind", ["slow", "lossy"])
+def test_a_poor_network_is_borne(scene: Scene, kind: str) -> None:
+    campaign = f"poor-{kind}"
+    poor: AbstractContextManager[None] = getattr(scene.net, kind)("node2")
+    start_campaign(scene.lab, quick_spec(campaign, "baseline"))
+    wait_for_step(scene.lab, campaign, "baseline/rep-1", "idle")
+    with poor:
+        status = wait_for_end(scene.lab, campaign, timeout_s=600)
+    assert status["state"] == "finished", status["reason"]
+    assert explained(status)[-1] == "done"
