@@ -91,7 +91,8 @@ def run(folder: Path, requests: int) -> bool:
             last = old_spec(CAMPAIGNS - 1).id
             tag = client.get(f"/v1/campaigns/{last}").headers["ETag"]
             entries = client.get("/v1/entries?limit=1000").json()
-            print(f"journal: {runs} runs, {CAMPAIGNS} campaigns, {size_mb:.0f} MB; the calmest of {ROUNDS} x {requests} requests each")
+            print(f"journal: {runs} runs, {CAMPAIGNS} campaigns, {size_mb:.0f} MB")
+            print(f"the calmest of {ROUNDS} x {requests} requests each")
             asked: tuple[tuple[str, str, dict[str, str], int], ...] = (
                 ("health", "/v1/health", {}, 200),
                 ("list of 100 campaigns", "/v1/campaigns", {}, 200),
