@@ -1,6 +1,5 @@
 """`epi demo`: a whole campaign on this machine with the embedded model, from nothing to an EPI curve."""
 
-import signal
 import time
 from pathlib import Path
 from typing import Annotated
@@ -32,9 +31,6 @@ def demo(
         find_demo(demo_file), campaign_id=time.strftime("demo-%Y%m%d-%H%M%S", time.gmtime()),
         configurations=configs, repetitions=reps, questions=questions,
     )  # fmt: skip
-    # A terminal that closes or a `kill` must clean up as Ctrl-C does.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
     try:
         with running_lab(out, demo_file) as lab:
             console.print(f"dashboard: {dashboard_url(lab)}", markup=False)

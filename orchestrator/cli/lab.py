@@ -1,6 +1,7 @@
 """`epi up` and `epi down`: the whole lab on this machine, left running for curl and the browser."""
 
 import json
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,7 +41,12 @@ def start_lab(out: Path, demo: Path | None, *, tied: bool) -> LocalLab:
 
 @contextmanager
 def running_lab(out: Path, demo: Path | None) -> Iterator[LocalLab]:
-    """Give a running lab; one that was not running before is stopped at the end, whatever happens."""
+    """Give a running lab; one that was not running before is stopped at the end, whatever happens.
+
+    A terminal that closes or a `kill` cleans up as Ctrl-C does; Ctrl-C works also where a shell's `&` had switched it off.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     lab = LocalLab(out.resolve())
     if control.supervisor_pid(lab) is not None:
         yield lab
