@@ -43,7 +43,8 @@ def start_lab(out: Path, demo: Path | None, *, tied: bool) -> LocalLab:
 def running_lab(out: Path, demo: Path | None) -> Iterator[LocalLab]:
     """Give a running lab; one that was not running before is stopped at the end, whatever happens.
 
-    A terminal that closes or a `kill` cleans up as Ctrl-C does; Ctrl-C works also where a shell's `&` had switched it off.
+    A terminal that closes or a `kill` cleans up as Ctrl-C does, and Ctrl-C works also where a shell's `&` had
+    switched it off.
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
