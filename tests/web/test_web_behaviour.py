@@ -27,6 +27,7 @@ def test_without_a_token_a_form_asks_for_it_and_the_address_never_keeps_it(open_
     assert with_token.evaluate("localStorage.getItem('epi.token')") is None
 
 
+@pytest.mark.slow
 def test_cancel_acts_only_when_it_is_held(open_page: Open, invented: Invented) -> None:
     page = open_page(invented("running")).page
     page.get_by_role("link", name="Campaign", exact=True).click()
