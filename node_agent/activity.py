@@ -10,7 +10,7 @@ from collections import deque
 from pathlib import Path
 
 from shared.clock import utc_ns
-from shared.node_jobs import AgentActivity, AgentEvent
+from shared.node_jobs.activity import AgentActivity, AgentEvent
 
 _EVENTS_KEPT = 500
 _events: deque[AgentEvent] = deque(maxlen=_EVENTS_KEPT)

@@ -15,7 +15,9 @@ from shared.auth import bearer_guard
 from shared.clock import utc_ns
 from shared.http import make_app
 from shared.jobs import JobServer, job_router
-from shared.node_jobs import AgentActivity, EngineInfo, NodeFacts
+from shared.node_jobs.activity import AgentActivity
+from shared.node_jobs.engines import EngineInfo
+from shared.node_jobs.host import NodeFacts
 from shared.protocol import Health
 
 VERSION = version("epi-factory")

@@ -17,7 +17,8 @@ from node_agent.settings import NodeSettings
 from shared.auth import load_token
 from shared.client import AgentClient
 from shared.clock import utc_ns
-from shared.node_jobs import EngineInfo, NodeFacts, SetGovernorParams, SettleParams, SettleResult
+from shared.node_jobs.engines import EngineInfo
+from shared.node_jobs.host import NodeFacts, SetGovernorParams, SettleParams, SettleResult
 from shared.protocol import JobState
 from shared.records import Record
 from shared.settings import load_settings, validate_settings

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from shared.errors import ConfigurationError, InfrastructureError
-from shared.node_jobs import SetGovernorParams, SetGovernorResult
+from shared.node_jobs.host import SetGovernorParams, SetGovernorResult
 
 CPUFREQ = Path("/sys/devices/system/cpu/cpufreq")
 

@@ -24,7 +24,7 @@ from node_agent.readings import (
 )
 from node_agent.settings import NodeSettings
 from shared.clock import utc_ns
-from shared.node_jobs import DiskSpace, NodeFacts
+from shared.node_jobs.host import DiskSpace, NodeFacts
 
 _COMMAND_S = 5.0
 _CPUFREQ = Path("/sys/devices/system/cpu/cpufreq/policy0")

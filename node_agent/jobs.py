@@ -25,41 +25,40 @@ from node_agent.transfer import by_http, by_plan, obtain
 from shared.artifacts import ArtifactStore
 from shared.errors import InfrastructureError
 from shared.jobs import JobContext, JobKind
-from shared.node_jobs import (
-    AgentActivity,
+from shared.node_jobs.activity import AgentActivity, activity_between
+from shared.node_jobs.artifacts import (
     CollectParams,
     CollectResult,
-    DecodeParams,
     DeployParams,
     DeployResult,
+    FetchParams,
+    FetchResult,
+    HoldParams,
+    HoldResult,
+    ObtainParams,
+    ObtainResult,
+)
+from shared.node_jobs.engines import (
     Empty,
     EngineInfo,
     EngineName,
-    FetchParams,
-    FetchResult,
-    GenerateParams,
-    GenerateResult,
-    HoldParams,
-    HoldResult,
-    MarkerParams,
-    MarkerResult,
-    NodeFacts,
-    ObtainParams,
-    ObtainResult,
-    PrefillParams,
-    ScoreParams,
-    ScoreResult,
-    SetGovernorParams,
-    SetGovernorResult,
-    SettleParams,
-    SettleResult,
     StartEngineParams,
     StartEngineResult,
     StartWorkerParams,
     StartWorkerResult,
     StopEngineParams,
+)
+from shared.node_jobs.host import NodeFacts, SetGovernorParams, SetGovernorResult, SettleParams, SettleResult
+from shared.node_jobs.workloads import (
+    DecodeParams,
+    GenerateParams,
+    GenerateResult,
+    MarkerParams,
+    MarkerResult,
+    PrefillParams,
+    ScoreParams,
+    ScoreResult,
     WorkloadResult,
-    activity_between,
 )
 
 _MARKER_SLACK_S = 30.0

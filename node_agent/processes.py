@@ -73,8 +73,9 @@ class Supervised:
     """One running child of a role; `exited` is set when it ends, and its pid file goes with it."""
 
     def __init__(
-        self, identity: ProcessIdentity, pid_file: Path, log: Path, popen: "subprocess.Popen[bytes] | None"
+        self, role: str, identity: ProcessIdentity, pid_file: Path, log: Path, popen: "subprocess.Popen[bytes] | None"
     ) -> None:
+        self.role = role
         self.identity = identity
         self.exited = asyncio.Event()
         self.exit_status: int | None = None
@@ -127,7 +128,7 @@ class Supervised:
             raise BugError(f"our own child {popen.pid} has no identity", where=argv[0])
         pid_file = state_dir / "pids" / f"{role}.pid"
         identity.write(pid_file)
-        return cls(identity, pid_file, log, popen)
+        return cls(role, identity, pid_file, log, popen)
 
     @classmethod
     def find(cls, role: str, state_dir: Path) -> Self | None:
@@ -136,7 +137,7 @@ class Supervised:
         identity = ProcessIdentity.read(pid_file)
         if identity is not None and identity.is_alive():
             with contextlib.suppress(ProcessLookupError):
-                return cls(identity, pid_file, state_dir / "logs" / f"{role}.log", None)
+                return cls(role, identity, pid_file, state_dir / "logs" / f"{role}.log", None)
         pid_file.unlink(missing_ok=True)
         return None
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from node_agent.host import cpu_times, pmic, temperature_c
 from shared.clock import utc_ns
-from shared.node_jobs import SettleParams, SettleResult, SettleSample
+from shared.node_jobs.host import SettleParams, SettleResult, SettleSample
 
 Look = Callable[[], Awaitable[SettleSample]]
 

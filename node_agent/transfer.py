@@ -17,7 +17,7 @@ from shared.artifacts import ArtifactStore, scratch_file
 from shared.auth import load_token
 from shared.errors import ConfigurationError, EpiError
 from shared.jobs import JobContext
-from shared.node_jobs import ObtainParams, ObtainResult, Way, WayCost
+from shared.node_jobs.artifacts import ObtainParams, ObtainResult, Way, WayCost
 from shared.records import canonical_json
 from shared.surgery import apply_plan
 

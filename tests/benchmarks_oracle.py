@@ -4,7 +4,7 @@ import json
 import zlib
 from pathlib import Path
 
-from shared.node_jobs import ItemScore, ScoreParams, ScoreResult
+from shared.node_jobs.workloads import ItemScore, ScoreParams, ScoreResult
 from shared.records import TokenLedger
 
 TASK = """\

@@ -16,7 +16,7 @@ from meter_bridge.identify import identify as find
 from shared.auth import load_token
 from shared.client import AgentClient
 from shared.errors import ConfigurationError
-from shared.node_jobs import MarkerParams, MarkerResult
+from shared.node_jobs.workloads import MarkerParams, MarkerResult
 
 _AFTER_S = 1.0
 

@@ -1,28 +1,30 @@
-"""What every engine can do for the agent: one protocol with declared capabilities.
+"""What every engine can do for the agent: one protocol with declared capabilities, and what its workers have in common.
 
-Here: the protocol. Not here: any engine.
+Not here: any engine.
 """
 
-from collections.abc import Callable
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from node_agent.processes import Supervised
-from shared.node_jobs import (
+from shared.errors import InfrastructureError
+from shared.node_jobs.engines import EngineName, StartEngineParams, StartEngineResult
+from shared.node_jobs.workloads import (
     DecodeParams,
-    EngineName,
     GenerateParams,
     GenerateResult,
     PrefillParams,
     ScoreParams,
     ScoreResult,
-    StartEngineParams,
-    StartEngineResult,
     WorkloadResult,
 )
 
 Progress = Callable[[float, str], None]
+_START_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -42,25 +44,83 @@ class Capabilities:
     """Most requests in one workload; None: any number."""
 
 
-class Worker(Protocol):
-    """What lends this node's memory and cores to an engine on the root node."""
+class Worker(ABC):
+    """What lends this node's memory and cores to an engine on the root node: one supervised process on one port."""
+
+    role = "worker"
+
+    def __init__(self, state_dir: Path, host: str, port: int, threads: int) -> None:
+        self._state_dir = state_dir
+        self._host, self._port, self._threads = host, port, threads
+        self._process: Supervised | None = None
 
     @property
     def endpoint(self) -> str:
         """host:port."""
+        return f"{self._host}:{self._port}"
 
     @property
     def pid(self) -> int | None:
         """Process id while it runs."""
+        return self._process.pid if self._process is not None and self._process.running else None
 
     def adopt(self, process: Supervised) -> None:
         """Take over a worker that an earlier agent started."""
+        self._process = process
 
     async def start(self, *, restart: bool = False) -> int:
-        """Start it or keep the running one; return its pid."""
+        """Start the worker or keep the running one; return its pid.
+
+        Raises:
+            InfrastructureError: it does not come up, for example because the port is taken.
+        """
+        if restart:
+            await self.stop()
+        if self.pid is not None:
+            return self.pid
+        await self._check_port()
+        self._process = process = Supervised.start(self.role, self._command(), self._state_dir, self.environment)
+        await wait_until(process, lambda: self._ready(process), self.endpoint)
+        return process.pid
 
     async def stop(self) -> None:
-        """End it; quiet when there is none."""
+        """End the worker; quiet when there is none."""
+        if self._process is not None:
+            await self._process.stop()
+            self._process = None
+
+    environment: Mapping[str, str] = {}
+    """What its process gets beside the agent's environment."""
+
+    @abstractmethod
+    async def _check_port(self) -> None:
+        """Raise InfrastructureError where a look at the port can tell that it is taken."""
+
+    @abstractmethod
+    def _command(self) -> list[str]:
+        """Return the command line."""
+
+    @abstractmethod
+    async def _ready(self, process: Supervised) -> bool:
+        """Tell whether the process serves."""
+
+
+async def wait_until(process: Supervised, ready: Callable[[], Awaitable[bool]], where: str) -> None:
+    """Wait until `ready()` holds.
+
+    Raises:
+        InfrastructureError: the process ended or did not get ready in time; it is ended then.
+    """
+    deadline = asyncio.get_running_loop().time() + _START_S
+    while not await ready():
+        if not process.running:
+            raise InfrastructureError(f"the {process.role} {process.describe_end()}", where=where)
+        if asyncio.get_running_loop().time() > deadline:
+            await process.stop()
+            raise InfrastructureError(
+                f"the {process.role} was not ready after {_START_S:.0f} s: {process.log_tail()}", where=where
+            )
+        await asyncio.sleep(0.05)
 
 
 class Engine(Protocol):

@@ -24,13 +24,14 @@ from pathlib import Path
 
 import psutil
 
-from node_agent.engines.base import Capabilities, Progress
+from node_agent.engines.base import Capabilities, Progress, Worker
 from node_agent.engines.dllama_files import Q40, DllamaTokenizer, check_nodes, read_model_header
 from node_agent.engines.dllama_output import Transcript
 from node_agent.processes import Supervised
 from shared.clock import utc_ns
 from shared.errors import BugError, ConfigurationError, InfrastructureError
-from shared.node_jobs import (
+from shared.node_jobs.engines import StartEngineParams, StartEngineResult
+from shared.node_jobs.workloads import (
     DecodeParams,
     GenerateParams,
     GenerateResult,
@@ -38,14 +39,11 @@ from shared.node_jobs import (
     RequestRecord,
     ScoreParams,
     ScoreResult,
-    StartEngineParams,
-    StartEngineResult,
     WorkloadResult,
 )
 from shared.records import TokenLedger
 
 DLLAMA_BUILD = "distributed-llama 8d624a7 (v0.16.4+1)"
-_START_S = 30.0
 _GONE_AFTER_S = 5.0
 _PROGRESS_EVERY_NS = 2_000_000_000
 
@@ -65,59 +63,30 @@ def find_program(configured: Path | None) -> Path:
     return Path(found)
 
 
-class DllamaWorker:
+class DllamaWorker(Worker):
     """This node's `dllama worker` process."""
 
-    role = "worker"
-
     def __init__(self, state_dir: Path, host: str, port: int, threads: int, program: Path | None) -> None:
-        self._state_dir = state_dir
-        self._host, self._port, self._threads = host, port, threads
+        super().__init__(state_dir, host, port, threads)
         self._program = program
-        self._process: Supervised | None = None
 
-    @property
-    def endpoint(self) -> str:
-        """host:port."""
-        return f"{self._host}:{self._port}"
+    async def _check_port(self) -> None:
+        """Leave it to the program: looking would end an idle worker that may listen there."""
 
-    @property
-    def pid(self) -> int | None:
-        """Process id while it runs."""
-        return self._process.pid if self._process is not None and self._process.running else None
-
-    def adopt(self, process: Supervised) -> None:
-        """Take over a worker that an earlier agent started."""
-        self._process = process
-
-    async def start(self, *, restart: bool = False) -> int:
-        """Start the worker or keep the running one; return its pid.
-
-        Raises:
-            InfrastructureError: it does not come up, for example because the port is taken.
-        """
-        if restart:
-            await self.stop()
-        if self.pid is not None:
-            return self.pid
-        argv = [
+    def _command(self) -> list[str]:
+        return [
             *_line_buffered(), str(find_program(self._program)), "worker", "--host", self._host,
             "--port", str(self._port), "--nthreads", str(self._threads),
         ]  # fmt: skip
-        self._process = process = Supervised.start(self.role, argv, self._state_dir)
-        deadline = asyncio.get_running_loop().time() + _START_S
-        while not _listens(process.pid, self._port):
-            if not process.running or asyncio.get_running_loop().time() > deadline:
-                await process.stop()
-                raise InfrastructureError(f"the worker {process.describe_end()}", where=self.endpoint)
-            await asyncio.sleep(0.05)
-        return process.pid
 
-    async def stop(self) -> None:
-        """End the worker; quiet when there is none."""
-        if self._process is not None:
-            await self._process.stop()
-            self._process = None
+    async def _ready(self, process: Supervised) -> bool:
+        """Tell whether it listens, by the kernel's table: a connection would end the worker."""
+        with contextlib.suppress(psutil.Error):
+            return any(
+                connection.status == psutil.CONN_LISTEN and connection.laddr.port == self._port
+                for connection in psutil.Process(process.pid).net_connections(kind="tcp")
+            )
+        return False
 
 
 def _line_buffered() -> list[str]:
@@ -125,16 +94,6 @@ def _line_buffered() -> list[str]:
     if stdbuf is None:
         raise ConfigurationError("`stdbuf` is missing", hint="apt install coreutils")
     return [stdbuf, "-oL"]
-
-
-def _listens(pid: int, port: int) -> bool:
-    """Tell whether the process listens on the port, by the kernel's table: a connection would end the worker."""
-    with contextlib.suppress(psutil.Error):
-        return any(
-            connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
-            for connection in psutil.Process(pid).net_connections(kind="tcp")
-        )
-    return False
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from node_agent.engines.tokens import Tokenizer
 from shared.clock import utc_ns
 from shared.errors import ConfigurationError
 from shared.llama import Context, Model
-from shared.node_jobs import GeneratedText, GenerateItem, GenerateParams, GenerateResult, StopReason
+from shared.node_jobs.workloads import GeneratedText, GenerateItem, GenerateParams, GenerateResult, StopReason
 from shared.records import TokenLedger
 
 

@@ -13,26 +13,24 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from node_agent.engines.base import Capabilities, Progress
+from node_agent.engines.base import Capabilities, Progress, Worker, wait_until
 from node_agent.engines.rpc_devices import local_last
 from node_agent.engines.wire import SOCKET_NAME, EngineGoneError, EngineStatus, LoadRequest, Operation, call
 from node_agent.processes import Supervised
 from shared.errors import ConfigurationError, InfrastructureError
 from shared.llama import LLAMA_BUILD
-from shared.node_jobs import (
+from shared.node_jobs.engines import StartEngineParams, StartEngineResult
+from shared.node_jobs.workloads import (
     DecodeParams,
     GenerateParams,
     GenerateResult,
     PrefillParams,
     ScoreParams,
     ScoreResult,
-    StartEngineParams,
-    StartEngineResult,
     WorkloadResult,
 )
 
 RPC_WORKER_MODULE = "node_agent.engines.rpc_worker"
-_START_S = 60.0
 _CONNECT_S = 3.0
 # A waiting OpenMP thread must sleep: on a busy machine spinning ones starve the others and burn joules.
 _ENVIRONMENT = {"OMP_WAIT_POLICY": "passive", "GGML_NO_BACKTRACE": "1", "PYTHONUNBUFFERED": "1"}
@@ -55,74 +53,26 @@ async def silent_workers(endpoints: Sequence[str]) -> list[str]:
     return [endpoint for endpoint, answer in zip(endpoints, answers, strict=True) if not answer]
 
 
-class RpcWorker:
+class RpcWorker(Worker):
     """This node's RPC worker process."""
 
-    role = "worker"
+    environment = _ENVIRONMENT
 
-    def __init__(self, state_dir: Path, host: str, port: int, threads: int) -> None:
-        self._state_dir = state_dir
-        self._host, self._port, self._threads = host, port, threads
-        self._process: Supervised | None = None
-
-    @property
-    def endpoint(self) -> str:
-        """host:port."""
-        return f"{self._host}:{self._port}"
-
-    @property
-    def pid(self) -> int | None:
-        """Process id while it runs."""
-        return self._process.pid if self._process is not None and self._process.running else None
-
-    def adopt(self, process: Supervised) -> None:
-        """Take over a worker that an earlier agent started."""
-        self._process = process
-
-    async def start(self, *, restart: bool = False) -> int:
-        """Start the worker or keep the running one; return its pid.
-
-        Raises:
-            InfrastructureError: it does not come up, for example because the port is taken.
-        """
-        if restart:
-            await self.stop()
-        if self.pid is not None:
-            return self.pid
+    async def _check_port(self) -> None:
         if await listens(self.endpoint):
             raise InfrastructureError(
                 "another process listens where the RPC worker should", where=self.endpoint,
                 hint="end it or choose another worker_port",
             )  # fmt: skip
-        argv = [
+
+    def _command(self) -> list[str]:
+        return [
             sys.executable, "-m", RPC_WORKER_MODULE,
             "--host", self._host, "--port", str(self._port), "--threads", str(self._threads),
         ]  # fmt: skip
-        self._process = process = Supervised.start(self.role, argv, self._state_dir, _ENVIRONMENT)
-        await wait_until(process, lambda: listens(self.endpoint), "RPC worker")
-        return process.pid
 
-    async def stop(self) -> None:
-        """End the worker; quiet when there is none."""
-        if self._process is not None:
-            await self._process.stop()
-            self._process = None
-
-
-async def wait_until(process: Supervised, ready: Any, name: str) -> None:
-    """Wait until `ready()` holds.
-
-    Raises:
-        InfrastructureError: the process ended or did not get ready in time; it is ended then.
-    """
-    deadline = asyncio.get_running_loop().time() + _START_S
-    while not await ready():
-        if not process.running:
-            raise InfrastructureError(f"the {name} {process.describe_end()}", where=name)
-        if asyncio.get_running_loop().time() > deadline:
-            await process.stop()
-            raise InfrastructureError(f"the {name} was not ready after {_START_S:.0f} s: {process.log_tail()}")
-        await asyncio.sleep(0.05)
+    async def _ready(self, process: Supervised) -> bool:
+        return await listens(self.endpoint)
 
 
 class LlamaCppEngine:
@@ -247,7 +197,7 @@ class LlamaCppEngine:
         async def bound() -> bool:
             return self._socket.exists()
 
-        await wait_until(self._process, bound, "engine process")
+        await wait_until(self._process, bound, str(self._socket))
 
     async def _ask(self, op: Operation, params: str, progress: Progress) -> dict[str, Any]:
         """Ask the engine process; when it dies, say so and name the worker whose death took it along."""

@@ -30,7 +30,7 @@ from node_agent.engines.wire import EngineStatus, LoadedModel, LoadRequest, shor
 from node_agent.engines.workloads import Workloads
 from shared.errors import BugError, ConfigurationError, EpiError
 from shared.llama import LLAMA_BUILD, Context, Model, api, echo_errors
-from shared.node_jobs import DecodeParams, GenerateParams, PrefillParams, ScoreParams
+from shared.node_jobs.workloads import DecodeParams, GenerateParams, PrefillParams, ScoreParams
 
 _BATCH_TOKENS = 512
 _LOGIT_BYTES = 64 << 20

@@ -21,7 +21,7 @@ from node_agent.engines.tokens import ScoredPair, Tokenizer, split_spaces
 from shared.clock import utc_ns
 from shared.errors import ConfigurationError
 from shared.llama import Context
-from shared.node_jobs import ItemScore, ScoreGroup, ScoreItem, ScoreParams, ScoreResult
+from shared.node_jobs.workloads import ItemScore, ScoreGroup, ScoreItem, ScoreParams, ScoreResult
 from shared.records import TokenLedger
 
 Tick = Callable[[float, str], None]

@@ -13,7 +13,7 @@ from node_agent.engines.tokens import Tokenizer
 from shared.clock import utc_ns
 from shared.errors import ConfigurationError
 from shared.llama import Context
-from shared.node_jobs import DecodeParams, PrefillParams, RequestRecord, WorkloadResult
+from shared.node_jobs.workloads import DecodeParams, PrefillParams, RequestRecord, WorkloadResult
 from shared.records import TokenLedger
 
 

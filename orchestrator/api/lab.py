@@ -16,7 +16,7 @@ from shared.client import AgentClient
 from shared.clock import NS_PER_S, utc_ns
 from shared.errors import EpiError
 from shared.meter_api import LivePower, MeterStatus
-from shared.node_jobs import NodeFacts
+from shared.node_jobs.host import NodeFacts
 
 _FRESH_S = 2.0
 

@@ -26,7 +26,7 @@ from orchestrator.domain.states import AttemptOutcome, CampaignState, Request, R
 from orchestrator.domain.utilisation import Utilisation
 from shared.errors import ErrorPayload
 from shared.meter_api import MeterStatus
-from shared.node_jobs import NodeFacts
+from shared.node_jobs.host import NodeFacts
 from shared.protocol import Health
 from shared.records import Configuration, Record, Window
 

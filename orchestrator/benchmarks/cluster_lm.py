@@ -14,7 +14,7 @@ from lm_eval.api.model import LM  # noqa: E402
 
 from orchestrator.benchmarks.grouping import Question, group_by_prefix  # noqa: E402
 from shared.errors import ConfigurationError, DataError  # noqa: E402
-from shared.node_jobs import ItemScore, ScoreParams, ScoreResult  # noqa: E402
+from shared.node_jobs.workloads import ItemScore, ScoreParams, ScoreResult  # noqa: E402
 from shared.records import TokenLedger  # noqa: E402
 
 Score = Callable[[ScoreParams], ScoreResult]

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from orchestrator.benchmarks.cluster_lm import Score
 from shared.errors import ConfigurationError, DataError
-from shared.node_jobs import ItemScore, ScoreGroup, ScoreItem, ScoreParams, ScoreResult
+from shared.node_jobs.workloads import ItemScore, ScoreGroup, ScoreItem, ScoreParams, ScoreResult
 from shared.records import Record, TokenLedger
 
 _Place = tuple[int, int]

@@ -21,24 +21,24 @@ from orchestrator.domain.steps import RunStep
 from shared.clock import NS_PER_S, utc_ns
 from shared.errors import InfrastructureError
 from shared.meter_api import MeterStatus, SampleBlock
-from shared.node_jobs import (
-    AgentActivity,
-    DecodeParams,
-    DeployParams,
-    DeployResult,
+from shared.node_jobs.activity import AgentActivity, activity_between
+from shared.node_jobs.artifacts import DeployParams, DeployResult
+from shared.node_jobs.engines import (
     Empty,
-    MarkerResult,
-    NodeFacts,
-    PrefillParams,
-    ScoreParams,
-    ScoreResult,
     StartEngineParams,
     StartEngineResult,
     StartWorkerParams,
     StartWorkerResult,
     StopEngineParams,
+)
+from shared.node_jobs.host import NodeFacts
+from shared.node_jobs.workloads import (
+    DecodeParams,
+    MarkerResult,
+    PrefillParams,
+    ScoreParams,
+    ScoreResult,
     WorkloadResult,
-    activity_between,
 )
 from shared.records import Configuration, TokenLedger, Window, WindowLabel
 

@@ -14,7 +14,7 @@ from orchestrator.reports import write_campaign, write_run, write_summary
 from orchestrator.reports.report import write_report
 from orchestrator.reports.schema import CampaignFile
 from shared.errors import BugError, InfrastructureError
-from shared.node_jobs import NodeFacts
+from shared.node_jobs.host import NodeFacts
 from shared.records import Instrument
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from shared.client import AgentClient
 from shared.clock import utc_ns
 from shared.errors import ConfigurationError
 from shared.meter_api import MeterStatus, SampleBlock
-from shared.node_jobs import AgentActivity, NodeFacts
+from shared.node_jobs.activity import AgentActivity
+from shared.node_jobs.host import NodeFacts
 from shared.settings import AgentAddress
 
 

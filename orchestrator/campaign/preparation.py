@@ -8,7 +8,7 @@ from orchestrator.campaign.lab import Lab
 from orchestrator.domain.spec import CampaignSpec
 from orchestrator.domain.steps import SetupStep
 from shared.errors import ConfigurationError
-from shared.node_jobs import FetchParams, FetchResult, HoldParams, HoldResult
+from shared.node_jobs.artifacts import FetchParams, FetchResult, HoldParams, HoldResult
 from shared.records import Configuration, Sha256
 from shared.surgeon_jobs import (
     ApplyParams,

@@ -13,7 +13,8 @@ from rich.table import Table
 from shared.auth import load_token
 from shared.client import AgentClient
 from shared.errors import ConfigurationError
-from shared.node_jobs import ScoreParams, ScoreResult, StartEngineParams, StartEngineResult
+from shared.node_jobs.engines import StartEngineParams, StartEngineResult
+from shared.node_jobs.workloads import ScoreParams, ScoreResult
 from shared.protocol import JobState
 
 if TYPE_CHECKING:

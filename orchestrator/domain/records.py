@@ -8,7 +8,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from shared.meter_api import TraceEvent
-from shared.node_jobs import AgentActivity, NodeFacts
+from shared.node_jobs.activity import AgentActivity
+from shared.node_jobs.host import NodeFacts
 from shared.records import Configuration, ConfigurationId, Instrument, NodeName, Record, Sha256, SurgeryPlan, Window
 
 AccuracyField = Literal["mmlu_5shot", "arc_challenge_25shot", "hellaswag_10shot"]

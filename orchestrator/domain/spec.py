@@ -6,7 +6,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from orchestrator.domain.records import ACCURACY_FIELDS, AccuracyTask, MeasurementProtocol, WindowRules
-from shared.node_jobs import MarkerParams
+from shared.node_jobs.workloads import MarkerParams
 from shared.records import ConfigurationId, Record, canonical_json
 from shared.surgeon_jobs import Name
 

@@ -23,7 +23,7 @@ from node_agent.engines.tokens import ScoredPair, Tokenizer
 from orchestrator.benchmarks.records import SuiteSpec, TaskSpec
 from orchestrator.benchmarks.suite import BenchmarkSuite
 from shared.llama import Context, Model
-from shared.node_jobs import ItemScore, ScoreGroup, ScoreItem, ScoreParams, ScoreResult
+from shared.node_jobs.workloads import ItemScore, ScoreGroup, ScoreItem, ScoreParams, ScoreResult
 from shared.records import TokenLedger
 from surgeon.convert import convert
 

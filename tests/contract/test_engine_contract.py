@@ -11,7 +11,7 @@ import pytest
 from node_agent.engines.dllama_files import DllamaTokenizer
 from shared.errors import ConfigurationError, InfrastructureError
 from shared.llama import Model
-from shared.node_jobs import (
+from shared.node_jobs.workloads import (
     DecodeParams,
     GenerateItem,
     GenerateParams,

@@ -14,7 +14,8 @@ from node_agent.engines.tokens import Tokenizer
 from node_agent.engines.workloads import Workloads
 from shared.errors import ConfigurationError, DataError, InfrastructureError
 from shared.llama import Context, Model
-from shared.node_jobs import (
+from shared.node_jobs.engines import StartEngineParams
+from shared.node_jobs.workloads import (
     DecodeParams,
     GenerateItem,
     GenerateParams,
@@ -22,7 +23,6 @@ from shared.node_jobs import (
     ScoreGroup,
     ScoreItem,
     ScoreParams,
-    StartEngineParams,
 )
 from shared.records import SurgeryPlan
 from shared.surgery import apply_plan

@@ -8,7 +8,7 @@ import pytest
 from node_agent.engines.scoring import Scorer
 from node_agent.engines.tokens import Tokenizer
 from shared.llama import Context, Model
-from shared.node_jobs import ScoreGroup, ScoreItem, ScoreParams, ScoreResult
+from shared.node_jobs.workloads import ScoreGroup, ScoreItem, ScoreParams, ScoreResult
 from shared.records import TokenLedger
 from tests.node_tiny_model import write_tiny_model
 

@@ -14,7 +14,7 @@ from node_agent.engines.tokens import Tokenizer
 from orchestrator.benchmarks.records import SuiteResult
 from orchestrator.benchmarks.suite import BenchmarkSuite
 from shared.llama import Context, Model
-from shared.node_jobs import ScoreParams, ScoreResult
+from shared.node_jobs.workloads import ScoreParams, ScoreResult
 from surgeon.convert import convert
 from tests.benchmarks_reference import (
     LIVE_QUESTIONS,

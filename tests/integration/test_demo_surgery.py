@@ -13,7 +13,7 @@ from orchestrator.benchmarks.suite import BenchmarkSuite
 from shared import surgery
 from shared.checkpoints import gguf
 from shared.llama import Context, Model
-from shared.node_jobs import ScoreParams, ScoreResult
+from shared.node_jobs.workloads import ScoreParams, ScoreResult
 from shared.records import SurgeryPlan
 from surgeon.convert import convert
 from surgeon.quantize import quantize

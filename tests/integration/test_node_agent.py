@@ -17,19 +17,11 @@ from node_agent.processes import ProcessIdentity
 from node_agent.settings import NodeSettings
 from shared.client import AgentClient
 from shared.errors import AuthError, ConfigurationError, DataError, InfrastructureError, NotFoundError
-from shared.node_jobs import (
-    AgentActivity,
-    DecodeParams,
-    DeployParams,
-    EngineInfo,
-    FetchParams,
-    MarkerParams,
-    NodeFacts,
-    StartEngineParams,
-    StartWorkerParams,
-    StopEngineParams,
-    activity_between,
-)
+from shared.node_jobs.activity import AgentActivity, activity_between
+from shared.node_jobs.artifacts import DeployParams, FetchParams
+from shared.node_jobs.engines import EngineInfo, StartEngineParams, StartWorkerParams, StopEngineParams
+from shared.node_jobs.host import NodeFacts
+from shared.node_jobs.workloads import DecodeParams, MarkerParams
 from shared.records import SurgeryPlan
 from shared.settings import validate_settings
 from shared.surgery import apply_plan

@@ -9,7 +9,7 @@ import pytest
 
 from shared.artifacts import hash_file
 from shared.errors import ConfigurationError, InfrastructureError
-from shared.node_jobs import CollectParams, HoldParams, ObtainParams
+from shared.node_jobs.artifacts import CollectParams, HoldParams, ObtainParams
 from shared.records import SurgeryPlan
 from shared.surgery import apply_plan
 from tests.node_lab import AgentProcess, agents, client

@@ -5,7 +5,7 @@ from lm_eval.api.instance import Instance
 
 from orchestrator.benchmarks.cluster_lm import ClusterLM
 from shared.errors import ConfigurationError, DataError
-from shared.node_jobs import ScoreParams, ScoreResult
+from shared.node_jobs.workloads import ScoreParams, ScoreResult
 from shared.records import TokenLedger
 from tests.benchmarks_oracle import OracleEngine, oracle
 

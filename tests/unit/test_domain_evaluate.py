@@ -7,7 +7,8 @@ from orchestrator.domain.evaluate import evaluate_run
 from orchestrator.domain.per_question import question_energies, summarise_questions
 from orchestrator.domain.records import DEMO_RULES, Environment, MeasurementProtocol
 from shared.meter_api import TraceEvent
-from shared.node_jobs import AgentActivity, AgentEvent, NodeFacts
+from shared.node_jobs.activity import AgentActivity, AgentEvent
+from shared.node_jobs.host import NodeFacts
 from shared.records import QuestionResult
 from tests.domain_lab import INSTRUMENT, PROTOCOL, T0, at, block, load, questions, run_input, window
 

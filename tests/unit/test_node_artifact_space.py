@@ -13,7 +13,7 @@ from node_agent.settings import NodeSettings
 from node_agent.transfer import costs
 from shared.artifacts import ArtifactStore
 from shared.errors import InfrastructureError, NotFoundError
-from shared.node_jobs import ObtainParams
+from shared.node_jobs.artifacts import ObtainParams
 from shared.records import SurgeryPlan
 
 

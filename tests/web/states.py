@@ -32,7 +32,7 @@ from orchestrator.reports.schema import BenchmarkFile, EpiFile
 from shared.clock import utc_ns
 from shared.errors import ErrorPayload
 from shared.meter_api import LivePower, MeterStatus, PowerAggregate
-from shared.node_jobs import NodeFacts
+from shared.node_jobs.host import NodeFacts
 from shared.protocol import Health
 from shared.records import Configuration, Instrument
 from tests import domain_lab

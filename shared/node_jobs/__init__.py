@@ -1,0 +1,20 @@
+"""What a node agent can be asked to do: parameters and results of each job kind.
+
+| kind | module | does |
+|---|---|---|
+| `fetch` | artifacts | bring an artifact from the node's configured source by ranged HTTP |
+| `obtain` | artifacts | bring an artifact here in the cheapest way: by plan, ranged HTTP or rsync |
+| `hold`, `collect` | artifacts | what a campaign needs here, and removing what nobody needs |
+| `deploy` | artifacts | apply a plan to the base model the node already has; the hash must equal the surgeon's |
+| `start_worker` | engines | start (or find) the node's RPC worker |
+| `start_engine` | engines | start the engine on this (root) node over the given workers |
+| `stop_engine` | engines | stop the engine and, if asked, the worker |
+| `marker` | workloads | step a CPU load on and off, to find the meter's lag |
+| `prefill`, `decode` | workloads | fixed workloads with exact token ledgers |
+| `score` | workloads | log-likelihoods of continuations, shared prefixes evaluated once |
+| `generate` | workloads | greedy texts for benchmarks that judge what a model writes |
+| `set_governor` | host | set the CPU frequency governor, where the node's settings allow it |
+| `settle` | host | wait until temperature and load are steady |
+
+All times are UTC nanoseconds of the node's clock.
+"""
