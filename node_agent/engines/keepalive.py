@@ -10,12 +10,15 @@ import socket
 import stat
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _IDLE_S, _EVERY_S, _PROBES = 10, 5, 3
 _UNSENT_S = 120
 """Probes are sent on an idle connection only: bytes in flight when the cable goes would be sent again for a quarter of
 an hour. The kernel also counts the time in which a worker that computes does not read, so this is not as short."""
 _LISTENS_WITHIN_S = 60.0
+_LOOKS_EVERY_S = 0.5
 
 
 def _tcp_sockets() -> list[socket.socket]:
@@ -46,6 +49,28 @@ def keep_alive() -> int:
             one.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _PROBES)
             one.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNSENT_S * 1000)
     return len(sockets)
+
+
+@contextmanager
+def keeping_alive() -> Iterator[None]:
+    """Set keepalive on the sockets that are opened inside the block, each within a moment, and on all at its end.
+
+    Loading a model opens connections one after another and sends gigabytes over them: a cable may go any time.
+    """
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.wait(_LOOKS_EVERY_S):
+            keep_alive()
+
+    thread = threading.Thread(target=look, name="keepalive", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        keep_alive()
 
 
 def keep_alive_once_listening() -> None:

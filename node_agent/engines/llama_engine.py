@@ -22,7 +22,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from node_agent.engines.generation import Generator
-from node_agent.engines.keepalive import keep_alive
+from node_agent.engines.keepalive import keeping_alive
 from node_agent.engines.rpc_devices import connect, layer_shares, layers_by_memory, memory_bytes
 from node_agent.engines.scoring import Scorer
 from node_agent.engines.tokens import Tokenizer
@@ -89,7 +89,8 @@ class Engine:
             EpiError: what went wrong, for the agent to report.
         """
         if op == "load":
-            self.load(LoadRequest.model_validate(params), client)
+            with keeping_alive():
+                self.load(LoadRequest.model_validate(params), client)
         elif op == "unload":
             self.unload()
         elif op != "status":
@@ -143,7 +144,6 @@ class Engine:
         self._generator = Generator(
             self._model, self._context, tokenizer, context_tokens=request.context_tokens
         )
-        keep_alive()
         # One token through every worker, so that the first measured request finds everything in place.
         self._context.decode([0], [0])
         self._context.clear()
