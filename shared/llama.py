@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +28,33 @@ EvalCallback = Callable[[Tensor, bool], bool]
 """(tensor, ask) -> with ask: "shall this tensor be shown when computed?"; without: "go on?"."""
 
 
-class Model:
+class _Handle:
+    """Something that llama.cpp has allocated; use as a context manager."""
+
+    _free: ClassVar[str]
+    pointer: Any
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Free it."""
+        self.close()
+
+    def close(self) -> None:
+        """Free it; safe to call twice."""
+        if self.pointer:
+            getattr(api(), self._free)(self.pointer)
+            self.pointer = None
+
+
+class Model(_Handle):
     """A loaded GGUF model; use as a context manager."""
+
+    _free = "llama_model_free"
 
     def __init__(
         self,
@@ -95,22 +120,6 @@ class Model:
         self.n_embd = int(lib.llama_model_n_embd(self.pointer))
         self.n_layers = int(lib.llama_model_n_layer(self.pointer))
 
-    def __enter__(self) -> Self:
-        """Return the model."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Free the model."""
-        self.close()
-
-    def close(self) -> None:
-        """Free the model; safe to call twice."""
-        if self.pointer:
-            api().llama_model_free(self.pointer)
-            self.pointer = None
-
     def metadata(self, key: str) -> str | None:
         """Return a metadata value as text, None when the file has none."""
         buffer = ctypes.create_string_buffer(4096)
@@ -139,8 +148,10 @@ class Model:
         return bool(api().llama_vocab_is_eog(self.vocab, token))
 
 
-class Context:
+class Context(_Handle):
     """A KV cache and compute graph over a model; use as a context manager."""
+
+    _free = "llama_free"
 
     def __init__(
         self,
@@ -211,22 +222,6 @@ class Context:
                 return False
 
         return call
-
-    def __enter__(self) -> Self:
-        """Return the context."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Free the context."""
-        self.close()
-
-    def close(self) -> None:
-        """Free the context; safe to call twice."""
-        if self.pointer:
-            api().llama_free(self.pointer)
-            self.pointer = None
 
     def clear(self) -> None:
         """Forget all sequences."""

@@ -5,9 +5,10 @@ Emitting is synchronous and quick: whoever listens must not make a source wait. 
 its device is away; what is wrong meanwhile is said by `problem`.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 from meter_bridge.frames import Frame, Hello, Malformed
 from shared.clock import monotonic_ns, utc_ns
@@ -35,17 +36,23 @@ class Arrival:
 Emit = Callable[[Arrival], None]
 
 
-class Source(Protocol):
-    """A place where readings come from; see tests/contract/test_meter_sources.py for all it promises."""
+class Source(ABC):
+    """A place where readings come from; see tests/contract/test_meter_sources.py for all it promises.
 
-    @property
-    def channels(self) -> int:
-        """Number of channels in every frame."""
+    Attributes:
+        channels: number of channels in every frame.
+    """
+
+    def __init__(self, channels: int, problem: str) -> None:
+        self.channels = channels
+        self._problem: str | None = problem
 
     @property
     def problem(self) -> str | None:
         """What keeps readings from coming, in one sentence; None while all is well."""
+        return self._problem
 
+    @abstractmethod
     async def run(self, emit: Emit) -> None:
         """Emit a hello, then frames, until cancelled or (recorded sources) at the end."""
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from meter_bridge.frames import DEVICE_MS_MODULUS, MAX_LINE_BYTES, SEQUENCE_MODULUS, Frame, Hello, Malformed
 from meter_bridge.lines import LineBuffer
-from meter_bridge.sources.base import Emit, LinkEvent, stamp
+from meter_bridge.sources.base import Emit, LinkEvent, Source, stamp
 
 LOOK_EVERY_S = 0.1
 _READ_BYTES = 1 << 16
@@ -74,29 +74,19 @@ def _seconds(text: str) -> float:
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
-class LogSource:
+class LogSource(Source):
     """Follows a log file as it grows: what is in it at the start is old; a file that comes anew is read whole.
 
     `fresh_parser` is called for every new file: a CSV's header belongs to its file.
     """
 
     def __init__(self, path: Path, hello: Hello, fresh_parser: Callable[[], Callable[[str], Parsed | None]]) -> None:
+        super().__init__(hello.channels, "the log has not been read yet")
         self._path = path
         self._hello = hello
         self._fresh_parser = fresh_parser
-        self._problem: str | None = "the log has not been read yet"
         self._seq = 0
         self._origin_s: float | None = None
-
-    @property
-    def channels(self) -> int:
-        """Number of channels in every frame."""
-        return self._hello.channels
-
-    @property
-    def problem(self) -> str | None:
-        """What keeps readings from coming; None while all is well."""
-        return self._problem
 
     async def run(self, emit: Emit) -> None:
         """Follow the file until cancelled."""

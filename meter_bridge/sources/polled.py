@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from meter_bridge.frames import DEVICE_MS_MODULUS, SEQUENCE_MODULUS, Frame, Hello
-from meter_bridge.sources.base import Arrival, Emit, LinkEvent, stamp
+from meter_bridge.sources.base import Arrival, Emit, LinkEvent, Source, stamp
 from shared.clock import monotonic_ns, utc_ns
 from shared.errors import EpiError
 
@@ -41,25 +41,15 @@ class Reader(Protocol):
         """Let the device go."""
 
 
-class PolledSource:
+class PolledSource(Source):
     """Asks `reader` at the rate of its hello, on an absolute schedule; a failing device is opened again."""
 
     def __init__(self, reader: Reader) -> None:
+        super().__init__(reader.hello.channels, "the meter has not been asked yet")
         self._reader = reader
-        self._problem: str | None = "the meter has not been asked yet"
         self._seq = 0
         # Readings are stamped by the host's own clock, which goes on whatever the device does.
         self._begun_ns = monotonic_ns()
-
-    @property
-    def channels(self) -> int:
-        """Number of channels in every frame."""
-        return self._reader.hello.channels
-
-    @property
-    def problem(self) -> str | None:
-        """What keeps readings from coming; None while all is well."""
-        return self._problem
 
     async def run(self, emit: Emit) -> None:
         """Read until cancelled; back-off doubles up to `LONGEST_WAIT_S`."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from meter_bridge.frames import Hello
 from meter_bridge.recording import RecordingHead, read_head, read_recording
-from meter_bridge.sources.base import Arrival, Emit, LinkEvent
+from meter_bridge.sources.base import Arrival, Emit, LinkEvent, Source
 from shared.clock import monotonic_ns, utc_ns
 from shared.errors import EpiError
 
@@ -16,32 +16,21 @@ HELLO_EVERY_NS = 1_000_000_000
 _BREATHE_FRAMES = 50
 
 
-class ReplaySource:
+class ReplaySource(Source):
     """Plays `path` once; at its end the source stays, with a problem that says so."""
 
     def __init__(self, path: Path, channels: int, *, speed: float = 1.0) -> None:
+        super().__init__(channels, "the replay has not begun")
         self._path = path
-        self._channels = channels
         self._speed = speed
-        self._problem: str | None = "the replay has not begun"
-
-    @property
-    def channels(self) -> int:
-        """Number of channels in every frame."""
-        return self._channels
-
-    @property
-    def problem(self) -> str | None:
-        """What keeps readings from coming; None while all is well."""
-        return self._problem
 
     async def run(self, emit: Emit) -> None:
         """Play the recording once, then wait until cancelled."""
         base_mono, base_utc, last_ns = monotonic_ns(), utc_ns(), 0
         try:
             head = await asyncio.to_thread(read_head, self._path)
-            if len(head.nodes) != self._channels:
-                self._problem = f"{self._path} has {len(head.nodes)} channels, {self._channels} are configured"
+            if len(head.nodes) != self.channels:
+                self._problem = f"{self._path} has {len(head.nodes)} channels, {self.channels} are configured"
             else:
                 last_ns = await self._play(head, emit, base_mono, base_utc)
                 self._problem = f"the replay of {self._path.name} has ended"

@@ -16,7 +16,7 @@ import serial_asyncio
 from meter_bridge.frames import Frame, Hello, Malformed
 from meter_bridge.lines import LineBuffer
 from meter_bridge.parser import LineParser
-from meter_bridge.sources.base import Arrival, Emit, LinkEvent, stamp
+from meter_bridge.sources.base import Arrival, Emit, LinkEvent, Source, stamp
 from shared.clock import monotonic_ns, utc_ns
 
 FIRST_WAIT_S = 0.2
@@ -63,25 +63,14 @@ class _Protocol(asyncio.Protocol):
             self.lost.set_result(str(exc) if exc is not None else "closed")
 
 
-class SerialSource:
+class SerialSource(Source):
     """Reads protocol v1 (or a dialect) from `device`, which should be a stable name under /dev/serial/by-id."""
 
     def __init__(self, device: Path, channels: int, *, baud: int = 115_200, silence_s: float = SILENCE_S) -> None:
+        super().__init__(channels, "the meter is not connected yet")
         self._device = device
-        self._channels = channels
         self._baud = baud
         self._silence_s = silence_s
-        self._problem: str | None = "the meter is not connected yet"
-
-    @property
-    def channels(self) -> int:
-        """Number of channels in every frame."""
-        return self._channels
-
-    @property
-    def problem(self) -> str | None:
-        """What keeps readings from coming; None while all is well."""
-        return self._problem
 
     async def run(self, emit: Emit) -> None:
         """Keep a connection until cancelled; back-off doubles up to `LONGEST_WAIT_S` and starts again after a frame."""
@@ -111,7 +100,7 @@ class SerialSource:
 
     async def _open(self, emit: Emit) -> tuple[Any, _Protocol]:
         loop = asyncio.get_running_loop()
-        parser = LineParser(self._channels)
+        parser = LineParser(self.channels)
         # Opening a port can block in the driver (USB hubs do), so it happens off the loop.
         port = await asyncio.to_thread(self._open_port)
         transport, protocol = await serial_asyncio.connection_for_serial(loop, lambda: _Protocol(parser, emit), port)

@@ -10,7 +10,7 @@ from orchestrator.domain.epi import PHASE_OF_BASIS, EpiValue
 from orchestrator.domain.evaluate import RunEvaluation, evaluate_run
 from orchestrator.domain.records import RunInput
 from orchestrator.reports.result_files import json_bytes, list_runs, read_json, read_trace, write_bytes
-from orchestrator.reports.schema import BenchmarkFile, EpiFile
+from orchestrator.reports.schema import AS_EVALUATED, BenchmarkFile, EpiFile
 
 
 def evaluation_of(file: EpiFile) -> RunEvaluation:
@@ -21,11 +21,6 @@ def evaluation_of(file: EpiFile) -> RunEvaluation:
         run_id=file.run_metadata.run_id,
         configuration_id=file.surgery,
         repetition=file.run_metadata.repetition,
-        token_basis=file.token_basis,
-        lag=file.lag,
-        windows=file.windows,
-        idle_watts=file.idle_watts,
-        phases=file.phases,
         headline=file.phases.get(PHASE_OF_BASIS[file.token_basis]),
         total_tokens=file.energy.total_tokens,
         accuracy=AccuracyResult(
@@ -45,14 +40,7 @@ def evaluation_of(file: EpiFile) -> RunEvaluation:
             accuracy_composite=file.epi.accuracy_composite,
             reason=file.no_epi_reason,
         ),
-        epi_by_basis=file.epi_by_basis,
-        net_joules_per_token=file.net_joules_per_token,
-        joules_per_question=file.joules_per_question,
-        joules_per_correct=file.joules_per_correct,
-        register_check=file.register_check,
-        uncertainty=file.uncertainty,
-        validity=file.validity,
-        window_validity=file.window_validity,
+        **{name: getattr(file, name) for name in AS_EVALUATED},
     )
 
 

@@ -35,6 +35,12 @@ from shared.records import (
     WindowLabel,
 )
 
+AS_EVALUATED = (
+    "token_basis", "lag", "windows", "phases", "idle_watts", "epi_by_basis", "net_joules_per_token",
+    "joules_per_question", "joules_per_correct", "register_check", "uncertainty", "validity", "window_validity",
+)  # fmt: skip
+"""Fields that `EpiFile` and `RunEvaluation` both have, by the same name and type."""
+
 
 class SurgeryDetail(Record):
     """What was done to the model."""
@@ -177,7 +183,6 @@ class EpiFile(Record):
                 distributed_llama_version=run.provenance.distributed_llama_version,
             ),
             emulated=run.instrument.emulated,
-            token_basis=result.token_basis,
             no_epi_reason=result.epi.reason,
             surgery_detail=SurgeryDetail(
                 depth=configuration.depth,
@@ -198,20 +203,9 @@ class EpiFile(Record):
                 standard_uncertainty=accuracy.standard_uncertainty,
             ),
             ledgers={label: phase.ledger for label, phase in result.phases.items()},
-            lag=result.lag,
-            windows=result.windows,
-            phases=result.phases,
-            idle_watts=result.idle_watts,
-            epi_by_basis=result.epi_by_basis,
-            net_joules_per_token=result.net_joules_per_token,
-            joules_per_question=result.joules_per_question,
-            joules_per_correct=result.joules_per_correct,
             question_energy=summarise_questions(result.question_energy),
-            register_check=result.register_check,
-            uncertainty=result.uncertainty,
-            validity=result.validity,
-            window_validity=result.window_validity,
             provenance=run.provenance,
+            **{name: getattr(result, name) for name in AS_EVALUATED},
         )
 
 
