@@ -41,7 +41,6 @@ from shared.node_jobs.artifacts import (
 from shared.node_jobs.engines import (
     Empty,
     EngineInfo,
-    EngineName,
     StartEngineParams,
     StartEngineResult,
     StartWorkerParams,
@@ -60,6 +59,7 @@ from shared.node_jobs.workloads import (
     ScoreResult,
     WorkloadResult,
 )
+from shared.records import EngineName
 
 _MARKER_SLACK_S = 30.0
 _ENGINE_HOLDER = "_engine"  # no campaign can have this name

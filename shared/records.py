@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 
 Layout = Literal["uniform", "biased"]
 LayerGroup = Literal["all", "early", "late"]
+EngineName = Literal["llama.cpp", "distributed-llama"]
 WindowLabel = Literal["idle", "marker", "prefill", "decode", "score"]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 ConfigurationId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
@@ -84,7 +85,7 @@ class SurgeryPlan(Record):
 class Configuration(Record):
     """One cell of the campaign's matrix: what is done to the model and how it is served."""
 
-    id: ConfigurationId
+    id: ConfigurationId = Field(description="the variant, and the serving where it is not the campaign's usual one")
     depth: int = Field(ge=0, description="experts dropped in each layer of the group")
     group: LayerGroup = "all"
     layout: Layout = "uniform"
@@ -92,7 +93,12 @@ class Configuration(Record):
     quantization: str = "Q4_K_M"
     experts_per_token: int | None = Field(default=None, ge=1)
     n_nodes: int | None = Field(default=None, ge=1, description="null uses every node of the cluster")
-    engine: Literal["llama.cpp", "distributed-llama"] = "llama.cpp"
+    nodes: tuple[NodeName, ...] = Field(default=(), description="exactly these, the first is the root; empty: n_nodes")
+    engine: EngineName = Field(default="llama.cpp", description="serves idle, marker, prefill and decode")
+    serving: str = Field(default="", description="what differs from the campaign's usual serving, for example n2.k4")
+    reference: ConfigurationId | None = Field(
+        default=None, description="what it is compared with; null: the unpruned model of its own layout and serving"
+    )
 
 
 class TokenLedger(Record):

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from node_agent.processes import Supervised
 from shared.errors import InfrastructureError
-from shared.node_jobs.engines import EngineName, StartEngineParams, StartEngineResult
+from shared.node_jobs.engines import StartEngineParams, StartEngineResult
 from shared.node_jobs.workloads import (
     DecodeParams,
     GenerateParams,
@@ -22,6 +22,7 @@ from shared.node_jobs.workloads import (
     ScoreResult,
     WorkloadResult,
 )
+from shared.records import EngineName
 
 Progress = Callable[[float, str], None]
 _START_S = 60.0

@@ -3,7 +3,7 @@
 import tomllib
 from pathlib import Path
 
-from orchestrator.domain.matrix import parse_selection
+from orchestrator.domain.schedule import configurations_of
 from orchestrator.domain.spec import CampaignSpec
 from shared.errors import ConfigurationError
 from shared.settings import validate_settings
@@ -17,7 +17,6 @@ def demo_spec(
     Raises:
         ConfigurationError: bad TOML, a field at fault, or an unknown configuration.
     """
-    parse_selection(configurations)
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))["campaign"]
     except (OSError, KeyError, tomllib.TOMLDecodeError) as error:
@@ -27,4 +26,6 @@ def demo_spec(
         data["repetitions"] = repetitions
     if questions is not None:
         data["tasks"] = data.get("tasks", {}) | {"questions": questions}
-    return validate_settings(CampaignSpec, data, where=f"{path} [campaign]")
+    spec = validate_settings(CampaignSpec, data, where=f"{path} [campaign]")
+    configurations_of(spec)
+    return spec

@@ -42,6 +42,25 @@ class CampaignData:
     clusters: tuple[str, ...]
     barred: Mapping[str, str]
 
+    @property
+    def root(self) -> Ints:
+        """[C] index of what each configuration is compared with in the end: its reference's reference, and so on."""
+        found = self.reference
+        while (found != (further := self.reference[found])).any():
+            found = further
+        return found
+
+    def to_root(self, log_ratio: Floats) -> Floats:
+        """Return ln ratios [..., C] to the root from those to each configuration's own reference.
+
+        Ratios of one chain multiply; only so are configurations comparable that have different references.
+        """
+        total, at = log_ratio.copy(), self.reference
+        while (self.reference[at] != at).any():
+            total += log_ratio[..., at]  # 0 where `at` is a root
+            at = self.reference[at]
+        return total
+
     def index(self, configuration_id: str) -> int | None:
         """Return the row of a configuration, or None."""
         return next((i for i, item in enumerate(self.configurations) if item.id == configuration_id), None)

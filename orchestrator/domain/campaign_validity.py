@@ -70,11 +70,14 @@ def _sameness(inputs: Sequence[RunInput]) -> list[Finding]:
         ):  # fmt: skip
             reason = "has another instrument or calibration than the first run, so gains do not cancel"
             found.append(_finding("instrument", "FAIL", reason, run.run_id))
-        for field in ("engine_build", "lm_eval_version", "base_sha256"):
-            if getattr(run.provenance, field) != getattr(first.provenance, field):
-                found.append(_finding("software", "FLAG", f"{field} differs from the first run", run.run_id))
     models: dict[str, str] = {}
+    alike: dict[tuple[str, str], RunInput] = {}
     for run in inputs:
+        same = alike.setdefault((run.configuration.engine, run.configuration.quantization), run)
+        for field in ("engine_build", "lm_eval_version", "base_sha256"):
+            if getattr(run.provenance, field) != getattr(same.provenance, field):
+                reason = f"{field} differs from {same.run_id}, which has the same engine and quantisation"
+                found.append(_finding("software", "FLAG", reason, run.run_id))
         digest = run.provenance.model_sha256
         if digest is not None and models.setdefault(run.configuration_id, digest) != digest:
             found.append(_finding("model", "FAIL", "repetitions ran different model files", run.run_id))

@@ -47,11 +47,14 @@ class BestChance(Record):
 
 
 def series_of(data: CampaignData, group: LayerGroup) -> Series | None:
-    """Return the series of a group, or None without at least one variant of it."""
+    """Return the series of a group in the usual serving, or None without at least one variant of it.
+
+    Depth is one question and serving another: variants on fewer nodes, say, would bend the curve of depth.
+    """
     rows = [
         (item.depth, row)
         for row, item in enumerate(data.configurations)
-        if (item.group == group and item.depth > 0 and item.layout == layout_of(group))
+        if item.group == group and item.depth > 0 and item.layout == layout_of(group) and not item.serving
     ]
     if not rows:
         return None
@@ -90,7 +93,8 @@ def best_chances(data: CampaignData, draws: Draws) -> tuple[BestChance, ...]:
     """Return how often each configuration has the lowest EPI ratio of all; empty when the spread is unknown."""
     if not np.isfinite(draws.log_epi_ratio).all():
         return ()
-    share = np.bincount(draws.log_epi_ratio.argmin(-1), minlength=len(data.configurations)) / len(draws.log_epi_ratio)
+    lowest = data.to_root(draws.log_epi_ratio).argmin(-1)
+    share = np.bincount(lowest, minlength=len(data.configurations)) / len(lowest)
     return tuple(
         BestChance(configuration_id=item.id, probability=float(p))
         for item, p in zip(data.configurations, share, strict=True)

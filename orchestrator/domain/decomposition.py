@@ -64,12 +64,16 @@ def roofline(
     """Fit time per token over K and quantisation by non-negative least squares.
 
     Only where the campaign varies them: at least two values of K, two of bits a weight, and more configurations than
-    coefficients; None otherwise (pruning depth alone moves neither, since K experts stay active).
+    coefficients; None otherwise (pruning depth alone moves neither, since K experts stay active). Engine and nodes
+    change time as well, so only configurations that share those of the first one count.
     """
     by_id = {item.id: item for item in configurations}
     rows = []
+    place = {(item.engine, item.n_nodes, item.nodes) for item in configurations[:1]}
     for share in shares:
         item = by_id[share.configuration_id]
+        if (item.engine, item.n_nodes, item.nodes) not in place:
+            continue
         k, bits = item.experts_per_token or model_k, BITS_PER_WEIGHT.get(item.quantization.upper())
         if k is not None and bits is not None:
             rows.append((float(k), bits, share.seconds_per_token))

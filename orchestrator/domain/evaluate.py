@@ -115,6 +115,7 @@ def evaluate_traces(
 ) -> RunEvaluation:
     """Evaluate one run from traces as arrays, as `evaluate_run` does from a sample block."""
     protocol = run.protocol
+    traces = _of_nodes_in_use(run, traces)
     _check_times(run, questions)
     lag = _lag(run, traces)
     measured = [
@@ -173,6 +174,15 @@ def evaluate_traces(
         validity=judge([*around, *(finding for findings in per_window for finding in findings)]),
         window_validity=tuple(judge(findings) for findings in per_window),
     )
+
+
+def _of_nodes_in_use(run: RunInput, traces: Mapping[NodeName, Trace]) -> Mapping[NodeName, Trace]:
+    """Return the traces whose energy counts: a configuration on two nodes is not charged for two that stand by."""
+    if run.nodes is None:
+        return traces
+    if missing := [name for name in run.nodes if name not in traces]:
+        raise DataError(f"the trace has no channel of {', '.join(missing)}", where=run.run_id)
+    return {name: traces[name] for name in run.nodes}
 
 
 def _check_times(run: RunInput, questions: Sequence[QuestionResult]) -> None:

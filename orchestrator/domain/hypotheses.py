@@ -107,15 +107,15 @@ def _h2(data: CampaignData, terms: RatioTerms, draws: Draws) -> Hypothesis:
     own = data.reference == np.arange(data.reference.size)
     if own.all() or not np.isfinite(draws.log_epi_ratio).all():
         return _unmeasured("H2", claim, "it needs variants and two repetitions")
-    relative = draws.accuracy - draws.accuracy[:, data.reference]
+    relative = draws.accuracy - draws.accuracy[:, data.root]
+    drawn = data.to_root(draws.log_epi_ratio)
     # The baselines of both layouts tie at 0 in both measures: they count as one choice.
     merged = np.where(own, -1, np.arange(data.reference.size))
     accurate = np.bincount(relative.argmax(-1), minlength=own.size) / len(relative)
-    differs = float((merged[draws.log_epi_ratio.argmin(-1)] != merged[relative.argmax(-1)]).mean())
-    best = int(terms.value.argmin())
+    differs = float((merged[drawn.argmin(-1)] != merged[relative.argmax(-1)]).mean())
+    best = int(data.to_root(terms.value).argmin())
     named = bool(holm(terms.p_values(), ~own)[best] < 1 - LEVEL)
     rivals = [row for row in np.flatnonzero(accurate > 0.01) if merged[row] != merged[best]]
-    drawn = draws.log_epi_ratio
     lower = min((float((drawn[:, best] < drawn[:, row]).mean()) for row in rivals), default=0.0)
     itself = bool(accurate[best] > 0.01)
     answer: Answer = "open"

@@ -13,7 +13,7 @@ _ELLIPSE_SCALE = float(np.sqrt(stats.chi2.ppf(0.95, 2)))
 
 
 class ParetoPoint(Record):
-    """One configuration in the plane of J/token ratio (to its reference) and accuracy difference to its reference.
+    """One configuration in the plane of J/token ratio and accuracy difference, both to the root of its references.
 
     The ellipse covers the point with 95 %; its axes lie along the plane's, since joules and answers are independent.
     """
@@ -36,15 +36,16 @@ def frontier(joules: Floats, accuracy: Floats) -> np.typing.NDArray[np.bool_]:
 
 
 def pareto_points(data: CampaignData, draws: Draws, log_joules_ratio: Floats) -> tuple[ParetoPoint, ...]:
-    """Return every configuration's point; ratios and differences are to the reference of its own layout."""
+    """Return every configuration's point; ratios and differences are to the baseline of its layout, usually served."""
     composite = accuracies(data.sums, data.design)[0]
-    difference = composite - composite[data.reference]
-    drawn_difference = draws.accuracy - draws.accuracy[:, data.reference]
+    log_joules_ratio, drawn_j = data.to_root(log_joules_ratio), data.to_root(draws.log_j_ratio)
+    difference = composite - composite[data.root]
+    drawn_difference = draws.accuracy - draws.accuracy[:, data.root]
     on = frontier(log_joules_ratio, difference)
-    known = bool(np.isfinite(draws.log_j_ratio).all())
-    share = frontier(draws.log_j_ratio, drawn_difference).mean(0) if known else None
+    known = bool(np.isfinite(drawn_j).all())
+    share = frontier(drawn_j, drawn_difference).mean(0) if known else None
     spread_a = drawn_difference.std(0, ddof=1)
-    spread_j = draws.log_j_ratio.std(0, ddof=1) if known else None
+    spread_j = drawn_j.std(0, ddof=1) if known else None
     return tuple(
         ParetoPoint(
             configuration_id=item.id,

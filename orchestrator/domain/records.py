@@ -10,7 +10,18 @@ from pydantic import Field, model_validator
 from shared.meter_api import TraceEvent
 from shared.node_jobs.activity import AgentActivity
 from shared.node_jobs.host import NodeFacts
-from shared.records import Configuration, ConfigurationId, Instrument, NodeName, Record, Sha256, SurgeryPlan, Window
+from shared.records import (
+    Configuration,
+    ConfigurationId,
+    EngineName,
+    Instrument,
+    NodeName,
+    Record,
+    Sha256,
+    SurgeryPlan,
+    Window,
+    WindowLabel,
+)
 
 AccuracyField = Literal["mmlu_5shot", "arc_challenge_25shot", "hellaswag_10shot"]
 ACCURACY_FIELDS: tuple[AccuracyField, ...] = ("mmlu_5shot", "arc_challenge_25shot", "hellaswag_10shot")
@@ -18,13 +29,17 @@ TokenBasis = Literal["decode_generated", "prefill_prompt", "benchmark_generated"
 
 
 class MatrixOptions(Record):
-    """What all configurations of a matrix share."""
+    """The usual serving of a matrix: what every configuration has that does not say otherwise in its id."""
 
     method: str = "frequency"
     quantization: str = "Q4_K_M"
     experts_per_token: int | None = Field(default=None, ge=1)
     n_nodes: int | None = Field(default=None, ge=1)
-    engine: Literal["llama.cpp", "distributed-llama"] = "llama.cpp"
+    engine: EngineName = "llama.cpp"
+    node_sets: dict[str, tuple[NodeName, ...]] = Field(default_factory=dict, description="for servings `on-NAME`")
+    references: dict[ConfigurationId, ConfigurationId] = Field(
+        default_factory=dict, description="configuration -> what it is compared with instead of the rule's choice"
+    )
 
 
 class MarkerLoad(Record):
@@ -126,6 +141,15 @@ class Environment(Record):
     background_load: float | None = Field(default=None, description="mean 1-minute load of the nodes before the run")
 
 
+class ServedBy(Record):
+    """What a window's tokens came from."""
+
+    engine: EngineName
+    engine_build: str
+    model_sha256: Sha256
+    nodes: tuple[NodeName, ...] = Field(description="the nodes it ran on, the root first")
+
+
 class Provenance(Record):
     """From what the result comes; unknown is null."""
 
@@ -135,8 +159,11 @@ class Provenance(Record):
     statistics_sha256: Sha256 | None = None
     spec_sha256: Sha256 | None = Field(default=None, description="the frozen campaign spec")
     output_sha256: Sha256 | None = Field(default=None, description="all token ids the decode workload generated")
-    engine: str | None = None
+    engine: str | None = Field(default=None, description="of the headline window")
     engine_build: str | None = None
+    windows: dict[WindowLabel, ServedBy] = Field(
+        default_factory=dict, description="which engine each figure comes from; accuracy is that of `score`"
+    )
     lm_eval_version: str | None = None
     epi_factory_version: str | None = None
     distributed_llama_version: str | None = None
@@ -165,6 +192,9 @@ class RunInput(Record):
     facts_after: tuple[NodeFacts, ...] = ()
     silence: dict[NodeName, AgentActivity] = Field(
         default_factory=dict, description="what each node's agent did from before the first window to after the last"
+    )
+    nodes: tuple[NodeName, ...] | None = Field(
+        default=None, description="the nodes in use, whose energy counts; null counts every channel of the trace"
     )
     windows: tuple[Window, ...]
     markers: tuple[MarkerLoad, ...] = ()

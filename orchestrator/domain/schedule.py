@@ -41,13 +41,13 @@ def configurations_of(spec: CampaignSpec) -> tuple[Configuration, ...]:
     Raises:
         ConfigurationError: an id that the matrix does not hold.
     """
-    return _matrix(spec.configurations, spec.method, spec.quantization)
+    return _matrix(spec.configurations, spec.usual().model_dump_json())
 
 
 @lru_cache(maxsize=256)
-def _matrix(selection: str, method: str, quantization: str) -> tuple[Configuration, ...]:
+def _matrix(selection: str, usual: str) -> tuple[Configuration, ...]:
     """Parse once what lists of campaigns ask for again and again; the records are frozen."""
-    return parse_selection(selection, MatrixOptions(method=method, quantization=quantization))
+    return parse_selection(selection, MatrixOptions.model_validate_json(usual))
 
 
 def runs_total(spec: CampaignSpec) -> int:

@@ -5,9 +5,9 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from orchestrator.domain.records import ACCURACY_FIELDS, AccuracyTask, MeasurementProtocol, WindowRules
+from orchestrator.domain.records import ACCURACY_FIELDS, AccuracyTask, MatrixOptions, MeasurementProtocol, WindowRules
 from shared.node_jobs.workloads import MarkerParams
-from shared.records import ConfigurationId, Record, canonical_json
+from shared.records import ConfigurationId, EngineName, NodeName, Record, canonical_json
 from shared.surgeon_jobs import Name
 
 
@@ -56,8 +56,9 @@ class TasksSpec(Record):
 
 
 class EngineSpec(Record):
-    """How the engine is started."""
+    """Which engine serves, and how it is started; tags in a configuration's id say otherwise (docs/epi.md)."""
 
+    name: EngineName = Field(default="llama.cpp", description="distributed-llama: accuracy is scored by llama.cpp")
     context_tokens: int = Field(default=8192, ge=64)
     sequences: int = Field(default=32, ge=2, le=256)
     threads: int = Field(default=4, ge=1)
@@ -73,7 +74,15 @@ class CampaignSpec(Record):
     corpus: Name
     method: Name = "frequency"
     quantization: str = "Q4_K_M"
-    configurations: str = Field(default="all", description="`all` or ids separated by commas")
+    experts_per_token: int | None = Field(default=None, ge=1, description="K; null keeps the model's own")
+    n_nodes: int | None = Field(default=None, ge=1, description="null uses every node")
+    node_sets: dict[Name, tuple[NodeName, ...]] = Field(
+        default_factory=dict, description="named sets of nodes for servings like `baseline.on-NAME`, the root first"
+    )
+    references: dict[ConfigurationId, ConfigurationId] = Field(
+        default_factory=dict, description="configuration -> what it is compared with instead of the rule's choice"
+    )
+    configurations: str = Field(default="all", description="ids separated by commas, for example all,baseline.n2")
     repetitions: int = Field(default=3, ge=1, le=100)
     max_attempts: int = Field(default=3, ge=1, le=20)
     max_perplexity_ratio: float = Field(
@@ -86,6 +95,13 @@ class CampaignSpec(Record):
     rules: WindowRules = WindowRules()
     accuracy_note: str = ""
     lag_range_s: tuple[float, float] = Field(default=(-0.25, 3.0), description="where the meter's lag is looked for")
+
+    def usual(self) -> MatrixOptions:
+        """Return what every configuration has that does not say otherwise."""
+        return MatrixOptions(
+            method=self.method, quantization=self.quantization, experts_per_token=self.experts_per_token,
+            n_nodes=self.n_nodes, engine=self.engine.name, node_sets=self.node_sets, references=self.references,
+        )  # fmt: skip
 
     def protocol(self) -> MeasurementProtocol:
         """Return how every run of this campaign is measured and judged."""

@@ -1,12 +1,8 @@
 """Starting and ending engines and their workers, and what an engine can do. Not here: the work they do (workloads)."""
 
-from typing import Literal
-
 from pydantic import Field
 
-from shared.records import NodeName, Record, Sha256
-
-EngineName = Literal["llama.cpp", "distributed-llama"]
+from shared.records import EngineName, NodeName, Record, Sha256
 
 
 class StartWorkerParams(Record):

@@ -6,6 +6,7 @@ from orchestrator.domain.alignment import integrate, traces_of
 from orchestrator.domain.evaluate import evaluate_run
 from orchestrator.domain.per_question import question_energies, summarise_questions
 from orchestrator.domain.records import DEMO_RULES, Environment, MeasurementProtocol
+from shared.errors import DataError
 from shared.meter_api import TraceEvent
 from shared.node_jobs.activity import AgentActivity, AgentEvent
 from shared.node_jobs.host import NodeFacts
@@ -159,3 +160,11 @@ def test_an_agent_that_was_not_silent_is_flagged() -> None:
     told = {f.where: f.reason for f in findings if f.rule == "silence"}
     assert set(told) == {"n2", "n3"}, "n1 was busy only between windows"
     assert "decode" in told["n2"] and "of a core" in told["n3"]
+
+
+def test_only_nodes_in_use_are_charged() -> None:
+    whole = evaluate_run(run_input(), block(FOUR, 16), questions((14, 14, 14)))
+    half = evaluate_run(run_input(nodes=("n1", "n2")), block(FOUR, 16), questions((14, 14, 14)))
+    assert half.phases["decode"].total_joules == pytest.approx((whole.phases["decode"].total_joules or 0) / 2, rel=1e-9)
+    with pytest.raises(DataError, match="n9"):
+        evaluate_run(run_input(nodes=("n1", "n9")), block(FOUR, 16), questions((14, 14, 14)))

@@ -1,5 +1,7 @@
 """The estimator: known answers, properties, agreement of delta method and bootstrap, and a small simulation study."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -135,6 +137,18 @@ def test_bootstrap_and_delta_method_agree() -> None:
     assert 0.9 < float(np.mean(ratios)) < 1.05
     data = campaign(Truth(), 1)
     assert np.array_equal(joint_draws(data).log_epi_ratio, joint_draws(data).log_epi_ratio), "seeded"
+
+
+def test_ratios_along_a_chain_of_references_multiply() -> None:
+    """Configurations of different references are compared through the one that all have in the end."""
+    data = campaign(Truth(discordance=0.1), 5)
+    chained = replace(data, reference=np.array([0, 0, 1, 2, 0, 4, 6, 6, 6]))
+    assert chained.root.tolist() == [0, 0, 0, 0, 0, 0, 6, 6, 6]
+    own = ratio_terms(data.log_j, data.sums, chained.reference, data.design)
+    direct = ratio_terms(data.log_j, data.sums, chained.root, data.design)
+    assert chained.to_root(own.accuracy) == pytest.approx(direct.accuracy, abs=1e-12)
+    roots = np.log([1.0, 2, 6, 24, 3, 15, 1, 5, 7])
+    assert np.exp(chained.to_root(roots - roots[chained.reference]))[:6] == pytest.approx([1.0, 2, 6, 24, 3, 15])
 
 
 @settings(max_examples=20, deadline=None)
