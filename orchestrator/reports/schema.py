@@ -10,6 +10,7 @@ from pydantic import Field
 from orchestrator.domain.energy import PhaseEnergy, WindowEnergy
 from orchestrator.domain.epi import EpiValue
 from orchestrator.domain.evaluate import Lag, RunEvaluation, RunUncertainty
+from orchestrator.domain.matrix import reference_of
 from orchestrator.domain.per_question import QuestionEnergy, QuestionEnergySummary, summarise_questions
 from orchestrator.domain.records import (
     AccuracyField,
@@ -26,6 +27,7 @@ from shared.clock import iso_utc
 from shared.records import (
     Configuration,
     ConfigurationId,
+    EngineName,
     Instrument,
     NodeName,
     QuestionResult,
@@ -54,8 +56,17 @@ class SurgeryDetail(Record):
     plan_sha256: Sha256 | None
 
 
+class ServingDetail(Record):
+    """How the model was served, and what the configuration is compared with."""
+
+    serving: str = Field(default="", description="what differs from the campaign's usual serving")
+    engine: EngineName = Field(default="llama.cpp", description="of the energy; provenance.windows has each window's")
+    nodes: tuple[NodeName, ...] | None = Field(default=None, description="whose energy counts; null: all channels")
+    reference: ConfigurationId | None = None
+
+
 class EnergyBlock(Record):
-    """The seed's energy block: the phase of the headline basis, gross, all nodes."""
+    """The seed's energy block: the phase of the headline basis, gross, all nodes in use."""
 
     total_joules: float | None
     total_tokens: int | None
@@ -124,6 +135,7 @@ class EpiFile(Record):
     token_basis: TokenBasis
     no_epi_reason: str
     surgery_detail: SurgeryDetail
+    serving_detail: ServingDetail = ServingDetail()
     instrument_detail: Instrument
     accuracy_detail: AccuracyDetail
     ledgers: dict[WindowLabel, TokenLedger]
@@ -192,6 +204,10 @@ class EpiFile(Record):
                 experts_per_token=configuration.experts_per_token,
                 experts_dropped=None if run.plan is None else sum(len(layer) for layer in run.plan.dropped),
                 plan_sha256=run.provenance.plan_sha256,
+            ),
+            serving_detail=ServingDetail(
+                serving=configuration.serving, engine=configuration.engine, nodes=run.nodes,
+                reference=reference_of(configuration),
             ),
             instrument_detail=run.instrument,
             accuracy_detail=AccuracyDetail(
