@@ -64,9 +64,9 @@ class AgentClient:
         """Return who answers at this address."""
         return Health.model_validate(await self.request("GET", "/v1/health", patient=patient))
 
-    async def submit(self, job_id: str, kind: str, params: BaseModel) -> JobState:
-        """Start a job or find the one that already has this id."""
-        request = JobRequest(kind=kind, params=params.model_dump(mode="json"))
+    async def submit(self, job_id: str, kind: str, params: BaseModel, *, delay_s: float = 0.0) -> JobState:
+        """Start a job, `delay_s` from now, or find the one that already has this id."""
+        request = JobRequest(kind=kind, params=params.model_dump(mode="json"), delay_s=delay_s)
         answer = await self.request("PUT", f"/v1/jobs/{job_id}", json=request.model_dump(mode="json"))
         return JobState.model_validate(answer)
 
@@ -85,6 +85,7 @@ class AgentClient:
         params: BaseModel,
         *,
         timeout_s: float,
+        delay_s: float = 0.0,
         on_progress: Callable[[JobState], None] | None = None,
     ) -> dict[str, Any]:
         """Start a job (or find it), wait for its end by the event feed, and return its result.
@@ -95,8 +96,8 @@ class AgentClient:
             EpiError: what the agent reported.
             InfrastructureError: the agent vanished, restarted during the job, or `timeout_s` passed.
         """
-        deadline = time.monotonic() + timeout_s
-        state = await self.submit(job_id, kind, params)
+        deadline = time.monotonic() + delay_s + timeout_s
+        state = await self.submit(job_id, kind, params, delay_s=delay_s)
         while not state.is_terminal:
             left_s = deadline - time.monotonic()
             if left_s <= 0:

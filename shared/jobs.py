@@ -144,7 +144,7 @@ class JobServer:
             return await self.get(job_id), False
         state = await self.get(job_id)
         self._tell(state)
-        task = asyncio.create_task(self._run(job_id, kind, params))
+        task = asyncio.create_task(self._run(job_id, kind, params, request.delay_s))
         self._tasks[job_id] = task
         task.add_done_callback(lambda _: self._tasks.pop(job_id, None))
         return state, True
@@ -211,8 +211,9 @@ class JobServer:
                 queue.get_nowait()
             queue.put_nowait(event)
 
-    async def _run(self, job_id: str, kind: JobKind[Any, Any], params: BaseModel) -> None:
+    async def _run(self, job_id: str, kind: JobKind[Any, Any], params: BaseModel, delay_s: float) -> None:
         try:
+            await asyncio.sleep(delay_s)
             if kind.concurrent:
                 await self._execute(job_id, kind, params)
             else:

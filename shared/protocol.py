@@ -27,6 +27,10 @@ class JobRequest(Record):
     protocol: tuple[int, int] = PROTOCOL_VERSION
     kind: str = Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")
     params: dict[str, Any] = Field(default_factory=dict)
+    delay_s: float = Field(
+        default=0.0, ge=0, le=3600,
+        description="stillness before the work: all talk about the job is over when it begins",
+    )  # fmt: skip
 
 
 class JobState(Record):

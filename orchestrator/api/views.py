@@ -39,11 +39,7 @@ async def campaign_status(service: CampaignService, campaign: Campaign) -> Campa
     """Return a campaign with its runs and what is being done now."""
     runs = await _runs(service, campaign)
     doing, eta_s = service.doing(campaign.spec.id)
-    windows = [
-        (start, end)
-        for payload in await service.journal.results(campaign.spec.id, "evaluate")
-        for start, end in payload["windows"]
-    ]
+    evaluated = await service.journal.results(campaign.spec.id, "evaluate")
     return CampaignStatus.model_validate(
         _head(service, campaign, sum(run.state == "done" for run in runs), len(runs))
         | {
@@ -53,7 +49,9 @@ async def campaign_status(service: CampaignService, campaign: Campaign) -> Campa
             "progress": 0.0 if doing is None else doing.fraction,
             "message": "" if doing is None else doing.message,
             "eta_s": eta_s,
-            "utilisation": utilisation(windows, campaign.spec.windows.settle_s),
+            "utilisation": utilisation(
+                ((run, payload["windows"]) for run, payload in evaluated), campaign.spec.windows.settle_s
+            ),
             "configurations": configurations_of(campaign.spec),
             "runs": tuple(runs),
         }

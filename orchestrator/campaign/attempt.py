@@ -1,14 +1,16 @@
-"""One attempt of a run: deploy, start the engine, then the windows idle, marker, prefill, decode and score.
+"""One attempt of a run: make the cluster ready, open the windows, bring home what is left of it.
 
-Nothing here is resumed: any error ends the attempt and the runner decides about the next. Between the start of the
-first window and the end of the last nothing but the window's own job touches a node.
+Nothing here is resumed: any error ends the attempt and the run loop decides about the next. Between the start of the
+first window and the end of the last nothing but the window's own job touches a node, and that job is asked for at the
+start of the stillness before its window. What is brought home afterwards needs no node, so that the next attempt can
+make the cluster ready meanwhile.
 """
 
 import asyncio
 import concurrent.futures
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from pydantic import BaseModel
 
@@ -72,6 +74,7 @@ class Measured:
     marker: MarkerResult | None = None
     prefill: WorkloadResult | None = None
     decode: WorkloadResult | None = None
+    answering: asyncio.Task[SuiteResult] | None = None
     suite: SuiteResult | None = None
     samples: SampleBlock | None = None
     meter: MeterStatus | None = None
@@ -92,33 +95,54 @@ class AttemptRunner:
         self._spec = spec
         self._suite = suite
         self._on_step = on_step
+        self._warm = False
+        self._answering: asyncio.Task[SuiteResult] | None = None
 
-    async def measure(self, place: AttemptPlace, variant: Variant) -> Measured:
-        """Deploy the variant, open all windows and bring back trace, ledgers and answers.
+    async def ready(self, place: AttemptPlace, variant: Variant) -> Measured:
+        """Bring the variant to the root node and load it over the workers.
 
         Raises:
             EpiError: an agent failed or the meter is dead; the attempt is over.
         """
+        warm, self._warm = self._warm, False  # whatever goes wrong from here on leaves the engine in doubt
         meter = await self._living_meter()
+        self._on_step(place.run, "deploy")
         deploy = await self._root(place, "deploy", "deploy", DeployParams(
             base_sha256=variant.base_sha256, plan=variant.plan.plan, expected_sha256=variant.file.sha256,
         ), DeployResult)  # fmt: skip
-        engine = await self._start_engine(place, deploy)
+        self._on_step(place.run, "start_engine")
+        engine = await self._start_engine(place, deploy, warm=warm)
         measured = Measured(place=place, engine=engine, deploy=deploy, meter=meter)
         measured.clock_offset_ns = await self._lab.clock_offset_ns(self._lab.root_name)
-        measured.facts_before = await self._facts()
-        before = await self._activity()
+        return measured
+
+    async def measure(self, measured: Measured) -> None:
+        """Open all windows, one after another; when this returns, the attempt needs no node any more.
+
+        Raises:
+            EpiError: an agent failed; the attempt is over.
+        """
+        measured.facts_before, before = await asyncio.gather(self._facts(), self._activity())
         with self._lab.window():
             await self._idle(measured)
             await self._marker(measured)
             await self._prefill(measured)
             await self._decode(measured)
             await self._score(measured)
-        after = await self._activity()
+        measured.facts_after, after = await asyncio.gather(self._facts(), self._activity())
         measured.silence = {name: activity_between(before[name], after[name]) for name in before}
-        measured.facts_after = await self._facts()
+        self._warm = True
+
+    async def bring_home(self, measured: Measured) -> None:
+        """Wait for the benchmark's bookkeeping and for the power trace.
+
+        Raises:
+            EpiError: the meter's bridge failed; the attempt is over.
+        """
+        assert measured.answering is not None
+        measured.suite = suite = await measured.answering
+        self._window(measured, "score", suite.start_utc_ns, suite.end_utc_ns, suite.ledger)
         measured.samples = await self._trace(measured.windows)
-        return measured
 
     async def _living_meter(self) -> MeterStatus:
         status = await self._lab.meter_status()
@@ -129,9 +153,14 @@ class AttemptRunner:
             )  # fmt: skip
         return status
 
-    async def _start_engine(self, place: AttemptPlace, deploy: DeployResult) -> StartEngineResult:
-        """Free the workers of the last client, make sure that all live, and load the model over them."""
-        await self._job(place, "start_engine", self._lab.root_name, "stop_engine", StopEngineParams(), Empty)
+    async def _start_engine(self, place: AttemptPlace, deploy: DeployResult, *, warm: bool) -> StartEngineResult:
+        """Make sure that all workers live, and load the model over them.
+
+        An engine process that has just served a whole attempt loads the next model itself, which saves its start; one
+        of unknown history is ended first, which also frees the workers of it.
+        """
+        if not warm:
+            await self._job(place, "start_engine", self._lab.root_name, "stop_engine", StopEngineParams(), Empty)
         workers = await asyncio.gather(
             *(
                 self._job(place, "start_engine", name, "start_worker", StartWorkerParams(), StartWorkerResult)
@@ -149,15 +178,16 @@ class AttemptRunner:
         return names[: configuration.n_nodes] if configuration.n_nodes else names
 
     async def _idle(self, measured: Measured) -> None:
-        await self._settle(measured.place, "idle")
-        await self._caller.note(measured.place.run, measured.place.number, "idle")
+        place = measured.place
+        self._on_step(place.run, "idle")
+        await self._caller.note(place.run, place.number, "idle")
+        await asyncio.sleep(self._spec.windows.settle_s)
         start = utc_ns()
         await asyncio.sleep(self._spec.windows.idle_s)
         measured.windows.append(Window(label="idle", start_utc_ns=start, end_utc_ns=utc_ns()))
 
     async def _marker(self, measured: Measured) -> None:
-        await self._settle(measured.place, "marker")
-        marker = await self._root(measured.place, "marker", "marker", self._spec.windows.marker, MarkerResult)
+        marker = await self._still(measured.place, "marker", self._spec.windows.marker, MarkerResult)
         offset = measured.clock_offset_ns
         measured.marker = MarkerResult(
             start_utc_ns=marker.start_utc_ns - offset, end_utc_ns=marker.end_utc_ns - offset,
@@ -166,38 +196,45 @@ class AttemptRunner:
         self._window(measured, "marker", marker.start_utc_ns, marker.end_utc_ns, node=self._lab.root_name)
 
     async def _prefill(self, measured: Measured) -> None:
-        await self._settle(measured.place, "prefill")
         params = PrefillParams(**self._workload(self._spec.windows.prefill))
-        result = await self._root(measured.place, "prefill", "prefill", params, WorkloadResult)
-        measured.prefill = result
+        measured.prefill = result = await self._still(measured.place, "prefill", params, WorkloadResult)
         self._window(measured, "prefill", result.start_utc_ns, result.end_utc_ns, result.ledger)
 
     async def _decode(self, measured: Measured) -> None:
-        await self._settle(measured.place, "decode")
         params = DecodeParams(**self._workload(self._spec.windows.decode))
-        result = await self._root(measured.place, "decode", "decode", params, WorkloadResult)
-        measured.decode = result
+        measured.decode = result = await self._still(measured.place, "decode", params, WorkloadResult)
         self._window(measured, "decode", result.start_utc_ns, result.end_utc_ns, result.ledger)
 
     async def _score(self, measured: Measured) -> None:
-        await self._settle(measured.place, "score")
+        """Let the benchmark ask its questions; returns when the nodes have answered, while it still counts."""
+        if self._answering is not None:
+            await asyncio.wait((self._answering,))  # of a broken attempt: the suite does one thing at a time
         loop = asyncio.get_running_loop()
-
         asked: list[concurrent.futures.Future[ScoreResult]] = []
+        answered = asyncio.Event()
+
+        async def ask(params: ScoreParams) -> ScoreResult:
+            result = await self._still(measured.place, "score", params, ScoreResult)
+            answered.set()
+            return result
 
         def score(params: ScoreParams) -> ScoreResult:
-            job = self._root(measured.place, "score", "score", params, ScoreResult)
-            asked.append(asyncio.run_coroutine_threadsafe(job, loop))
+            asked.append(asyncio.run_coroutine_threadsafe(ask(params), loop))
             return asked[-1].result()
 
+        answering = asyncio.create_task(asyncio.to_thread(self._suite.run, score))
+        measured.answering = self._answering = answering
+        waiting = asyncio.create_task(answered.wait())
         try:
-            suite = await asyncio.to_thread(self._suite.run, score)
+            await asyncio.wait((answering, waiting), return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
             for future in asked:
                 future.cancel()
             raise
-        measured.suite = suite
-        self._window(measured, "score", suite.start_utc_ns, suite.end_utc_ns, suite.ledger)
+        finally:
+            waiting.cancel()
+        if not answered.is_set():
+            await answering  # it raises what went wrong
 
     def _workload(self, workload: WorkloadSpec) -> dict[str, object]:
         return {
@@ -224,9 +261,13 @@ class AttemptRunner:
             )
         )  # fmt: skip
 
-    async def _settle(self, place: AttemptPlace, step: RunStep) -> None:
+    async def _still(
+        self, place: AttemptPlace, step: Literal["marker", "prefill", "decode", "score"], params: BaseModel,
+        result: type[R],
+    ) -> R:  # fmt: skip
+        """Do a window's job after the stillness before it; all talk about the job falls into the stillness."""
         self._on_step(place.run, step)
-        await asyncio.sleep(self._spec.windows.settle_s)
+        return await self._root(place, step, step, params, result, delay_s=self._spec.windows.settle_s)
 
     async def _trace(self, windows: list[Window]) -> SampleBlock:
         before_s, after_s = self._spec.lag_range_s
@@ -243,11 +284,14 @@ class AttemptRunner:
         names = list(self._lab.nodes)
         return dict(zip(names, await asyncio.gather(*(self._lab.activity(name) for name in names)), strict=True))
 
-    async def _root(self, place: AttemptPlace, step: RunStep, kind: str, params: BaseModel, result: type[R]) -> R:
-        return await self._job(place, step, self._lab.root_name, kind, params, result)
+    async def _root(
+        self, place: AttemptPlace, step: RunStep, kind: str, params: BaseModel, result: type[R], *, delay_s: float = 0.0
+    ) -> R:
+        return await self._job(place, step, self._lab.root_name, kind, params, result, delay_s=delay_s)
 
     async def _job(
-        self, place: AttemptPlace, step: RunStep, agent: str, kind: str, params: BaseModel, result: type[R]
-    ) -> R:
-        call = Call(agent, self._lab.nodes[agent], kind, params, timeout_s=24 * 3600.0)
+        self, place: AttemptPlace, step: RunStep, agent: str, kind: str, params: BaseModel, result: type[R], *,
+        delay_s: float = 0.0,
+    ) -> R:  # fmt: skip
+        call = Call(agent, self._lab.nodes[agent], kind, params, timeout_s=24 * 3600.0, delay_s=delay_s)
         return await self._caller.once(place.run, place.number, step, call, result)

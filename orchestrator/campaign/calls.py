@@ -32,6 +32,7 @@ class Call:
     kind: str
     params: BaseModel
     timeout_s: float = 600.0
+    delay_s: float = 0.0
 
 
 class Caller:
@@ -93,6 +94,6 @@ class Caller:
 
     async def _run(self, job_id: str, run: str, step: Step, call: Call) -> dict[str, Any]:
         return await call.client.run(
-            job_id, call.kind, call.params, timeout_s=call.timeout_s,
+            job_id, call.kind, call.params, timeout_s=call.timeout_s, delay_s=call.delay_s,
             on_progress=lambda state: self._on_progress(run, step, state),
         )  # fmt: skip

@@ -1,13 +1,17 @@
-"""Bringing one run home: its variant, then attempts until one succeeds. Faults decide about another try.
+"""Bringing all runs home: variant, attempt, evaluation; faults decide about another try.
 
+The cluster never waits for the evaluation: while one run's answers and trace are evaluated, the next one's model is
+brought and loaded. Its first window waits until the evaluation is done, so that nothing else runs inside a window.
 Infrastructure faults are tried again up to `max_attempts`; configuration and data faults never.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from orchestrator.campaign.attempt import AttemptPlace, AttemptRunner
+from orchestrator.campaign.attempt import AttemptPlace, AttemptRunner, Measured
 from orchestrator.campaign.evaluation import ResultWriter
 from orchestrator.campaign.pipeline import VariantPipeline
 from orchestrator.campaign.preparation import Variant
@@ -21,67 +25,136 @@ _RETRY_DELAY_MAX_S = 10.0
 
 
 @dataclass(frozen=True)
+class _Homeward:
+    """A run whose windows are closed and whose evaluation is under way."""
+
+    planned: PlannedRun
+    task: asyncio.Task[None]
+
+
 class RunLoop:
-    """What the runs of one campaign have in common."""
+    """The runs of one campaign."""
 
-    journal: Journal
-    spec: CampaignSpec
-    attempts: AttemptRunner
-    writer: ResultWriter
-    variants: VariantPipeline
-    obey: Callable[[], Awaitable[None]]
-    tell: Callable[[str, str], None]
+    def __init__(
+        self,
+        *,
+        journal: Journal,
+        spec: CampaignSpec,
+        attempts: AttemptRunner,
+        writer: ResultWriter,
+        variants: VariantPipeline,
+        obey: Callable[[], Awaitable[None]],
+        tell: Callable[[str, str], None],
+    ) -> None:
+        self._journal = journal
+        self._spec = spec
+        self._attempts = attempts
+        self._writer = writer
+        self._variants = variants
+        self._obey = obey
+        self._tell = tell
+        self._left: deque[PlannedRun] = deque()
+        self._homeward: _Homeward | None = None
+        self._broken: Counter[str] = Counter()
+        self._unfit: dict[str, str] = {}
 
-    async def bring_home(self, planned: PlannedRun) -> str | None:
-        """Bring one run to its end; return why when its configuration cannot be measured.
+    async def bring_home(self, order: Sequence[PlannedRun]) -> dict[str, str]:
+        """Bring every run of `order` to its end; return run -> why for those that cannot be measured.
 
         Raises:
             InfrastructureError: `max_attempts` attempts broke; the campaign stops, to be resumed when it is mended.
+            Exception: whatever `obey` raises when somebody asks to stop; the present run is home then.
         """
-        if await self.journal.last_result(self.spec.id, planned.run, "evaluate") is not None:
-            return None
-        self.tell(planned.run, "plan")
+        self._left.extend([planned for planned in order if not await self._is_home(planned)])
         try:
-            variant = await self.variants.get(planned.configuration)
+            while self._left or self._homeward:
+                coming = None
+                if self._left:
+                    await self._obey()
+                    coming = await self._measure(self._left.popleft())
+                arriving, self._homeward = self._homeward, coming
+                if arriving is not None:
+                    await self._arrive(arriving)
+        except asyncio.CancelledError:
+            if self._homeward is not None:
+                self._homeward.task.cancel()
+            raise
+        finally:
+            if self._homeward is not None:  # its attempt tells how it ended
+                await asyncio.gather(self._homeward.task, return_exceptions=True)
+        return self._unfit
+
+    async def _is_home(self, planned: PlannedRun) -> bool:
+        return await self._journal.last_result(self._spec.id, planned.run, "evaluate") is not None
+
+    async def _measure(self, planned: PlannedRun) -> _Homeward | None:
+        """Make one attempt up to the end of its last window; None when it broke or the run is unfit."""
+        self._tell(planned.run, "plan")
+        try:
+            variant = await self._variants.get(planned.configuration)
         except InfrastructureError:
             raise
         except EpiError as error:
-            return str(error)
-        failures = 0
-        while True:
-            try:
-                await self._attempt(planned, variant)
-            except InfrastructureError as error:
-                failures += 1
-                if failures >= self.spec.max_attempts:
-                    raise InfrastructureError(
-                        f"{planned.run} broke {failures} times, last: {error.message}", where=error.where,
-                        hint="mend it, then `epi campaign resume`",
-                    ) from error  # fmt: skip
-                await asyncio.sleep(min(_RETRY_DELAY_S * failures, _RETRY_DELAY_MAX_S))
-                await self.obey()
-            except EpiError as error:
-                return str(error)
-            else:
-                return None
-
-    async def _attempt(self, planned: PlannedRun, variant: Variant) -> None:
-        campaign = self.spec.id
-        number = await self.journal.begin_attempt(campaign, planned.run)
+            self._unfit[planned.run] = str(error)
+            return None
+        number = await self._journal.begin_attempt(self._spec.id, planned.run)
         place = AttemptPlace(planned.run, number, planned.configuration, planned.repetition)
         try:
-            measured = await self.attempts.measure(place, variant)
-            self.tell(planned.run, "evaluate")
-            await self.journal.append(campaign, kind="intent", run=planned.run, attempt=number, step="evaluate")
-            payload = await asyncio.to_thread(self.writer.write_run, measured, variant)
+            async with self._explained(place):
+                measured = await self._attempts.ready(place, variant)
+                if self._homeward is not None:
+                    await asyncio.wait((self._homeward.task,))
+                await self._attempts.measure(measured)
         except EpiError as error:
-            await self.journal.end_attempt(
-                campaign, planned.run, number, "failed", reason=str(error), fault=error.fault
+            await self._judge(planned, error)
+            return None
+        return _Homeward(planned, asyncio.create_task(self._evaluate(measured, variant)))
+
+    async def _evaluate(self, measured: Measured, variant: Variant) -> None:
+        campaign, place = self._spec.id, measured.place
+        async with self._explained(place):
+            await self._attempts.bring_home(measured)
+            await self._journal.append(
+                campaign, kind="intent", run=place.run, attempt=place.number, step="evaluate"
             )
+            payload = await asyncio.to_thread(self._writer.write_run, measured, variant)
+        await self._journal.append(campaign, kind="result", run=place.run, step="evaluate", payload=payload)
+        await self._journal.end_attempt(campaign, place.run, place.number, "done")
+
+    async def _arrive(self, homeward: _Homeward) -> None:
+        try:
+            await homeward.task
+        except EpiError as error:
+            await self._judge(homeward.planned, error)
+
+    async def _judge(self, planned: PlannedRun, error: EpiError) -> None:
+        """Put a run whose attempt broke in front of those that are left, or say why it cannot be measured."""
+        if not isinstance(error, InfrastructureError):
+            self._unfit[planned.run] = str(error)
+            return
+        self._broken[planned.run] += 1
+        failures = self._broken[planned.run]
+        if failures >= self._spec.max_attempts:
+            raise InfrastructureError(
+                f"{planned.run} broke {failures} times, last: {error.message}", where=error.where,
+                hint="mend it, then `epi campaign resume`",
+            ) from error  # fmt: skip
+        self._left.appendleft(planned)
+        await asyncio.sleep(min(_RETRY_DELAY_S * failures, _RETRY_DELAY_MAX_S))
+
+    @asynccontextmanager
+    async def _explained(self, place: AttemptPlace) -> AsyncIterator[None]:
+        """Close the attempt with its reason when what is inside fails."""
+        try:
+            yield
+        except EpiError as error:
+            await self._end(place, str(error), error.fault)
             raise
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            await self.journal.end_attempt(campaign, planned.run, number, "failed", reason=reason, fault="bug")
+            await self._end(place, f"{type(error).__name__}: {error}", "bug")
             raise
-        await self.journal.append(campaign, kind="result", run=planned.run, step="evaluate", payload=payload)
-        await self.journal.end_attempt(campaign, planned.run, number, "done")
+
+    async def _end(self, place: AttemptPlace, reason: str, fault: str) -> None:
+        await self._journal.end_attempt(
+            self._spec.id, place.run, place.number, "failed", reason=reason, fault=fault
+        )

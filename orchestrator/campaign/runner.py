@@ -106,12 +106,7 @@ class CampaignRunner:
                 obey=lambda: self._obey(spec.id),
                 tell=tell,
             )
-            failed = {}
-            for planned in order:
-                await self._obey(spec.id)
-                reason = await loop.bring_home(planned)
-                if reason is not None:
-                    failed[planned.run] = reason
+            failed = await loop.bring_home(order)
         await self._finish(caller, spec, writer, failed)
 
     async def _finish(

@@ -123,6 +123,7 @@ class MeasurementProtocol(Record):
     lag_range_s: tuple[Annotated[float, Field(ge=-60, le=60)], Annotated[float, Field(ge=-60, le=60)]] = Field(
         default=(-0.25, 1.5), description="where the lag is looked for"
     )
+    settle_s: float = Field(default=0.0, ge=0, description="stillness before each window")
 
     @model_validator(mode="after")
     def _weights_add_up(self) -> Self:

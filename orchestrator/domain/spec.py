@@ -112,6 +112,7 @@ class CampaignSpec(Record):
             accuracy_note=self.accuracy_note,
             rules=self.rules,
             lag_range_s=self.lag_range_s,
+            settle_s=self.windows.settle_s,
         )
 
     def spec_hash(self) -> str:

@@ -16,6 +16,7 @@ from orchestrator.domain.matrix import in_matrix_order
 from orchestrator.domain.pareto import ParetoPoint, pareto_points
 from orchestrator.domain.records import RunInput
 from orchestrator.domain.statistics import CampaignStatistics, ConfigurationResult, campaign_statistics
+from orchestrator.domain.utilisation import Utilisation, utilisation
 from orchestrator.domain.validity import Validity
 from orchestrator.reports.recompute import evaluation_of
 from orchestrator.reports.result_files import list_runs, read_json, read_run
@@ -101,6 +102,16 @@ class CampaignResults:
             self.statistics, self.runs, self.shares, self.roofline,
             emulated=self.campaign.instrument.emulated, note=self.campaign.protocol.accuracy_note,
         )  # fmt: skip
+
+    @cached_property
+    def utilisation(self) -> Utilisation | None:
+        """The share of the cluster's time that was spent measuring, and the longest pause."""
+        windows = (
+            (run.run_id, [(window.start_utc_ns, window.end_utc_ns) for window in run.windows])
+            for group in self.inputs.values()
+            for run in group
+        )
+        return utilisation(windows, self.campaign.protocol.settle_s)
 
     @cached_property
     def recommendation(self) -> Recommendation:

@@ -38,6 +38,8 @@ def opening(data: CampaignResults) -> list[str]:
         f"EPI = (J per token) / accuracy on the gross energy of the basis `{campaign.protocol.token_basis}`;"
         " lower is better."
     )
+    if data.utilisation is not None:
+        lines.append(data.utilisation.sentence())
     return lines
 
 

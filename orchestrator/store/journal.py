@@ -205,13 +205,13 @@ class Journal:
         payload: dict[str, Any] = json.loads(row["payload"])
         return payload
 
-    async def results(self, campaign_id: str, step: str) -> list[dict[str, Any]]:
-        """Return the payloads of all results of a step, oldest first."""
+    async def results(self, campaign_id: str, step: str) -> list[tuple[str, dict[str, Any]]]:
+        """Return the run and the payload of each result of a step, oldest first."""
         async with self._db.execute(
-            "SELECT payload FROM entry WHERE campaign = ? AND kind = 'result' AND step = ? ORDER BY seq",
+            "SELECT run, payload FROM entry WHERE campaign = ? AND kind = 'result' AND step = ? ORDER BY seq",
             (campaign_id, step),
         ) as rows:
-            return [json.loads(row["payload"]) async for row in rows]
+            return [(row["run"], json.loads(row["payload"])) async for row in rows]
 
     async def runs_done(self) -> dict[str, int]:
         """Return campaign id -> number of its runs that are done."""
