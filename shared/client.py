@@ -1,11 +1,10 @@
 """Client of an agent: idempotent job submission, following by events, one error tree on both sides."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import httpx
 import websockets
@@ -16,6 +15,10 @@ from shared.protocol import Event, Health, JobRequest, JobState
 from shared.tls import pinned
 
 _RETRY_DELAYS_S = (0.1, 0.2, 0.5, 1.0, 2.0, 2.0, 2.0)
+
+
+class JobTimeoutError(InfrastructureError):
+    """A job did not end in its time; it was told to stop, if its agent could be reached."""
 
 
 class AgentClient:
@@ -74,6 +77,11 @@ class AgentClient:
         """Return a job's present state."""
         return JobState.model_validate(await self.request("GET", f"/v1/jobs/{job_id}"))
 
+    async def unfinished_jobs(self) -> list[JobState]:
+        """Return the jobs that are queued or running."""
+        answer = await self.request("GET", "/v1/jobs", params={"unfinished": True, "limit": 1000})
+        return [JobState.model_validate(job) for job in answer]
+
     async def cancel(self, job_id: str) -> JobState:
         """Cancel a job."""
         return JobState.model_validate(await self.request("DELETE", f"/v1/jobs/{job_id}"))
@@ -91,26 +99,28 @@ class AgentClient:
         """Start a job (or find it), wait for its end by the event feed, and return its result.
 
         Waiting is silent: the agent is not polled; after a lost feed it is asked once and followed again.
+        `timeout_s` holds for running, and once more for waiting in the agent's queue before that.
 
         Raises:
             EpiError: what the agent reported.
-            InfrastructureError: the agent vanished, restarted during the job, or `timeout_s` passed.
+            JobTimeoutError: `timeout_s` passed; the job is cancelled.
+            InfrastructureError: the agent vanished or restarted during the job.
         """
-        deadline = time.monotonic() + delay_s + timeout_s
-        state = await self.submit(job_id, kind, params, delay_s=delay_s)
+        clock = _JobClock(delay_s + timeout_s)
+        state = clock.seen(await self.submit(job_id, kind, params, delay_s=delay_s))
         while not state.is_terminal:
-            left_s = deadline - time.monotonic()
-            if left_s <= 0:
-                await self.cancel(job_id)
-                raise InfrastructureError(f"no end after {timeout_s:.0f} s", where=f"{self.base_url} {job_id}")
+            if clock.is_over:
+                await self._give_up(state, timeout_s)
             try:
-                async with asyncio.timeout(left_s), self.follow() as events:
-                    state = await self.job(job_id)
+                async with asyncio.timeout_at(clock.deadline) as limit, self.follow() as events:
+                    state = clock.seen(await self.job(job_id))
+                    limit.reschedule(clock.deadline)
                     if state.is_terminal:
                         break
                     async for event in events:
                         if event.job.id == job_id:
-                            state = event.job
+                            state = clock.seen(event.job)
+                            limit.reschedule(clock.deadline)
                             if on_progress is not None:
                                 on_progress(state)
                             if state.is_terminal:
@@ -118,12 +128,20 @@ class AgentClient:
             except (OSError, websockets.WebSocketException, TimeoutError):
                 await asyncio.sleep(0.2)
             if not state.is_terminal:
-                state = await self.job(job_id)
+                state = clock.seen(await self.job(job_id))
         if state.status == "finished":
             return state.result or {}
         if state.error is not None:
             raise from_payload(state.error)
         raise BugError(f"the job ended as {state.status!r} without an error", where=f"{self.base_url} {job_id}")
+
+    async def _give_up(self, state: JobState, timeout_s: float) -> NoReturn:
+        with suppress(EpiError):  # it may have vanished altogether
+            await self.request("DELETE", f"/v1/jobs/{state.id}", patient=False)
+        raise JobTimeoutError(
+            f"still {state.status} after {timeout_s:.0f} s", where=f"{self.base_url} {state.id}",
+            hint="look at the agent and its log",
+        )  # fmt: skip
 
     @asynccontextmanager
     async def follow(self, since: int = 2**62) -> AsyncIterator[AsyncIterator[Event]]:
@@ -136,6 +154,26 @@ class AgentClient:
                     yield Event.model_validate_json(message)
 
             yield events()
+
+
+class _JobClock:
+    """When a job's time is over; it starts anew when the job leaves the agent's queue."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._queued = True
+        self.deadline = asyncio.get_running_loop().time() + timeout_s
+
+    @property
+    def is_over(self) -> bool:
+        return asyncio.get_running_loop().time() >= self.deadline
+
+    def seen(self, state: JobState) -> JobState:
+        """Take note of a state, and return it."""
+        if self._queued and state.status != "queued":
+            self._queued = False
+            self.deadline = asyncio.get_running_loop().time() + self._timeout_s
+        return state
 
 
 def _error_of(response: httpx.Response) -> EpiError:

@@ -163,10 +163,13 @@ class JobServer:
             raise NotFoundError("no such job", where=job_id)
         return _from_row(row)
 
-    async def list(self, limit: int = 100, before_utc_ns: int | None = None) -> list[JobState]:
-        """Return jobs, newest first; page on with the `created_utc_ns` of the last."""
+    async def list(
+        self, limit: int = 100, before_utc_ns: int | None = None, *, unfinished: bool = False
+    ) -> list[JobState]:
+        """Return jobs, or only those queued or running, newest first; page on with the `created_utc_ns` of the last."""
+        only = " AND status IN ('queued', 'running')" if unfinished else ""
         async with self._open.execute(
-            "SELECT * FROM job WHERE created_utc_ns < ? ORDER BY created_utc_ns DESC LIMIT ?",
+            f"SELECT * FROM job WHERE created_utc_ns < ?{only} ORDER BY created_utc_ns DESC LIMIT ?",
             (before_utc_ns if before_utc_ns is not None else INT64_MAX, limit),
         ) as rows:
             return [self._live.get(row["id"]) or _from_row(row) async for row in rows]
@@ -285,10 +288,12 @@ def job_router(server: JobServer, token: str | None) -> APIRouter:
 
     @router.get("/jobs")
     async def list_jobs(
-        limit: int = Query(100, ge=1, le=1000), before_utc_ns: int | None = Query(None, ge=0, le=INT64_MAX)
+        limit: int = Query(100, ge=1, le=1000),
+        before_utc_ns: int | None = Query(None, ge=0, le=INT64_MAX),
+        unfinished: bool = Query(False, description="only jobs that are queued or running"),
     ) -> list[JobState]:
         """List jobs, newest first."""
-        return await server.list(limit, before_utc_ns)
+        return await server.list(limit, before_utc_ns, unfinished=unfinished)
 
     @router.get("/jobs/{job_id:path}")
     async def get_job(job_id: JobId) -> JobState:

@@ -82,13 +82,15 @@ def start_campaign(lab: LocalLab, spec: CampaignSpec) -> None:
     api_of(lab).call("POST", "/v1/campaigns", spec.model_dump(mode="json"))
 
 
-def wait_for_step(lab: LocalLab, campaign: str, run: str, step: str, timeout_s: float = 120) -> None:
-    """Return as soon as the journal holds the intent of a step."""
+def wait_for_step(
+    lab: LocalLab, campaign: str, run: str, step: str, *, attempt: int = 1, timeout_s: float = 120
+) -> None:
+    """Return as soon as the journal holds the intent of a step in this attempt or a later one."""
     deadline = time.monotonic() + timeout_s
     api = api_of(lab)
     while time.monotonic() < deadline:
         for entry in api.call("GET", f"/v1/entries?campaign={campaign}&limit=1000"):
-            if (entry["run"], entry["step"], entry["kind"]) == (run, step, "intent"):
+            if (entry["run"], entry["step"], entry["kind"]) == (run, step, "intent") and entry["attempt"] >= attempt:
                 return
         time.sleep(0.05)
     raise AssertionError(f"{run} did not reach {step} within {timeout_s} s")

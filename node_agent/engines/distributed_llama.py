@@ -228,7 +228,7 @@ class DistributedLlamaEngine:
 
     def _ready(self, prompts: Sequence[str], repeats: int) -> _Loaded:
         if self._loaded is None:
-            raise ConfigurationError("no engine runs on this node", hint="start it with the start_engine job")
+            raise InfrastructureError("no engine runs on this node", hint="start it with the start_engine job")
         if len(prompts) * repeats != 1:
             raise ConfigurationError(
                 f"distributed-llama takes one request a workload, not {len(prompts) * repeats}",

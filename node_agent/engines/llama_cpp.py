@@ -17,7 +17,7 @@ from node_agent.engines.base import Capabilities, Progress, Worker, wait_until
 from node_agent.engines.rpc_devices import local_last
 from node_agent.engines.wire import SOCKET_NAME, EngineGoneError, EngineStatus, LoadRequest, Operation, call
 from node_agent.processes import Supervised
-from shared.errors import ConfigurationError, InfrastructureError
+from shared.errors import InfrastructureError
 from shared.llama import LLAMA_BUILD
 from shared.node_jobs.engines import StartEngineParams, StartEngineResult
 from shared.node_jobs.workloads import (
@@ -171,7 +171,7 @@ class LlamaCppEngine:
 
     async def _work(self, op: Operation, params: str, progress: Progress) -> dict[str, Any]:
         if self.pid is None:
-            raise ConfigurationError("no engine runs on this node", hint="start it with the start_engine job")
+            raise InfrastructureError("no engine runs on this node", hint="start it with the start_engine job")
         return await self._ask(op, params, progress)
 
     @property

@@ -28,7 +28,7 @@ from node_agent.engines.scoring import Scorer
 from node_agent.engines.tokens import Tokenizer
 from node_agent.engines.wire import EngineStatus, LoadedModel, LoadRequest, short_path
 from node_agent.engines.workloads import Workloads
-from shared.errors import BugError, ConfigurationError, EpiError
+from shared.errors import BugError, ConfigurationError, EpiError, InfrastructureError
 from shared.llama import LLAMA_BUILD, Context, Model, api, echo_errors
 from shared.node_jobs.workloads import DecodeParams, GenerateParams, PrefillParams, ScoreParams
 
@@ -95,7 +95,7 @@ class Engine:
             self.unload()
         elif op != "status":
             if self._workloads is None or self._scorer is None or self._generator is None:
-                raise ConfigurationError("no model is loaded", hint="start the engine first")
+                raise InfrastructureError("no model is loaded", hint="start the engine first")
             if op == "prefill":
                 return self._workloads.prefill(PrefillParams.model_validate(params), client.tick)
             if op == "decode":

@@ -93,6 +93,7 @@ class AttemptRunner:
         self._lab = lab
         self._caller = caller
         self._spec = spec
+        self._timeouts = spec.timeouts
         self._suite = suite
         self._on_step = on_step
         self._warm = False
@@ -109,7 +110,7 @@ class AttemptRunner:
         self._on_step(place.run, "deploy")
         deploy = await self._root(place, "deploy", "deploy", DeployParams(
             base_sha256=variant.base_sha256, plan=variant.plan.plan, expected_sha256=variant.file.sha256,
-        ), DeployResult)  # fmt: skip
+        ), DeployResult, self._timeouts.rewrite("deploy", variant.file.size_bytes))  # fmt: skip
         self._on_step(place.run, "start_engine")
         engine = await self._start_engine(place, deploy, warm=warm)
         measured = Measured(place=place, engine=engine, deploy=deploy, meter=meter)
@@ -159,19 +160,23 @@ class AttemptRunner:
         An engine process that has just served a whole attempt loads the next model itself, which saves its start; one
         of unknown history is ended first, which also frees the workers of it.
         """
+        handling_s = self._timeouts.handling("start_engine")
         if not warm:
-            await self._job(place, "start_engine", self._lab.root_name, "stop_engine", StopEngineParams(), Empty)
+            await self._root(place, "start_engine", "stop_engine", StopEngineParams(), Empty, handling_s)
         workers = await asyncio.gather(
             *(
-                self._job(place, "start_engine", name, "start_worker", StartWorkerParams(), StartWorkerResult)
+                self._job(
+                    place, "start_engine", self._call(name, "start_worker", StartWorkerParams(), handling_s),
+                    StartWorkerResult,
+                )
                 for name in self._node_names(place.configuration)
             )
-        )
-        return await self._job(place, "start_engine", self._lab.root_name, "start_engine", StartEngineParams(
+        )  # fmt: skip
+        return await self._root(place, "start_engine", "start_engine", StartEngineParams(
             model_sha256=deploy.sha256, workers=tuple(worker.endpoint for worker in workers),
             context_tokens=self._spec.engine.context_tokens, sequences=self._spec.engine.sequences,
             threads=self._spec.engine.threads, experts_per_token=place.configuration.experts_per_token,
-        ), StartEngineResult)  # fmt: skip
+        ), StartEngineResult, self._timeouts.transfer("start_engine", deploy.size_bytes))  # fmt: skip
 
     def _node_names(self, configuration: Configuration) -> list[str]:
         names = list(self._lab.nodes)
@@ -187,7 +192,9 @@ class AttemptRunner:
         measured.windows.append(Window(label="idle", start_utc_ns=start, end_utc_ns=utc_ns()))
 
     async def _marker(self, measured: Measured) -> None:
-        marker = await self._still(measured.place, "marker", self._spec.windows.marker, MarkerResult)
+        wanted = self._spec.windows.marker
+        timeout_s = self._timeouts.marker(wanted)
+        marker = await self._still(measured.place, "marker", wanted, MarkerResult, timeout_s)
         offset = measured.clock_offset_ns
         measured.marker = MarkerResult(
             start_utc_ns=marker.start_utc_ns - offset, end_utc_ns=marker.end_utc_ns - offset,
@@ -197,12 +204,14 @@ class AttemptRunner:
 
     async def _prefill(self, measured: Measured) -> None:
         params = PrefillParams(**self._workload(self._spec.windows.prefill))
-        measured.prefill = result = await self._still(measured.place, "prefill", params, WorkloadResult)
+        timeout_s = self._timeouts.prefill(len(params.prompts) * params.tokens_each * params.repeats)
+        measured.prefill = result = await self._still(measured.place, "prefill", params, WorkloadResult, timeout_s)
         self._window(measured, "prefill", result.start_utc_ns, result.end_utc_ns, result.ledger)
 
     async def _decode(self, measured: Measured) -> None:
         params = DecodeParams(**self._workload(self._spec.windows.decode))
-        measured.decode = result = await self._still(measured.place, "decode", params, WorkloadResult)
+        timeout_s = self._timeouts.decode(params.prompts, params.tokens_each, params.repeats)
+        measured.decode = result = await self._still(measured.place, "decode", params, WorkloadResult, timeout_s)
         self._window(measured, "decode", result.start_utc_ns, result.end_utc_ns, result.ledger)
 
     async def _score(self, measured: Measured) -> None:
@@ -214,7 +223,8 @@ class AttemptRunner:
         answered = asyncio.Event()
 
         async def ask(params: ScoreParams) -> ScoreResult:
-            result = await self._still(measured.place, "score", params, ScoreResult)
+            timeout_s = self._timeouts.score(params)
+            result = await self._still(measured.place, "score", params, ScoreResult, timeout_s)
             answered.set()
             return result
 
@@ -263,11 +273,12 @@ class AttemptRunner:
 
     async def _still(
         self, place: AttemptPlace, step: Literal["marker", "prefill", "decode", "score"], params: BaseModel,
-        result: type[R],
+        result: type[R], timeout_s: float,
     ) -> R:  # fmt: skip
         """Do a window's job after the stillness before it; all talk about the job falls into the stillness."""
         self._on_step(place.run, step)
-        return await self._root(place, step, step, params, result, delay_s=self._spec.windows.settle_s)
+        call = self._call(self._lab.root_name, step, params, timeout_s, delay_s=self._spec.windows.settle_s)
+        return await self._job(place, step, call, result)
 
     async def _trace(self, windows: list[Window]) -> SampleBlock:
         before_s, after_s = self._spec.lag_range_s
@@ -285,13 +296,12 @@ class AttemptRunner:
         return dict(zip(names, await asyncio.gather(*(self._lab.activity(name) for name in names)), strict=True))
 
     async def _root(
-        self, place: AttemptPlace, step: RunStep, kind: str, params: BaseModel, result: type[R], *, delay_s: float = 0.0
+        self, place: AttemptPlace, step: RunStep, kind: str, params: BaseModel, result: type[R], timeout_s: float
     ) -> R:
-        return await self._job(place, step, self._lab.root_name, kind, params, result, delay_s=delay_s)
+        return await self._job(place, step, self._call(self._lab.root_name, kind, params, timeout_s), result)
 
-    async def _job(
-        self, place: AttemptPlace, step: RunStep, agent: str, kind: str, params: BaseModel, result: type[R], *,
-        delay_s: float = 0.0,
-    ) -> R:  # fmt: skip
-        call = Call(agent, self._lab.nodes[agent], kind, params, timeout_s=24 * 3600.0, delay_s=delay_s)
+    async def _job(self, place: AttemptPlace, step: RunStep, call: Call, result: type[R]) -> R:
         return await self._caller.once(place.run, place.number, step, call, result)
+
+    def _call(self, agent: str, kind: str, params: BaseModel, timeout_s: float, *, delay_s: float = 0.0) -> Call:
+        return Call(agent, self._lab.nodes[agent], kind, params, timeout_s, delay_s)

@@ -5,8 +5,7 @@ its job id is the same after a restart, and the agent is asked before anything i
 is made once; when it breaks, the attempt ends.
 """
 
-import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -14,13 +13,11 @@ from pydantic import BaseModel
 
 from orchestrator.domain.steps import Step
 from orchestrator.store.journal import Journal
-from shared.client import AgentClient
-from shared.errors import EpiError, InfrastructureError
+from shared.client import AgentClient, JobTimeoutError
+from shared.errors import EpiError, ErrorPayload, InfrastructureError, from_payload
 from shared.protocol import JobState
 
 R = TypeVar("R", bound=BaseModel)
-
-_RETRY_DELAY_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -31,7 +28,7 @@ class Call:
     client: AgentClient
     kind: str
     params: BaseModel
-    timeout_s: float = 600.0
+    timeout_s: float
     delay_s: float = 0.0
 
 
@@ -39,26 +36,36 @@ class Caller:
     """Makes the journaled calls of one campaign."""
 
     def __init__(
-        self, journal: Journal, campaign_id: str, max_attempts: int, on_progress: Callable[[str, str, JobState], None]
+        self,
+        journal: Journal,
+        campaign_id: str,
+        max_attempts: int,
+        recover: Callable[[str], Awaitable[None]],
+        on_progress: Callable[[str, str, JobState], None],
     ) -> None:
         self._journal = journal
         self._campaign = campaign_id
         self._max_attempts = max_attempts
+        self._recover = recover
         self._on_progress = on_progress
 
     async def idempotent(self, run: str, step: Step, call: Call, result: type[R]) -> R:
         """Return the step's result, from the journal if it is known, else from the agent.
 
         Raises:
-            EpiError: the agent's error; infrastructure faults only after `max_attempts` tries.
+            EpiError: the agent's error; infrastructure faults only after `max_attempts` tries since the campaign was
+                set running, other faults at once, also after a restart.
         """
         name = f"{step}@{call.agent}"
         known = await self._journal.last_result(self._campaign, run, name)
         if known is not None:
             return result.model_validate(known)
+        for failure in await self._journal.since_running(self._campaign, run, name, "failure"):
+            if not isinstance(error := from_payload(ErrorPayload.model_validate(failure)), InfrastructureError):
+                raise error
         while True:
-            failures = await self._journal.count(self._campaign, run, name, "failure")
-            job_id = f"{self._campaign}/{run or 'setup'}/{step}/{call.agent}/try-{failures + 1}"
+            tried = await self._journal.count(self._campaign, run, name, "failure")
+            job_id = f"{self._campaign}/{run or 'setup'}/{step}/{call.agent}/try-{tried + 1}"
             await self._journal.append(
                 self._campaign, run=run, step=name, kind="intent", payload={"job": job_id, "agent": call.agent}
             )
@@ -67,9 +74,10 @@ class Caller:
             except EpiError as error:
                 payload = error.to_payload().model_dump()
                 await self._journal.append(self._campaign, run=run, step=name, kind="failure", payload=payload)
-                if not isinstance(error, InfrastructureError) or failures + 1 >= self._max_attempts:
+                failures = len(await self._journal.since_running(self._campaign, run, name, "failure"))
+                if not isinstance(error, InfrastructureError) or failures >= self._max_attempts:
                     raise
-                await asyncio.sleep(_RETRY_DELAY_S)
+                await self._recover(call.agent)
                 continue
             await self._journal.append(self._campaign, run=run, step=name, kind="result", payload=answer)
             return result.model_validate(answer)
@@ -93,7 +101,16 @@ class Caller:
         return result.model_validate(answer)
 
     async def _run(self, job_id: str, run: str, step: Step, call: Call) -> dict[str, Any]:
-        return await call.client.run(
-            job_id, call.kind, call.params, timeout_s=call.timeout_s, delay_s=call.delay_s,
-            on_progress=lambda state: self._on_progress(run, step, state),
-        )  # fmt: skip
+        try:
+            return await call.client.run(
+                job_id, call.kind, call.params, timeout_s=call.timeout_s, delay_s=call.delay_s,
+                on_progress=lambda state: self._on_progress(run, step, state),
+            )  # fmt: skip
+        except JobTimeoutError as error:
+            raise InfrastructureError(
+                f"{step} took longer than {call.timeout_s:.0f} s and was given up", where=f"{call.agent} ({call.kind})",
+                hint=f"look at {call.agent} and its log; if it is only slow, raise timeouts.steps.{step} in the spec",
+            ) from error  # fmt: skip
+        except EpiError as error:
+            where = f"{step} on {call.agent}" + (f", {error.where}" if error.where else "")
+            raise from_payload(error.to_payload().model_copy(update={"where": where})) from error

@@ -50,18 +50,21 @@ async def prepare_base(caller: Caller, lab: Lab, spec: CampaignSpec) -> Base:
     """
     model = await caller.idempotent(
         "", "prepare",
-        Call("surgeon", lab.surgeon, "prepare", PrepareParams(model=spec.model, quantization=spec.quantization), 3600),
+        Call("surgeon", lab.surgeon, "prepare", PrepareParams(model=spec.model, quantization=spec.quantization),
+             spec.timeouts.unsized("prepare")),
         PrepareResult,
     )  # fmt: skip
     statistics = await caller.idempotent(
         "", "observe",
-        Call("surgeon", lab.surgeon, "observe", ObserveParams(model_sha256=model.f16_sha256, corpus=spec.corpus), 3600),
+        Call("surgeon", lab.surgeon, "observe", ObserveParams(model_sha256=model.f16_sha256, corpus=spec.corpus),
+             spec.timeouts.unsized("observe")),
         ObserveResult,
     )  # fmt: skip
     fetch = FetchParams(sha256=model.base_sha256)
+    fetch_s = spec.timeouts.transfer("fetch_base", model.base_size_bytes)
     await asyncio.gather(
         *(
-            caller.idempotent("", "fetch_base", Call(name, client, "fetch", fetch, 3600), FetchResult)
+            caller.idempotent("", "fetch_base", Call(name, client, "fetch", fetch, fetch_s), FetchResult)
             for name, client in lab.nodes.items()
         )
     )
@@ -80,7 +83,7 @@ async def hold_on_nodes(
     params = HoldParams(holder=spec.id, sha256s=sha256s)
     await asyncio.gather(
         *(
-            caller.idempotent("", step, Call(name, client, "hold", params, 60), HoldResult)
+            caller.idempotent("", step, Call(name, client, "hold", params, spec.timeouts.unsized(step)), HoldResult)
             for name, client in lab.nodes.items()
         )
     )
@@ -102,12 +105,13 @@ async def prepare_variant(
             method=configuration.method if configuration.depth else spec.method,
             depth=configuration.depth, group=configuration.group, layout=configuration.layout,
             experts_per_token=configuration.experts_per_token,
-        )),
+        ), spec.timeouts.unsized("plan")),
         PlanResult,
     )  # fmt: skip
     file = await caller.idempotent(
         configuration.id, "apply",
-        Call("surgeon", lab.surgeon, "apply", ApplyParams(base_sha256=base.model.base_sha256, plan=plan.plan), 3600),
+        Call("surgeon", lab.surgeon, "apply", ApplyParams(base_sha256=base.model.base_sha256, plan=plan.plan),
+             spec.timeouts.rewrite("apply", base.model.base_size_bytes)),
         ApplyResult,
     )  # fmt: skip
     check = await caller.idempotent(
@@ -115,7 +119,7 @@ async def prepare_variant(
         Call("surgeon", lab.surgeon, "validate", ValidateParams(
             sha256=file.sha256, baseline_sha256=base.model.base_sha256,
             max_perplexity_ratio=spec.max_perplexity_ratio,
-        ), 3600),
+        ), spec.timeouts.unsized("validate")),
         ValidateResult,
     )  # fmt: skip
     if not check.ok:

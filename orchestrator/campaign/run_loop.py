@@ -2,11 +2,12 @@
 
 The cluster never waits for the evaluation: while one run's answers and trace are evaluated, the next one's model is
 brought and loaded. Its first window waits until the evaluation is done, so that nothing else runs inside a window.
-Infrastructure faults are tried again up to `max_attempts`; configuration and data faults never.
+Infrastructure faults are tried again up to `max_attempts` since the campaign was last set running; configuration and
+data faults never. The count is the journal's, so that a restart of the orchestrator changes nothing.
 """
 
 import asyncio
-from collections import Counter, deque
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,13 +16,12 @@ from orchestrator.campaign.attempt import AttemptPlace, AttemptRunner, Measured
 from orchestrator.campaign.evaluation import ResultWriter
 from orchestrator.campaign.pipeline import VariantPipeline
 from orchestrator.campaign.preparation import Variant
+from orchestrator.campaign.recovery import Recovery
 from orchestrator.domain.schedule import PlannedRun
 from orchestrator.domain.spec import CampaignSpec
+from orchestrator.domain.states import AttemptOutcome
 from orchestrator.store.journal import Journal
 from shared.errors import EpiError, InfrastructureError
-
-_RETRY_DELAY_S = 1.0
-_RETRY_DELAY_MAX_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class RunLoop:
         attempts: AttemptRunner,
         writer: ResultWriter,
         variants: VariantPipeline,
+        recovery: Recovery,
         obey: Callable[[], Awaitable[None]],
         tell: Callable[[str, str], None],
     ) -> None:
@@ -51,11 +52,11 @@ class RunLoop:
         self._attempts = attempts
         self._writer = writer
         self._variants = variants
+        self._recovery = recovery
         self._obey = obey
         self._tell = tell
         self._left: deque[PlannedRun] = deque()
         self._homeward: _Homeward | None = None
-        self._broken: Counter[str] = Counter()
         self._unfit: dict[str, str] = {}
 
     async def bring_home(self, order: Sequence[PlannedRun]) -> dict[str, str]:
@@ -89,6 +90,9 @@ class RunLoop:
 
     async def _measure(self, planned: PlannedRun) -> _Homeward | None:
         """Make one attempt up to the end of its last window; None when it broke or the run is unfit."""
+        if (unfit := await self._recover(planned.run)) is not None:
+            self._unfit[planned.run] = unfit
+            return None
         self._tell(planned.run, "plan")
         try:
             variant = await self._variants.get(planned.configuration)
@@ -101,12 +105,13 @@ class RunLoop:
         place = AttemptPlace(planned.run, number, planned.configuration, planned.repetition)
         try:
             async with self._explained(place):
+                await self._recovery.stop_leftovers()
                 measured = await self._attempts.ready(place, variant)
                 if self._homeward is not None:
                     await asyncio.wait((self._homeward.task,))
                 await self._attempts.measure(measured)
-        except EpiError as error:
-            await self._judge(planned, error)
+        except EpiError:
+            self._left.appendleft(planned)
             return None
         return _Homeward(planned, asyncio.create_task(self._evaluate(measured, variant)))
 
@@ -124,23 +129,34 @@ class RunLoop:
     async def _arrive(self, homeward: _Homeward) -> None:
         try:
             await homeward.task
-        except EpiError as error:
-            await self._judge(homeward.planned, error)
+        except EpiError:
+            self._left.appendleft(homeward.planned)
 
-    async def _judge(self, planned: PlannedRun, error: EpiError) -> None:
-        """Put a run whose attempt broke in front of those that are left, or say why it cannot be measured."""
-        if not isinstance(error, InfrastructureError):
-            self._unfit[planned.run] = str(error)
-            return
-        self._broken[planned.run] += 1
-        failures = self._broken[planned.run]
-        if failures >= self._spec.max_attempts:
+    async def _recover(self, run: str) -> str | None:
+        """Judge by the journal whether a run may have another attempt, and wait until the lab is fit for it.
+
+        Returns why the run cannot be measured, None when it may be tried.
+
+        Raises:
+            InfrastructureError: it broke too often, or the lab did not come back.
+        """
+        ended = await self._journal.since_running(self._spec.id, run, "", "attempt")
+        broken = [one for one in ended if one.get("fault")]  # an orchestrator stopped in order is nobody's fault
+        for one in broken:
+            if one["fault"] != "infrastructure":
+                return str(one["reason"])
+        if not broken:
+            return None
+        why = str(broken[-1]["reason"])
+        if len(broken) >= self._spec.max_attempts:
             raise InfrastructureError(
-                f"{planned.run} broke {failures} times, last: {error.message}", where=error.where,
-                hint="mend it, then `epi campaign resume`",
-            ) from error  # fmt: skip
-        self._left.appendleft(planned)
-        await asyncio.sleep(min(_RETRY_DELAY_S * failures, _RETRY_DELAY_MAX_S))
+                f"{run} broke {len(broken)} times, last: {why}", hint="mend it, then `epi campaign resume`"
+            )
+        try:
+            await self._recovery.wait_for_lab()
+        except InfrastructureError as error:
+            raise InfrastructureError(f"{error.message}; {run} broke because {why}", hint=error.hint) from error
+        return None
 
     @asynccontextmanager
     async def _explained(self, place: AttemptPlace) -> AsyncIterator[None]:
@@ -148,13 +164,16 @@ class RunLoop:
         try:
             yield
         except EpiError as error:
-            await self._end(place, str(error), error.fault)
+            await self._end(place, "failed", str(error), error.fault)
+            raise
+        except asyncio.CancelledError:
+            await self._end(place, "interrupted", "the orchestrator was stopped in order", "")
             raise
         except Exception as error:
-            await self._end(place, f"{type(error).__name__}: {error}", "bug")
+            await self._end(place, "failed", f"{type(error).__name__}: {error}", "bug")
             raise
 
-    async def _end(self, place: AttemptPlace, reason: str, fault: str) -> None:
+    async def _end(self, place: AttemptPlace, outcome: AttemptOutcome, reason: str, fault: str) -> None:
         await self._journal.end_attempt(
-            self._spec.id, place.run, place.number, "failed", reason=reason, fault=fault
+            self._spec.id, place.run, place.number, outcome, reason=reason, fault=fault
         )

@@ -16,6 +16,7 @@ from orchestrator.campaign.evaluation import ResultWriter
 from orchestrator.campaign.lab import Lab
 from orchestrator.campaign.pipeline import VariantPipeline
 from orchestrator.campaign.preparation import hold_on_nodes, prepare_base, prepare_variant
+from orchestrator.campaign.recovery import Recovery, what_became_of
 from orchestrator.campaign.run_loop import RunLoop
 from orchestrator.domain.schedule import schedule
 from orchestrator.domain.spec import CampaignSpec
@@ -76,7 +77,11 @@ class CampaignRunner:
 
     async def _run(self, spec: CampaignSpec) -> None:
         await self._close_open_attempts(spec.id)
-        caller = Caller(self._journal, spec.id, spec.max_attempts, self._tell_job(spec.id))
+        recovery = Recovery(
+            self._journal, self._lab, spec.timeouts.recover_s,
+            obey=lambda: self._obey(spec.id), tell=lambda message: self._on_doing(Doing(spec.id, "", message)),
+        )  # fmt: skip
+        caller = Caller(self._journal, spec.id, spec.max_attempts, recovery.wait_for, self._tell_job(spec.id))
         suite_task = asyncio.create_task(asyncio.to_thread(self._suite_of, spec))
         self._tell(spec.id, "", "prepare")
         try:
@@ -103,6 +108,7 @@ class CampaignRunner:
                 attempts=AttemptRunner(self._lab, caller, spec, suite, tell),
                 writer=writer,
                 variants=variants,
+                recovery=recovery,
                 obey=lambda: self._obey(spec.id),
                 tell=tell,
             )
@@ -139,10 +145,12 @@ class CampaignRunner:
                 if known is not None and known["attempt"] == attempt.number:
                     await self._journal.end_attempt(campaign_id, run, attempt.number, "done")
                 else:
+                    reason = f"the orchestrator died during {attempt.step or 'the start'}"
+                    if (last := await self._journal.last_job(campaign_id, run, attempt.number)) is not None:
+                        reason += f"; its last job: {await what_became_of(self._lab, *last)}"
                     await self._journal.end_attempt(
-                        campaign_id, run, attempt.number, "interrupted",
-                        reason=f"the orchestrator stopped during {attempt.step or 'the start'}", fault="infrastructure",
-                    )  # fmt: skip
+                        campaign_id, run, attempt.number, "interrupted", reason=reason, fault="infrastructure"
+                    )
 
     async def _obey(self, campaign_id: str) -> None:
         request = (await self._journal.campaign(campaign_id)).request

@@ -6,6 +6,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from orchestrator.domain.records import ACCURACY_FIELDS, AccuracyTask, MatrixOptions, MeasurementProtocol, WindowRules
+from orchestrator.domain.timeouts import TimeoutsSpec
 from shared.node_jobs.workloads import MarkerParams
 from shared.records import ConfigurationId, EngineName, NodeName, Record, canonical_json
 from shared.surgeon_jobs import Name
@@ -93,6 +94,7 @@ class CampaignSpec(Record):
     windows: WindowsSpec = WindowsSpec()
     engine: EngineSpec = EngineSpec()
     rules: WindowRules = WindowRules()
+    timeouts: TimeoutsSpec = TimeoutsSpec()
     accuracy_note: str = ""
     lag_range_s: tuple[float, float] = Field(default=(-0.25, 3.0), description="where the meter's lag is looked for")
 

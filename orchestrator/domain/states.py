@@ -22,6 +22,14 @@ CAMPAIGN_TRANSITIONS: dict[CampaignState, frozenset[CampaignState]] = {
     "finished": frozenset(),
 }
 
+ATTEMPT_TRANSITIONS: dict[AttemptOutcome | None, frozenset[AttemptOutcome]] = {
+    # An attempt is open until it has its outcome, and keeps that for ever: another try is another attempt.
+    None: frozenset({"done", "failed", "interrupted"}),
+    "done": frozenset(),
+    "failed": frozenset(),
+    "interrupted": frozenset(),
+}
+
 TERMINAL_CAMPAIGN: frozenset[CampaignState] = frozenset({"finished", "failed", "cancelled"})
 
 
@@ -33,3 +41,13 @@ def check_transition(campaign_id: str, old: CampaignState, new: CampaignState) -
     """
     if new not in CAMPAIGN_TRANSITIONS[old]:
         raise ConflictError(f"a campaign that is {old} cannot become {new}", where=campaign_id)
+
+
+def check_outcome(attempt: str, old: AttemptOutcome | None, new: AttemptOutcome) -> None:
+    """Refuse a second outcome.
+
+    Raises:
+        ConflictError: the attempt cannot go from `old` to `new`.
+    """
+    if new not in ATTEMPT_TRANSITIONS[old]:
+        raise ConflictError(f"an attempt that is {old} cannot become {new}", where=attempt)

@@ -15,7 +15,7 @@ from typing import Any, TextIO
 import aiosqlite
 
 from orchestrator.domain.spec import CampaignSpec
-from orchestrator.domain.states import AttemptOutcome, CampaignState, Request, check_transition
+from orchestrator.domain.states import AttemptOutcome, CampaignState, Request, check_outcome, check_transition
 from orchestrator.store.records import Attempt, Campaign, Entry, EntryKind
 from shared.clock import utc_ns
 from shared.errors import ConflictError, NotFoundError
@@ -150,11 +150,24 @@ class Journal:
     async def end_attempt(
         self, campaign_id: str, run: str, number: int, outcome: AttemptOutcome, *, reason: str = "", fault: str = ""
     ) -> None:
-        """Close an attempt; it is kept whatever its outcome."""
+        """Close an attempt; it is kept whatever its outcome. `fault` says who has to act, "" nobody.
+
+        Raises:
+            NotFoundError: no such attempt.
+            ConflictError: it has its outcome already.
+        """
+        of_it = "WHERE campaign = ? AND run = ? AND number = ?"
         async with self._transaction() as entries:
+            async with self._db.execute(
+                f"SELECT outcome FROM attempt {of_it}", (campaign_id, run, number)
+            ) as rows:
+                row = await rows.fetchone()
+            where = f"{campaign_id}/{run}/attempt-{number}"
+            if row is None:
+                raise NotFoundError("no such attempt", where=where)
+            check_outcome(where, row["outcome"], outcome)
             await self._db.execute(
-                "UPDATE attempt SET outcome = ?, reason = ?, fault = ?, ended_utc_ns = ?"
-                " WHERE campaign = ? AND run = ? AND number = ? AND outcome IS NULL",
+                f"UPDATE attempt SET outcome = ?, reason = ?, fault = ?, ended_utc_ns = ? {of_it}",
                 (outcome, reason, fault, utc_ns(), campaign_id, run, number),
             )
             payload = {"state": outcome, "reason": reason, "fault": fault}
@@ -228,6 +241,32 @@ class Journal:
         ) as rows:
             row = await rows.fetchone()
         return int(row[0]) if row else 0
+
+    async def since_running(self, campaign_id: str, run: str, step: str, kind: EntryKind) -> list[dict[str, Any]]:
+        """Return the payloads of a step's entries of a kind since the campaign was last set running, oldest first.
+
+        What broke before somebody resumed the campaign does not count any more. Attempts have the step "".
+        """
+        async with self._db.execute(
+            "SELECT payload FROM entry WHERE campaign = ? AND run = ? AND step = ? AND kind = ? AND seq > ("
+            "  SELECT COALESCE(MAX(seq), 0) FROM entry WHERE campaign = ? AND run = '' AND step = '' AND kind = 'state'"
+            "  AND json_extract(payload, '$.state') = 'running') ORDER BY seq",
+            (campaign_id, run, step, kind, campaign_id),
+        ) as rows:
+            return [json.loads(row["payload"]) async for row in rows]
+
+    async def last_job(self, campaign_id: str, run: str, attempt: int) -> tuple[str, str] | None:
+        """Return (job id, agent) of the last job that was intended in an attempt, None without any."""
+        async with self._db.execute(
+            "SELECT payload FROM entry WHERE campaign = ? AND run = ? AND kind = 'intent' AND attempt = ?"
+            " AND json_extract(payload, '$.job') IS NOT NULL ORDER BY seq DESC LIMIT 1",
+            (campaign_id, run, attempt),
+        ) as rows:
+            row = await rows.fetchone()
+        if row is None:
+            return None
+        payload = json.loads(row["payload"])
+        return payload["job"], payload["agent"]
 
     async def entries(self, since: int = 0, limit: int = 200, campaign_id: str | None = None) -> list[Entry]:
         """Return entries with a sequence number above `since`, oldest first."""

@@ -33,17 +33,24 @@ class AgentActivity(Record):
 
 
 def activity_between(before: AgentActivity, after: AgentActivity) -> AgentActivity:
-    """Return what happened between two answers of one agent; null where a process was not there both times."""
+    """Return what happened between two answers of one agent; null where a process was not there both times.
+
+    An agent that was started anew in between is counted from its new start, which is itself an event.
+    """
+    restarted = after.start_utc_ns > before.end_utc_ns
 
     def difference(old: int | None, new: int | None) -> int | None:
         return None if old is None or new is None or new < old else new - old
 
+    events = tuple(event for event in after.events if event.utc_ns > before.end_utc_ns)
+    if restarted:
+        events = (AgentEvent(utc_ns=after.start_utc_ns, what="the agent was started anew"), *events)
     return AgentActivity(
         start_utc_ns=before.end_utc_ns,
         end_utc_ns=after.end_utc_ns,
-        agent_cpu_s=after.agent_cpu_s - before.agent_cpu_s,
-        agent_written_bytes=after.agent_written_bytes - before.agent_written_bytes,
+        agent_cpu_s=after.agent_cpu_s - (0.0 if restarted else before.agent_cpu_s),
+        agent_written_bytes=after.agent_written_bytes - (0 if restarted else before.agent_written_bytes),
         engine_written_bytes=difference(before.engine_written_bytes, after.engine_written_bytes),
         worker_written_bytes=difference(before.worker_written_bytes, after.worker_written_bytes),
-        events=tuple(event for event in after.events if event.utc_ns > before.end_utc_ns),
+        events=events,
     )

@@ -121,7 +121,7 @@ async def test_stopping_in_the_middle_leaves_nothing(kind: str, files: ModelFile
         await lab.engine.stop()
         with pytest.raises(InfrastructureError):
             await asyncio.wait_for(task, 30)
-        with pytest.raises(ConfigurationError, match="no engine runs"):
+        with pytest.raises(InfrastructureError, match="no engine runs"):
             await lab.engine.decode(DECODE, quiet)
 
 
@@ -161,7 +161,7 @@ async def test_capabilities_are_kept_and_what_is_not_declared_is_refused(
 
 async def test_what_does_not_fit_is_refused_with_numbers(kind: str, files: ModelFiles, tmp_path: Path) -> None:
     async with engine_lab(kind, tmp_path, files, 1) as lab:
-        with pytest.raises(ConfigurationError, match="no engine runs"):
+        with pytest.raises(InfrastructureError, match="no engine runs"):
             await lab.engine.decode(DECODE, quiet)
         await lab.start(context_tokens=128)
         with pytest.raises(ConfigurationError, match=r"needs 20\d (cache tokens|positions), the engine has 128"):

@@ -13,11 +13,13 @@ from tests.lab import wait_for_end
 HEADLINE = "decode"
 
 
-def answers(lab: LocalLab, campaign: str, configurations: Sequence[str]) -> dict[str, list[Any]]:
-    """Return configuration -> (question, choice, log-likelihoods) of the first repetition."""
+def answers(
+    lab: LocalLab, campaign: str, configurations: Sequence[str], repetition: int = 1
+) -> dict[str, list[Any]]:
+    """Return configuration -> (question, choice, log-likelihoods) of a repetition."""
     found = {}
     for name in configurations:
-        text = (lab.out / campaign / name / "benchmark_001.json").read_text()
+        text = (lab.out / campaign / name / f"benchmark_{repetition:03d}.json").read_text()
         found[name] = [(q["question_id"], q["choice"], q["log_likelihoods"]) for q in json.loads(text)["questions"]]
     return found
 

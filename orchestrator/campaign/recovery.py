@@ -1,0 +1,126 @@
+"""Between a fault and the next attempt: old jobs are stopped on the nodes, and who is away is waited for.
+
+Nothing here runs inside a window, except that the surgeon, who measures nothing, is waited for at any time.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+from orchestrator.campaign.lab import Lab
+from orchestrator.store.journal import Journal
+from shared.errors import EpiError, InfrastructureError, NotFoundError
+from shared.protocol import JobState
+
+_FIRST_LOOK_S = 1.0
+_LONGEST_PAUSE_S = 10.0
+
+
+class Recovery:
+    """Brings the lab back to where an attempt may begin."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        lab: Lab,
+        recover_s: float,
+        obey: Callable[[], Awaitable[None]],
+        tell: Callable[[str], None],
+    ) -> None:
+        self._journal = journal
+        self._lab = lab
+        self._recover_s = recover_s
+        self._obey = obey
+        self._tell = tell
+
+    async def stop_leftovers(self) -> None:
+        """Ask every node what it does; a job of an attempt that is over is cancelled, and the journal says so.
+
+        After a cut or a kill a node may still work for an attempt that nobody waits for; the next one would queue
+        behind it. Jobs that no campaign of this journal asked for are left alone.
+
+        Raises:
+            InfrastructureError: a node does not answer.
+        """
+        await asyncio.gather(*(self._stop_on(name) for name in self._lab.nodes))
+
+    async def wait_for_lab(self) -> None:
+        """Wait until all nodes and the meter answer, as long as the spec allows.
+
+        Raises:
+            InfrastructureError: they did not come back; says who.
+        """
+        await self._wait(self._lab_away)
+
+    async def wait_for(self, agent: str) -> None:
+        """Wait until one agent answers, as long as the spec allows.
+
+        Raises:
+            InfrastructureError: it did not come back.
+        """
+        await self._wait(lambda: self._agent_away(agent))
+
+    async def _wait(self, look: Callable[[], Awaitable[list[str]]]) -> None:
+        deadline = time.monotonic() + self._recover_s
+        pause_s = _FIRST_LOOK_S
+        while True:
+            await asyncio.sleep(pause_s)
+            await self._obey()
+            if not (away := await look()):
+                return
+            if time.monotonic() > deadline:
+                raise InfrastructureError(
+                    f"did not come back within {self._recover_s:.0f} s: {'; '.join(away)}",
+                    hint="mend it, then `epi campaign resume`",
+                )
+            self._tell(f"waiting for {'; '.join(away)}")
+            pause_s = min(pause_s * 1.5, _LONGEST_PAUSE_S)
+
+    async def _lab_away(self) -> list[str]:
+        looks = await asyncio.gather(*(self._agent_away(name) for name in self._lab.nodes), self._meter_away())
+        return [one for look in looks for one in look]
+
+    async def _agent_away(self, name: str) -> list[str]:
+        client = self._lab.surgeon if name == "surgeon" else self._lab.nodes[name]
+        try:
+            await client.health(patient=False)
+        except InfrastructureError:
+            return [f"{name} does not answer"]
+        return []
+
+    async def _meter_away(self) -> list[str]:
+        try:
+            status = await self._lab.meter_status()
+        except InfrastructureError:
+            return ["the meter bridge does not answer"]
+        return [] if status.connected else [f"the meter is silent ({'; '.join(status.problems) or 'not connected'})"]
+
+    async def _stop_on(self, node: str) -> None:
+        for job in await self._lab.nodes[node].unfinished_jobs():
+            await self._stop(node, job)
+
+    async def _stop(self, node: str, job: JobState) -> None:
+        campaign, *run, attempt, step, _agent, _kind = [*job.id.split("/"), *[""] * 6][:7]
+        number = attempt.removeprefix("attempt-")
+        if not number.isdigit():
+            return
+        try:
+            await self._journal.campaign(campaign)
+        except NotFoundError:
+            return
+        await self._lab.nodes[node].cancel(job.id)
+        await self._journal.append(
+            campaign, kind="interrupted", run="/".join(run), attempt=int(number), step=step,
+            payload={"job": job.id, "agent": node, "was": job.status},
+        )  # fmt: skip
+
+
+async def what_became_of(lab: Lab, job_id: str, agent: str) -> str:
+    """Say in words what an agent knows of a job that nobody waited for."""
+    try:
+        state = await lab.nodes[agent].job(job_id)
+    except NotFoundError:
+        return f"{agent} had not got it yet"
+    except EpiError as error:
+        return f"{agent} cannot be asked: {error.message}"
+    return f"{agent} says it is {state.status}"
