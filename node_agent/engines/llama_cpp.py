@@ -170,7 +170,9 @@ class LlamaCppEngine:
         return GenerateResult.model_validate(await self._work("generate", params.model_dump_json(), progress))
 
     async def _work(self, op: Operation, params: str, progress: Progress) -> dict[str, Any]:
-        if self.pid is None:
+        if self._process is not None and not self._process.running:
+            raise InfrastructureError(f"the engine {self._process.describe_end()}", hint="start the engine again")
+        if self._process is None:
             raise InfrastructureError("no engine runs on this node", hint="start it with the start_engine job")
         return await self._ask(op, params, progress)
 

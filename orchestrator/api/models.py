@@ -23,6 +23,7 @@ from typing import Any
 
 from orchestrator.domain.spec import CampaignSpec
 from orchestrator.domain.states import AttemptOutcome, CampaignState, Request, RunState
+from orchestrator.domain.stopping import CampaignLook
 from orchestrator.domain.utilisation import Utilisation
 from shared.errors import ErrorPayload
 from shared.meter_api import MeterStatus
@@ -104,6 +105,7 @@ class CampaignStatus(CampaignSummary):
     message: str = ""
     eta_s: float | None = None
     utilisation: Utilisation | None = None
+    looks: tuple[CampaignLook, ...] = ()
     configurations: tuple[Configuration, ...]
     runs: tuple[RunStatus, ...]
 

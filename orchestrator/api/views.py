@@ -11,6 +11,7 @@ from orchestrator.api.models import (
     RunDetail,
     RunStatus,
 )
+from orchestrator.campaign.looks import LOOK_STEP
 from orchestrator.campaign.service import CampaignService
 from orchestrator.domain.matrix import reference_of
 from orchestrator.domain.schedule import PlannedRun, configurations_of, runs_total, schedule
@@ -52,6 +53,7 @@ async def campaign_status(service: CampaignService, campaign: Campaign) -> Campa
             "utilisation": utilisation(
                 ((run, payload["windows"]) for run, payload in evaluated), campaign.spec.windows.settle_s
             ),
+            "looks": tuple(await service.journal.results(campaign.spec.id, LOOK_STEP)),
             "configurations": configurations_of(campaign.spec),
             "runs": tuple(runs),
         }

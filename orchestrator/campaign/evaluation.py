@@ -10,6 +10,7 @@ from orchestrator.domain.evaluate import evaluate_run
 from orchestrator.domain.records import Environment, MarkerLoad, Provenance, RunInput
 from orchestrator.domain.schedule import configurations_of
 from orchestrator.domain.spec import CampaignSpec
+from orchestrator.domain.stopping import CampaignLook
 from orchestrator.reports import write_campaign, write_run, write_summary
 from orchestrator.reports.report import write_report
 from orchestrator.reports.schema import CampaignFile
@@ -38,7 +39,13 @@ class ResultWriter:
         self._root = root
         self._created_utc_ns = created_utc_ns
 
-    def write_head(self, facts: dict[str, NodeFacts], instrument: Instrument, failures: dict[str, str]) -> None:
+    def write_head(
+        self,
+        facts: dict[str, NodeFacts],
+        instrument: Instrument,
+        failures: dict[str, str],
+        looks: tuple[CampaignLook, ...] = (),
+    ) -> None:
         """Write `campaign.json`: what is planned, and why runs are missing."""
         write_campaign(
             self._dir,
@@ -54,6 +61,7 @@ class ResultWriter:
                 protocol=self._spec.protocol(),
                 spec_sha256=self._spec.spec_hash(),
                 failures=failures,
+                looks=looks,
             ),
         )
 

@@ -14,6 +14,7 @@ from orchestrator.campaign.attempt import AttemptRunner
 from orchestrator.campaign.calls import Caller
 from orchestrator.campaign.evaluation import ResultWriter
 from orchestrator.campaign.lab import Lab
+from orchestrator.campaign.looks import PlannedLooks
 from orchestrator.campaign.pipeline import VariantPipeline
 from orchestrator.campaign.preparation import hold_on_nodes, prepare_base, prepare_variant
 from orchestrator.campaign.recovery import Recovery, what_became_of
@@ -21,6 +22,7 @@ from orchestrator.campaign.run_loop import RunLoop
 from orchestrator.domain.schedule import schedule
 from orchestrator.domain.spec import CampaignSpec
 from orchestrator.domain.states import CampaignState
+from orchestrator.domain.stopping import CampaignLook
 from orchestrator.store.journal import Journal
 from shared.errors import EpiError
 from shared.protocol import JobState
@@ -112,15 +114,24 @@ class CampaignRunner:
                 obey=lambda: self._obey(spec.id),
                 tell=tell,
             )
-            failed = await loop.bring_home(order)
-        await self._finish(caller, spec, writer, failed)
+            looks = PlannedLooks(self._journal, spec, self._lab.settings.results_dir / spec.id)
+            for block in looks.blocks(order):
+                failed = await loop.bring_home(block)
+                if await looks.take(block[-1].repetition):
+                    break
+        await self._finish(caller, spec, writer, failed, looks.taken)
 
     async def _finish(
-        self, caller: Caller, spec: CampaignSpec, writer: ResultWriter, failed: dict[str, str]
+        self,
+        caller: Caller,
+        spec: CampaignSpec,
+        writer: ResultWriter,
+        failed: dict[str, str],
+        looks: tuple[CampaignLook, ...],
     ) -> None:
         self._tell(spec.id, "", "report")
-        if failed:
-            await self._write_head(writer, failed)
+        if failed or looks:
+            await self._write_head(writer, failed, looks)
         await asyncio.to_thread(writer.write_reports)
         if failed:
             first, why = next(iter(failed.items()))
@@ -128,12 +139,14 @@ class CampaignRunner:
             await self._journal.set_state(spec.id, "failed", reason)
         else:
             await hold_on_nodes(caller, self._lab, spec, "release_base", ())
-            await self._journal.set_state(spec.id, "finished")
+            await self._journal.set_state(spec.id, "finished", looks[-1].sentence() if looks else "")
 
-    async def _write_head(self, writer: ResultWriter, failed: dict[str, str]) -> None:
+    async def _write_head(
+        self, writer: ResultWriter, failed: dict[str, str], looks: tuple[CampaignLook, ...] = ()
+    ) -> None:
         facts = {name: await self._lab.facts(name) for name in self._lab.nodes}
         instrument = (await self._lab.meter_status()).instrument
-        await asyncio.to_thread(writer.write_head, facts, instrument, failed)
+        await asyncio.to_thread(writer.write_head, facts, instrument, failed, looks)
 
     async def _close_open_attempts(self, campaign_id: str) -> None:
         """Explain every attempt that was open when the last orchestrator died."""

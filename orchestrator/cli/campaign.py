@@ -13,6 +13,7 @@ from orchestrator.cli.api import Api, find_api
 from orchestrator.cli.follow import follow, print_results
 from orchestrator.cli.lab import DemoOption, JsonOption, OutOption, running_lab
 from orchestrator.domain.schedule import configurations_of, runs_total
+from orchestrator.domain.stopping import CampaignLook
 from shared.errors import ConfigurationError
 
 EXAMPLES = Path(__file__).parents[1] / "campaign" / "examples"
@@ -231,5 +232,7 @@ def _show(status: dict[str, Any], as_json: bool) -> None:
         print(f"  now:   {status['step']}")
     if status["eta_s"] is not None:
         print(f"  left:  {status['eta_s'] / 60:.1f} min")
+    for look in status["looks"][-1:] if status["state"] == "running" else ():
+        print(f"  look:  {CampaignLook.model_validate(look).sentence()}")
     if status["reason"]:
         print(f"  why:   {status['reason']}")

@@ -65,6 +65,17 @@ class EngineSpec(Record):
     threads: int = Field(default=4, ge=1)
 
 
+class LooksSpec(Record):
+    """The campaign is looked at after each repetition from the second on, and ends as soon as a look says so.
+
+    The error of all looks together is that of one (`orchestrator.domain.sequential`), since they are planned here.
+    """
+
+    precision: float | None = Field(
+        default=None, gt=0, description="stop when every 95 % interval of ln(EPI ratio) has at most this half-width"
+    )
+
+
 class CampaignSpec(Record):
     """One campaign."""
 
@@ -95,8 +106,15 @@ class CampaignSpec(Record):
     engine: EngineSpec = EngineSpec()
     rules: WindowRules = WindowRules()
     timeouts: TimeoutsSpec = TimeoutsSpec()
+    looks: LooksSpec | None = Field(default=None, description="may the campaign stop early? null: all repetitions")
     accuracy_note: str = ""
     lag_range_s: tuple[float, float] = Field(default=(-0.25, 3.0), description="where the meter's lag is looked for")
+
+    @model_validator(mode="after")
+    def _looks_need_repetitions(self) -> Self:
+        if self.looks is not None and self.repetitions < 2:
+            raise ValueError("looks need at least 2 repetitions: one shows no spread")
+        return self
 
     def usual(self) -> MatrixOptions:
         """Return what every configuration has that does not say otherwise."""

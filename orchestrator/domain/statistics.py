@@ -5,7 +5,7 @@ A ratio of two configurations measured in pairs drops u_cal, and its accuracy te
 The estimator itself is in `paired`; here its numbers become records.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import exp, expm1, sqrt
 from statistics import median
@@ -23,7 +23,7 @@ from orchestrator.domain.evaluate import RunEvaluation
 from orchestrator.domain.matrix import in_matrix_order, reference_of
 from orchestrator.domain.paired import Floats, RatioTerms, accuracies, energy_spread, holm, ratio_terms
 from orchestrator.domain.records import AccuracyField, AccuracyTask
-from shared.records import Configuration, Record
+from shared.records import Configuration, ConfigurationId, Record
 
 Comparison = Literal["better", "worse", "not distinguishable", "reference", "unknown"]
 CONFIDENCE = 0.95
@@ -92,8 +92,11 @@ def campaign_statistics(
     runs: Mapping[str, Sequence[RunEvaluation]],
     answers: Mapping[str, Sequence[Answers]],
     mapping: Mapping[AccuracyField, AccuracyTask],
+    established: Collection[ConfigurationId] | None = None,
 ) -> CampaignStatistics:
     """Estimate every configuration against its reference, and correct the verdicts for their number.
+
+    In a campaign with planned looks `established` holds the differences they established: those alone are named.
 
     Raises:
         DataError: the configurations share no question of some field.
@@ -126,7 +129,7 @@ def campaign_statistics(
         elif not np.isfinite(terms.value[row]):
             update = {"reason": "no repetition or no correct answer in common with the reference"}
         else:
-            update = _relative(row, terms, tables, data, known)
+            update = _relative(row, terms, tables, data, known, None if established is None else item.id in established)
         results[item.id] = result.model_copy(update={**update, "valid_repetitions": len(valid)})
     return CampaignStatistics(results, spread, int(family.sum()), data, terms, draws)
 
@@ -198,7 +201,9 @@ def _absolute(result: ConfigurationResult, data: CampaignData, row: int, own: Bu
     )
 
 
-def _relative(row: int, terms: RatioTerms, tables: _Tables, data: CampaignData, known: bool) -> dict[str, object]:
+def _relative(
+    row: int, terms: RatioTerms, tables: _Tables, data: CampaignData, known: bool, by_look: bool | None
+) -> dict[str, object]:
     composite = accuracies(data.sums, data.design)[0]
     reference = int(data.reference[row])
     difference = float(composite[row] - composite[reference])
@@ -219,12 +224,14 @@ def _relative(row: int, terms: RatioTerms, tables: _Tables, data: CampaignData, 
     width *= sqrt(float(terms.energy_variance[row]))
     adjusted, value = float(tables.adjusted[row]), float(terms.value[row])
     comparison: Comparison = "not distinguishable"
-    if adjusted < 1 - CONFIDENCE:
+    if adjusted < 1 - CONFIDENCE if by_look is None else by_look:
         comparison = "better" if value < 0 else "worse"
     low, high = float(tables.low[row]), float(tables.high[row])
     reason = ""
     if comparison == "not distinguishable" and not low <= 0 <= high:
         reason = "its own interval excludes 1, but not after correction for the number of comparisons"
+        if by_look is not None:
+            reason += " and planned looks"
     return {
         **update,
         "epi_ratio_interval": Interval(low=exp(low), high=exp(high)),

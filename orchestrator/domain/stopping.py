@@ -1,5 +1,7 @@
 """May a running campaign stop? One look at its statistics by the rule that was fixed before it started."""
 
+from collections.abc import Collection
+
 import numpy as np
 from pydantic import Field
 
@@ -19,6 +21,14 @@ class CampaignLook(Record):
     reason: str
     established: tuple[ConfigurationId, ...] = Field(description="variants whose EPI differs from their baseline's")
 
+    def sentence(self) -> str:
+        """Say it in words."""
+        named = ", ".join(self.established) or "no difference"
+        return (
+            f"planned look after {self.repetitions_done} of {self.repetitions_planned} repetitions:"
+            f" {self.reason}; established: {named}"
+        )
+
 
 def planned_rule(repetitions: int, target_half_width: float | None = None) -> StoppingRule:
     """Return the rule of a campaign that may be looked at after each repetition from the second on.
@@ -33,9 +43,12 @@ def planned_rule(repetitions: int, target_half_width: float | None = None) -> St
 
 
 def look_at(
-    statistics: CampaignStatistics, repetitions_planned: int, target_half_width: float | None = None
+    statistics: CampaignStatistics,
+    repetitions_planned: int,
+    target_half_width: float | None = None,
+    earlier: Collection[ConfigurationId] = (),
 ) -> CampaignLook:
-    """Look after the repetitions that every compared configuration has.
+    """Look after the repetitions that every compared configuration has; what `earlier` looks established stays so.
 
     Raises:
         ConfigurationError: fewer than two repetitions are planned.
@@ -50,15 +63,16 @@ def look_at(
         return _not_yet(done, repetitions_planned)
     low, high = terms.interval()
     look = min(done, repetitions_planned) - 2
-    found = decide(terms.p_values()[rows].tolist(), ((high - low)[rows] / 2).tolist(), look, rule)
+    names = [data.configurations[row].id for row in rows.tolist()]
+    half_widths = ((high - low)[rows] / 2).tolist()
+    known = [name in earlier for name in names]
+    found = decide(terms.p_values()[rows].tolist(), half_widths, look, rule, known)
     return CampaignLook(
         repetitions_done=done,
         repetitions_planned=repetitions_planned,
         stop=found.stop,
         reason=found.reason,
-        established=tuple(
-            data.configurations[row].id for row, named in zip(rows.tolist(), found.named, strict=True) if named
-        ),
+        established=tuple(name for name, named in zip(names, found.named, strict=True) if named),
     )
 
 

@@ -38,7 +38,17 @@ class CampaignResults:
     @cached_property
     def statistics(self) -> CampaignStatistics:
         """Estimates, intervals and verdicts."""
-        return campaign_statistics(self.configurations, self.runs, self.answers, self.campaign.protocol.accuracy)
+        looks = self.campaign.looks
+        return campaign_statistics(
+            self.configurations, self.runs, self.answers, self.campaign.protocol.accuracy,
+            established=looks[-1].established if looks else None,
+        )  # fmt: skip
+
+    @property
+    def repetitions(self) -> int:
+        """Repetitions that the campaign was to have: fewer than planned when a planned look ended it."""
+        looks = self.campaign.looks
+        return looks[-1].repetitions_done if looks and looks[-1].stop else self.campaign.repetitions
 
     @property
     def results(self) -> dict[str, ConfigurationResult]:
@@ -49,7 +59,7 @@ class CampaignResults:
     def validity(self) -> Validity:
         """The verdict on the campaign as a whole."""
         return check_campaign(
-            self.configurations, self.campaign.repetitions, self.inputs, self.runs, self.answers, self.statistics
+            self.configurations, self.repetitions, self.inputs, self.runs, self.answers, self.statistics
         )
 
     @cached_property

@@ -22,6 +22,7 @@ from orchestrator.domain.records import (
     TokenBasis,
 )
 from orchestrator.domain.register import RegisterCheck
+from orchestrator.domain.stopping import CampaignLook
 from orchestrator.domain.validity import Validity
 from shared.clock import iso_utc
 from shared.records import (
@@ -255,3 +256,4 @@ class CampaignFile(Record):
     protocol: MeasurementProtocol = MeasurementProtocol()
     spec_sha256: Sha256 | None = None
     failures: dict[str, str] = Field(default_factory=dict, description="configuration or run id -> why it is missing")
+    looks: tuple[CampaignLook, ...] = Field(default=(), description="planned looks taken so far, oldest first")

@@ -26,8 +26,13 @@ def opening(data: CampaignResults) -> list[str]:
     lines = [
         f"Model {campaign.model}; hardware {campaign.hardware}; instrument {campaign.instrument.name}"
         f" at {campaign.instrument.measurement_point}; {done} of"
-        f" {len(data.configurations) * campaign.repetitions} runs."
+        f" {len(data.configurations) * data.repetitions} runs."
     ]
+    if campaign.looks:
+        lines.append(
+            f"{campaign.looks[-1].sentence().capitalize()}. Only what the looks established is named a difference;"
+            " the intervals beside it are those of a single look."
+        )
     if campaign.instrument.emulated:
         lines.append("**The power is emulated, not measured: these joules say nothing about real hardware.**")
     if campaign.protocol.accuracy_note:

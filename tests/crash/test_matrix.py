@@ -115,8 +115,9 @@ def kill_at_every_boundary(lab: StepwiseLab, process: str, spec: CampaignSpec) -
         starter = keep_starting(lab, spec)
         while True:
             entry = boundaries.next(timeout_s=180)
-            if entry.campaign == spec.id and boundary(entry) not in kills:
-                kills[boundary(entry)] = Kill(boundary(entry), entry, kill(lab, process))
+            name = boundary(entry)
+            if entry.campaign == spec.id and (name not in kills or not kills[name].alive):
+                kills[name] = Kill(name, entry, kill(lab, process))
             boundaries.go()
             if entry.payload.get("state") == "finished":
                 break
@@ -136,21 +137,20 @@ def print_table(lab: LocalLab, process: str, spec: CampaignSpec, kills: list[Kil
 
 def _became(killed_at: Entry, entries: list[sqlite3.Row]) -> str:
     """Say what the journal tells of the time after a kill."""
-    attempt = None
+    opened: set[tuple[str, int]] = set()
+    kept = "nothing lost"
     for row in entries:
-        payload = json.loads(row["payload"])
-        if row["kind"] == "attempt":
-            attempt = (row["run"], row["attempt"]) if payload["state"] == "started" else None
+        payload, attempt = json.loads(row["payload"]), (row["run"], row["attempt"])
         if row["seq"] <= killed_at.seq:
-            at_kill = attempt
-            continue
-        if row["kind"] == "failure" and row["step"] == killed_at.step:
+            if row["kind"] == "attempt":
+                (opened.add if payload["state"] == "started" else opened.discard)(attempt)
+        elif row["kind"] == "failure" and (row["run"], row["step"]) == (killed_at.run, killed_at.step):
             return f"call made again: {payload['message'][:70]}"
-        if row["kind"] == "result" and row["step"] == killed_at.step and row["run"] == killed_at.run:
-            break
-        if row["kind"] == "attempt" and (row["run"], row["attempt"]) == at_kill:
-            return "attempt kept" if payload["state"] == "done" else f"new attempt: {payload['reason'][:90]}"
-    return "nothing lost"
+        elif row["kind"] == "attempt" and attempt in opened:
+            if payload["state"] != "done":
+                return f"new attempt: {payload['reason'][:100]}"
+            kept = "attempt kept"
+    return kept
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +173,8 @@ def test_killed_at_every_boundary(lab: StepwiseLab, process: str) -> None:
     status = check_end(lab, spec.id, 120)
     attempts = [len(run["attempts"]) for run in status["runs"]]
     print(f"{process}: attempts {attempts}, {time.monotonic() - start:.0f} s")
-    assert sum(one.alive for one in kills) >= 10, kills
+    alive = sum(one.alive for one in kills)
+    assert alive >= 8 if process in CHILD_OF else alive == len(kills), kills
     assert outcome_of(lab, spec.id, CONFIGURATIONS) == outcome_of(lab, "calm", CONFIGURATIONS)
 
 

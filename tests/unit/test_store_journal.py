@@ -113,3 +113,28 @@ async def test_what_was_committed_survives_kill_9(tmp_path: Path) -> None:
         kept = [entry.seq for entry in await journal.entries(limit=100_000)]
     assert set(seen) <= set(kept)
     assert kept == list(range(1, len(kept) + 1))
+
+
+async def test_an_attempt_has_one_outcome(tmp_path: Path) -> None:
+    async with open_journal(tmp_path / "j.sqlite") as journal:
+        await journal.create(spec())
+        number = await journal.begin_attempt("camp", "baseline/rep-1")
+        await journal.end_attempt("camp", "baseline/rep-1", number, "interrupted", reason="power cut")
+        with pytest.raises(ConflictError, match="interrupted cannot become done"):
+            await journal.end_attempt("camp", "baseline/rep-1", number, "done")
+        with pytest.raises(NotFoundError):
+            await journal.end_attempt("camp", "baseline/rep-1", 7, "done")
+
+
+async def test_what_broke_before_somebody_resumed_does_not_count(tmp_path: Path) -> None:
+    async with open_journal(tmp_path / "j.sqlite") as journal:
+        await journal.create(spec())
+        await journal.set_state("camp", "running")
+        for reason in ("one", "two"):
+            number = await journal.begin_attempt("camp", "baseline/rep-1")
+            await journal.end_attempt("camp", "baseline/rep-1", number, "failed", reason=reason, fault="infrastructure")
+        ended = await journal.since_running("camp", "baseline/rep-1", "", "attempt")
+        assert [one["reason"] for one in ended if one.get("fault")] == ["one", "two"]
+        await journal.set_state("camp", "failed", "two")
+        await journal.set_state("camp", "running", "resumed by the user")
+        assert await journal.since_running("camp", "baseline/rep-1", "", "attempt") == []
