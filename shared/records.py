@@ -141,7 +141,11 @@ class Window(Record):
 
 
 class QuestionResult(Record):
-    """One answered benchmark question; log-likelihoods in nats, one per option."""
+    """One answered benchmark question.
+
+    Log-likelihoods are in nats, one per option. A question that was answered in free text has the text instead, target
+    0, and choice 0 where the text counts as right, else 1.
+    """
 
     task: str
     question_id: str
@@ -149,8 +153,9 @@ class QuestionResult(Record):
     target: int
     choice: int = Field(description="option chosen by `metric`")
     correct: bool
-    metric: Literal["acc", "acc_norm"]
+    metric: Literal["acc", "acc_norm", "exact_match"]
     log_likelihoods: tuple[float, ...]
+    text: str | None = Field(default=None, description="what was generated, as the metric judged it")
     ledger: TokenLedger = TokenLedger()
     start_utc_ns: int | None = None
     end_utc_ns: int | None = None

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from orchestrator.benchmarks.cluster_lm import DocCost
-from orchestrator.benchmarks.prepared_task import PreparedTask
+from orchestrator.benchmarks.prepared_task import GENERATED, PreparedTask
 from orchestrator.benchmarks.records import Metric, TaskSpec
 from shared.errors import BugError, ConfigurationError
 from shared.records import QuestionResult
@@ -21,6 +21,8 @@ def metric_of(task: PreparedTask, spec: TaskSpec) -> Metric:
     """
     reported = set(task.aggregation())
     wanted: tuple[Metric, ...] = ("acc", "acc_norm") if spec.role == "mmlu_5shot" else ("acc_norm", "acc")
+    if task.OUTPUT_TYPE == GENERATED:
+        wanted = ("exact_match", "acc")
     if spec.metric is not None:
         wanted = (spec.metric,)
     for metric in wanted:
@@ -46,9 +48,16 @@ def answered_question(
     Raises:
         BugError: our choice and lm-eval's verdict disagree.
     """
+    correct = bool(sample[metric])
+    known: dict[str, Any] = {
+        "task": task_name, "question_id": question_id, "subject": subject, "correct": correct, "metric": metric,
+        "ledger": cost.ledger, "start_utc_ns": cost.start_utc_ns, "end_utc_ns": cost.end_utc_ns,
+    }  # fmt: skip
+    if task.OUTPUT_TYPE == GENERATED:
+        text = str(sample["filtered_resps"][0])
+        return QuestionResult(target=0, choice=0 if correct else 1, log_likelihoods=(), text=text, **known)
     responses: list[tuple[float, bool]] = sample["filtered_resps"]
     likelihoods = [float(value) for value, _ in responses]
-    correct = bool(sample[metric])
     if task.OUTPUT_TYPE == "loglikelihood":  # option 0: the continuation is what greedy decoding says
         choice, targets = (0 if responses[0][1] else 1), [0]
     else:
@@ -62,17 +71,7 @@ def answered_question(
             where=f"{task_name}/{question_id}",
         )
     return QuestionResult(
-        task=task_name,
-        question_id=question_id,
-        subject=subject,
-        target=choice if correct else targets[0],
-        choice=choice,
-        correct=correct,
-        metric=metric,
-        log_likelihoods=tuple(likelihoods),
-        ledger=cost.ledger,
-        start_utc_ns=cost.start_utc_ns,
-        end_utc_ns=cost.end_utc_ns,
+        target=choice if correct else targets[0], choice=choice, log_likelihoods=tuple(likelihoods), **known
     )
 
 

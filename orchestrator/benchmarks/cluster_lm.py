@@ -1,9 +1,9 @@
-"""`ClusterLM`: the lm-eval model that lets the cluster score: one call of `score` answers a whole evaluation.
+"""`ClusterLM`: the lm-eval model that lets the cluster answer: one call of `score`, one of `generate`, for all tasks.
 
 Importing this module loads lm-eval (1.5 s) with its network access switched off.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -14,10 +14,21 @@ from lm_eval.api.model import LM  # noqa: E402
 
 from orchestrator.benchmarks.grouping import Question, group_by_prefix  # noqa: E402
 from shared.errors import ConfigurationError, DataError  # noqa: E402
-from shared.node_jobs.workloads import ItemScore, ScoreParams, ScoreResult  # noqa: E402
+from shared.node_jobs.workloads import (  # noqa: E402
+    GeneratedText,
+    GenerateItem,
+    GenerateParams,
+    GenerateResult,
+    ItemScore,
+    ScoreParams,
+    ScoreResult,
+)
 from shared.records import TokenLedger  # noqa: E402
 
 Score = Callable[[ScoreParams], ScoreResult]
+Generate = Callable[[GenerateParams], GenerateResult]
+MAX_GENERATED = 256
+"""Tokens of an answer where the task does not say; lm-eval's own default."""
 DocKey = tuple[str, int]
 """lm-eval's task name and its number of the document within the evaluation."""
 
@@ -32,19 +43,22 @@ class DocCost:
 
 
 class ClusterLM(LM):  # type: ignore[misc]  # lm_eval ships no types
-    """Log-likelihoods from an injected `score` function, asked once with all requests grouped by shared prefix.
+    """Answers from injected functions: `score` for log-likelihoods, grouped by prefix, `generate` for free text.
 
     Attributes:
-        result: The engine's answer to the last `loglikelihood`, None before.
-        costs: Ledger and times of each document of the last `loglikelihood`. The prefix of a group is evaluated once;
-            its tokens are in the ledger of the item for which the engine evaluated it.
+        spans: What each call cost as a whole.
+        costs: Ledger and times of each document. The prefix of a group is evaluated once; its tokens are in the ledger
+            of the item for which the engine evaluated it.
     """
 
-    def __init__(self, score: Score, subjects: Mapping[DocKey, str] | None = None) -> None:
+    def __init__(
+        self, score: Score, subjects: Mapping[DocKey, str] | None = None, generate: Generate | None = None
+    ) -> None:
         super().__init__()
         self._score = score
+        self._generate = generate
         self._subjects = subjects or {}
-        self.result: ScoreResult | None = None
+        self.spans: list[DocCost] = []
         self.costs: dict[DocKey, DocCost] = {}
 
     def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
@@ -76,8 +90,8 @@ class ClusterLM(LM):  # type: ignore[misc]  # lm_eval ships no types
         answers = {
             key: result.groups[group][item] for key, (group, item) in zip(keys, grouped.places, strict=True)
         }
-        self.result = result
-        self.costs = _costs(answers)
+        self.spans.append(_cost(result))
+        self.costs |= _costs((doc, answer) for (doc, _), answer in answers.items())
         return [(answers[key].log_likelihoods[option], answers[key].greedy[option]) for key, option in wanted]
 
     def loglikelihood_rolling(self, requests: list[Any]) -> NoReturn:
@@ -88,13 +102,43 @@ class ClusterLM(LM):  # type: ignore[misc]  # lm_eval ships no types
         """
         raise _unsupported(requests, "perplexity of whole documents (loglikelihood_rolling)")
 
-    def generate_until(self, requests: list[Any]) -> NoReturn:
-        """Refuse: the score job reads log-likelihoods, it generates nothing.
+    def generate_until(self, requests: list[Any]) -> list[str]:
+        """Continue every context greedily until one of its stop strings; answers come in the order asked.
+
+        The engine is asked in the order of the contexts, since it evaluates a beginning that two neighbours share once.
 
         Raises:
-            ConfigurationError: always, naming the task.
+            ConfigurationError: nothing here can generate, or a task wants its answers sampled.
+            DataError: the engine answered another number of requests.
         """
-        raise _unsupported(requests, "free generation (generate_until)")
+        if not requests:
+            return []
+        if self._generate is None:
+            raise _unsupported(requests, "free generation (generate_until)")
+        order = sorted(range(len(requests)), key=lambda at: str(requests[at].args[0]))
+        result = self._generate(GenerateParams(items=tuple(_generate_item(requests[at]) for at in order)))
+        if len(result.texts) != len(order):
+            raise _wrong_shape("generate job")
+        self.spans.append(_cost(result))
+        docs = [(requests[at].task_name, requests[at].doc_id) for at in order]
+        self.costs |= _costs(zip(docs, result.texts, strict=True))
+        texts = {at: answer.text for at, answer in zip(order, result.texts, strict=True)}
+        return [texts[at] for at in range(len(requests))]
+
+
+def _generate_item(request: Any) -> GenerateItem:
+    """Read lm-eval's generation arguments; of sampling only its absence can be had."""
+    context, wanted = request.args
+    if wanted.get("do_sample") and float(wanted.get("temperature", 1.0)) > 0:
+        raise ConfigurationError(
+            "the task wants its answers sampled; here they are greedy, so that they can be repeated",
+            where=str(request.task_name), hint="set do_sample: false in the task's generation_kwargs",
+        )  # fmt: skip
+    until = wanted.get("until") or ()
+    return GenerateItem(
+        prompt=context, until=(until,) if isinstance(until, str) else tuple(until),
+        max_tokens=int(wanted.get("max_gen_toks") or wanted.get("max_new_tokens") or MAX_GENERATED),
+    )  # fmt: skip
 
 
 def _spaces_to_continuation(context: str, continuation: str) -> tuple[str, str]:
@@ -110,17 +154,24 @@ def _check_shape(params: ScoreParams, result: ScoreResult) -> None:
         [[len(item.greedy) for item in group] for group in result.groups],
     ):
         if answered != asked:
-            raise DataError(
-                "the engine's answer does not have the shape of the questions",
-                where="score job",
-                hint="orchestrator and node agent must be of the same version",
-            )
+            raise _wrong_shape("score job")
 
 
-def _costs(answers: Mapping[tuple[DocKey, str], ItemScore]) -> dict[DocKey, DocCost]:
+def _wrong_shape(where: str) -> DataError:
+    return DataError(
+        "the engine's answer does not have the shape of the questions", where=where,
+        hint="orchestrator and node agent must be of the same version",
+    )  # fmt: skip
+
+
+def _cost(answer: ItemScore | GeneratedText | ScoreResult | GenerateResult) -> DocCost:
+    return DocCost(answer.ledger, answer.start_utc_ns, answer.end_utc_ns)
+
+
+def _costs(answers: Iterable[tuple[DocKey, ItemScore | GeneratedText]]) -> dict[DocKey, DocCost]:
     costs: dict[DocKey, DocCost] = {}
-    for (doc, _context), answer in answers.items():
-        cost = DocCost(answer.ledger, answer.start_utc_ns, answer.end_utc_ns)
+    for doc, answer in answers:
+        cost = _cost(answer)
         if (before := costs.get(doc)) is not None:  # a task whose options are contexts has several items a question
             cost = DocCost(
                 before.ledger + cost.ledger,
@@ -134,7 +185,7 @@ def _costs(answers: Mapping[tuple[DocKey, str], ItemScore]) -> dict[DocKey, DocC
 def _unsupported(requests: list[Any], what: str) -> ConfigurationError:
     tasks = sorted({str(request.task_name) for request in requests})
     return ConfigurationError(
-        f"the task needs {what}; this cluster scores continuations by log-likelihood",
+        f"the task needs {what}, which cannot be had here",
         where=", ".join(tasks),
-        hint="choose a task whose output_type is multiple_choice or loglikelihood",
+        hint="choose a task whose output_type is multiple_choice, loglikelihood or generate_until",
     )

@@ -20,7 +20,8 @@ from orchestrator.benchmarks.local_data import Doc, Splits  # noqa: E402
 from orchestrator.benchmarks.task_files import TaskFile  # noqa: E402
 from shared.errors import ConfigurationError  # noqa: E402
 
-_SCORABLE = ("multiple_choice", "loglikelihood")
+GENERATED = "generate_until"
+_ASKABLE = ("multiple_choice", "loglikelihood", GENERATED)
 
 
 class PreparedTask(ConfigurableTask):  # type: ignore[misc]  # lm_eval ships no types
@@ -44,11 +45,11 @@ class PreparedTask(ConfigurableTask):  # type: ignore[misc]  # lm_eval ships no 
             config["num_fewshot"] = shots
         self.sampler: Any = None  # set by lm-eval
         super().__init__(config=config)
-        if self.OUTPUT_TYPE not in _SCORABLE:
+        if self.OUTPUT_TYPE not in _ASKABLE:
             raise ConfigurationError(
-                f"output type {self.OUTPUT_TYPE!r} cannot be scored by log-likelihood",
+                f"output type {self.OUTPUT_TYPE!r} can be answered neither by log-likelihood nor in free text",
                 where=file.name,
-                hint="choose a task whose output_type is multiple_choice or loglikelihood",
+                hint=f"choose a task whose output_type is {', '.join(_ASKABLE)}",
             )
         self.shots = int(self.config.num_fewshot or 0)
         self._pinned: list[Doc] = []

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from orchestrator.domain.records import AccuracyField
 from shared.records import QuestionResult, Record, TokenLedger
 
-Metric = Literal["acc", "acc_norm"]
+Metric = Literal["acc", "acc_norm", "exact_match"]
 ROLE_SHOTS = {"mmlu_5shot": 5, "arc_challenge_25shot": 25, "hellaswag_10shot": 10}
 """Few-shot examples that each role's name promises."""
 
@@ -33,7 +33,7 @@ class TaskSpec(Record):
     questions: int | None = Field(default=None, ge=1, description="subset size; null asks the suite's number")
     shots: int | None = Field(default=None, ge=0, description="few-shot examples; null keeps the task's own number")
     pin_shots: bool = Field(default=True, description="the same first examples for every question of a (sub)task")
-    metric: Metric | None = Field(default=None, description="null: acc_norm where the task has it, else acc")
+    metric: Metric | None = Field(default=None, description="null: the role's, else acc_norm, acc, exact_match")
 
     @property
     def stands_in(self) -> bool:

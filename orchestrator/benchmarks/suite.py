@@ -17,7 +17,7 @@ go_offline()
 import lm_eval.evaluator  # noqa: E402
 
 from orchestrator.benchmarks.answers import answered_question, metric_of  # noqa: E402
-from orchestrator.benchmarks.cluster_lm import ClusterLM, Score  # noqa: E402
+from orchestrator.benchmarks.cluster_lm import ClusterLM, Generate, Score  # noqa: E402
 from orchestrator.benchmarks.data_dir import DataDir, default_data_dir  # noqa: E402
 from orchestrator.benchmarks.prepared_task import PreparedTask, doc_hash  # noqa: E402
 from orchestrator.benchmarks.records import Metric, SuiteResult, SuiteSpec, TaskSpec, TaskVersion  # noqa: E402
@@ -25,7 +25,7 @@ from orchestrator.benchmarks.sampling import stratified_indices  # noqa: E402
 from orchestrator.benchmarks.sources import splits_for  # noqa: E402
 from orchestrator.benchmarks.task_files import TaskFile, TaskFiles  # noqa: E402
 from shared.errors import BugError, ConfigurationError  # noqa: E402
-from shared.records import QuestionResult  # noqa: E402
+from shared.records import QuestionResult, TokenLedger  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class BenchmarkSuite:
     Raises:
         NotFoundError: a task or its question file does not exist.
         DataError: a question file is damaged.
-        ConfigurationError: a task cannot be scored by log-likelihood, or has too few examples for its shots.
+        ConfigurationError: a task cannot be asked here, or has too few examples for its shots.
     """
 
     def __init__(self, spec: SuiteSpec) -> None:
@@ -94,11 +94,12 @@ class BenchmarkSuite:
             for benchmark in self._benchmarks
         )
 
-    def run(self, score: Score) -> SuiteResult:
+    def run(self, score: Score, generate: Generate | None = None) -> SuiteResult:
         """Ask all questions once and return the answers.
 
         Args:
             score: Called once with all questions grouped by shared prefix; blocks until the engine has answered.
+            generate: Called once with all questions that are answered in free text; needed only for such tasks.
 
         Raises:
             DataError: the engine's answer has another shape than the question.
@@ -109,7 +110,7 @@ class BenchmarkSuite:
             for part in self._parts.values()
             for number, index in enumerate(part.chosen)
         }
-        lm = ClusterLM(score, subjects)
+        lm = ClusterLM(score, subjects, generate)
         outcome = lm_eval.evaluator.evaluate(
             lm=lm,
             task_dict={"tasks": {name: part.task for name, part in self._parts.items()}, "groups": {}},
@@ -117,7 +118,7 @@ class BenchmarkSuite:
             log_samples=True,
             bootstrap_iters=0,
         )
-        if outcome is None or lm.result is None:
+        if outcome is None or not lm.spans:
             raise BugError("lm-eval evaluated nothing", where="benchmark suite")
         questions = tuple(self._answers(outcome["samples"], lm))
         asked = Counter(question.task for question in questions)
@@ -130,9 +131,9 @@ class BenchmarkSuite:
                 task.role: accuracy[task.name] for task in self.spec.tasks if task.role is not None
             },
             n=dict(asked),
-            start_utc_ns=lm.result.start_utc_ns,
-            end_utc_ns=lm.result.end_utc_ns,
-            ledger=lm.result.ledger,
+            start_utc_ns=min(span.start_utc_ns for span in lm.spans),
+            end_utc_ns=max(span.end_utc_ns for span in lm.spans),
+            ledger=sum((span.ledger for span in lm.spans), TokenLedger()),
             tasks=self.describe(),
             versions={"lm_eval": importlib.metadata.version("lm_eval")},
         )

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -14,7 +14,7 @@ from shared.auth import load_token
 from shared.client import AgentClient
 from shared.errors import ConfigurationError
 from shared.node_jobs.engines import StartEngineParams, StartEngineResult
-from shared.node_jobs.workloads import ScoreParams, ScoreResult
+from shared.node_jobs.workloads import GenerateParams, GenerateResult, ScoreParams, ScoreResult
 from shared.protocol import JobState
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def run(
 def list_tasks(
     task_dir: Annotated[list[Path] | None, typer.Option(help="directories with task YAML files")] = None,
 ) -> None:
-    """List the lab's own benchmark tasks; besides, every multiple-choice task of lm-eval can be named."""
+    """List the lab's own benchmark tasks; besides, any task of lm-eval can be named."""
     from orchestrator.benchmarks.task_files import TaskFiles
 
     for name, path in TaskFiles(tuple(task_dir or ())).own():
@@ -85,8 +85,8 @@ def _task(text: str) -> dict[str, object]:
     return {"name": name, "shots": int(shots) if shots else None}
 
 
-class _NodeScore:
-    """The `score` function of a suite: runs score jobs on the node from the suite's thread, and shows how far it is."""
+class _NodeAsk:
+    """`score` and `generate` of a suite: runs jobs on the node from the suite's thread, and shows how far it is."""
 
     def __init__(self, client: AgentClient, job_prefix: str, loop: asyncio.AbstractEventLoop, bar: Progress) -> None:
         self._client = client
@@ -100,19 +100,26 @@ class _NodeScore:
         """Say how many questions there are and how many of them are answered already."""
         self._bar.update(self._row, total=questions, completed=answered)
 
-    def __call__(self, params: ScoreParams) -> ScoreResult:
-        """Ask one job and wait for its answer."""
-        self._jobs += 1
+    def score(self, params: ScoreParams) -> ScoreResult:
+        """Have one job scored and wait for its answer."""
         asked = sum(len(group.items) for group in params.groups)
+        return ScoreResult.model_validate(self._run("score", params, asked))
+
+    def generate(self, params: GenerateParams) -> GenerateResult:
+        """Have the texts of one job written and wait for them."""
+        return GenerateResult.model_validate(self._run("generate", params, len(params.items)))
+
+    def _run(self, kind: str, params: ScoreParams | GenerateParams, asked: int) -> dict[str, Any]:
+        self._jobs += 1
         before = self._bar.tasks[self._row].completed
 
         def show(state: JobState) -> None:
             self._bar.update(self._row, completed=before + state.progress * asked)
 
         job = self._client.run(
-            f"{self._job_prefix}/score-{self._jobs}", "score", params, timeout_s=_JOB_TIMEOUT_S, on_progress=show
+            f"{self._job_prefix}/{kind}-{self._jobs}", kind, params, timeout_s=_JOB_TIMEOUT_S, on_progress=show
         )
-        result = ScoreResult.model_validate(asyncio.run_coroutine_threadsafe(job, self._loop).result())
+        result = asyncio.run_coroutine_threadsafe(job, self._loop).result()
         self._bar.update(self._row, completed=before + asked)
         return result
 
@@ -134,13 +141,13 @@ async def _run(
         started = StartEngineResult.model_validate(answer)
         kept = out.with_name(out.name + ".answers.jsonl")
         with Progress(*columns, console=console) as bar:
-            ask = _NodeScore(client, prefix, asyncio.get_running_loop(), bar)
+            ask = _NodeAsk(client, prefix, asyncio.get_running_loop(), bar)
             score = ResumableScore(
-                ask, kept, questions_per_job=questions_per_job,
+                ask.score, kept, questions_per_job=questions_per_job, generate=ask.generate,
                 identity=f"{engine.model_sha256} {started.engine} {started.build}",
             )  # fmt: skip
             ask.expect(suite.n_questions, score.n_kept)
-            result = await asyncio.to_thread(suite.run, score)
+            result = await asyncio.to_thread(suite.run, score, score.generate)
     finally:
         await client.close()
     out.write_text(result.model_dump_json(indent=1) + "\n", encoding="utf-8")

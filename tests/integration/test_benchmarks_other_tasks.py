@@ -84,7 +84,7 @@ def test_what_cannot_be_asked_is_refused_by_name(data_dir: Path) -> None:
 
     with pytest.raises(NotFoundError, match=r"boolq: .*not on this machine .*super_glue"):
         load("boolq")
-    (data_dir / "gsm8k").mkdir()
-    (data_dir / "gsm8k" / "test.jsonl").write_text('{"question": "1+1?", "answer": "#### 2"}\n')
-    with pytest.raises(ConfigurationError, match="generate_until"):
-        load("gsm8k")
+    (data_dir / "wikitext_document_level").mkdir()
+    (data_dir / "wikitext_document_level" / "test.jsonl").write_text('{"page": "Once upon a time."}\n')
+    with pytest.raises(ConfigurationError, match="loglikelihood_rolling"):
+        load("wikitext")

@@ -5,7 +5,7 @@ from lm_eval.api.instance import Instance
 
 from orchestrator.benchmarks.cluster_lm import ClusterLM
 from shared.errors import ConfigurationError, DataError
-from shared.node_jobs.workloads import ScoreParams, ScoreResult
+from shared.node_jobs.workloads import GeneratedText, GenerateParams, GenerateResult, ScoreParams, ScoreResult
 from shared.records import TokenLedger
 from tests.benchmarks_oracle import OracleEngine, oracle
 
@@ -61,3 +61,35 @@ def test_an_answer_of_another_shape_is_refused() -> None:
 
     with pytest.raises(DataError, match="shape"):
         ClusterLM(short).loglikelihood([_request("a", "b")])
+
+
+def _written(params: GenerateParams) -> GenerateResult:
+    """Answer every prompt with itself backwards."""
+    texts = tuple(
+        GeneratedText(
+            text=item.prompt[::-1], stopped="until", ledger=TokenLedger(generated=item.max_tokens), start_utc_ns=number,
+            end_utc_ns=number + 1,
+        )
+        for number, item in enumerate(params.items)
+    )  # fmt: skip
+    return GenerateResult(start_utc_ns=0, end_utc_ns=9, ledger=TokenLedger(generated=1), texts=texts)
+
+
+def test_texts_come_in_the_order_asked_and_neighbours_share_their_beginning() -> None:
+    asked: list[GenerateParams] = []
+
+    def write(params: GenerateParams) -> GenerateResult:
+        asked.append(params)
+        return _written(params)
+
+    prompts = [f"shots {task} question {doc}?" for doc in range(3) for task in ("u", "t")]
+    wanted = {"until": ["\n", "."], "max_gen_toks": 7, "do_sample": False, "temperature": 0.0}
+    requests = [Instance("generate_until", {}, (text, wanted), 0, ("t", doc, 1)) for doc, text in enumerate(prompts)]
+    lm = ClusterLM(OracleEngine(), generate=write)
+    assert lm.generate_until(requests) == [text[::-1] for text in prompts]
+    assert [item.prompt for item in asked[0].items] == sorted(prompts) and len(asked) == 1
+    assert {(item.until, item.max_tokens) for item in asked[0].items} == {(("\n", "."), 7)}
+    assert lm.costs["t", 1].start_utc_ns == 0 and lm.costs["t", 4].ledger.generated == 7
+    sampled = Instance("generate_until", {}, ("q", {"do_sample": True, "temperature": 0.8}), 0, ("drawn", 0, 1))
+    with pytest.raises(ConfigurationError, match=r"drawn.*sampled"):
+        lm.generate_until([sampled])
