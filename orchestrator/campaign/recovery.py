@@ -73,7 +73,7 @@ class Recovery:
                     f"did not come back within {self._recover_s:.0f} s: {'; '.join(away)}",
                     hint="mend it, then `epi campaign resume`",
                 )
-            self._tell(f"waiting for {'; '.join(away)}")
+            self._tell(f"waiting: {'; '.join(away)}")
             pause_s = min(pause_s * 1.5, _LONGEST_PAUSE_S)
 
     async def _lab_away(self) -> list[str]:

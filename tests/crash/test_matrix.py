@@ -11,6 +11,8 @@ import random
 import select
 import signal
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -160,6 +162,14 @@ def lab() -> Iterator[StepwiseLab]:
         status = check_end(running, "calm", 300)
         assert [len(run["attempts"]) for run in status["runs"]] == [1, 1]
         yield running
+
+
+@pytest.mark.slow
+def test_a_second_orchestrator_on_the_same_journal_refuses(lab: StepwiseLab) -> None:
+    command = [sys.executable, "-m", "orchestrator", "--config", str(lab.config_file("orchestrator"))]
+    second = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert second.returncode != 0
+    assert "another orchestrator holds this journal" in second.stderr
 
 
 @pytest.mark.slow

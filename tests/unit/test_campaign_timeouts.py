@@ -1,24 +1,19 @@
 """How long a step may take: derived from what it does, told otherwise by the spec, and never for ever."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-import uvicorn
 
 from orchestrator.campaign.calls import Call, Caller
 from orchestrator.campaign.spec_file import load_spec
 from orchestrator.cli.campaign import EXAMPLES
 from orchestrator.domain.timeouts import TimeoutsSpec
 from orchestrator.store.journal import open_journal
-from shared.client import AgentClient, JobTimeoutError
+from shared.client import JobTimeoutError
 from shared.errors import InfrastructureError
-from shared.http import make_app
-from shared.jobs import JobContext, JobKind, JobServer, job_router
 from shared.node_jobs.workloads import MarkerParams, ScoreGroup, ScoreItem, ScoreParams
-from shared.records import Record
+from tests.hanging_agent import Nothing, agent_that_hangs
 
 GB = 10**9
 
@@ -42,32 +37,6 @@ def test_the_spec_overrides_a_step_and_large_models_get_hours_not_days() -> None
     hours = spec.timeouts.decode(("x" * 400,) * decode.prompts, decode.tokens_each, decode.repeats) / 3600
     assert 1 < hours < 24, "30 billion parameters at 4 token/s take 35 minutes"
     assert 1 < spec.timeouts.transfer("fetch_base", 18 * GB) / 3600 < 6
-
-
-class Nothing(Record):
-    pass
-
-
-@asynccontextmanager
-async def agent_that_hangs(path: Path) -> AsyncIterator[AgentClient]:
-    async def hang(_params: Nothing, _job: JobContext) -> Nothing:
-        await asyncio.sleep(3600)
-        return Nothing()
-
-    async with JobServer(path / "jobs.sqlite", [JobKind("hang", Nothing, hang)]).running() as jobs:
-        app = make_app("agent", "1")
-        app.include_router(job_router(jobs, None))
-        server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
-        serving = asyncio.create_task(server.serve())
-        while not server.started:
-            await asyncio.sleep(0.01)
-        client = AgentClient(f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}", None)
-        try:
-            yield client
-        finally:
-            await client.close()
-            server.should_exit = True
-            await serving
 
 
 async def test_a_job_over_its_time_is_cancelled_and_frees_the_queue(tmp_path: Path) -> None:

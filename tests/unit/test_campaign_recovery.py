@@ -1,0 +1,59 @@
+"""Between a fault and the next attempt: old jobs are stopped and journaled, strangers' are not, the away are named."""
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from orchestrator.campaign.recovery import Recovery, what_became_of
+from orchestrator.domain.spec import CampaignSpec, TasksSpec
+from orchestrator.store.journal import Journal, open_journal
+from shared.client import AgentClient
+from shared.errors import InfrastructureError
+from tests.hanging_agent import Nothing, agent_that_hangs
+
+LEFT = "camp/baseline/rep-1/attempt-1/score/node1/score"
+STRANGERS = ("somebody/baseline/rep-1/attempt-1/score/node1/score", "camp/setup/fetch_base/node1/try-1", "by-hand")
+
+
+@dataclass
+class Nodes:
+    """What recovery needs of a lab."""
+
+    nodes: dict[str, AgentClient]
+
+
+def recovery(journal: Journal, nodes: Nodes, told: list[str], recover_s: float = 0.0) -> Recovery:
+    async def obey() -> None:
+        pass
+
+    return Recovery(journal, nodes, recover_s, obey, told.append)  # type: ignore[arg-type]
+
+
+async def test_only_our_own_old_attempts_are_stopped(tmp_path: Path) -> None:
+    tasks = TasksSpec(mmlu_5shot="a", arc_challenge_25shot="b", hellaswag_10shot="c")
+    async with agent_that_hangs(tmp_path) as client, open_journal(tmp_path / "journal.sqlite") as journal:
+        await journal.create(CampaignSpec(id="camp", model="m", corpus="c", tasks=tasks))
+        for job in (LEFT, *STRANGERS):
+            await client.submit(job, "hang", Nothing())
+        lab = Nodes({"node1": client})
+        assert await what_became_of(lab, LEFT, "node1") == "node1 says it is running"  # type: ignore[arg-type]
+        await recovery(journal, lab, []).stop_leftovers()
+        assert sorted(job.id for job in await client.unfinished_jobs()) == sorted(STRANGERS)
+        assert (await client.job(LEFT)).status == "cancelled"
+        entry = (await journal.entries())[-1]
+        assert (entry.kind, entry.run, entry.attempt, entry.step) == ("interrupted", "baseline/rep-1", 1, "score")
+        assert entry.payload == {"job": LEFT, "agent": "node1", "was": "running"}
+        unknown = await what_became_of(lab, "camp/x", "node1")  # type: ignore[arg-type]
+        assert unknown == "node1 had not got it yet"
+
+
+async def test_who_is_away_is_waited_for_and_named(tmp_path: Path) -> None:
+    told: list[str] = []
+    async with open_journal(tmp_path / "journal.sqlite") as journal:
+        away = AgentClient("http://127.0.0.1:9", None)
+        with pytest.raises(InfrastructureError, match="did not come back within 2 s: node2 does not answer"):
+            await asyncio.wait_for(recovery(journal, Nodes({"node2": away}), told, 2.0).wait_for("node2"), 30)
+        await away.close()
+    assert told[0] == "waiting: node2 does not answer"
