@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from shared.errors import BugError, ConflictError, EpiError, ErrorPayload, InfrastructureError, from_payload
 from shared.protocol import Event, Health, JobRequest, JobState
-from shared.tls import pinned
+from shared.tls import pinned, system_trust
 
 _RETRY_DELAYS_S = (0.1, 0.2, 0.5, 1.0, 2.0, 2.0, 2.0)
 
@@ -31,7 +31,7 @@ class AgentClient:
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         self._tls = pinned(ca_file)
         self._http = httpx.AsyncClient(
-            base_url=self.base_url, headers=self._headers, timeout=timeout_s, verify=self._tls or True
+            base_url=self.base_url, headers=self._headers, timeout=timeout_s, verify=self._tls or system_trust()
         )
 
     async def close(self) -> None:
@@ -128,7 +128,9 @@ class AgentClient:
             except (OSError, websockets.WebSocketException, TimeoutError):
                 await asyncio.sleep(0.2)
             if not state.is_terminal:
-                state = clock.seen(await self.job(job_id))
+                with suppress(TimeoutError):
+                    async with asyncio.timeout_at(clock.deadline):
+                        state = clock.seen(await self.job(job_id))
         if state.status == "finished":
             return state.result or {}
         if state.error is not None:

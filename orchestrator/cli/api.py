@@ -13,7 +13,7 @@ from websockets.sync.client import connect
 from orchestrator.local.layout import LocalLab
 from shared.auth import load_token
 from shared.errors import ConfigurationError, EpiError, ErrorPayload, InfrastructureError, from_payload
-from shared.tls import pinned
+from shared.tls import pinned, system_trust
 
 
 class Api:
@@ -22,7 +22,7 @@ class Api:
     def __init__(self, url: str, token: str | None, ca_file: Path | None = None) -> None:
         self.url = url.rstrip("/")
         self._tls = pinned(ca_file)
-        self._verify = self._tls or True
+        self._verify = self._tls or system_trust()
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
 
     def call(self, method: str, path: str, body: object | None = None) -> Any:

@@ -12,6 +12,7 @@ import httpx
 
 from orchestrator.local.layout import LocalLab, Part, load_demo
 from shared.errors import ConfigurationError, InfrastructureError
+from shared.tls import system_trust
 
 _READY_TIMEOUT_S = 90.0
 _STOP_TIMEOUT_S = 60.0
@@ -113,6 +114,6 @@ def log_tail(lab: LocalLab, part: str, lines: int = 10) -> str:
 def _answers(lab: LocalLab, part: Part) -> bool:
     headers = {"Authorization": f"Bearer {lab.token(part.name)}"}
     try:
-        return httpx.get(f"{part.url}/v1/health", headers=headers, timeout=2).is_success
+        return httpx.get(f"{part.url}/v1/health", headers=headers, timeout=2, verify=system_trust()).is_success
     except httpx.HTTPError:
         return False
