@@ -110,6 +110,7 @@ class Bridge:
             storing=self._now.store.problem is None,
             problems=tuple(self._problems()),
             clock=self._clock(ingest),
+            ambient=None if ingest.hello is None else ingest.hello.ambient,
         )
 
     async def samples(self, start_utc_ns: int, end_utc_ns: int, calibration: str | None = None) -> SampleBlock:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from shared.errors import ConfigurationError
+from shared.meter_api import Ambient
 
 PROTOCOL_MAJOR = 1
 PROTOCOL_VERSION = "1.0"
@@ -46,6 +47,7 @@ class Hello:
     energy_register: EnergyRegister = "none"
     emulated: bool = False
     measurement_point: str | None = None
+    ambient: Ambient | None = field(default=None, compare=False)  # changes all the time: not what the meter is
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,8 @@ def format_hello(hello: Hello) -> bytes:
         "fw": hello.firmware, "sn": hello.serial, "cal": hello.calibration, "boot": hello.boot,
         "crc": int(hello.crc), "ereg": hello.energy_register,
         "emu": 1 if hello.emulated and hello.kind != "emulated" else None,
+        "amb": None if hello.ambient is None else hello.ambient.temperature_c,
+        "rh": None if hello.ambient is None else hello.ambient.humidity_percent,
     }  # fmt: skip
     return _finish({key: value for key, value in body.items() if value is not None}, crc=hello.crc)
 

@@ -50,5 +50,6 @@ def with_calibration(
         update={
             "relative_uncertainty": max(totals) if totals and len(totals) == len(budgets) else None,
             "calibration_id": instrument.calibration_id if calibration is None else calibration.id,
+            "calibrated_utc_ns": None if calibration is None else calibration.created_utc_ns,
         }
     )

@@ -137,12 +137,11 @@ class Ingest:
         self._soonest = None
 
     def _hello(self, hello: Hello, arrival: Arrival) -> None:
-        if hello == self.hello:
-            self._confirmed = True
-            return
-        rebooted = self.hello is not None and hello.boot != self.hello.boot
+        known, self.hello = self.hello, hello
         self._confirmed = True
-        self.hello = hello
+        if hello == known:
+            return
+        rebooted = known is not None and hello.boot != known.boot
         instrument = self._identify(hello)
         if instrument != self.instrument or rebooted:
             # Samples before and after are not of one instrument, or not of one clock.

@@ -7,6 +7,8 @@ import json
 import math
 from typing import Any
 
+from pydantic import ValidationError
+
 from meter_bridge import aliases
 from meter_bridge.frames import (
     DEVICE_MS_MODULUS,
@@ -18,6 +20,7 @@ from meter_bridge.frames import (
     Malformed,
     checksum,
 )
+from shared.meter_api import Ambient
 
 Item = Hello | Frame | Malformed
 _SHOWN_BYTES = 120
@@ -179,8 +182,17 @@ def _hello(fields: dict[str, Any], channels: int) -> Hello:
         calibration=_text(fields.get("cal"), "cal"),
         boot=None if fields.get("boot") is None else _count(fields["boot"], 2**32, "boot"),
         crc=bool(fields.get("crc", 0)), energy_register=register,
-        emulated=kind == "emulated" or bool(fields.get("emu", 0)),
+        emulated=kind == "emulated" or bool(fields.get("emu", 0)), ambient=_ambient(fields),
     )  # fmt: skip
+
+
+def _ambient(fields: dict[str, Any]) -> Ambient | None:
+    """Return what the meter says of the room; a sensor that is absent or out of order must not cost the hello."""
+    try:
+        ambient = Ambient(temperature_c=fields.get("amb"), humidity_percent=fields.get("rh"))
+    except ValidationError:
+        return None
+    return None if ambient == Ambient() else ambient
 
 
 def _frame(fields: dict[str, Any], channels: int) -> Frame:

@@ -6,7 +6,6 @@ Not here: how an engine works (engines/), how a process is watched (processes), 
 import asyncio
 import json
 import sys
-import time
 from collections.abc import Coroutine
 from dataclasses import asdict
 from pathlib import Path
@@ -21,23 +20,12 @@ from node_agent.host import read_facts
 from node_agent.processes import Supervised
 from node_agent.settings import NodeSettings
 from node_agent.steady import looker, settle
-from node_agent.transfer import by_http, by_plan, obtain
-from shared.artifacts import ArtifactStore
+from node_agent.transfer import obtain
+from shared.artifacts import ArtifactStore, NoRoomError
 from shared.errors import InfrastructureError
 from shared.jobs import JobContext, JobKind
 from shared.node_jobs.activity import AgentActivity, activity_between
-from shared.node_jobs.artifacts import (
-    CollectParams,
-    CollectResult,
-    DeployParams,
-    DeployResult,
-    FetchParams,
-    FetchResult,
-    HoldParams,
-    HoldResult,
-    ObtainParams,
-    ObtainResult,
-)
+from shared.node_jobs.artifacts import CollectParams, CollectResult, HoldParams, HoldResult, ObtainParams, ObtainResult
 from shared.node_jobs.engines import (
     Empty,
     EngineInfo,
@@ -111,8 +99,6 @@ class Node:
     def kinds(self) -> list[JobKind[Any, Any]]:
         """Return every job kind of a node."""
         return [
-            JobKind("fetch", FetchParams, self.fetch),
-            JobKind("deploy", DeployParams, self.deploy),
             JobKind("obtain", ObtainParams, self.obtain),
             JobKind("hold", HoldParams, self.hold),
             JobKind("collect", CollectParams, self.collect),
@@ -128,36 +114,23 @@ class Node:
             JobKind("settle", SettleParams, self.settle),
         ]
 
-    async def fetch(self, params: FetchParams, job: JobContext) -> FetchResult:
-        """Bring an artifact here by ranged HTTP, unless it is here."""
-        received = 0
-        if not self.store.has(params.sha256):
-            received = await by_http(params.sha256, self.store, self.settings, job)
-        size = self.store.path(params.sha256).stat().st_size
-        return FetchResult(sha256=params.sha256, size_bytes=size, bytes_received=received)
-
-    async def deploy(self, params: DeployParams, job: JobContext) -> DeployResult:
-        """Make a variant from the base that is here; its hash must equal the surgeon's."""
-        start = time.monotonic()
-        received = 0
-        if not self.store.has(params.expected_sha256):
-            wish = ObtainParams(
-                sha256=params.expected_sha256, size_bytes=0, base_sha256=params.base_sha256, plan=params.plan
-            )
-            received = await by_plan(wish, self.store, job)
-        size = self.store.path(params.expected_sha256).stat().st_size
-        return DeployResult(
-            sha256=params.expected_sha256, size_bytes=size, bytes_received=received, seconds=time.monotonic() - start
-        )
-
     async def obtain(self, params: ObtainParams, job: JobContext) -> ObtainResult:
-        """Bring an artifact here in the cheapest way."""
-        return await obtain(params, self.store, self.settings, job)
+        """Bring an artifact here in the cheapest way; an engine whose model nobody else holds makes room for it."""
+        try:
+            return await obtain(params, self.store, self.settings, job)
+        except NoRoomError:
+            if _ENGINE_HOLDER not in self.store.held():
+                raise
+            await self.stop_engine(StopEngineParams(), job)
+            return await obtain(params, self.store, self.settings, job)
 
     async def hold(self, params: HoldParams, _job: JobContext) -> HoldResult:
         """Keep what a campaign needs from being removed."""
         self.store.hold(params.holder, params.sha256s)
-        return HoldResult(missing=tuple(sha256 for sha256 in params.sha256s if not self.store.has(sha256)))
+        return HoldResult(
+            missing=tuple(sha256 for sha256 in params.sha256s if not self.store.has(sha256)),
+            holders=tuple(holder for holder in self.store.held() if holder != _ENGINE_HOLDER),
+        )
 
     async def collect(self, params: CollectParams, _job: JobContext) -> CollectResult:
         """Remove what nobody holds."""

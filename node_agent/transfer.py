@@ -8,16 +8,15 @@ Every way ends with the hash being checked.
 import asyncio
 import shutil
 import time
-from collections.abc import Sequence
-from itertools import pairwise
+from dataclasses import dataclass
 
 from node_agent.rsync import rsync
 from node_agent.settings import NodeSettings
-from shared.artifacts import ArtifactStore, scratch_file
+from shared.artifacts import ArtifactStore, NoRoomError, scratch_file
 from shared.auth import load_token
 from shared.errors import ConfigurationError, EpiError
 from shared.jobs import JobContext
-from shared.node_jobs.artifacts import ObtainParams, ObtainResult, Way, WayCost
+from shared.node_jobs.artifacts import ObtainParams, ObtainResult, Way, WayCost, WayFailure
 from shared.records import canonical_json
 from shared.surgery import apply_plan
 
@@ -68,6 +67,7 @@ async def obtain(
 
     Raises:
         ConfigurationError: no way is possible; each reason is given.
+        NoRoomError: the file does not fit the quota, by whatever way.
         EpiError: the last way that was tried failed.
     """
     start = time.monotonic()
@@ -76,74 +76,73 @@ async def obtain(
     if not usable:
         reasons = "; ".join(f"{cost.way}: {cost.reason or 'not allowed by this job'}" for cost in considered)
         raise ConfigurationError(f"there is no way to bring this artifact here: {reasons}", where=params.sha256)
-    way, (received, sent) = await _first_that_works(usable, params, store, settings, job)
-    size = store.path(params.sha256).stat().st_size
+    failed: list[WayFailure] = []
+    for way in usable:
+        traffic = _Traffic()
+        try:
+            await _bring(way, params, store, settings, job, traffic)
+        except EpiError as error:
+            if way == usable[-1] or isinstance(error, NoRoomError):
+                raise
+            failed.append(WayFailure(way=way, reason=str(error), bytes_received=traffic.received))
+            job.progress(0.0, f"{way} failed ({error.message}); trying the next way")
+        else:
+            break
     return ObtainResult(
-        sha256=params.sha256, size_bytes=size, way=way, bytes_received=received, bytes_sent=sent,
-        seconds=time.monotonic() - start, considered=considered,
+        sha256=params.sha256, size_bytes=store.path(params.sha256).stat().st_size, way=way,
+        bytes_received=traffic.received or 0, bytes_sent=traffic.sent, seconds=time.monotonic() - start,
+        considered=considered, failed=tuple(failed),
     )  # fmt: skip
 
 
-async def _first_that_works(
-    usable: Sequence[Way], params: ObtainParams, store: ArtifactStore, settings: NodeSettings, job: JobContext
-) -> tuple[Way, tuple[int, int]]:
-    for way, following in pairwise(usable):
-        try:
-            return way, await _bring(way, params, store, settings, job)
-        except EpiError as error:
-            job.progress(0.0, f"{way} failed ({error.message}); trying {following}")
-    return usable[-1], await _bring(usable[-1], params, store, settings, job)
+@dataclass
+class _Traffic:
+    """Bytes over the net while a way is tried; null when its program did not say."""
+
+    received: int | None = 0
+    sent: int = 0
 
 
 async def _bring(
-    way: Way, params: ObtainParams, store: ArtifactStore, settings: NodeSettings, job: JobContext
-) -> tuple[int, int]:
-    """Do one way; return (bytes received, bytes sent)."""
-    if way == "here":
-        return 0, 0
+    way: Way, params: ObtainParams, store: ArtifactStore, settings: NodeSettings, job: JobContext, traffic: _Traffic
+) -> None:
     if way == "plan":
-        return await by_plan(params, store, job), 0
-    if way == "http":
-        return await by_http(params.sha256, store, settings, job), 0
+        await _by_plan(params, store, job, traffic)
+    elif way == "http":
+        await _by_http(params.sha256, store, settings, job, traffic)
+    elif way == "rsync":
+        await _by_rsync(params, store, settings, traffic)
+
+
+async def _by_rsync(params: ObtainParams, store: ArtifactStore, settings: NodeSettings, traffic: _Traffic) -> None:
     # Not HTTP's partial file: that one holds a beginning of the artifact, this one a copy of the basis.
     partial = store.partial_path(params.sha256).with_suffix(".rsync.download")
     basis = store.path(params.base_sha256) if params.base_sha256 and store.has(params.base_sha256) else None
     await asyncio.to_thread(store.make_room, max(params.size_bytes, basis.stat().st_size if basis else 0))
     source = f"{(settings.rsync_source or '').rstrip('/')}/{params.sha256}"
-    traffic = await rsync(source, partial, shell=settings.rsync_shell, basis=basis)
+    traffic.received = None
+    moved = await rsync(source, partial, shell=settings.rsync_shell, basis=basis)
+    traffic.received, traffic.sent = moved.received, moved.sent
     await asyncio.to_thread(store.adopt, partial, expected_sha256=params.sha256)
-    return traffic.received, traffic.sent
 
 
-async def by_http(sha256: str, store: ArtifactStore, settings: NodeSettings, job: JobContext) -> int:
-    """Bring an artifact by ranged HTTP from the configured source; return the bytes received.
-
-    Raises:
-        ConfigurationError: no source is set.
-    """
-    if settings.source_url is None:
-        raise ConfigurationError(
-            "this node has no source of artifacts", where=sha256, hint="set source_url in its settings"
-        )
+async def _by_http(
+    sha256: str, store: ArtifactStore, settings: NodeSettings, job: JobContext, traffic: _Traffic
+) -> None:
+    assert settings.source_url is not None, "costs() offers HTTP only with a source"
     token = load_token(settings.source_token_file) if settings.source_token_file else None
 
-    def report(done: int, total: int) -> None:
+    def report(received: int, done: int, total: int) -> None:
+        traffic.received = received
         job.progress(done / max(total, 1), f"{done >> 20} of {total >> 20} MiB")
 
-    return await store.download(
-        settings.source_url, token, sha256, on_bytes=report, ca_file=settings.source_ca_file
-    )
+    await store.download(settings.source_url, token, sha256, on_bytes=report, ca_file=settings.source_ca_file)
 
 
-async def by_plan(params: ObtainParams, store: ArtifactStore, job: JobContext) -> int:
-    """Make the artifact from the base that is here; return the plan's size in bytes, which is what came over the net.
-
-    Raises:
-        NotFoundError: the base is not here.
-        DataError: the result's hash differs.
-    """
-    if params.plan is None or params.base_sha256 is None:
-        raise ConfigurationError("no plan was given", where=params.sha256)
+async def _by_plan(params: ObtainParams, store: ArtifactStore, job: JobContext, traffic: _Traffic) -> None:
+    assert params.plan is not None and params.base_sha256 is not None, "costs() offers a plan only with a base"
+    plan = params.plan
+    traffic.received = len(canonical_json(plan))
     base = store.path(params.base_sha256)
     loop = asyncio.get_running_loop()
 
@@ -152,6 +151,5 @@ async def by_plan(params: ObtainParams, store: ArtifactStore, job: JobContext) -
 
     await asyncio.to_thread(store.make_room, params.size_bytes or base.stat().st_size, keep={params.base_sha256})
     async with scratch_file(store) as target:
-        await asyncio.to_thread(apply_plan, base, params.plan, target, on_progress=report)
+        await asyncio.to_thread(apply_plan, base, plan, target, on_progress=report)
         await asyncio.to_thread(store.adopt, target, expected_sha256=params.sha256)
-    return len(canonical_json(params.plan))

@@ -21,6 +21,10 @@ from shared.tls import pinned
 _CHUNK_BYTES = 1 << 20
 
 
+class NoRoomError(InfrastructureError):
+    """What is held leaves too little of the quota."""
+
+
 class ArtifactInfo(Record):
     """One stored file."""
 
@@ -86,7 +90,7 @@ class ArtifactStore:
         """Remove the least recently used artifacts until `needed_bytes` more fit the quota; return what was removed.
 
         Raises:
-            InfrastructureError: what is held leaves too little room; nothing was removed then.
+            NoRoomError: what is held leaves too little room; nothing was removed then.
         """
         if self.quota_bytes is None:
             return []
@@ -94,7 +98,7 @@ class ArtifactStore:
         kept = frozenset(keep).union(*self.held().values())
         free = [info for info in self._by_use() if info.sha256 not in kept]
         if excess > sum(info.size_bytes for info in free):
-            raise InfrastructureError(
+            raise NoRoomError(
                 f"{needed_bytes} bytes more do not fit the quota of {self.quota_bytes}: {self.used_bytes()} are used,"
                 f" of which only {sum(info.size_bytes for info in free)} may be removed",
                 where=str(self.root), hint="raise artifact_quota_bytes or end a campaign that holds artifacts",
@@ -173,12 +177,12 @@ class ArtifactStore:
         token: str | None,
         sha256: str,
         *,
-        on_bytes: Callable[[int, int], None] | None = None,
+        on_bytes: Callable[[int, int, int], None] | None = None,
         ca_file: Path | None = None,
     ) -> int:
         """Bring an artifact from another agent, resuming a partial file; return the bytes received.
 
-        `on_bytes` is called with (bytes so far, total).
+        `on_bytes` is called with (bytes received by this call, bytes here, total).
 
         Raises:
             InfrastructureError: the source cannot be reached or does not have it.
@@ -212,7 +216,7 @@ class ArtifactStore:
                         file.write(chunk)
                         received += len(chunk)
                         if on_bytes is not None:
-                            on_bytes(offset + received, total)
+                            on_bytes(received, offset + received, total)
         except httpx.TransportError as error:
             raise InfrastructureError(f"the download broke: {error!r}", where=base_url) from error
         await asyncio.to_thread(self.adopt, partial, expected_sha256=sha256)
@@ -251,5 +255,5 @@ async def scratch_file(store: ArtifactStore) -> AsyncIterator[Path]:
 
 
 __all__ = [
-    "ArtifactInfo", "ArtifactStore", "artifact_router", "fsync_directory", "hash_file", "scratch_file",
+    "ArtifactInfo", "ArtifactStore", "NoRoomError", "artifact_router", "fsync_directory", "hash_file", "scratch_file",
 ]  # fmt: skip

@@ -23,6 +23,13 @@ class ClockStatus(Record):
     span_s: float
 
 
+class Ambient(Record):
+    """What the meter's own sensor says of the room; null where it has none."""
+
+    temperature_c: float | None = Field(default=None, ge=-40, le=125)
+    humidity_percent: float | None = Field(default=None, ge=0, le=100, description="relative")
+
+
 class MeterStatus(Record):
     """Is the meter alive, and how well does it speak?"""
 
@@ -39,6 +46,7 @@ class MeterStatus(Record):
     storing: bool = True
     problems: tuple[str, ...] = ()
     clock: ClockStatus | None = None
+    ambient: Ambient | None = Field(default=None, description="null without a sensor")
 
 
 class TraceEvent(Record):

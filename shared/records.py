@@ -177,6 +177,7 @@ class Instrument(Record):
     emulated: bool
     firmware: str | None = None
     calibration_id: str | None = None
+    calibrated_utc_ns: int | None = Field(default=None, description="date of the calibration applied; null: unknown")
     measurement_point: str = "unknown"
     sample_rate_hz: float | None = Field(default=None, gt=0)
     relative_uncertainty: float | None = Field(default=None, ge=0, description="standard uncertainty of power, 1 sigma")

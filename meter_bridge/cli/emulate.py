@@ -14,6 +14,7 @@ from meter_bridge.sources.emulator.port import PtyPort
 from meter_bridge.sources.emulator.run import EmulatorRunner
 from shared.clock import monotonic_ns
 from shared.errors import ConfigurationError
+from shared.meter_api import Ambient
 
 _FIELDS = ("V", "A", "PF", "VAR", "Hz")
 
@@ -37,6 +38,8 @@ def emulate(
         EnergyRegister, typer.Option(help="none, total, or delta (clears on read)")
     ] = "none",
     serial: Annotated[str, typer.Option(help="serial number in the hello line")] = "emulator",
+    ambient_c: Annotated[float | None, typer.Option(help="temperature of the room; none: no sensor")] = None,
+    humidity: Annotated[float | None, typer.Option(help="relative humidity of the room in percent")] = None,
     fault: Annotated[list[str] | None, typer.Option(help="KIND[:key=value,...][@START[+DURATION]]; repeat")] = None,
     control: Annotated[Path | None, typer.Option(help="Unix socket that takes faults while running")] = None,
 ) -> None:
@@ -47,6 +50,9 @@ def emulate(
     spec = DeviceSpec(
         rate_hz=rate, lag_s=lag_s, drift_ppm=drift_ppm, noise_w=noise_w, seed=seed, crc=crc, baud=baud, serial=serial,
         fields=tuple(names), energy_register=energy_register,
+        ambient=None if ambient_c is None and humidity is None else Ambient(
+            temperature_c=ambient_c, humidity_percent=humidity
+        ),
     )  # fmt: skip
     now_s = monotonic_ns() / 1e9
     loads = [_load(text, idle_w=idle_w, core_w=core_w, now_s=now_s) for text in channel]

@@ -5,7 +5,8 @@ from rich.console import Console
 from rich.table import Table
 
 from meter_bridge.cli.remote import DEFAULT_URL, AsJson, TokenFile, Url, with_bridge
-from shared.meter_api import MeterStatus
+from shared.clock import iso_utc
+from shared.meter_api import Ambient, MeterStatus
 
 _UNKNOWN_PPM = 1000.0
 
@@ -22,6 +23,16 @@ def status(url: Url = DEFAULT_URL, token_file: TokenFile = None, as_json: AsJson
     raise typer.Exit(1 if found.problems else 0)
 
 
+def _room(ambient: Ambient | None) -> str:
+    if ambient is None:
+        return "n/a (the meter has no sensor)"
+    celsius, percent = ambient.temperature_c, ambient.humidity_percent
+    return ", ".join([
+        "temperature n/a" if celsius is None else f"{celsius:.1f} C",
+        "humidity n/a" if percent is None else f"{percent:.0f} % RH",
+    ])  # fmt: skip
+
+
 def _table(found: MeterStatus) -> Table:
     table = Table("what", "is", title=f"{found.instrument.name} ({found.instrument.kind})", show_header=False)
     instrument, clock = found.instrument, found.clock
@@ -32,6 +43,8 @@ def _table(found: MeterStatus) -> Table:
         "emulated": "yes" if instrument.emulated else "no",
         "firmware": instrument.firmware or "unknown",
         "calibration": instrument.calibration_id or "none",
+        "calibrated": "unknown" if instrument.calibrated_utc_ns is None else iso_utc(instrument.calibrated_utc_ns)[:10],
+        "room": _room(found.ambient),
         "uncertainty (1 sigma)": "unknown" if uncertainty is None else f"{uncertainty:.1%}",
         "nodes": ", ".join(found.nodes),
         "frames": str(found.frames),

@@ -21,6 +21,7 @@
 
 from typing import Any
 
+from orchestrator.domain.deliveries import DeliveryTotal
 from orchestrator.domain.spec import CampaignSpec
 from orchestrator.domain.states import AttemptOutcome, CampaignState, Request, RunState
 from orchestrator.domain.stopping import CampaignLook
@@ -106,6 +107,7 @@ class CampaignStatus(CampaignSummary):
     eta_s: float | None = None
     utilisation: Utilisation | None = None
     looks: tuple[CampaignLook, ...] = ()
+    deliveries: tuple[DeliveryTotal, ...] = ()
     configurations: tuple[Configuration, ...]
     runs: tuple[RunStatus, ...]
 

@@ -13,6 +13,7 @@ from orchestrator.api.models import (
 )
 from orchestrator.campaign.looks import LOOK_STEP
 from orchestrator.campaign.service import CampaignService
+from orchestrator.domain.deliveries import DeliveryTotal, delivery_totals
 from orchestrator.domain.matrix import reference_of
 from orchestrator.domain.schedule import PlannedRun, configurations_of, runs_total, schedule
 from orchestrator.domain.statistics import ConfigurationResult as DomainResult
@@ -22,6 +23,7 @@ from orchestrator.reports.schema import EpiFile
 from orchestrator.reports.summary import load_results
 from orchestrator.store.records import Attempt, Campaign
 from shared.errors import NotFoundError
+from shared.node_jobs.artifacts import ObtainResult
 from shared.records import Configuration
 
 
@@ -51,9 +53,11 @@ async def campaign_status(service: CampaignService, campaign: Campaign) -> Campa
             "message": "" if doing is None else doing.message,
             "eta_s": eta_s,
             "utilisation": utilisation(
-                ((run, payload["windows"]) for run, payload in evaluated), campaign.spec.windows.settle_s
+                ((run, [*payload["windows"], *payload.get("waits", ())]) for run, payload in evaluated),
+                campaign.spec.windows.settle_s,
             ),
             "looks": tuple(await service.journal.results(campaign.spec.id, LOOK_STEP)),
+            "deliveries": await _deliveries(service, campaign.spec.id),
             "configurations": configurations_of(campaign.spec),
             "runs": tuple(runs),
         }
@@ -93,6 +97,17 @@ def _head(service: CampaignService, campaign: Campaign, runs_done: int, runs_tot
         "created_utc_ns": campaign.created_utc_ns,
         "emulated": power is not None and power.emulated,
     }
+
+
+async def _deliveries(service: CampaignService, campaign_id: str) -> tuple[DeliveryTotal, ...]:
+    """Add up what the journal knows of models brought to nodes, attempts that failed later included."""
+    found = [
+        (node, ObtainResult.model_validate(payload))
+        for node in service.lab.nodes
+        for step in ("obtain_base", "deploy")
+        for _, payload in await service.journal.results(campaign_id, f"{step}@{node}")
+    ]
+    return delivery_totals(found)
 
 
 async def _runs(service: CampaignService, campaign: Campaign) -> list[RunStatus]:

@@ -18,13 +18,15 @@ from orchestrator.benchmarks.records import SuiteResult
 from orchestrator.campaign.calls import Call, Caller
 from orchestrator.campaign.lab import Lab
 from orchestrator.campaign.preparation import Variant
+from orchestrator.campaign.stabilise import stabilise
 from orchestrator.domain.spec import CampaignSpec, WorkloadSpec
-from orchestrator.domain.steps import RunStep
+from orchestrator.domain.stabilisation import Stabilisation
+from orchestrator.domain.steps import RunStep, Step
 from shared.clock import NS_PER_S, utc_ns
 from shared.errors import InfrastructureError
 from shared.meter_api import MeterStatus, SampleBlock
 from shared.node_jobs.activity import AgentActivity, activity_between
-from shared.node_jobs.artifacts import DeployParams, DeployResult
+from shared.node_jobs.artifacts import HoldParams, HoldResult, ObtainParams, ObtainResult
 from shared.node_jobs.engines import (
     Empty,
     StartEngineParams,
@@ -33,7 +35,7 @@ from shared.node_jobs.engines import (
     StartWorkerResult,
     StopEngineParams,
 )
-from shared.node_jobs.host import NodeFacts
+from shared.node_jobs.host import NodeFacts, SettleParams, SettleResult
 from shared.node_jobs.workloads import (
     DecodeParams,
     MarkerResult,
@@ -43,6 +45,7 @@ from shared.node_jobs.workloads import (
     WorkloadResult,
 )
 from shared.records import Configuration, TokenLedger, Window, WindowLabel
+from shared.surgeon_jobs import ApplyResult
 
 if TYPE_CHECKING:
     from orchestrator.benchmarks.suite import BenchmarkSuite
@@ -69,7 +72,8 @@ class Measured:
 
     place: AttemptPlace
     engine: StartEngineResult
-    deploy: DeployResult
+    deliveries: dict[str, ObtainResult]
+    stabilisation: Stabilisation | None = None
     windows: list[Window] = field(default_factory=list)
     marker: MarkerResult | None = None
     prefill: WorkloadResult | None = None
@@ -81,6 +85,7 @@ class Measured:
     facts_before: dict[str, NodeFacts] = field(default_factory=dict)
     facts_after: dict[str, NodeFacts] = field(default_factory=dict)
     silence: dict[str, AgentActivity] = field(default_factory=dict)
+    window_silence: dict[WindowLabel, AgentActivity] = field(default_factory=dict)
     clock_offset_ns: int = 0
 
 
@@ -106,23 +111,23 @@ class AttemptRunner:
             EpiError: an agent failed or the meter is dead; the attempt is over.
         """
         warm, self._warm = self._warm, False  # whatever goes wrong from here on leaves the engine in doubt
-        meter = await self._living_meter()
+        await self._living_meter()
         self._on_step(place.run, "deploy")
-        deploy = await self._root(place, "deploy", "deploy", DeployParams(
-            base_sha256=variant.base_sha256, plan=variant.plan.plan, expected_sha256=variant.file.sha256,
-        ), DeployResult, self._timeouts.rewrite("deploy", variant.file.size_bytes))  # fmt: skip
+        deliveries = await self._deploy(place, variant)
         self._on_step(place.run, "start_engine")
-        engine = await self._start_engine(place, deploy, warm=warm)
-        measured = Measured(place=place, engine=engine, deploy=deploy, meter=meter)
+        engine = await self._start_engine(place, variant.file, warm=warm)
+        measured = Measured(place=place, engine=engine, deliveries=deliveries)
         measured.clock_offset_ns = await self._lab.clock_offset_ns(self._lab.root_name)
         return measured
 
     async def measure(self, measured: Measured) -> None:
-        """Open all windows, one after another; when this returns, the attempt needs no node any more.
+        """Let the cluster settle and open all windows; when this returns, the attempt needs no node any more.
 
         Raises:
-            EpiError: an agent failed; the attempt is over.
+            EpiError: an agent failed or the meter is dead; the attempt is over.
         """
+        measured.stabilisation = await self._stabilise(measured.place)
+        measured.meter = await self._living_meter()
         measured.facts_before, before = await asyncio.gather(self._facts(), self._activity())
         with self._lab.window():
             await self._idle(measured)
@@ -154,7 +159,32 @@ class AttemptRunner:
             )  # fmt: skip
         return status
 
-    async def _start_engine(self, place: AttemptPlace, deploy: DeployResult, *, warm: bool) -> StartEngineResult:
+    async def _deploy(self, place: AttemptPlace, variant: Variant) -> dict[str, ObtainResult]:
+        """Bring the variant to the root, the only node that reads model files, in the cheapest way that works."""
+        base, root = variant.base.wish, self._lab.root_name
+        needed = HoldParams(holder=self._spec.id, sha256s=(base.sha256, variant.wish.sha256))
+        held = await self._root(place, "deploy", "hold", needed, HoldResult, self._timeouts.handling("deploy"))
+        if base.sha256 in held.missing and base.sha256 != variant.wish.sha256:
+            await self._obtain(place, "obtain_base", root, base)
+        return {root: await self._obtain(place, "deploy", root, variant.wish)}
+
+    async def _obtain(self, place: AttemptPlace, step: Step, node: str, wish: ObtainParams) -> ObtainResult:
+        call = self._call(node, "obtain", wish, self._timeouts.obtain(step, wish.size_bytes))
+        delivery = await self._job(place, step, call, ObtainResult)
+        await self._caller.came_of(place.run, place.number, step, node, delivery)
+        return delivery
+
+    async def _stabilise(self, place: AttemptPlace) -> Stabilisation:
+        self._on_step(place.run, "stabilise")
+        await self._caller.note(place.run, place.number, "stabilise")
+
+        async def ask(node: str, gate: SettleParams) -> SettleResult:
+            call = self._call(node, "settle", gate, self._timeouts.stabilise(gate))
+            return await self._job(place, "stabilise", call, SettleResult)
+
+        return await stabilise(self._lab, ask, self._spec.windows.stabilisation)
+
+    async def _start_engine(self, place: AttemptPlace, model: ApplyResult, *, warm: bool) -> StartEngineResult:
         """Make sure that all workers live, and load the model over them.
 
         An engine process that has just served a whole attempt loads the next model itself, which saves its start; one
@@ -173,10 +203,10 @@ class AttemptRunner:
             )
         )  # fmt: skip
         return await self._root(place, "start_engine", "start_engine", StartEngineParams(
-            model_sha256=deploy.sha256, workers=tuple(worker.endpoint for worker in workers),
+            model_sha256=model.sha256, workers=tuple(worker.endpoint for worker in workers),
             context_tokens=self._spec.engine.context_tokens, sequences=self._spec.engine.sequences,
             threads=self._spec.engine.threads, experts_per_token=place.configuration.experts_per_token,
-        ), StartEngineResult, self._timeouts.transfer("start_engine", deploy.size_bytes))  # fmt: skip
+        ), StartEngineResult, self._timeouts.transfer("start_engine", model.size_bytes))  # fmt: skip
 
     def _node_names(self, configuration: Configuration) -> list[str]:
         names = list(self._lab.nodes)
@@ -206,12 +236,14 @@ class AttemptRunner:
         params = PrefillParams(**self._workload(self._spec.windows.prefill))
         timeout_s = self._timeouts.prefill(len(params.prompts) * params.tokens_each * params.repeats)
         measured.prefill = result = await self._still(measured.place, "prefill", params, WorkloadResult, timeout_s)
+        _keep_silence(measured, "prefill", result)
         self._window(measured, "prefill", result.start_utc_ns, result.end_utc_ns, result.ledger)
 
     async def _decode(self, measured: Measured) -> None:
         params = DecodeParams(**self._workload(self._spec.windows.decode))
         timeout_s = self._timeouts.decode(params.prompts, params.tokens_each, params.repeats)
         measured.decode = result = await self._still(measured.place, "decode", params, WorkloadResult, timeout_s)
+        _keep_silence(measured, "decode", result)
         self._window(measured, "decode", result.start_utc_ns, result.end_utc_ns, result.ledger)
 
     async def _score(self, measured: Measured) -> None:
@@ -225,6 +257,7 @@ class AttemptRunner:
         async def ask(params: ScoreParams) -> ScoreResult:
             timeout_s = self._timeouts.score(params)
             result = await self._still(measured.place, "score", params, ScoreResult, timeout_s)
+            _keep_silence(measured, "score", result)
             answered.set()
             return result
 
@@ -300,8 +333,13 @@ class AttemptRunner:
     ) -> R:
         return await self._job(place, step, self._call(self._lab.root_name, kind, params, timeout_s), result)
 
-    async def _job(self, place: AttemptPlace, step: RunStep, call: Call, result: type[R]) -> R:
+    async def _job(self, place: AttemptPlace, step: Step, call: Call, result: type[R]) -> R:
         return await self._caller.once(place.run, place.number, step, call, result)
 
     def _call(self, agent: str, kind: str, params: BaseModel, timeout_s: float, *, delay_s: float = 0.0) -> Call:
         return Call(agent, self._lab.nodes[agent], kind, params, timeout_s, delay_s)
+
+
+def _keep_silence(measured: Measured, label: WindowLabel, result: WorkloadResult | ScoreResult) -> None:
+    if result.agent is not None:
+        measured.window_silence[label] = result.agent

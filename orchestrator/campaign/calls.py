@@ -11,10 +11,11 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from orchestrator.domain.steps import Step
+from orchestrator.domain.steps import SetupStep, Step
 from orchestrator.store.journal import Journal
 from shared.client import AgentClient, JobTimeoutError
-from shared.errors import EpiError, ErrorPayload, InfrastructureError, from_payload
+from shared.clock import utc_ns
+from shared.errors import BugError, EpiError, ErrorPayload, InfrastructureError, from_payload
 from shared.protocol import JobState
 
 R = TypeVar("R", bound=BaseModel)
@@ -82,9 +83,33 @@ class Caller:
             await self._journal.append(self._campaign, run=run, step=name, kind="result", payload=answer)
             return result.model_validate(answer)
 
+    async def afresh(self, step: SetupStep, call: Call, result: type[R], *, tries: int | None = None) -> R:
+        """Make a setup call at every start of the campaign: its answer is of now, so the journal's is never taken.
+
+        Raises:
+            EpiError: the agent's error; infrastructure faults only after `tries` (null: `max_attempts`).
+        """
+        most = tries or self._max_attempts
+        for tried in range(1, most + 1):
+            job_id = f"{self._campaign}/setup/{step}/{call.agent}/{utc_ns()}"
+            try:
+                return result.model_validate(await self._run(job_id, "", step, call))
+            except InfrastructureError:
+                if tried == most:
+                    raise
+                await self._recover(call.agent)
+        raise BugError("max_attempts is at least 1", where=self._campaign)
+
     async def note(self, run: str, attempt: int, step: Step) -> None:
         """Journal the intent of a step that the orchestrator does itself."""
         await self._journal.append(self._campaign, run=run, attempt=attempt, step=step, kind="intent")
+
+    async def came_of(self, run: str, attempt: int, step: Step, agent: str, result: BaseModel) -> None:
+        """Journal what came of an agent's step of an attempt, where it is worth keeping even if the attempt fails."""
+        await self._journal.append(
+            self._campaign, run=run, attempt=attempt, step=f"{step}@{agent}", kind="result",
+            payload=result.model_dump(mode="json"),
+        )  # fmt: skip
 
     async def once(self, run: str, attempt: int, step: Step, call: Call, result: type[R]) -> R:
         """Make a call that belongs to an attempt; large results go to files, not to the journal.

@@ -15,6 +15,7 @@ from orchestrator.reports import write_campaign, write_run, write_summary
 from orchestrator.reports.report import write_report
 from orchestrator.reports.schema import CampaignFile
 from shared.errors import BugError, InfrastructureError
+from shared.meter_api import Ambient
 from shared.node_jobs.host import NodeFacts
 from shared.records import Instrument
 
@@ -60,6 +61,7 @@ class ResultWriter:
                 configurations=configurations_of(self._spec),
                 protocol=self._spec.protocol(),
                 spec_sha256=self._spec.spec_hash(),
+                base_deliveries=self._base.deliveries,
                 failures=failures,
                 looks=looks,
             ),
@@ -71,7 +73,10 @@ class ResultWriter:
         Raises:
             InfrastructureError: the trace does not carry the headline window, so the attempt must be repeated.
         """
-        if measured.suite is None or measured.samples is None or measured.marker is None or measured.decode is None:
+        if (
+            measured.suite is None or measured.samples is None or measured.marker is None or measured.decode is None
+            or measured.stabilisation is None or measured.meter is None
+        ):  # fmt: skip
             raise BugError("an attempt came home without all of its windows", where=measured.place.run)
         run = self._run_input(measured, variant, measured.suite)
         evaluation = evaluate_run(run, measured.samples, measured.suite.questions)
@@ -89,6 +94,7 @@ class ResultWriter:
             "validity": evaluation.validity.verdict,
             "reason": evaluation.epi.reason,
             "windows": [[window.start_utc_ns, window.end_utc_ns] for window in measured.windows],
+            "waits": [[measured.stabilisation.start_utc_ns, measured.stabilisation.end_utc_ns]],
         }
 
     def write_reports(self) -> None:
@@ -98,7 +104,9 @@ class ResultWriter:
 
     def _run_input(self, measured: Measured, variant: Variant, suite: "SuiteResult") -> RunInput:
         assert measured.samples is not None and measured.marker is not None and measured.decode is not None
+        assert measured.meter is not None
         place, marker = measured.place, measured.marker
+        ambient = measured.meter.ambient or Ambient()
         before = tuple(measured.facts_before.values())
         governors = {facts.governor for facts in before}
         return RunInput(
@@ -113,18 +121,24 @@ class ResultWriter:
             hardware=hardware_line(list(before)),
             instrument=measured.samples.instrument,
             environment=Environment(
+                ambient_temp_c=ambient.temperature_c,
+                ambient_humidity_percent=ambient.humidity_percent,
                 frequency_governor=governors.pop() if len(governors) == 1 else None,
                 background_load=sum(facts.load_1min for facts in before) / len(before) if before else None,
             ),
             facts_before=before,
             facts_after=tuple(measured.facts_after.values()),
             silence=measured.silence,
+            window_silence=measured.window_silence,
+            deliveries=measured.deliveries,
+            stabilisation=measured.stabilisation,
             windows=tuple(measured.windows),
             markers=(
                 MarkerLoad(
                     node=self._root, start_utc_ns=marker.start_utc_ns, end_utc_ns=marker.end_utc_ns, on=marker.on
                 ),
             ),
+            calibrated_utc_ns=measured.samples.instrument.calibrated_utc_ns,
             plan=variant.plan.plan,
             provenance=Provenance(
                 plan_sha256=variant.plan.plan_hash,

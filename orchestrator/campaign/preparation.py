@@ -1,15 +1,15 @@
 """What is done once a campaign (base model, statistics, workers) and once a configuration (plan, surgery, check)."""
 
-import asyncio
+import logging
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from orchestrator.campaign.calls import Call, Caller
 from orchestrator.campaign.lab import Lab
 from orchestrator.domain.spec import CampaignSpec
-from orchestrator.domain.steps import SetupStep
-from shared.errors import ConfigurationError
-from shared.node_jobs.artifacts import FetchParams, FetchResult, HoldParams, HoldResult
-from shared.records import Configuration, Sha256
+from shared.errors import ConfigurationError, EpiError
+from shared.node_jobs.artifacts import HoldParams, HoldResult, ObtainParams, ObtainResult
+from shared.records import Configuration, NodeName, Sha256
 from shared.surgeon_jobs import (
     ApplyParams,
     ApplyResult,
@@ -23,27 +23,47 @@ from shared.surgeon_jobs import (
     ValidateResult,
 )
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Base:
-    """The campaign's base model and its expert statistics."""
+    """The campaign's base model, its expert statistics, and how it reached the nodes that need it."""
 
     model: PrepareResult
     statistics: ObserveResult
+    deliveries: dict[NodeName, ObtainResult]
+
+    @property
+    def wish(self) -> ObtainParams:
+        """Return what a node is asked for to get the base model."""
+        return ObtainParams(sha256=self.model.base_sha256, size_bytes=self.model.base_size_bytes)
 
 
 @dataclass(frozen=True)
 class Variant:
     """A configuration's plan and file, and the base model that both start from."""
 
-    base_sha256: str
+    base: Base
     plan: PlanResult
     file: ApplyResult
     check: ValidateResult
 
+    @property
+    def wish(self) -> ObtainParams:
+        """Return what a node is asked for to get the variant: the file with the surgeon's hash, by any way."""
+        return ObtainParams(
+            sha256=self.file.sha256, size_bytes=self.file.size_bytes,
+            base_sha256=self.base.model.base_sha256, plan=self.plan.plan,
+        )  # fmt: skip
 
-async def prepare_base(caller: Caller, lab: Lab, spec: CampaignSpec) -> Base:
-    """Convert, quantise and observe the model, and bring the base to every node.
+
+async def prepare_base(
+    caller: Caller, lab: Lab, spec: CampaignSpec, ended: Callable[[str], Awaitable[bool]]
+) -> Base:
+    """Convert, quantise and observe the model, and bring the base to the node that loads models.
+
+    `ended` tells whether a campaign has ended for good, so that what it held may go.
 
     Raises:
         EpiError: an agent's error.
@@ -60,33 +80,39 @@ async def prepare_base(caller: Caller, lab: Lab, spec: CampaignSpec) -> Base:
              spec.timeouts.unsized("observe")),
         ObserveResult,
     )  # fmt: skip
-    fetch = FetchParams(sha256=model.base_sha256)
-    fetch_s = spec.timeouts.transfer("fetch_base", model.base_size_bytes)
-    await asyncio.gather(
-        *(
-            caller.idempotent("", "fetch_base", Call(name, client, "fetch", fetch, fetch_s), FetchResult)
-            for name, client in lab.nodes.items()
-        )
+    await hold(caller, lab, spec, (model.base_sha256,), ended)
+    base = Base(model, statistics, {})
+    obtain_s = spec.timeouts.obtain("obtain_base", model.base_size_bytes)
+    delivery = await caller.idempotent(
+        "", "obtain_base", Call(lab.root_name, lab.root, "obtain", base.wish, obtain_s), ObtainResult
     )
-    await hold_on_nodes(caller, lab, spec, "hold_base", (model.base_sha256,))
-    return Base(model, statistics)
+    # Only the root reads model files; its engine gives the other nodes their layers.
+    return Base(model, statistics, {lab.root_name: delivery})
 
 
-async def hold_on_nodes(
-    caller: Caller, lab: Lab, spec: CampaignSpec, step: SetupStep, sha256s: tuple[Sha256, ...]
+async def hold(
+    caller: Caller, lab: Lab, spec: CampaignSpec, sha256s: tuple[Sha256, ...], ended: Callable[[str], Awaitable[bool]]
 ) -> None:
-    """Tell every node which artifacts this campaign needs from now on: its garbage collection spares them.
+    """Keep what the campaign needs on the root from being removed, and free what campaigns that have ended held there.
 
     Raises:
-        EpiError: an agent's error.
+        EpiError: the node's error.
     """
-    params = HoldParams(holder=spec.id, sha256s=sha256s)
-    await asyncio.gather(
-        *(
-            caller.idempotent("", step, Call(name, client, "hold", params, spec.timeouts.unsized(step)), HoldResult)
-            for name, client in lab.nodes.items()
-        )
-    )
+    params, timeout_s = HoldParams(holder=spec.id, sha256s=sha256s), spec.timeouts.handling("hold_base")
+    held = await caller.afresh("hold_base", Call(lab.root_name, lab.root, "hold", params, timeout_s), HoldResult)
+    for holder in held.holders:
+        if holder != spec.id and await ended(holder):
+            free = HoldParams(holder=holder)
+            await caller.afresh("release", Call(lab.root_name, lab.root, "hold", free, timeout_s), HoldResult)
+
+
+async def release(caller: Caller, lab: Lab, spec: CampaignSpec) -> None:
+    """Say that a campaign needs nothing any more; a root that is away hears it when the next campaign begins."""
+    call = Call(lab.root_name, lab.root, "hold", HoldParams(holder=spec.id), spec.timeouts.handling("release"))
+    try:
+        await caller.afresh("release", call, HoldResult, tries=1)
+    except EpiError as error:
+        log.warning("%s keeps what %s held: %s", lab.root_name, spec.id, error)
 
 
 async def prepare_variant(
@@ -127,4 +153,4 @@ async def prepare_variant(
             f"the variant is not fit to be measured: {check.reason}", where=configuration.id,
             hint="drop fewer experts, use another method, or raise max_perplexity_ratio in the spec",
         )  # fmt: skip
-    return Variant(base.model.base_sha256, plan, file, check)
+    return Variant(base, plan, file, check)

@@ -16,7 +16,7 @@ from orchestrator.campaign.evaluation import ResultWriter
 from orchestrator.campaign.lab import Lab
 from orchestrator.campaign.looks import PlannedLooks
 from orchestrator.campaign.pipeline import VariantPipeline
-from orchestrator.campaign.preparation import hold_on_nodes, prepare_base, prepare_variant
+from orchestrator.campaign.preparation import prepare_base, prepare_variant, release
 from orchestrator.campaign.recovery import Recovery, what_became_of
 from orchestrator.campaign.run_loop import RunLoop
 from orchestrator.domain.schedule import schedule
@@ -24,7 +24,7 @@ from orchestrator.domain.spec import CampaignSpec
 from orchestrator.domain.states import CampaignState
 from orchestrator.domain.stopping import CampaignLook
 from orchestrator.store.journal import Journal
-from shared.errors import EpiError
+from shared.errors import EpiError, NotFoundError
 from shared.protocol import JobState
 
 if TYPE_CHECKING:
@@ -67,9 +67,16 @@ class CampaignRunner:
 
     async def run(self, spec: CampaignSpec) -> None:
         """Do all that is left of the campaign; its end state is in the journal."""
+        recovery = Recovery(
+            self._journal, self._lab, spec.timeouts.recover_s,
+            obey=lambda: self._obey(spec.id), tell=lambda message: self._on_doing(Doing(spec.id, "", message)),
+        )  # fmt: skip
+        caller = Caller(self._journal, spec.id, spec.max_attempts, recovery.wait_for, self._tell_job(spec.id))
         try:
-            await self._run(spec)
+            await self._run(spec, caller, recovery)
         except _StopAskedError as stop:
+            if stop.state == "cancelled":
+                await release(caller, self._lab, spec)
             await self._journal.set_state(spec.id, stop.state, "asked by the user")
         except EpiError as error:
             await self._journal.set_state(spec.id, "failed", str(error))
@@ -77,17 +84,12 @@ class CampaignRunner:
             await self._journal.set_state(spec.id, "failed", f"defect: {type(error).__name__}: {error}")
             raise
 
-    async def _run(self, spec: CampaignSpec) -> None:
+    async def _run(self, spec: CampaignSpec, caller: Caller, recovery: Recovery) -> None:
         await self._close_open_attempts(spec.id)
-        recovery = Recovery(
-            self._journal, self._lab, spec.timeouts.recover_s,
-            obey=lambda: self._obey(spec.id), tell=lambda message: self._on_doing(Doing(spec.id, "", message)),
-        )  # fmt: skip
-        caller = Caller(self._journal, spec.id, spec.max_attempts, recovery.wait_for, self._tell_job(spec.id))
         suite_task = asyncio.create_task(asyncio.to_thread(self._suite_of, spec))
         self._tell(spec.id, "", "prepare")
         try:
-            base = await prepare_base(caller, self._lab, spec)
+            base = await prepare_base(caller, self._lab, spec, self._has_ended)
             suite = await suite_task
         finally:
             suite_task.cancel()
@@ -138,7 +140,7 @@ class CampaignRunner:
             reason = f"{len(failed)} run(s) could not be measured, first: {first}: {why}"
             await self._journal.set_state(spec.id, "failed", reason)
         else:
-            await hold_on_nodes(caller, self._lab, spec, "release_base", ())
+            await release(caller, self._lab, spec)
             await self._journal.set_state(spec.id, "finished", looks[-1].sentence() if looks else "")
 
     async def _write_head(
@@ -164,6 +166,13 @@ class CampaignRunner:
                     await self._journal.end_attempt(
                         campaign_id, run, attempt.number, "interrupted", reason=reason, fault="infrastructure"
                     )
+
+    async def _has_ended(self, campaign_id: str) -> bool:
+        """Tell whether a campaign is finished or cancelled; what nobody here knows may be another orchestrator's."""
+        try:
+            return (await self._journal.campaign(campaign_id)).state in ("finished", "cancelled")
+        except NotFoundError:
+            return False
 
     async def _obey(self, campaign_id: str) -> None:
         request = (await self._journal.campaign(campaign_id)).request

@@ -234,5 +234,13 @@ def _show(status: dict[str, Any], as_json: bool) -> None:
         print(f"  left:  {status['eta_s'] / 60:.1f} min")
     for look in status["looks"][-1:] if status["state"] == "running" else ():
         print(f"  look:  {CampaignLook.model_validate(look).sentence()}")
+    if (used := status["utilisation"]) is not None:
+        print(f"  used:  {used['share']:.0%} of the cluster's time in windows and the waits that they need")
+    for one in status["deliveries"]:
+        vain = f", {one['failed']} cheaper way(s) failed" if one["failed"] else ""
+        print(
+            f"  sent:  {one['net_bytes']} bytes to {one['node']} for {one['times']} model(s) by {one['way']}"
+            f" ({one['file_bytes']} bytes of files){vain}"
+        )
     if status["reason"]:
         print(f"  why:   {status['reason']}")

@@ -29,6 +29,7 @@ from orchestrator.domain.validity import (
     check_registers,
     check_run,
     check_silence,
+    check_stabilisation,
     check_surroundings,
     check_window,
     judge,
@@ -149,6 +150,7 @@ def evaluate_traces(
     around = [
         *check_run(run), *check_lag(lag), *_complete(run, phases), *check_surroundings(run, windows, names),
         *check_registers(registers, protocol.rules), *check_silence(run),
+        *check_stabilisation(run),
     ]  # fmt: skip
     gap = protocol.rules.gap_limit_s
     return RunEvaluation(

@@ -7,8 +7,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from orchestrator.domain.stabilisation import Stabilisation
 from shared.meter_api import TraceEvent
 from shared.node_jobs.activity import AgentActivity
+from shared.node_jobs.artifacts import ObtainResult
 from shared.node_jobs.host import NodeFacts
 from shared.records import (
     Configuration,
@@ -97,7 +99,7 @@ class WindowRules(Record):
         default=None, ge=0, description="less time since the window before: FLAG; null asks 10 s, 0 s where shortened"
     )
     max_register_disagreement: float = Field(default=0.02, gt=0, description="register against integral; more: FLAG")
-    max_agent_cpu_share: float = Field(default=0.02, gt=0, description="of one core, by a node's agent; more: FLAG")
+    max_agent_cpu_share: float = Field(default=0.002, gt=0, description="of one core, by a node's agent; more: FLAG")
     max_calibration_age_days: float = Field(default=365.0, gt=0, description="older or unknown: FLAG")
     shortened: bool = Field(default=False, description="durations are below the norm on purpose: the report says so")
 
@@ -137,7 +139,8 @@ class MeasurementProtocol(Record):
 class Environment(Record):
     """The seed's environment block; unknown is null."""
 
-    ambient_temp_c: float | None = None
+    ambient_temp_c: float | None = Field(default=None, description="by the meter's sensor; null: it has none")
+    ambient_humidity_percent: float | None = Field(default=None, description="relative; null: the meter has no sensor")
     frequency_governor: str | None = None
     background_load: float | None = Field(default=None, description="mean 1-minute load of the nodes before the run")
 
@@ -197,6 +200,13 @@ class RunInput(Record):
     nodes: tuple[NodeName, ...] | None = Field(
         default=None, description="the nodes in use, whose energy counts; null counts every channel of the trace"
     )
+    window_silence: dict[WindowLabel, AgentActivity] = Field(
+        default_factory=dict, description="what the root's agent did from the start to the end of each workload"
+    )
+    deliveries: dict[NodeName, ObtainResult] = Field(
+        default_factory=dict, description="how this run's model reached the nodes that need it, with the bytes sent"
+    )
+    stabilisation: Stabilisation | None = None
     windows: tuple[Window, ...]
     markers: tuple[MarkerLoad, ...] = ()
     register_j: dict[NodeName, float | None] | None = Field(

@@ -6,6 +6,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from orchestrator.domain.records import ACCURACY_FIELDS, AccuracyTask, MatrixOptions, MeasurementProtocol, WindowRules
+from orchestrator.domain.stabilisation import StabilisationSpec
 from orchestrator.domain.timeouts import TimeoutsSpec
 from shared.node_jobs.workloads import MarkerParams
 from shared.records import ConfigurationId, EngineName, NodeName, Record, canonical_json
@@ -24,6 +25,7 @@ class WindowsSpec(Record):
     """Lengths of the windows; the defaults are those of a lab (docs/epi.md), the demo shortens them and says so."""
 
     idle_s: float = Field(default=60.0, gt=0)
+    stabilisation: StabilisationSpec = Field(default=StabilisationSpec(), description="before the first window")
     settle_s: float = Field(default=10.0, ge=0, description="waiting before each window")
     marker: MarkerParams = MarkerParams(on_s=5.0, off_s=5.0, cycles=3)
     prefill: WorkloadSpec = WorkloadSpec(tokens_each=512, repeats=4)

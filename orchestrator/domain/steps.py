@@ -6,16 +6,17 @@ window is never resumed: the attempt becomes `interrupted` and a new one starts.
 
 from typing import Literal
 
-SetupStep = Literal["prepare", "observe", "fetch_base", "hold_base", "release_base"]
+SetupStep = Literal["prepare", "observe", "hold_base", "release", "obtain_base"]
 ConfigurationStep = Literal["plan", "apply", "validate"]
-RunStep = Literal["deploy", "start_engine", "idle", "marker", "prefill", "decode", "score", "evaluate"]
+RunStep = Literal["deploy", "start_engine", "stabilise", "idle", "marker", "prefill", "decode", "score", "evaluate"]
 Step = SetupStep | ConfigurationStep | RunStep
 
-SETUP_STEPS: tuple[SetupStep, ...] = ("prepare", "observe", "fetch_base", "hold_base")
+SETUP_STEPS: tuple[SetupStep, ...] = ("prepare", "observe", "obtain_base")
 CONFIGURATION_STEPS: tuple[ConfigurationStep, ...] = ("plan", "apply", "validate")
 RUN_STEPS: tuple[RunStep, ...] = (
     "deploy",
     "start_engine",
+    "stabilise",
     "idle",
     "marker",
     "prefill",

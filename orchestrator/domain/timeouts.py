@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from orchestrator.domain.steps import Step
+from shared.node_jobs.host import SettleParams
 from shared.node_jobs.workloads import MarkerParams, ScoreParams
 from shared.records import Record
 
@@ -16,11 +17,10 @@ _HANDLING_S = 120.0
 """Starting and ending processes: what costs time whatever its size (an engine that hangs is ended after 60 s)."""
 _UNSIZED_S: dict[Step, float] = {
     "prepare": 12 * 3600.0, "observe": 24 * 3600.0, "plan": 3600.0, "validate": 6 * 3600.0,
-    "hold_base": _HANDLING_S, "release_base": _HANDLING_S,
 }  # fmt: skip
 """Steps whose size is known to the surgeon only: hours for the largest model, see `steps` of the spec."""
 _PASSES = 3
-"""A deployed or applied file is read, written and hashed."""
+"""A file that is brought or made is read, written and hashed."""
 
 
 class TimeoutsSpec(Record):
@@ -45,6 +45,14 @@ class TimeoutsSpec(Record):
     def transfer(self, step: Step, size_bytes: int) -> float:
         """Return the seconds for bringing a file over the network, or loading it over the workers."""
         return self.steps.get(step, _HANDLING_S + size_bytes / self.transfer_bytes_per_s)
+
+    def obtain(self, step: Step, size_bytes: int) -> float:
+        """Return the seconds for bringing a file by whatever way, one that is tried in vain included."""
+        return self.steps.get(step, _HANDLING_S + 2 * _PASSES * size_bytes / self.transfer_bytes_per_s)
+
+    def stabilise(self, gate: SettleParams) -> float:
+        """Return the seconds for a node's wait, which ends by itself at its ceiling."""
+        return self.steps.get("stabilise", _HANDLING_S + gate.max_s)
 
     def rewrite(self, step: Step, size_bytes: int) -> float:
         """Return the seconds for making one file of this size from another on the same disk."""

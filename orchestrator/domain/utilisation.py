@@ -33,8 +33,8 @@ def utilisation(windows: Iterable[tuple[str, Sequence[Span]]], settle_s: float) 
     """Return the share of time inside windows or the stillness before them; None without two windows.
 
     Args:
-        windows: the windows of each finished run, with its id, in any order; they do not overlap. What a broken
-            attempt measured is a pause.
+        windows: the windows of each finished run and the stabilisation before them, with its id, in any order; they
+            do not overlap. What a broken attempt measured is a pause.
         settle_s: waiting before each window.
     """
     ordered = sorted((start, end, run) for run, spans in windows for start, end in spans)

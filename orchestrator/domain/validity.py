@@ -11,6 +11,7 @@ from orchestrator.domain.alignment import LagFit
 from orchestrator.domain.energy import WindowEnergy
 from orchestrator.domain.records import RunInput, WindowRules
 from orchestrator.domain.register import RegisterCheck
+from shared.node_jobs.activity import AgentActivity
 from shared.records import Record
 
 Verdict = Literal["PASS", "FLAG", "FAIL"]
@@ -88,8 +89,27 @@ def check_surroundings(run: RunInput, windows: Sequence[WindowEnergy], names: Se
     return found
 
 
+def check_stabilisation(run: RunInput) -> list[Finding]:
+    """Judge the wait before the first window: a ceiling that was reached ends the wait, not the run."""
+    waited = run.stabilisation
+    if waited is None or waited.steady is not False:
+        return []
+    return [_flag("steady", f"not steady after {waited.duration_s:.0f} s: {'; '.join(waited.reasons)}", "run")]
+
+
+def agents_inside(run: RunInput) -> dict[str, AgentActivity]:
+    """Return what each node's agent did inside windows, by a name for the interval.
+
+    The root's agent serves the jobs between the windows, so what counts is what it did inside each workload; the others
+    have nothing to do from the first window to the last.
+    """
+    root = {marker.node for marker in run.markers}
+    inside = {f"{node}, all windows": one for node, one in run.silence.items() if node not in root}
+    return inside | {f"root, {label}": one for label, one in run.window_silence.items()}
+
+
 def check_silence(run: RunInput) -> list[Finding]:
-    """Judge whether the node agents kept silent: what they did inside windows, and their share of CPU time."""
+    """Judge whether the node agents kept silent inside windows: requests, share of CPU time, writes to disk."""
     found: list[Finding] = []
     windows = [window for window in run.windows if window.label != "marker"]
     for node, activity in run.silence.items():
@@ -102,9 +122,14 @@ def check_silence(run: RunInput) -> list[Finding]:
         if inside:
             reason = f"the agent was busy {len(inside)} times inside windows, first in {inside[0][1]}: {inside[0][0]}"
             found.append(_flag("silence", reason, node))
-        if activity.agent_cpu_share > run.protocol.rules.max_agent_cpu_share:
-            limit = f"limit {run.protocol.rules.max_agent_cpu_share:.1%}"
-            found.append(_flag("silence", f"the agent used {activity.agent_cpu_share:.1%} of a core, {limit}", node))
+    limit = run.protocol.rules.max_agent_cpu_share
+    for where, activity in agents_inside(run).items():
+        if activity.agent_cpu_share > limit:
+            reason = f"the agent used {activity.agent_cpu_share:.2%} of a core, limit {limit:.2%}"
+            found.append(_flag("silence", reason, where))
+        if activity.agent_written_bytes > 0:
+            reason = f"the agent wrote {activity.agent_written_bytes} bytes to disk"
+            found.append(_flag("silence", reason, where))
     return found
 
 

@@ -117,7 +117,7 @@ class CampaignResults:
     def utilisation(self) -> Utilisation | None:
         """The share of the cluster's time that was spent measuring, and the longest pause."""
         windows = (
-            (run.run_id, [(window.start_utc_ns, window.end_utc_ns) for window in run.windows])
+            (run.run_id, [(span.start_utc_ns, span.end_utc_ns) for span in (*run.windows, run.stabilisation) if span])
             for group in self.inputs.values()
             for run in group
         )

@@ -38,7 +38,10 @@ def measured_rates(data: CampaignResults, base_bytes: int) -> Rates:
             phase, headline = run.phases.get("score"), run.headline
             if phase is None or not run.idle_watts or headline is None or headline.avg_watts_cluster is None:
                 continue
-            span = (max(w.end_utc_ns for w in own.windows) - min(w.start_utc_ns for w in own.windows)) / 1e9
+            begin = min(w.start_utc_ns for w in own.windows)
+            if own.stabilisation is not None:
+                begin = min(begin, own.stabilisation.start_utc_ns)
+            span = (max(w.end_utc_ns for w in own.windows) - begin) / 1e9
             score.append(phase.duration_seconds)
             fixed.append(span - phase.duration_seconds)
             idle.append(sum(run.idle_watts.values()))

@@ -16,6 +16,8 @@ from orchestrator.reports.tables import (
     Table,
     accuracy_table,
     budget_table,
+    conditions_table,
+    deliveries_table,
     energy_table,
     results_table,
     validity_lines,
@@ -94,7 +96,10 @@ def report_markdown(data: CampaignResults, drawings: tuple[Drawing, ...]) -> str
 
 
 def _tables(data: CampaignResults) -> list[Table]:
-    return [results_table(data), accuracy_table(data), energy_table(data), budget_table(data)]
+    return [
+        results_table(data), accuracy_table(data), energy_table(data), budget_table(data), conditions_table(data),
+        deliveries_table(data),
+    ]  # fmt: skip
 
 
 def _inline(drawing: Drawing) -> str:

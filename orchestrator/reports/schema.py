@@ -25,6 +25,7 @@ from orchestrator.domain.register import RegisterCheck
 from orchestrator.domain.stopping import CampaignLook
 from orchestrator.domain.validity import Validity
 from shared.clock import iso_utc
+from shared.node_jobs.artifacts import ObtainResult
 from shared.records import (
     Configuration,
     ConfigurationId,
@@ -255,5 +256,8 @@ class CampaignFile(Record):
     configurations: tuple[Configuration, ...]
     protocol: MeasurementProtocol = MeasurementProtocol()
     spec_sha256: Sha256 | None = None
+    base_deliveries: dict[NodeName, ObtainResult] = Field(
+        default_factory=dict, description="how the base model reached the nodes that need it, with the bytes sent"
+    )
     failures: dict[str, str] = Field(default_factory=dict, description="configuration or run id -> why it is missing")
     looks: tuple[CampaignLook, ...] = Field(default=(), description="planned looks taken so far, oldest first")

@@ -5,8 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from orchestrator.domain.deliveries import delivery_totals
 from orchestrator.domain.evaluate import RunEvaluation
+from orchestrator.domain.records import RunInput
 from orchestrator.domain.statistics import Interval
+from orchestrator.domain.validity import agents_inside
 from orchestrator.domain.wording import number
 from orchestrator.reports.campaign_results import CampaignResults
 from shared.records import Configuration
@@ -62,6 +65,41 @@ def energy_table(data: CampaignResults) -> Table:
         rows=tuple(_energy_row(data, item) for item in data.configurations if item.id in data.runs),
         note="Medians over repetitions, gross AC energy; net: idle power x time subtracted from the headline basis.",
     )  # fmt: skip
+
+
+def deliveries_table(data: CampaignResults) -> Table:
+    """Return how the models reached the nodes, bytes over the net by node and way, base model first."""
+    groups = [("base model", list(data.campaign.base_deliveries.items()))]
+    for item in data.configurations:
+        groups.append((item.id, [pair for run in data.inputs.get(item.id, ()) for pair in run.deliveries.items()]))
+    rows = []
+    failures: list[str] = []
+    for name, pairs in groups:
+        for total in delivery_totals(pairs):
+            rows.append((name, total.node, total.way, str(total.times), str(total.net_bytes), str(total.file_bytes)))
+        failures += [
+            f"{name}, {node}: {failure.way} failed ({failure.reason})"
+            for node, one in pairs
+            for failure in one.failed
+        ]
+    return Table(
+        title="How the models reached the nodes",
+        head=("model", "node", "way", "times", "bytes over the net", "bytes of files"),
+        rows=tuple(rows),
+        note="The cheapest way that was possible. here: it was there already; plan: made on the node from the base"
+        " model, its hash equal to the surgeon's; http, rsync: the file." + "".join(f" {line}." for line in failures),
+    )
+
+
+def conditions_table(data: CampaignResults) -> Table:
+    """Return under which conditions the runs were measured; what nothing measured is n/a."""
+    return Table(
+        title="Conditions",
+        head=("configuration", "wait s", "steady", "agents' CPU %", "agents wrote B", "room C", "humidity %"),
+        rows=tuple(_conditions_row(one.id, data.inputs[one.id]) for one in data.configurations if one.id in data.runs),
+        note="Medians over repetitions; the agents' CPU time (of one core) and disk writes are the worst of all nodes"
+        " inside windows. n/a: nobody asked or nothing measures it.",
+    )
 
 
 def budget_table(data: CampaignResults) -> Table:
@@ -159,6 +197,26 @@ def _energy_row(data: CampaignResults, item: Configuration) -> tuple[str, ...]:
         middle([run.joules_per_correct for run in runs]),
         middle([None if run.headline is None else run.headline.peak_watts_cluster for run in runs]),
         middle([run.lag.lag_s if run.lag.accepted else None for run in runs]),
+    )
+
+
+def _conditions_row(name: str, runs: Sequence[RunInput]) -> tuple[str, ...]:
+    waits = [run.stabilisation for run in runs if run.stabilisation is not None]
+    asked = [wait.steady for wait in waits if wait.steady is not None]
+    inside = [one for run in runs for one in agents_inside(run).values()]
+
+    def middle(values: Sequence[float | None]) -> str:
+        known = [value for value in values if value is not None]
+        return number(median(known)) if known else "n/a"
+
+    return (
+        name,
+        middle([wait.duration_s for wait in waits]),
+        f"{sum(asked)} of {len(asked)}" if asked else "n/a",
+        f"{100 * max(one.agent_cpu_share for one in inside):.3f}" if inside else "n/a",
+        str(max(one.agent_written_bytes for one in inside)) if inside else "n/a",
+        middle([run.environment.ambient_temp_c for run in runs]),
+        middle([run.environment.ambient_humidity_percent for run in runs]),
     )
 
 

@@ -2,10 +2,8 @@
 
 | kind | module | does |
 |---|---|---|
-| `fetch` | artifacts | bring an artifact from the node's configured source by ranged HTTP |
-| `obtain` | artifacts | bring an artifact here in the cheapest way: by plan, ranged HTTP or rsync |
+| `obtain` | artifacts | bring an artifact here in the cheapest way: plan, ranged HTTP or rsync; its hash is checked |
 | `hold`, `collect` | artifacts | what a campaign needs here, and removing what nobody needs |
-| `deploy` | artifacts | apply a plan to the base model the node already has; the hash must equal the surgeon's |
 | `start_worker` | engines | start (or find) the node's RPC worker |
 | `start_engine` | engines | start the engine on this (root) node over the given workers |
 | `stop_engine` | engines | stop the engine and, if asked, the worker |

@@ -6,38 +6,6 @@ from pydantic import Field, StringConstraints
 
 from shared.records import Record, Sha256, SurgeryPlan
 
-
-class FetchParams(Record):
-    """Bring one artifact here."""
-
-    sha256: Sha256
-
-
-class FetchResult(Record):
-    """`bytes_received` is 0 when the artifact was here already."""
-
-    sha256: Sha256
-    size_bytes: int
-    bytes_received: int
-
-
-class DeployParams(Record):
-    """Apply `plan` to `base_sha256` locally."""
-
-    base_sha256: Sha256
-    plan: SurgeryPlan
-    expected_sha256: Sha256
-
-
-class DeployResult(Record):
-    """`sha256` equals the expected hash, or the job fails."""
-
-    sha256: Sha256
-    size_bytes: int
-    bytes_received: int = 0
-    seconds: float
-
-
 Way = Literal["here", "plan", "http", "rsync"]
 """How an artifact reaches a node: it is there, made by plan from the base, ranged HTTP, rsync over ssh."""
 
@@ -60,6 +28,14 @@ class WayCost(Record):
     reason: str = ""
 
 
+class WayFailure(Record):
+    """A cheaper way that was tried in vain; `bytes_received` is null where its program did not say."""
+
+    way: Way
+    reason: str
+    bytes_received: int | None = None
+
+
 class ObtainResult(Record):
     """`bytes_received` and `bytes_sent` crossed the net to and from this node; the plan counts with its own size."""
 
@@ -70,6 +46,12 @@ class ObtainResult(Record):
     bytes_sent: int = 0
     seconds: float
     considered: tuple[WayCost, ...]
+    failed: tuple[WayFailure, ...] = ()
+
+    @property
+    def net_bytes(self) -> int:
+        """Return all bytes that crossed the net for this artifact, those of ways tried in vain too."""
+        return self.bytes_received + self.bytes_sent + sum(failure.bytes_received or 0 for failure in self.failed)
 
 
 Holder = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
@@ -83,9 +65,10 @@ class HoldParams(Record):
 
 
 class HoldResult(Record):
-    """What of it is not here yet."""
+    """What of it is not here yet, and everybody who holds something on this node now."""
 
     missing: tuple[Sha256, ...] = ()
+    holders: tuple[Holder, ...] = ()
 
 
 class CollectParams(Record):

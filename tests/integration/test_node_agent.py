@@ -18,7 +18,7 @@ from node_agent.settings import NodeSettings
 from shared.client import AgentClient
 from shared.errors import AuthError, ConfigurationError, DataError, InfrastructureError, NotFoundError
 from shared.node_jobs.activity import AgentActivity, activity_between
-from shared.node_jobs.artifacts import DeployParams, FetchParams
+from shared.node_jobs.artifacts import ObtainParams
 from shared.node_jobs.engines import EngineInfo, StartEngineParams, StartWorkerParams, StopEngineParams
 from shared.node_jobs.host import NodeFacts
 from shared.node_jobs.workloads import DecodeParams, MarkerParams
@@ -41,17 +41,19 @@ async def test_two_nodes_from_fetch_to_tokens(tmp_path: Path) -> None:
     with agents(tmp_path, "one", "two") as (one, two):
         async with client(one) as root, client(two) as other:
             base_sha, variant_sha = one.store(base), hashlib.sha256(variant.read_bytes()).hexdigest()
-            fetched = await other.run("t/fetch", "fetch", FetchParams(sha256=base_sha), timeout_s=20)
-            assert fetched["bytes_received"] == base.stat().st_size
-            again = await other.run("t/fetch-2", "fetch", FetchParams(sha256=base_sha), timeout_s=20)
-            assert again["bytes_received"] == 0
+            fetch = ObtainParams(sha256=base_sha, size_bytes=base.stat().st_size)
+            fetched = await other.run("t/base", "obtain", fetch, timeout_s=20)
+            assert (fetched["way"], fetched["bytes_received"]) == ("http", base.stat().st_size)
+            again = await other.run("t/base-2", "obtain", fetch, timeout_s=20)
+            assert (again["way"], again["bytes_received"]) == ("here", 0)
 
-            deploy = DeployParams(base_sha256=base_sha, plan=plan, expected_sha256=variant_sha)
-            deployed = await root.run("t/deploy", "deploy", deploy, timeout_s=20)
-            assert (deployed["sha256"], deployed["size_bytes"]) == (variant_sha, variant.stat().st_size)
-            wrong = deploy.model_copy(update={"expected_sha256": "1" * 64})
+            size = variant.stat().st_size
+            deploy = ObtainParams(sha256=variant_sha, size_bytes=size, base_sha256=base_sha, plan=plan)
+            deployed = await root.run("t/variant", "obtain", deploy, timeout_s=20)
+            assert (deployed["way"], deployed["size_bytes"]) == ("plan", size)
+            wrong = deploy.model_copy(update={"sha256": "1" * 64})
             with pytest.raises(DataError, match="differs from the expected"):
-                await root.run("t/deploy-wrong", "deploy", wrong, timeout_s=20)
+                await root.run("t/wrong", "obtain", wrong, timeout_s=20)
             stored = {path.name for path in (one.state_dir / "artifacts").glob("?" * 64)}
             assert stored == {base_sha, variant_sha}
             missing = StartEngineParams(model_sha256="2" * 64)

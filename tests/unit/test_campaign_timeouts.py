@@ -20,8 +20,9 @@ GB = 10**9
 
 def test_timeouts_follow_sizes_and_tokens() -> None:
     at = TimeoutsSpec(transfer_bytes_per_s=1e6, prefill_tokens_per_s=10, decode_tokens_per_s=1)
-    assert at.transfer("fetch_base", GB) == 120 + 1000
-    assert at.rewrite("deploy", GB) == 120 + 3000
+    assert at.transfer("start_engine", GB) == 120 + 1000
+    assert at.rewrite("apply", GB) == 120 + 3000
+    assert at.obtain("deploy", GB) == 120 + 6000
     assert at.marker(MarkerParams(on_s=5, off_s=5, cycles=3)) == 120 + 35
     assert at.prefill(4000) == 120 + 400
     assert at.decode(("x" * 19,) * 2, 30, repeats=2) == 120 + 2 * 2 * (1 + 30)
@@ -36,7 +37,7 @@ def test_the_spec_overrides_a_step_and_large_models_get_hours_not_days() -> None
     decode = spec.windows.decode
     hours = spec.timeouts.decode(("x" * 400,) * decode.prompts, decode.tokens_each, decode.repeats) / 3600
     assert 1 < hours < 24, "30 billion parameters at 4 token/s take 35 minutes"
-    assert 1 < spec.timeouts.transfer("fetch_base", 18 * GB) / 3600 < 6
+    assert 1 < spec.timeouts.transfer("start_engine", 18 * GB) / 3600 < 6
 
 
 async def test_a_job_over_its_time_is_cancelled_and_frees_the_queue(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from orchestrator.domain.alignment import integrate, traces_of
 from orchestrator.domain.evaluate import evaluate_run
 from orchestrator.domain.per_question import question_energies, summarise_questions
 from orchestrator.domain.records import DEMO_RULES, Environment, MeasurementProtocol
+from orchestrator.domain.stabilisation import Stabilisation
 from shared.errors import DataError
 from shared.meter_api import TraceEvent
 from shared.node_jobs.activity import AgentActivity, AgentEvent
@@ -149,17 +150,36 @@ def test_throttling_and_governor_fail_a_run() -> None:
 
 
 def test_an_agent_that_was_not_silent_is_flagged() -> None:
-    def activity(cpu_s: float, *seconds: float) -> AgentActivity:
+    def activity(cpu_s: float, *seconds: float, written: int = 0) -> AgentActivity:
         events = tuple(AgentEvent(utc_ns=at(s), what="GET /v1/facts") for s in seconds)
         return AgentActivity(
-            start_utc_ns=at(-1), end_utc_ns=at(15), agent_cpu_s=cpu_s, agent_written_bytes=0, events=events
+            start_utc_ns=at(-1), end_utc_ns=at(15), agent_cpu_s=cpu_s, agent_written_bytes=written, events=events
         )
 
-    run = run_input(silence={"n1": activity(0.1, 7.2, 9.7), "n2": activity(0.1, 8.0), "n3": activity(3.0)})
+    # n1 is the root: it serves jobs between the windows and is judged by what it did inside each workload.
+    run = run_input(
+        silence={
+            "n1": activity(0.1, 7.2, 9.7, written=4096), "n2": activity(0.01, 8.0), "n3": activity(3.0),
+            "n4": activity(0.01, written=4096),
+        },
+        window_silence={"decode": activity(0.01), "score": activity(0.1)},
+    )  # fmt: skip
     findings = evaluate_run(run, block(FOUR, 16), questions((9, 9, 9))).validity.findings
     told = {f.where: f.reason for f in findings if f.rule == "silence"}
-    assert set(told) == {"n2", "n3"}, "n1 was busy only between windows"
-    assert "decode" in told["n2"] and "of a core" in told["n3"]
+    assert set(told) == {"n2", "n3, all windows", "n4, all windows", "root, score"}
+    assert "decode" in told["n2"] and "of a core" in told["n3, all windows"] and "to disk" in told["n4, all windows"]
+
+
+def test_a_gate_that_timed_out_is_a_flag_and_a_fixed_wait_is_none() -> None:
+    def rules_of(stabilisation: Stabilisation) -> dict[str, str]:
+        run = run_input(stabilisation=stabilisation)
+        findings = evaluate_run(run, block(FOUR, 16), questions((9, 9, 9))).validity.findings
+        return {f.rule: f"{f.verdict} {f.reason}" for f in findings}
+
+    waited = Stabilisation(mode="both", start_utc_ns=at(-301), end_utc_ns=at(-1), steady=False, reasons=("n2: hot",))
+    assert rules_of(waited)["steady"] == "FLAG not steady after 300 s: n2: hot"
+    assert "steady" not in rules_of(waited.model_copy(update={"steady": True, "reasons": ()}))
+    assert "steady" not in rules_of(waited.model_copy(update={"mode": "fixed", "steady": None, "reasons": ()}))
 
 
 def test_only_nodes_in_use_are_charged() -> None:

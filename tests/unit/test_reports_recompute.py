@@ -86,7 +86,7 @@ def test_epi_recomputed_by_our_reader_is_identical(tree: Path) -> None:
 def test_the_seeds_schema_is_there(tree: Path) -> None:
     document = json.loads((tree / "baseline" / "epi_001.json").read_text())
     expected = {
-        "environment": {"ambient_temp_c", "frequency_governor", "background_load"},
+        "environment": {"ambient_temp_c", "ambient_humidity_percent", "frequency_governor", "background_load"},
         "energy": {
             "total_joules", "total_tokens", "joules_per_token", "avg_watts_cluster", "peak_watts_cluster",
             "duration_seconds", "kwh_total",

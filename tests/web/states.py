@@ -55,6 +55,7 @@ RUN_S = 24.0
 _STEPS = (
     ("deploy", 1),
     ("start_engine", 2),
+    ("stabilise", 0),
     ("idle", 2),
     ("marker", 2),
     ("prefill", 4),

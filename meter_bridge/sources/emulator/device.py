@@ -18,6 +18,7 @@ from meter_bridge.frames import (
 )
 from meter_bridge.sources.emulator.faults import Fault, FaultPlan
 from meter_bridge.sources.emulator.loads import Load
+from shared.meter_api import Ambient
 
 FIRMWARE = "emulator-1"
 _MAINS_V = 230.0
@@ -40,6 +41,7 @@ class DeviceSpec:
     serial: str = "emulator"
     fields: tuple[str, ...] = ("V", "A", "PF", "VAR")
     energy_register: EnergyRegister = "none"
+    ambient: Ambient | None = None
 
 
 class EmulatedMeter:
@@ -79,7 +81,7 @@ class EmulatedMeter:
             Hello(
                 device="epi-emulator", kind="emulated", channels=len(self._loads), rate_hz=spec.rate_hz,
                 firmware=FIRMWARE, serial=spec.serial, boot=self._boot, crc=spec.crc,
-                energy_register=spec.energy_register,
+                energy_register=spec.energy_register, ambient=spec.ambient,
             )
         )  # fmt: skip
 

@@ -1,0 +1,50 @@
+"""Waiting before a run's first window, by a fixed time or until the nodes and the meter say that all is steady."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from orchestrator.campaign.lab import Lab
+from orchestrator.domain.stabilisation import Stabilisation, StabilisationSpec, power_drift
+from shared.clock import NS_PER_S, utc_ns
+from shared.node_jobs.host import SettleParams, SettleResult
+from shared.records import NodeName
+
+Ask = Callable[[NodeName, SettleParams], Awaitable[SettleResult]]
+
+
+async def stabilise(lab: Lab, ask: Ask, spec: StabilisationSpec) -> Stabilisation:
+    """Wait as `spec` says; `ask` runs a node's `settle` job. The ceiling ends the wait, never the run.
+
+    Raises:
+        EpiError: a node or the meter bridge did not answer.
+    """
+    start = utc_ns()
+    gate = spec.gate
+    if gate is None:
+        await asyncio.sleep(spec.fixed_s)
+        return Stabilisation(mode=spec.mode, start_utc_ns=start, end_utc_ns=utc_ns())
+    answers = await asyncio.gather(*(ask(name, gate) for name in lab.nodes))
+    nodes = dict(zip(lab.nodes, answers, strict=True))
+    drifts = await _steady_power(lab, gate, start)
+    reasons = [f"{name}: {reason}" for name, node in nodes.items() for reason in node.reasons]
+    reasons += [
+        f"{name}: metered power drifts by {drift:+.1%}, allowed are {gate.max_power_change:.1%}"
+        for name, drift in drifts.items()
+        if drift is not None and abs(drift) > gate.max_power_change
+    ]
+    return Stabilisation(
+        mode=spec.mode, start_utc_ns=start, end_utc_ns=utc_ns(), steady=not reasons, reasons=tuple(reasons),
+        nodes=nodes, power_change=drifts,
+    )  # fmt: skip
+
+
+async def _steady_power(lab: Lab, gate: SettleParams, start_utc_ns: int) -> dict[NodeName, float | None]:
+    """Look at the metered power of the last span until it stands still or the ceiling is reached; return its drift."""
+    while True:
+        now = utc_ns()
+        block = await lab.samples(now - int(gate.span_s * NS_PER_S), now)
+        drifts = {node: power_drift(block.utc_ns, watts) for node, watts in block.power_w.items()}
+        steady = all(drift is None or abs(drift) <= gate.max_power_change for drift in drifts.values())
+        if steady or (now - start_utc_ns) / NS_PER_S + gate.every_s > gate.max_s:
+            return drifts
+        await asyncio.sleep(gate.every_s)

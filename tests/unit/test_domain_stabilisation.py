@@ -1,0 +1,53 @@
+"""The wait before a run's first window: what a spec asks for, and how metered power is judged."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from orchestrator.domain.deliveries import delivery_totals
+from orchestrator.domain.stabilisation import StabilisationSpec, power_drift
+from shared.node_jobs.artifacts import ObtainResult, WayFailure
+from shared.node_jobs.host import SettleParams
+
+
+def test_the_modes_say_what_the_nodes_are_asked_for() -> None:
+    steady = SettleParams(min_s=10, max_s=120)
+    assert StabilisationSpec(mode="fixed", steady=steady).gate is None
+    assert StabilisationSpec(mode="steady", fixed_s=99, steady=steady).gate == steady
+    both = StabilisationSpec(mode="both", fixed_s=99, steady=steady).gate
+    assert both is not None and (both.min_s, both.max_s) == (99, 120)
+
+
+def test_a_ceiling_below_the_fixed_wait_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"the ceiling steady\.max_s = 120 lies below 300 s"):
+        StabilisationSpec(mode="both", fixed_s=300, steady=SettleParams(max_s=120))
+
+
+@given(st.floats(1, 100), st.floats(-0.5, 0.5), st.integers(3, 60))
+def test_the_drift_of_a_straight_line_is_its_rise_over_its_mean(mean_w: float, drift: float, count: int) -> None:
+    at_ns = [n * 10**9 for n in range(count)]
+    watts: list[float | None] = [mean_w * (1 + drift * (n / (count - 1) - 0.5)) for n in range(count)]
+    assert power_drift(at_ns, watts) == pytest.approx(drift, abs=1e-6)
+    watts.append(None)
+    assert power_drift([*at_ns, count * 10**9], watts) == pytest.approx(drift, abs=1e-6)
+
+
+def test_nothing_is_said_of_too_few_samples() -> None:
+    assert power_drift([0, 10**9], [3.0, 4.0]) is None
+    assert power_drift([0, 10**9, 2 * 10**9], [None, 4.0, None]) is None
+    assert power_drift([0, 10**9, 2 * 10**9], [0.0, 0.0, 0.0]) is None
+
+
+def test_bytes_are_added_up_by_node_and_way_with_those_sent_in_vain() -> None:
+    def came(way: str, received: int, *failed: WayFailure) -> ObtainResult:
+        return ObtainResult.model_validate(
+            {"sha256": "0" * 64, "size_bytes": 1000, "way": way, "bytes_received": received, "seconds": 0.1,
+             "considered": (), "failed": failed}
+        )  # fmt: skip
+
+    vain = WayFailure(way="plan", reason="another hash", bytes_received=70)
+    totals = delivery_totals([("a", came("plan", 70)), ("a", came("http", 1000, vain)), ("a", came("plan", 80))])
+    assert [(one.way, one.times, one.net_bytes, one.file_bytes, one.failed) for one in totals] == [
+        ("http", 1, 1070, 1000, 1), ("plan", 2, 150, 2000, 0),
+    ]  # fmt: skip
