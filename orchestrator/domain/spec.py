@@ -98,7 +98,7 @@ class CampaignSpec(Record):
     )
     configurations: str = Field(default="all", description="ids separated by commas, for example all,baseline.n2")
     repetitions: int = Field(default=3, ge=1, le=100)
-    max_attempts: int = Field(default=3, ge=1, le=20)
+    max_attempts: int = Field(default=3, ge=1, le=100)
     max_perplexity_ratio: float = Field(
         default=4.0, gt=1, description="quality gate: a variant whose perplexity rises more is not measured"
     )

@@ -1,7 +1,7 @@
 """kill -9 of orchestrator, agent and engine inside windows, `epi down` in a window, a dead meter: nothing is lost.
 
-One lab and one campaign of two configurations, twice each: the first repetition is disturbed, the second is calm but
-for the stop in order; both must give the same answers. Every process at every boundary: test_matrix.
+One lab and one campaign of one configuration, twice: the first run is hit three times, the second by a stop in order;
+both must give the same answers. Every process at every boundary, against an undisturbed campaign: test_matrix.
 """
 
 import os
@@ -24,7 +24,7 @@ from tests.lab import (
     wait_for_step,
 )
 
-CONFIGURATIONS = ("baseline", "drop4_all")
+RUN = "drop4_all"
 
 
 @pytest.fixture(scope="module")
@@ -34,35 +34,31 @@ def lab() -> Iterator[TestLab]:
     assert processes_under(running) == []
 
 
+@pytest.mark.timeout(600)
 def test_a_campaign_survives_kills_and_a_stop_in_order(lab: TestLab) -> None:
-    start_campaign(lab, short_spec("storm", ",".join(CONFIGURATIONS), repetitions=2))
-    wait_for_step(lab, "storm", "baseline/rep-1", "decode")
+    start_campaign(lab, short_spec("storm", RUN, repetitions=2).model_copy(update={"max_attempts": 5}))
+    wait_for_step(lab, "storm", f"{RUN}/rep-1", "decode")
     os.kill(process_of(lab, "orchestrator"), signal.SIGKILL)
     control.wait_ready(lab, DEMO, lambda _: None)
-    wait_for_step(lab, "storm", "drop4_all/rep-1", "decode")
+    wait_for_step(lab, "storm", f"{RUN}/rep-1", "decode", attempt=2)
     os.kill(process_of(lab, "node1"), signal.SIGKILL)
-    wait_for_step(lab, "storm", "drop4_all/rep-1", "score", attempt=2)
+    wait_for_step(lab, "storm", f"{RUN}/rep-1", "score", attempt=3)
     os.kill(int((lab.node_pids("node1") / "engine.pid").read_text().split()[0]), signal.SIGKILL)
-    wait_for_step(lab, "storm", "drop4_all/rep-2", "prefill")
-    kept = (lab.out / "storm/baseline/epi_001.json").read_bytes()
+    wait_for_step(lab, "storm", f"{RUN}/rep-2", "prefill")
+    kept = (lab.out / f"storm/{RUN}/epi_001.json").read_bytes()
     lab.stop()
     assert processes_under(lab) == []
     lab.start()
 
-    status = check_end(lab, "storm", 240)
-    ended = {f"{run['configuration']}/{run['repetition']}": run["attempts"] for run in status["runs"]}
-    assert {run: [attempt["outcome"] for attempt in attempts] for run, attempts in ended.items()} == {
-        "baseline/1": ["interrupted", "done"],
-        "drop4_all/1": ["failed", "failed", "done"],
-        "drop4_all/2": ["interrupted", "done"],
-        "baseline/2": ["done"],
-    }
-    assert "the orchestrator died during decode; its last job: node1 says it is" in ended["baseline/1"][0]["reason"]
-    assert "decode on node1" in ended["drop4_all/1"][0]["reason"]
-    assert "score on node1" in ended["drop4_all/1"][1]["reason"]
-    assert ended["drop4_all/2"][0]["reason"] == "the orchestrator was stopped in order"
-    assert answers(lab, "storm", CONFIGURATIONS) == answers(lab, "storm", CONFIGURATIONS, repetition=2)
-    assert (lab.out / "storm/baseline/epi_001.json").read_bytes() == kept
+    first, second = [run["attempts"] for run in check_end(lab, "storm", 400)["runs"]]
+    assert [attempt["outcome"] for attempt in first] == ["interrupted", "failed", "failed", "done"]
+    assert "the orchestrator died during decode; its last job: node1 says it is" in first[0]["reason"]
+    assert "decode on node1" in first[1]["reason"]
+    assert "score on node1" in first[2]["reason"]
+    assert [attempt["outcome"] for attempt in second] == ["interrupted", "done"]
+    assert second[0]["reason"] == "the orchestrator was stopped in order"
+    assert answers(lab, "storm", [RUN]) == answers(lab, "storm", [RUN], repetition=2)
+    assert (lab.out / f"storm/{RUN}/epi_001.json").read_bytes() == kept
 
 
 def test_a_dead_meter_ends_in_one_clear_message(lab: TestLab) -> None:

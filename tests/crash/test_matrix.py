@@ -40,7 +40,7 @@ _BACK_WITHIN_S = 20.0
 
 def campaign_spec(name: str) -> CampaignSpec:
     spec = short_spec(name, ",".join(CONFIGURATIONS))
-    return spec.model_copy(update={"max_attempts": 20})
+    return spec.model_copy(update={"max_attempts": 100})
 
 
 def pid_of(lab: LocalLab, process: str) -> int | None:
