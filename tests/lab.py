@@ -9,11 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import tomli_w
+
 from orchestrator.campaign.demo_spec import demo_spec
 from orchestrator.cli.api import Api
 from orchestrator.domain.spec import CampaignSpec, WindowsSpec, WorkloadSpec
 from orchestrator.local import control
-from orchestrator.local.layout import LocalLab
+from orchestrator.local.layout import LocalLab, load_demo
 from shared.errors import InfrastructureError
 from shared.node_jobs.workloads import MarkerParams
 
@@ -35,6 +37,27 @@ def short_spec(campaign_id: str, configurations: str, *, repetitions: int = 1) -
         prefill=WorkloadSpec(tokens_each=128, prompts=8), decode=WorkloadSpec(tokens_each=32, prompts=8),
     )  # fmt: skip
     return spec.model_copy(update={"windows": windows})
+
+
+def small_demo(folder: Path) -> Path:
+    """Write the demo's settings with a tenth of its calibration and held-out texts, and return the file.
+
+    Statistics and checks of a variant then cost a second, in labs that look at neither.
+    """
+    settings = load_demo(DEMO)
+
+    def beginning(path: Path) -> str:
+        short = folder / path.name
+        short.write_text("".join(path.read_text().splitlines(keepends=True)[:50]))
+        return str(short)
+
+    lab = settings.model_dump(mode="json", exclude_none=True) | {
+        "corpus_files": [beginning(path) for path in settings.corpus_files],
+        "heldout_text": beginning(settings.heldout_text),
+    }
+    file = folder / "demo.toml"
+    file.write_text(tomli_w.dumps({"lab": lab}))
+    return file
 
 
 class TestLab(LocalLab):
@@ -59,11 +82,15 @@ _supervisors: dict[Path, subprocess.Popen[bytes]] = {}
 
 
 @contextmanager
-def running_lab(demo: Path = DEMO) -> Iterator[TestLab]:
-    """Start a lab in a fresh folder (a short path: Unix sockets), stop it and remove the folder at the end."""
+def running_lab(demo: Path | None = DEMO) -> Iterator[TestLab]:
+    """Start a lab in a fresh folder (a short path: Unix sockets), stop it and remove the folder at the end.
+
+    Without `demo` it is a `small_demo`.
+    """
     out = Path(tempfile.mkdtemp(prefix="epi"))
     lab = TestLab(out)
     lab.home.mkdir()
+    demo = demo or small_demo(lab.home)
     try:
         lab.start(demo)
         yield lab

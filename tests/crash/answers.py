@@ -56,7 +56,8 @@ def check_end(lab: LocalLab, campaign: str, timeout_s: float) -> dict[str, Any]:
         outcomes = [attempt["outcome"] for attempt in run["attempts"]]
         assert outcomes.count("done") == 1 and outcomes[-1] == "done", run
         assert all(attempt["reason"] for attempt in run["attempts"][:-1]), run
-    results = Counter((row["run"], row["step"]) for row in entries_of(lab, campaign) if row["kind"] == "result")
+    once = [row for row in entries_of(lab, campaign) if row["kind"] == "result" and not row["attempt"]]
+    results = Counter((row["run"], row["step"]) for row in once)
     assert set(results.values()) == {1}, [step for step, count in results.items() if count > 1]
     _check_windows(lab, campaign, status)
     return status

@@ -23,7 +23,7 @@ from orchestrator.local import control, supervisor
 from orchestrator.local.layout import DemoSettings, LocalLab, Part, load_demo
 from orchestrator.store.journal import Journal, open_journal
 from orchestrator.store.records import Entry
-from tests.lab import DEMO, TestLab
+from tests.lab import DEMO, TestLab, small_demo
 
 _ROOT = Path(__file__).parents[2]
 _BACKOFF_S = (0.1,)
@@ -124,7 +124,7 @@ def stepwise_lab() -> Iterator[StepwiseLab]:
     lab = StepwiseLab(out)
     lab.home.mkdir()
     try:
-        lab.start()
+        lab.start(small_demo(lab.home))
         yield lab
     finally:
         lab.stop()

@@ -13,7 +13,6 @@ import pytest
 from orchestrator.local import control
 from tests.crash.answers import answers, check_end
 from tests.lab import (
-    DEMO,
     TestLab,
     process_of,
     processes_under,
@@ -29,7 +28,7 @@ RUN = "drop4_all"
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[TestLab]:
-    with running_lab() as running:
+    with running_lab(demo=None) as running:
         yield running
     assert processes_under(running) == []
 
@@ -39,7 +38,7 @@ def test_a_campaign_survives_kills_and_a_stop_in_order(lab: TestLab) -> None:
     start_campaign(lab, short_spec("storm", RUN, repetitions=2).model_copy(update={"max_attempts": 5}))
     wait_for_step(lab, "storm", f"{RUN}/rep-1", "decode")
     os.kill(process_of(lab, "orchestrator"), signal.SIGKILL)
-    control.wait_ready(lab, DEMO, lambda _: None)
+    control.wait_ready(lab, lab.home / "demo.toml", lambda _: None)
     wait_for_step(lab, "storm", f"{RUN}/rep-1", "decode", attempt=2)
     os.kill(process_of(lab, "node1"), signal.SIGKILL)
     wait_for_step(lab, "storm", f"{RUN}/rep-1", "score", attempt=3)
@@ -48,7 +47,7 @@ def test_a_campaign_survives_kills_and_a_stop_in_order(lab: TestLab) -> None:
     kept = (lab.out / f"storm/{RUN}/epi_001.json").read_bytes()
     lab.stop()
     assert processes_under(lab) == []
-    lab.start()
+    lab.start(lab.home / "demo.toml")
 
     first, second = [run["attempts"] for run in check_end(lab, "storm", 400)["runs"]]
     assert [attempt["outcome"] for attempt in first] == ["interrupted", "failed", "failed", "done"]
