@@ -110,7 +110,7 @@ def start_campaign(lab: LocalLab, spec: CampaignSpec) -> None:
 
 
 def wait_for_step(
-    lab: LocalLab, campaign: str, run: str, step: str, *, attempt: int = 1, timeout_s: float = 120
+    lab: LocalLab, campaign: str, run: str, step: str, *, attempt: int = 1, timeout_s: float = 240
 ) -> None:
     """Return as soon as the journal holds the intent of a step in this attempt or a later one."""
     deadline = time.monotonic() + timeout_s
