@@ -13,7 +13,7 @@ import tomli_w
 
 from orchestrator.campaign.demo_spec import demo_spec
 from orchestrator.cli.api import Api
-from orchestrator.domain.spec import CampaignSpec, WindowsSpec, WorkloadSpec
+from orchestrator.domain.spec import CampaignSpec, WorkloadSpec
 from orchestrator.local import control
 from orchestrator.local.layout import LocalLab, load_demo
 from shared.errors import InfrastructureError
@@ -32,9 +32,11 @@ def quick_spec(campaign_id: str, configurations: str, *, repetitions: int = 1, q
 def short_spec(campaign_id: str, configurations: str, *, repetitions: int = 1) -> CampaignSpec:
     """Return a campaign whose runs cost seconds: four questions a task, windows of about a second."""
     spec = quick_spec(campaign_id, configurations, repetitions=repetitions, questions=4)
-    windows = WindowsSpec(
-        idle_s=0.6, settle_s=0.05, marker=MarkerParams(on_s=0.3, off_s=0.2, cycles=1),
-        prefill=WorkloadSpec(tokens_each=128, prompts=8), decode=WorkloadSpec(tokens_each=32, prompts=8),
+    windows = spec.windows.model_copy(
+        update={
+            "idle_s": 0.6, "settle_s": 0.05, "marker": MarkerParams(on_s=0.3, off_s=0.2, cycles=1),
+            "prefill": WorkloadSpec(tokens_each=128, prompts=8), "decode": WorkloadSpec(tokens_each=32, prompts=8),
+        }
     )  # fmt: skip
     return spec.model_copy(update={"windows": windows})
 
