@@ -6,7 +6,8 @@ WEB := orchestrator/web
 EXTRAS := node,surgeon,meter,meter-parquet,orchestrator,telegram
 DEV_EXTRAS := $(EXTRAS),dev,provision
 # What the test suite needs besides: program -> Debian package.
-TEST_TOOLS := curl:curl openssl:openssl chromium:chromium systemd-analyze:systemd rsync:rsync
+TEST_TOOLS := curl:curl openssl:openssl chromium:chromium systemd-analyze:systemd rsync:rsync sshd:openssh-server \
+    ssh:openssh-client
 DEMO_ARGS ?=
 
 .PHONY: web install-dev test-tools test-train demo test test-slow check bench install clean
@@ -39,7 +40,7 @@ install-dev: $(VENV)/.installed-dev web
 
 test-tools:
 	@missing=""; for pair in $(TEST_TOOLS); do \
-	  command -v $${pair%%:*} >/dev/null || missing="$$missing $${pair##*:}"; done; \
+	  PATH="$$PATH:/usr/sbin:/sbin" command -v $${pair%%:*} >/dev/null || missing="$$missing $${pair##*:}"; done; \
 	  [ -z "$$missing" ] || { echo "error: the tests need more; do: sudo apt-get install -y$$missing"; exit 1; }
 
 $(VENV)/.python:

@@ -1,4 +1,4 @@
-"""Variants reach a node by plan, by HTTP and by the real rsync; the bytes over the net are recorded and compared."""
+"""Variants reach a node by plan, by HTTP and by the real rsync over a real sshd; bytes are recorded and compared."""
 
 import shutil
 import sys
@@ -9,85 +9,94 @@ import pytest
 
 from shared.artifacts import hash_file
 from shared.errors import ConfigurationError, InfrastructureError
-from shared.node_jobs.artifacts import CollectParams, HoldParams, ObtainParams
-from shared.records import SurgeryPlan
+from shared.node_jobs.artifacts import CollectParams, HoldParams, ObtainParams, ObtainResult, Way
+from shared.records import SurgeryPlan, canonical_json
 from shared.surgery import apply_plan
 from tests.node_lab import AgentProcess, agents, client
 from tests.node_tiny_model import write_tiny_model
+from tests.ssh_lab import ssh_server
 
 PLAN = SurgeryPlan(n_experts=16, kept=(tuple(range(1, 16)),) * 4, method="test")
+LATER = SurgeryPlan(n_experts=16, kept=tuple(tuple(e for e in range(16) if e not in (n, n + 5)) for n in range(4)))
+MOST_BYTES_BY_PLAN = 2_000_000
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Return a base of some MB and its variant."""
+def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    """Return a base of some MB and two variants."""
     folder = tmp_path_factory.mktemp("models")
     base = write_tiny_model(folder / "base.gguf", n_experts=16, hidden=256)
     apply_plan(base, PLAN, folder / "variant.gguf")
-    return base, folder / "variant.gguf"
+    apply_plan(base, LATER, folder / "later.gguf")
+    return base, folder / "variant.gguf", folder / "later.gguf"
 
 
 @pytest.fixture
-def pair(tmp_path: Path) -> Iterator[tuple[AgentProcess, AgentProcess]]:
-    """Return a source and a node; the node's rsync reaches the source by a local stand-in for ssh."""
-    shell = tmp_path / "shell"
-    shell.write_text('#!/bin/sh\nshift\nexec sh -c "$*"\n')  # drops the host, runs the rest: what ssh does over there
-    shell.chmod(0o755)
-    with agents(tmp_path, "source", "node") as (source, node):
+def pair(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[AgentProcess, AgentProcess]]:
+    """Return a source and a node; the node's rsync reaches the source's folder over ssh."""
+    assert shutil.which("rsync"), "rsync is needed; do: sudo apt-get install -y rsync"
+    with ssh_server(tmp_path_factory.mktemp("ssh")) as ssh, agents(tmp_path, "source", "node") as (source, node):
         node.end()
         artifacts = source.state_dir / "artifacts"
-        extra = f'\nrsync_source = "somewhere:{artifacts}"\nrsync_shell = "{shell}"\nartifact_quota_bytes = 60000000\n'
-        node.config.write_text(node.config.read_text() + extra)
+        extra = f'\nrsync_source = "{ssh.user_at_host}:{artifacts}"\nrsync_shell = "{ssh.shell}"\n'
+        node.config.write_text(node.config.read_text() + extra + "artifact_quota_bytes = 60000000\n")
         node.start()
         yield source, node
 
 
-async def test_by_plan_costs_kilobytes_where_files_cost_megabytes(
-    pair: tuple[AgentProcess, AgentProcess], models: tuple[Path, Path]
+async def test_later_variants_cost_kilobytes_by_plan_where_rsync_sends_megabytes(
+    pair: tuple[AgentProcess, AgentProcess], models: tuple[Path, Path, Path]
 ) -> None:
+    """The second and third model of a node, each by every way, in one run; the hash is the source's by every way."""
     source, node = pair
-    base, variant = models
-    base_sha, variant_sha = source.store(base), source.store(variant)
-    size = variant.stat().st_size
-    wish = ObtainParams(sha256=variant_sha, size_bytes=size, base_sha256=base_sha, plan=PLAN)
-    received: dict[str, int] = {}
-    async with client(node) as agent:
-        first = await agent.run(
-            "t/base", "obtain", ObtainParams(sha256=base_sha, size_bytes=base.stat().st_size), timeout_s=60
-        )
-        assert (first["way"], first["bytes_received"]) == ("http", base.stat().st_size)
-        ways = ["plan", "http", *(["rsync"] if shutil.which("rsync") else [])]
+    base, *variants = models
+    base_sha = source.store(base)
+    ways: tuple[Way, ...] = ("plan", "http", "rsync")
+    async with client(source), client(node) as agent:
+        first = ObtainParams(sha256=base_sha, size_bytes=base.stat().st_size)
+        came = ObtainResult.model_validate(await agent.run("t/base", "obtain", first, timeout_s=60))
+        assert (came.way, came.net_bytes) == ("http", base.stat().st_size), came
         await agent.run("t/hold", "hold", HoldParams(holder="campaign", sha256s=(base_sha,)), timeout_s=10)
-        for way in ways:
-            only = wish.model_copy(update={"ways": (way,)})
-            result = await agent.run(f"t/{way}", "obtain", only, timeout_s=60)
-            assert (result["way"], result["size_bytes"]) == (way, size)
-            assert hash_file(node.state_dir / "artifacts" / variant_sha) == variant_sha
-            received[way] = result["bytes_received"] + result["bytes_sent"]
-            collected = await agent.run(f"t/collect-{way}", "collect", CollectParams(), timeout_s=10)
-            assert collected["removed"] == [variant_sha], "the held base stays"
+        for number, (path, plan) in enumerate(zip(variants, (PLAN, LATER), strict=True)):
+            sha256, size = source.store(path), path.stat().st_size
+            wish = ObtainParams(sha256=sha256, size_bytes=size, base_sha256=base_sha, plan=plan)
+            sent: dict[str, int] = {}
+            for way in ways:
+                only = wish.model_copy(update={"ways": (way,)})
+                job = f"t/{number}-{way}"
+                came = ObtainResult.model_validate(await agent.run(job, "obtain", only, timeout_s=60))
+                assert (came.way, came.size_bytes) == (way, size)
+                assert hash_file(node.state_dir / "artifacts" / sha256) == sha256
+                sent[way] = came.net_bytes
+                collected = await agent.run(f"{job}/collect", "collect", CollectParams(), timeout_s=10)
+                assert collected["removed"] == [sha256], "the held base stays"
+            # With the base as its basis rsync sends checksums of all blocks and those that changed: less than the file.
+            assert sent["plan"] < MOST_BYTES_BY_PLAN and sent["plan"] * 10 < sent["rsync"] < size == sent["http"]
+            print(f"bytes over the net for a variant of {size}: {sent}", file=sys.stderr)
         best = await agent.run("t/best", "obtain", wish, timeout_s=60)
         assert best["way"] == "plan"
         assert (await agent.run("t/again", "obtain", wish, timeout_s=60))["way"] == "here"
-    assert received["plan"] < 2000 and received["http"] == size
-    if "rsync" in received:
-        # Against its basis rsync sends checksums of all blocks and the blocks that changed: less than the file.
-        assert received["plan"] < received["rsync"] < size
-    print(f"bytes over the net for a variant of {size}: {received}", file=sys.stderr)
+
+
+def test_the_plan_of_the_largest_model_is_small_too() -> None:
+    plan = SurgeryPlan(n_experts=128, kept=(tuple(range(8, 128)),) * 48, method="reap")
+    assert len(canonical_json(plan)) < 50_000 < MOST_BYTES_BY_PLAN
 
 
 async def test_a_way_that_fails_is_followed_by_the_next(
-    pair: tuple[AgentProcess, AgentProcess], models: tuple[Path, Path]
+    pair: tuple[AgentProcess, AgentProcess], models: tuple[Path, Path, Path]
 ) -> None:
     source, node = pair
-    base, variant = models
+    base, variant, _ = models
     base_sha, variant_sha = source.store(base), source.store(variant)
-    async with client(node) as agent:
+    async with client(source), client(node) as agent:
         node.store(base)
         wrong = PLAN.model_copy(update={"kept": (tuple(range(15)),) * 4})
         wish = ObtainParams(sha256=variant_sha, size_bytes=variant.stat().st_size, base_sha256=base_sha, plan=wrong)
         result = await agent.run("t/next", "obtain", wish, timeout_s=60)
         assert result["way"] == "http"
+        (failure,) = result["failed"]
+        assert failure["way"] == "plan" and "differs from the expected" in failure["reason"]
         nothing = ObtainParams(sha256="3" * 64, size_bytes=1, ways=("plan",))
         with pytest.raises(ConfigurationError, match=r"no way to bring this artifact here: .*no plan was given"):
             await agent.run("t/none", "obtain", nothing, timeout_s=60)
