@@ -40,6 +40,9 @@ def run(
     context_tokens: Annotated[int, typer.Option(min=64)] = 8192,
     sequences: Annotated[int, typer.Option(min=2, max=256)] = 32,
     threads: Annotated[int, typer.Option(min=1)] = 4,
+    experts_per_token: Annotated[
+        int | None, typer.Option(min=1, help="K: active experts a token; default: the model's own")
+    ] = None,
     questions_per_job: Annotated[int, typer.Option(min=1, help="answers are kept job by job")] = 200,
 ) -> None:
     """Ask TASKS of the model and write every answer to OUT. Run it again after a stop: it goes on where it was."""
@@ -56,7 +59,7 @@ def run(
     )
     engine = StartEngineParams(
         model_sha256=model, workers=tuple(worker or ()), context_tokens=context_tokens, sequences=sequences,
-        threads=threads,
+        threads=threads, experts_per_token=experts_per_token,
     )  # fmt: skip
     client = AgentClient(node, load_token(token_file))
     result = asyncio.run(_run(client, spec, engine, out, questions_per_job))
@@ -144,7 +147,7 @@ async def _run(
             ask = _NodeAsk(client, prefix, asyncio.get_running_loop(), bar)
             score = ResumableScore(
                 ask.score, kept, questions_per_job=questions_per_job, generate=ask.generate,
-                identity=f"{engine.model_sha256} {started.engine} {started.build}",
+                identity=f"{engine.model_sha256} K={engine.experts_per_token} {started.engine} {started.build}",
             )  # fmt: skip
             ask.expect(suite.n_questions, score.n_kept)
             result = await asyncio.to_thread(suite.run, score, score.generate)

@@ -36,6 +36,7 @@ class DemoSettings(Record):
     meter_rate_hz: float = Field(default=10.0, gt=0, le=50)
     idle_w: float = Field(default=3.0, ge=0, description="emulated power of an idle node")
     core_w: float = Field(default=4.0, ge=0, description="emulated power of one busy core")
+    artifact_quota_bytes: int | None = Field(default=None, ge=1, description="room for models on each node")
     hosts: dict[NodeName, str] = Field(default_factory=dict, description="address of a part; loopback where none is")
     namespaces: dict[NodeName, str] = Field(
         default_factory=dict, description="network namespace that a part runs in (needs root); none where none is"
@@ -189,6 +190,8 @@ class LocalLab:
                 "source_url": f"http://{host('surgeon')}:{port_of['surgeon']}",
                 "source_token_file": str(self.token_file("surgeon")),
             }
+            if demo.artifact_quota_bytes is not None:
+                settings[node]["artifact_quota_bytes"] = demo.artifact_quota_bytes
         return settings
 
 

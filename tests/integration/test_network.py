@@ -49,7 +49,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
             }
         )
         file: Path = tmp_path_factory.mktemp("demo") / "demo.toml"
-        file.write_text(tomli_w.dumps({"lab": demo.model_dump(mode="json")}))
+        file.write_text(tomli_w.dumps({"lab": demo.model_dump(mode="json", exclude_none=True)}))
         with running_lab(file) as lab:
             yield Scene(lab, net)
 

@@ -44,7 +44,7 @@ CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance,
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestLab]:
     demo: DemoSettings = load_demo(DEMO).model_copy(update={"nodes": ("node1",)})
     file = tmp_path_factory.mktemp("demo") / "demo.toml"
-    file.write_text(tomli_w.dumps({"lab": demo.model_dump(mode="json")}))
+    file.write_text(tomli_w.dumps({"lab": demo.model_dump(mode="json", exclude_none=True)}))
     with running_lab(file) as lab:
         yield lab
 
