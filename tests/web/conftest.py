@@ -95,11 +95,11 @@ def open_page(browser: Browser) -> Iterator[Open]:
 
 
 @contextmanager
-def serving(state: str, hurry: bool = False, port: int | None = None) -> Iterator[str]:
+def serving(state: str, hurry: bool = False, port: int | None = None, thinks_s: float = 0.0) -> Iterator[str]:
     """Serve an invented lab (tests/web/states.py) and give its address."""
     port = port or free_port()
     config = uvicorn.Config(
-        make_fixture_app(state, token=TOKEN, hurry=hurry),
+        make_fixture_app(state, token=TOKEN, hurry=hurry, thinks_s=thinks_s),
         host="127.0.0.1",
         port=port,
         log_level="error",

@@ -27,8 +27,11 @@ from tests.web.states import STATES, InventedLab, S
 RATE_HZ = 10
 
 
-def make_fixture_app(state: str, *, token: str, hurry: bool = False) -> FastAPI:
-    """Return the app; in a hurry the feed comes as fast as it can, each message stamped 100 ms after the last."""
+def make_fixture_app(state: str, *, token: str, hurry: bool = False, thinks_s: float = 0.0) -> FastAPI:
+    """Return the app; in a hurry the feed comes as fast as it can, each message stamped 100 ms after the last.
+
+    `thinks_s` is how long it takes to answer a request to pause, resume or cancel.
+    """
     lab = InventedLab(state)
     app = make_app("fixture", "0")
     app.state.lab = lab
@@ -60,6 +63,7 @@ def make_fixture_app(state: str, *, token: str, hurry: bool = False) -> FastAPI:
 
     @router.post("/campaigns/{campaign_id}/{what}")
     async def ask(campaign_id: str, what: str) -> CampaignStatus:
+        await asyncio.sleep(thinks_s)
         lab.state = {"pause": "pausing", "resume": "running"}.get(what, lab.state)
         return lab.status()
 

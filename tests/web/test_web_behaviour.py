@@ -27,26 +27,34 @@ def test_without_a_token_a_form_asks_for_it_and_the_address_never_keeps_it(open_
     assert with_token.evaluate("localStorage.getItem('epi.token')") is None
 
 
-@pytest.mark.slow
-def test_cancel_acts_only_when_it_is_held(open_page: Open, invented: Invented) -> None:
-    page = open_page(invented("running")).page
-    page.get_by_role("link", name="Campaign", exact=True).click()
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url) if request.method == "POST" else None)
-    button = page.get_by_role("button", name="Hold to cancel")
-    button.click()
-    expect(page.get_by_role("button", name="Hold to confirm")).to_be_visible()
-    assert not any(url.endswith("/cancel") for url in asked)
-    box = page.locator(".hold").bounding_box()
-    assert box is not None
-    page.mouse.move(box["x"] + 20, box["y"] + 20)
-    with page.expect_request(lambda request: request.url.endswith("/cancel")):
+def test_cancel_acts_whenever_it_is_held_and_only_then(open_page: Open) -> None:
+    """By mouse and by key, also while the answer to the last request is awaited and when the page moves."""
+    with serving("running", thinks_s=1.5) as url:
+        page = open_page(url).page
+        page.get_by_role("link", name="Campaign", exact=True).click()
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url) if request.method == "POST" else None)
+        hold = page.locator(".hold")
+        hold.click()
+        expect(hold).to_have_text("Hold to confirm")
+        box = hold.bounding_box()
+        assert box is not None
+        page.mouse.move(box["x"] + 20, box["y"] + 20)
         page.mouse.down()
-    page.mouse.up()
-    page.locator(".hold").focus()
-    with page.expect_request(lambda request: request.url.endswith("/cancel")):
-        page.keyboard.down("Enter")
-    page.keyboard.up("Enter")
+        page.mouse.move(box["x"] + 20, box["y"] + 90)
+        expect(hold).to_have_text("Hold to confirm")
+        page.mouse.up()
+        assert not any(url.endswith("/cancel") for url in asked)
+        page.mouse.move(box["x"] + 20, box["y"] + 20)
+        with page.expect_request(lambda request: request.url.endswith("/cancel")):
+            page.mouse.down()
+            page.evaluate("document.querySelector('.campaign').style.paddingTop = '200px'")
+        page.mouse.up()
+        hold.focus()
+        with page.expect_request(lambda request: request.url.endswith("/cancel")):
+            page.keyboard.down("Enter")
+        page.keyboard.up("Enter")
+        expect(hold).to_be_focused()
 
 
 def test_every_view_is_reached_with_the_keyboard_alone(open_page: Open, invented: Invented) -> None:

@@ -1,4 +1,4 @@
-/** Pieces that several views share: pills, badges, cards, empty states, errors, hold-to-confirm. */
+/** Pieces that several views share: pills, badges, cards, empty states, errors. Hold-to-confirm: hold.js. */
 
 import { h, setAttr, setText } from "./dom.js";
 import { icon, setIcon } from "./icons.js";
@@ -100,58 +100,5 @@ export function segments(label, choices, chosen, onChoose) {
   node.choose = (value) => {
     for (const button of buttons) setAttr(button, "aria-pressed", String(button.dataset.value === String(value)));
   };
-  return node;
-}
-
-const HOLD_MS = 1200;
-
-/**
- * A button that acts only when it is held for 1.2 s, by finger, mouse or key: nothing is cancelled by a brush of the
- * sleeve. A short press says so.
- */
-export function holdButton(word, iconName, onConfirm) {
-  const label = h("span", { text: word });
-  const fill = h("span", { cls: "hold__fill" });
-  const node = h(
-    "button",
-    { cls: "button button--danger hold", type: "button", "aria-description": "Press and hold for one second" },
-    fill,
-    icon(iconName),
-    label,
-  );
-  let timer = null;
-  let reminder = null;
-  function begin() {
-    if (timer !== null || node.disabled) return;
-    clearTimeout(reminder);
-    node.classList.add("hold--active");
-    setText(label, "Keep holding");
-    timer = setTimeout(() => {
-      end(true);
-      onConfirm();
-    }, HOLD_MS);
-  }
-  function end(done = false) {
-    if (timer === null) return;
-    clearTimeout(timer);
-    timer = null;
-    node.classList.remove("hold--active");
-    setText(label, done ? word : "Hold to confirm");
-    if (!done) reminder = setTimeout(() => setText(label, word), 2000);
-  }
-  node.addEventListener("pointerdown", (event) => {
-    if (event.button === 0) begin();
-  });
-  for (const type of ["pointerup", "pointerleave", "pointercancel", "blur"]) node.addEventListener(type, () => end());
-  node.addEventListener("contextmenu", (event) => event.preventDefault());
-  node.addEventListener("keydown", (event) => {
-    if (event.key === " " || event.key === "Enter") {
-      event.preventDefault();
-      if (!event.repeat) begin();
-    }
-  });
-  node.addEventListener("keyup", (event) => {
-    if (event.key === " " || event.key === "Enter") end();
-  });
   return node;
 }

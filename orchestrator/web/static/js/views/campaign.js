@@ -2,9 +2,10 @@
 
 import { api } from "../api.js";
 import { DepthPlot, ScatterPlot, groupLegend } from "../charts/curve.js";
-import { emulatedBadge, errorBox, holdButton, pill, segments } from "../components.js";
+import { emulatedBadge, errorBox, pill, segments } from "../components.js";
 import { h, replaceWhen, saveBlob, setText, show } from "../dom.js";
 import { PERCENT, change, configurationName, count, percent, significant } from "../format.js";
+import { holdButton } from "../hold.js";
 import { icon } from "../icons.js";
 import { CAMPAIGN_STATES, REQUESTS, VALIDITY, comparison, isOver } from "../states.js";
 import { describe, paretoFront, summary } from "../verdict.js";
@@ -32,6 +33,7 @@ function changeTick(ratio) {
 
 export function campaignView(model) {
   let panel = "epi";
+  let asking = Promise.resolve();
   const statePill = pill(CAMPAIGN_STATES.created);
   const title = h("h1", {});
   const sub = h("p", { cls: "muted" });
@@ -64,15 +66,16 @@ export function campaignView(model) {
   const start = h("section", { cls: "card card--start", "aria-label": "First use" }, firstUse());
   const node = h("div", { cls: "view" }, main, start);
 
-  async function ask(what) {
-    for (const button of [pause, resume, cancel]) button.disabled = true;
-    message.replaceChildren();
-    try {
-      await model.ask(what);
-    } catch (error) {
-      message.replaceChildren(errorBox(error));
-    }
-    for (const button of [pause, resume, cancel]) button.disabled = false;
+  /** Requests go out one after another. No button is disabled meanwhile: that would take the focus and swallow a hold. */
+  function ask(what) {
+    asking = asking.then(async () => {
+      message.replaceChildren();
+      try {
+        await model.ask(what);
+      } catch (error) {
+        message.replaceChildren(errorBox(error));
+      }
+    });
   }
 
   async function exportAll() {
