@@ -20,7 +20,7 @@ from shared.auth import bearer_guard
 from shared.clock import utc_ns
 from shared.errors import AuthError, ConfigurationError
 from shared.http import make_app
-from shared.meter_api import MeterStatus, SampleBlock, TraceEvent
+from shared.meter_api import Identified, MarkerRun, MeterStatus, SampleBlock, TraceEvent
 from shared.protocol import Health
 from shared.sqlite import INT64_MAX
 
@@ -136,6 +136,11 @@ def _care(bridge: Bridge, token: str | None) -> APIRouter:
             budget(node, power_w, known.accuracy, bridge.calibrations.newest, known.relative_uncertainty)
             for node in bridge.settings.channels
         ]
+
+    @router.post("/identify")
+    async def identify(marker: MarkerRun) -> Identified:
+        """Say whose channel rose with the marker load of one node."""
+        return await bridge.identify(marker)
 
     @router.post("/maintenance")
     async def maintenance(request: MaintenanceRequest) -> MaintenanceResult:

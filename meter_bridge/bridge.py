@@ -14,6 +14,7 @@ from meter_bridge.calibration import OLD_AFTER_DAYS, CalibrationDraft, Calibrati
 from meter_bridge.calibration_store import CalibrationStore
 from meter_bridge.detectors import ChannelWatch
 from meter_bridge.event_log import EventLog
+from meter_bridge.identify import identify
 from meter_bridge.identity import instrument_of, with_calibration
 from meter_bridge.ingest import EarlierStream, Ingest
 from meter_bridge.live import LiveHub
@@ -24,9 +25,16 @@ from meter_bridge.sources.base import Source
 from meter_bridge.sources.registry import make_source
 from meter_bridge.trace_reader import TraceReader
 from meter_bridge.trace_store import TraceStore
-from shared.clock import monotonic_ns, utc_ns
-from shared.errors import BugError
-from shared.meter_api import ClockStatus, MeterStatus, SampleBlock, TraceEvent
+from shared.clock import NS_PER_S, monotonic_ns, utc_ns
+from shared.errors import BugError, ConfigurationError
+from shared.meter_api import (
+    ClockStatus,
+    Identified,
+    MarkerRun,
+    MeterStatus,
+    SampleBlock,
+    TraceEvent,
+)
 from shared.records import Instrument
 
 log = logging.getLogger(__name__)
@@ -37,6 +45,9 @@ RAW = "raw"
 _STALE_FRAMES = 5
 _EXAMINE_EVERY_S = 5.0
 _RESUME_SAMPLES = 3000
+_LONGEST_MARKER_NS = 600 * NS_PER_S
+_MARKER_LAG_S = 1.0
+"""How late a meter may tell what happened; edges blurred by it are left out by `identify`."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +163,21 @@ class Bridge:
         instrument = self._now.ingest.instrument
         name = f"{instrument.name} firmware {instrument.firmware}"
         return self.calibrations.add(draft, instrument=name, nodes=self.settings.channels)
+
+    async def identify(self, marker: MarkerRun) -> Identified:
+        """Return whose channel rose with a marker that has ended; waits for what the meter tells late.
+
+        Raises:
+            ConfigurationError: no channel is named after the node, or the marker is longer than ten minutes.
+        """
+        if marker.node not in self.settings.channels:
+            known = ", ".join(self.settings.channels)
+            raise ConfigurationError("no channel is named after this node", where=marker.node, hint=f"known: {known}")
+        if not 0 < marker.end_utc_ns - marker.start_utc_ns <= _LONGEST_MARKER_NS:
+            raise ConfigurationError("a marker lasts up to ten minutes", where="end_utc_ns")
+        await asyncio.sleep(_MARKER_LAG_S)
+        end_utc_ns = marker.end_utc_ns + round(_MARKER_LAG_S * NS_PER_S)
+        return identify(marker, await self.samples(marker.start_utc_ns, end_utc_ns, RAW))
 
     async def maintain(self, *, keep_days: float | None, compact_days: float | None) -> MaintenanceResult:
         """Delete or slim old samples; see `maintenance`."""

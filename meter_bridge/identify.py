@@ -1,42 +1,16 @@
 """Finds which channel meters which node: a marker load is switched on one node at a time, and its channel rises.
 
-Pure. Not here: asking the nodes and the bridge (`cli.identify`).
+Pure. Not here: stepping the load (the node agent's marker job) and fetching samples (`bridge`, `cli.identify`).
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from shared.meter_api import SampleBlock
-from shared.records import NodeName
+from shared.meter_api import Identified, MarkerRun, SampleBlock
 
 SMALLEST_STEP_W = 0.3
 CLEARLY = 3.0
 """The right channel must rise this many times as much as any other."""
-
-
-@dataclass(frozen=True)
-class MarkerRun:
-    """The marker on one node: [(start, end)] of its load in UTC ns, and the span of the whole marker."""
-
-    node: NodeName
-    on: tuple[tuple[int, int], ...]
-    start_utc_ns: int
-    end_utc_ns: int
-
-
-@dataclass(frozen=True)
-class Identified:
-    """What the marker on `node` showed: the rise of each channel in watts, and whose rose clearly, if any."""
-
-    node: NodeName
-    rises_w: dict[NodeName, float]
-    answered_by: NodeName | None
-
-    @property
-    def is_right(self) -> bool:
-        """True when the node's own channel answered."""
-        return self.answered_by == self.node
 
 
 def identify(run: MarkerRun, block: SampleBlock, lag_s: float = 0.0) -> Identified:
@@ -49,7 +23,7 @@ def identify(run: MarkerRun, block: SampleBlock, lag_s: float = 0.0) -> Identifi
         others = [abs(rises[node]) for node in ordered[1:]]
         if not others or rises[best] >= CLEARLY * max(others):
             answered = best
-    return Identified(run.node, rises, answered)
+    return Identified(node=run.node, rises_w=rises, answered_by=answered)
 
 
 def _rise(run: MarkerRun, utc_ns: Sequence[int], power_w: Sequence[float | None], lag_s: float) -> float:

@@ -17,12 +17,13 @@ from node_agent.engines.distributed_llama import DistributedLlamaEngine, DllamaW
 from node_agent.engines.llama_cpp import RPC_WORKER_MODULE, LlamaCppEngine, RpcWorker
 from node_agent.governor import set_governor
 from node_agent.host import read_facts
+from node_agent.led import blink
 from node_agent.processes import Supervised
 from node_agent.settings import NodeSettings
 from node_agent.steady import looker, settle
 from node_agent.transfer import obtain
 from shared.artifacts import ArtifactStore, NoRoomError
-from shared.errors import InfrastructureError
+from shared.errors import ConflictError, InfrastructureError
 from shared.jobs import JobContext, JobKind
 from shared.node_jobs.activity import AgentActivity, activity_between
 from shared.node_jobs.artifacts import CollectParams, CollectResult, HoldParams, HoldResult, ObtainParams, ObtainResult
@@ -35,7 +36,15 @@ from shared.node_jobs.engines import (
     StartWorkerResult,
     StopEngineParams,
 )
-from shared.node_jobs.host import NodeFacts, SetGovernorParams, SetGovernorResult, SettleParams, SettleResult
+from shared.node_jobs.host import (
+    IdentifyParams,
+    IdentifyResult,
+    NodeFacts,
+    SetGovernorParams,
+    SetGovernorResult,
+    SettleParams,
+    SettleResult,
+)
 from shared.node_jobs.workloads import (
     DecodeParams,
     GenerateParams,
@@ -112,6 +121,7 @@ class Node:
             JobKind("generate", GenerateParams, self.generate),
             JobKind("set_governor", SetGovernorParams, self.set_governor),
             JobKind("settle", SettleParams, self.settle),
+            JobKind("identify", IdentifyParams, self.identify, concurrent=True),
         ]
 
     async def obtain(self, params: ObtainParams, job: JobContext) -> ObtainResult:
@@ -215,6 +225,12 @@ class Node:
     async def settle(self, params: SettleParams, job: JobContext) -> SettleResult:
         """Wait until the machine is steady."""
         return await settle(params, looker(), job.progress)
+
+    async def identify(self, params: IdentifyParams, _job: JobContext) -> IdentifyResult:
+        """Blink the status LED, unless a workload runs: a lit LED is power too."""
+        if self._in_window:
+            raise ConflictError("a workload is being measured on this node", hint="ask again when it has ended")
+        return await blink(params)
 
     async def facts(self) -> NodeFacts:
         """Ask the machine, or, while a workload runs, answer with what was known before: silence first."""

@@ -44,7 +44,7 @@ def build_app(settings: OrchestratorSettings) -> FastAPI:
             service = CampaignService(journal, lab, hub)
             app.include_router(campaign_router(service, token))
             app.include_router(analysis_router(service, token))
-            app.include_router(lab_router(LabView(lab), hub, token))
+            app.include_router(lab_router(LabView(lab), hub, service, token))
             app.include_router(live_router(hub, journal, token))
             app.include_router(_health_router(settings, token))
             app.include_router(web_router())

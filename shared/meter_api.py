@@ -6,6 +6,7 @@
 | `GET /v1/meter` | `MeterStatus` |
 | `GET /v1/samples?start_utc_ns=&end_utc_ns=` | `SampleBlock`, half-open, calibrated (`&calibration=raw` or an id) |
 | `GET /v1/trace.csv?start_utc_ns=&end_utc_ns=` | the same as CSV: timestamp,node,watts |
+| `POST /v1/identify` | body `MarkerRun`; answers `Identified`: whose channel rose with the marker |
 | `WS /v1/live?hz=` | `LivePower` messages, at most 10 per second; a slow client loses the oldest |
 """
 
@@ -47,6 +48,28 @@ class MeterStatus(Record):
     problems: tuple[str, ...] = ()
     clock: ClockStatus | None = None
     ambient: Ambient | None = Field(default=None, description="null without a sensor")
+
+
+class MarkerRun(Record):
+    """The marker load on one node: [(start, end)] of its load in UTC ns, and the span of the whole marker."""
+
+    node: NodeName
+    on: tuple[tuple[int, int], ...]
+    start_utc_ns: int
+    end_utc_ns: int
+
+
+class Identified(Record):
+    """What the marker on `node` showed: the rise of each channel in watts, and whose rose clearly, if any."""
+
+    node: NodeName
+    rises_w: dict[NodeName, float]
+    answered_by: NodeName | None
+
+    @property
+    def is_right(self) -> bool:
+        """True when the node's own channel answered."""
+        return self.answered_by == self.node
 
 
 class TraceEvent(Record):

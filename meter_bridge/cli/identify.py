@@ -11,11 +11,12 @@ from rich.console import Console
 from rich.table import Table
 
 from meter_bridge.cli.remote import DEFAULT_URL, AsJson, Remote, TokenFile, Url, ca_file, with_bridge
-from meter_bridge.identify import Identified, MarkerRun, verdict
 from meter_bridge.identify import identify as find
+from meter_bridge.identify import verdict
 from shared.auth import load_token
 from shared.client import AgentClient
 from shared.errors import ConfigurationError
+from shared.meter_api import Identified, MarkerRun
 from shared.node_jobs.workloads import MarkerParams, MarkerResult
 
 _AFTER_S = 1.0
@@ -48,7 +49,7 @@ def identify(
     found = with_bridge(url, token_file, run)
     problems = verdict(found)
     if as_json:
-        typer.echo(json.dumps([{**vars_of(entry), "right": entry.is_right} for entry in found], indent=2))
+        typer.echo(json.dumps([{**entry.model_dump(), "right": entry.is_right} for entry in found], indent=2))
     else:
         Console().print(_table(found))
         for problem in problems:
@@ -64,7 +65,7 @@ async def _mark(node: str, address: str, token: str | None, params: MarkerParams
         result = MarkerResult.model_validate(await client.run(job, "marker", params, timeout_s=span_s + 60))
     finally:
         await client.close()
-    return MarkerRun(node, result.on, result.start_utc_ns, result.end_utc_ns)
+    return MarkerRun(node=node, on=result.on, start_utc_ns=result.start_utc_ns, end_utc_ns=result.end_utc_ns)
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -72,11 +73,6 @@ def _pair(text: str) -> tuple[str, str]:
     if not separator or not address.startswith(("http://", "https://")):
         raise ConfigurationError("an agent is written NODE=URL", where=text, hint="as in node1=http://10.0.0.11:8701")
     return node, address
-
-
-def vars_of(entry: Identified) -> dict[str, object]:
-    """Return what one marker showed, for JSON."""
-    return {"node": entry.node, "rises_w": entry.rises_w, "answered_by": entry.answered_by}
 
 
 def _table(found: list[Identified]) -> Table:

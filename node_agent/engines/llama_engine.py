@@ -34,6 +34,7 @@ from shared.node_jobs.workloads import DecodeParams, GenerateParams, PrefillPara
 
 _BATCH_TOKENS = 512
 _LOGIT_BYTES = 64 << 20
+_FIRST_PROGRESS_S = 0.25
 _PROGRESS_EVERY_S = 2.0
 
 
@@ -48,6 +49,7 @@ class Client:
         self._connection = connection
         self._file = connection.makefile("rwb")
         self._next_report = 0.0
+        self._wait_s = _FIRST_PROGRESS_S
 
     def requests(self) -> Any:
         """Yield the lines of the connection."""
@@ -62,12 +64,16 @@ class Client:
             raise ClientGoneError from error
 
     def tick(self, fraction: float, message: str) -> None:
-        """Report progress at most once in two seconds, and notice when the agent hung up."""
+        """Report progress, ever more rarely up to every two seconds, and notice when the agent hung up.
+
+        The first reports come soon, so that a short workload is seen too; a long one stays as quiet as can be.
+        """
         if select.select([self._connection], [], [], 0)[0] and not self._connection.recv(1, socket.MSG_PEEK):
             raise ClientGoneError
         now = time.monotonic()
         if now >= self._next_report:
-            self._next_report = now + _PROGRESS_EVERY_S
+            self._next_report = now + self._wait_s
+            self._wait_s = min(2 * self._wait_s, _PROGRESS_EVERY_S)
             self.send({"progress": min(max(fraction, 0.0), 1.0), "message": message})
 
 

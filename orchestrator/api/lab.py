@@ -1,4 +1,4 @@
-"""Endpoints about the lab: who is there, how the meter is, recent power.
+"""Endpoints about the lab: who is there, how the meter is, recent power, which board is which node.
 
 While a measurement window is open no agent is asked: the last answer is given again and says that it is cached.
 """
@@ -9,14 +9,17 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query
 
 from orchestrator.api.models import AgentStatus, LabStatus
+from orchestrator.campaign.identify import IdentifyAnswer, IdentifyRequest, identify_node
 from orchestrator.campaign.lab import Lab
 from orchestrator.campaign.live import LiveHub
+from orchestrator.campaign.service import CampaignService
 from shared.auth import bearer_guard
 from shared.client import AgentClient
 from shared.clock import NS_PER_S, utc_ns
 from shared.errors import EpiError
 from shared.meter_api import LivePower, MeterStatus
 from shared.node_jobs.host import NodeFacts
+from shared.records import NodeName
 
 _FRESH_S = 2.0
 
@@ -65,7 +68,7 @@ class LabView:
         )  # fmt: skip
 
 
-def lab_router(view: LabView, hub: LiveHub, token: str | None) -> APIRouter:
+def lab_router(view: LabView, hub: LiveHub, service: CampaignService, token: str | None) -> APIRouter:
     """Return the endpoints of the lab, guarded by the bearer token."""
     router = APIRouter(prefix="/v1", dependencies=[Depends(bearer_guard(token))], tags=["lab"])
 
@@ -73,6 +76,11 @@ def lab_router(view: LabView, hub: LiveHub, token: str | None) -> APIRouter:
     async def lab() -> LabStatus:
         """Return all agents and the meter as last seen."""
         return await view.status()
+
+    @router.post("/lab/nodes/{node}/identify")
+    async def identify(node: NodeName, request: IdentifyRequest) -> IdentifyAnswer:
+        """Let a node blink its status LED, or find its channel of the meter by a load; answers when it is done."""
+        return await identify_node(service, node, request.by)
 
     @router.get("/power")
     async def power(seconds: Annotated[float, Query(gt=0, le=600)] = 60.0) -> list[LivePower]:

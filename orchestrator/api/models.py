@@ -5,6 +5,7 @@
 | `GET /v1/health` | `shared.protocol.Health` |
 | `POST /v1/tickets` | `Ticket`: one-shot pass for the browser's WebSocket |
 | `GET /v1/lab` | `LabStatus`: agents, facts, meter (cached while a window is open) |
+| `POST /v1/lab/nodes/{node}/identify` | body `IdentifyRequest`; `IdentifyAnswer` of `campaign.identify` |
 | `POST /v1/campaigns` | body `CampaignSpec`; answers `CampaignStatus` (the same spec twice is one campaign) |
 | `GET /v1/campaigns` | list of `CampaignSummary`, newest first |
 | `GET /v1/campaigns/{id}` | `CampaignStatus` |

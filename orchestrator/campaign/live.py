@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from typing import Literal
 
 import websockets
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from orchestrator.campaign.lab import Lab
 from orchestrator.store.records import Entry
@@ -37,6 +37,9 @@ class Progress(Record):
     message: str
     window_open: bool
     eta_s: float | None = None
+    tokens: int | None = Field(default=None, description="tokens so far in this prefill or decode window")
+    tokens_total: int | None = Field(default=None, description="tokens of the whole window")
+    utc_ns: int = Field(default=0, description="when this was told, for rates between two messages")
 
 
 class LiveMessage(Record):

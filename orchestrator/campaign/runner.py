@@ -40,6 +40,12 @@ class Doing:
     step: str = ""
     fraction: float = 0.0
     message: str = ""
+    tokens_total: int | None = None
+
+    @property
+    def tokens(self) -> int | None:
+        """Tokens so far in this window; workloads report the share of their tokens as progress."""
+        return None if self.tokens_total is None else round(self.fraction * self.tokens_total)
 
 
 class _StopAskedError(Exception):
@@ -71,7 +77,7 @@ class CampaignRunner:
             self._journal, self._lab, spec.timeouts.recover_s,
             obey=lambda: self._obey(spec.id), tell=lambda message: self._on_doing(Doing(spec.id, "", message)),
         )  # fmt: skip
-        caller = Caller(self._journal, spec.id, spec.max_attempts, recovery.wait_for, self._tell_job(spec.id))
+        caller = Caller(self._journal, spec.id, spec.max_attempts, recovery.wait_for, self._tell_job(spec))
         try:
             await self._run(spec, caller, recovery)
         except _StopAskedError as stop:
@@ -184,7 +190,7 @@ class CampaignRunner:
     def _tell(self, campaign: str, run: str, step: str) -> None:
         self._on_doing(Doing(campaign, run, step))
 
-    def _tell_job(self, campaign: str) -> Callable[[str, str, JobState], None]:
+    def _tell_job(self, spec: CampaignSpec) -> Callable[[str, str, JobState], None]:
         last_s = 0.0
 
         def tell(run: str, step: str, state: JobState) -> None:
@@ -192,6 +198,7 @@ class CampaignRunner:
             now_s = time.monotonic()
             if now_s - last_s >= 0.1 or state.is_terminal:
                 last_s = now_s
-                self._on_doing(Doing(campaign, run, step, state.progress, state.message))
+                total = spec.windows.tokens_of(step)
+                self._on_doing(Doing(spec.id, run, step, state.progress, state.message, total))
 
         return tell

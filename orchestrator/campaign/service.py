@@ -13,6 +13,7 @@ from orchestrator.domain.spec import CampaignSpec
 from orchestrator.domain.states import TERMINAL_CAMPAIGN
 from orchestrator.store.journal import Journal
 from orchestrator.store.records import Attempt, Campaign
+from shared.clock import utc_ns
 from shared.errors import ConflictError
 
 if TYPE_CHECKING:
@@ -77,6 +78,11 @@ class CampaignService:
             return None, None
         return self._doing, self._eta_s
 
+    @property
+    def is_busy(self) -> bool:
+        """True while a campaign is being run."""
+        return self._current is not None
+
     async def run_forever(self) -> None:
         """Run campaigns, oldest first, as long as the process lives."""
         while True:
@@ -125,6 +131,7 @@ class CampaignService:
                 progress=Progress(
                     campaign=doing.campaign, run=doing.run, step=doing.step, fraction=doing.fraction,
                     message=doing.message, window_open=self.lab.window_open, eta_s=self._eta_s,
+                    tokens=doing.tokens, tokens_total=doing.tokens_total, utc_ns=utc_ns(),
                 ),
             )
         )  # fmt: skip

@@ -31,6 +31,11 @@ class WindowsSpec(Record):
     prefill: WorkloadSpec = WorkloadSpec(tokens_each=512, repeats=4)
     decode: WorkloadSpec = WorkloadSpec(tokens_each=256, repeats=2)
 
+    def tokens_of(self, label: str) -> int | None:
+        """Return how many tokens a prefill or decode window counts; None for other windows."""
+        workload = {"prefill": self.prefill, "decode": self.decode}.get(label)
+        return None if workload is None else workload.prompts * workload.tokens_each * workload.repeats
+
 
 class TasksSpec(Record):
     """Which task plays which role of the composite accuracy, and how many questions of each are asked."""

@@ -13,6 +13,7 @@
 | `generate` | workloads | greedy texts for benchmarks that judge what a model writes |
 | `set_governor` | host | set the CPU frequency governor, where the node's settings allow it |
 | `settle` | host | wait until temperature and load are steady |
+| `identify` | host | blink the board's status LED, so that a person finds the machine |
 
 All times are UTC nanoseconds of the node's clock.
 """

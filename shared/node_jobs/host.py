@@ -54,6 +54,18 @@ class SettleResult(Record):
     samples: tuple[SettleSample, ...]
 
 
+class IdentifyParams(Record):
+    """Blink for so long."""
+
+    seconds: float = Field(default=10.0, ge=1, le=60)
+
+
+class IdentifyResult(Record):
+    """Which LED blinked, by the kernel's name, for example ACT."""
+
+    led: str
+
+
 class DiskSpace(Record):
     """One mounted file system on a real device."""
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from meter_bridge.detectors import ChannelWatch, examine
-from meter_bridge.identify import MarkerRun, identify, verdict
+from meter_bridge.identify import identify, verdict
 from meter_bridge.live import QUEUE_MESSAGES, LiveHub
-from shared.meter_api import SampleBlock
+from shared.meter_api import MarkerRun, SampleBlock
 from shared.records import Instrument
 
 NS = 1_000_000_000
@@ -80,7 +80,7 @@ def block(gains: dict[str, dict[str, float]], marker: MarkerRun) -> SampleBlock:
 
 def run_marker(node: str) -> MarkerRun:
     on = tuple((second * NS, (second + 2) * NS) for second in (12, 16))
-    return MarkerRun(node, on, 10 * NS, 20 * NS)
+    return MarkerRun(node=node, on=on, start_utc_ns=10 * NS, end_utc_ns=20 * NS)
 
 
 def test_identify_names_right_swapped_and_silent_channels() -> None:
