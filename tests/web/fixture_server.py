@@ -14,14 +14,17 @@ from fastapi import APIRouter, Depends, FastAPI, Query, WebSocket, WebSocketDisc
 from fastapi.responses import Response
 
 from orchestrator.api.models import CampaignStatus, CampaignSummary, ConfigurationResult, LabStatus, RunDetail, Ticket
+from orchestrator.campaign.identify import IdentifyAnswer, IdentifyRequest
 from orchestrator.campaign.live import LiveMessage
 from orchestrator.web.routes import web_router
 from shared.auth import bearer_guard
 from shared.clock import utc_ns
-from shared.errors import NotFoundError
+from shared.errors import ConfigurationError, NotFoundError
 from shared.http import make_app
 from shared.meter_api import LivePower
 from shared.protocol import Health
+from tests.web.invented_machines import lab_status, power_at
+from tests.web.invented_results import analysis_of, detail_of, file_of, results_of
 from tests.web.states import STATES, InventedLab, S
 
 RATE_HZ = 10
@@ -49,7 +52,13 @@ def make_fixture_app(state: str, *, token: str, hurry: bool = False, thinks_s: f
 
     @router.get("/lab")
     async def get_lab() -> LabStatus:
-        return lab.lab()
+        return lab_status(lab)
+
+    @router.post("/lab/nodes/{node}/identify")
+    async def identify(node: str, request: IdentifyRequest) -> IdentifyAnswer:
+        if request.by == "led":
+            raise ConfigurationError("not available here: this machine has no status LED that a program may blink")
+        return IdentifyAnswer(node=node, by=request.by, sentence=f"The channel of {node} rose by +4.1 W with its load.")
 
     @router.get("/campaigns")
     async def campaigns() -> list[CampaignSummary]:
@@ -69,19 +78,19 @@ def make_fixture_app(state: str, *, token: str, hurry: bool = False, thinks_s: f
 
     @router.get("/campaigns/{campaign_id}/results")
     async def results(campaign_id: str) -> list[ConfigurationResult]:
-        return lab.results()
+        return results_of(lab)
 
     @router.get("/campaigns/{campaign_id}/analysis")
     async def analysis(campaign_id: str) -> dict[str, object]:
-        return lab.analysis()
+        return analysis_of()
 
     @router.get("/campaigns/{campaign_id}/runs/{configuration}/{repetition}")
     async def run(campaign_id: str, configuration: str, repetition: int) -> RunDetail:
-        return await asyncio.to_thread(lab.detail, configuration, repetition)
+        return await asyncio.to_thread(detail_of, lab, configuration, repetition)
 
     @router.get("/campaigns/{campaign_id}/runs/{configuration}/{repetition}/files/{kind}")
     async def file(campaign_id: str, configuration: str, repetition: int, kind: str) -> Response:
-        body = await asyncio.to_thread(lab.file, configuration, repetition, kind)
+        body = await asyncio.to_thread(file_of, configuration, repetition, kind)
         return Response(body, media_type="text/csv" if kind == "power_trace" else "application/json")
 
     @router.get("/power")
@@ -89,7 +98,7 @@ def make_fixture_app(state: str, *, token: str, hurry: bool = False, thinks_s: f
         now = utc_ns()
         if not lab.metered or hurry:
             return []
-        return [lab.power(now - (i * S) // RATE_HZ) for i in range(int(seconds * RATE_HZ), 0, -1)]
+        return [power_at(lab, now - (i * S) // RATE_HZ) for i in range(int(seconds * RATE_HZ), 0, -1)]
 
     @app.websocket("/v1/live")
     async def live(socket: WebSocket, ticket: str = "") -> None:
@@ -104,7 +113,7 @@ def make_fixture_app(state: str, *, token: str, hurry: bool = False, thinks_s: f
                 if lab.metered:
                     at = at + S // RATE_HZ if hurry else utc_ns()
                     await socket.send_text(
-                        LiveMessage(type="power", power=lab.power(at)).model_dump_json(exclude_none=True)
+                        LiveMessage(type="power", power=power_at(lab, at)).model_dump_json(exclude_none=True)
                     )
                 if i % 10 == 0 and (progress := lab.progress()) is not None:
                     await socket.send_text(

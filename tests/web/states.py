@@ -1,43 +1,21 @@
-"""Invented labs and campaigns for looking at the page in every state. All answers are the API's own records.
+"""Invented labs for looking at the page in every state: which campaign, how far. All answers are the API's own records.
+
+Not here: what its machines say (invented_machines), what it has measured (invented_results).
+
 
 A development aid and the ground of the tests of states that a healthy lab does not show on demand (a lost meter, a lost
 node, no significant difference). The tests of the dashboard itself drive the real orchestrator.
 """
 
-import math
 from dataclasses import dataclass, field
 
-from orchestrator.api.models import (
-    AgentStatus,
-    AttemptStatus,
-    CampaignStatus,
-    CampaignSummary,
-    ConfigurationResult,
-    LabStatus,
-    RunDetail,
-    RunStatus,
-)
+from orchestrator.api.models import AttemptStatus, CampaignStatus, CampaignSummary, RunStatus
 from orchestrator.campaign.live import Progress
-from orchestrator.domain.answers import Recommendation, ResearchAnswer
-from orchestrator.domain.curve import DepthChance, OperatingPoint
-from orchestrator.domain.evaluate import evaluate_run
-from orchestrator.domain.hypotheses import Hypothesis
-from orchestrator.domain.matrix import GROUPS, reference_of
 from orchestrator.domain.schedule import PlannedRun, configurations_of
 from orchestrator.domain.spec import CampaignSpec, TasksSpec
 from orchestrator.domain.states import CampaignState
-from orchestrator.domain.validity import Validity
-from orchestrator.reports.result_files import trace_csv
-from orchestrator.reports.schema import BenchmarkFile, EpiFile
 from shared.clock import utc_ns
-from shared.errors import ErrorPayload
-from shared.meter_api import LivePower, MeterStatus, PowerAggregate
-from shared.node_jobs.host import NodeFacts
-from shared.protocol import Health
-from shared.records import Configuration, Instrument
-from tests import domain_lab
 
-NODES = ("node1", "node2", "node3", "node4")
 STATES = (
     "first_use",
     "preparing",
@@ -64,16 +42,6 @@ _STEPS = (
     ("evaluate", 1),
 )
 S = 1_000_000_000
-
-INSTRUMENT = Instrument(
-    name="epi-meter emulator",
-    kind="emulated",
-    emulated=True,
-    firmware="emulator-1.0",
-    measurement_point="none: watts are calculated from CPU time",
-    sample_rate_hz=10.0,
-)
-
 
 @dataclass
 class InventedLab:
@@ -150,31 +118,11 @@ class InventedLab:
             fraction=fraction,
             message="",
             eta_s=None if not run else 1490.0,
+            tokens=round(400 * fraction) if step in ("prefill", "decode") else None,
+            tokens_total=400 if step in ("prefill", "decode") else None,
+            utc_ns=utc_ns(),
             window_open=step in ("idle", "marker", "prefill", "decode", "score"),
         )
-
-    def power(self, at_utc_ns: int) -> LivePower:
-        t = (at_utc_ns - self.start_utc_ns) / 1e9
-        at = t % RUN_S
-        busy = (
-            0.0
-            if at < 5
-            else 0.9
-            if at < 7 and (at * 2) % 2 < 1
-            else 0.0
-            if at < 7
-            else 0.95
-            if at < 11
-            else 0.62
-            if at < 16
-            else 0.85
-        )
-        nodes = {}
-        for i, node in enumerate(NODES):
-            ripple = 0.12 * math.sin(2.1 * t + i) + 0.05 * math.sin(17 * t + 3 * i)
-            mean = 3.0 + 0.1 * i + (4.0 - 0.4 * i) * busy + ripple
-            nodes[node] = PowerAggregate(min_w=mean - 0.15, mean_w=mean, max_w=mean + 0.2)
-        return LivePower(utc_ns=at_utc_ns, nodes=nodes, cluster_w=sum(n.mean_w for n in nodes.values()), emulated=True)
 
     def runs(self) -> tuple[RunStatus, ...]:
         found = []
@@ -252,200 +200,3 @@ class InventedLab:
             configurations=self.configurations,
             runs=self.runs(),
         )
-
-    def results(self) -> list[ConfigurationResult]:
-        runs = self.runs()
-        found = []
-        for one in self.configurations:
-            done = sum(run.state == "done" for run in runs if run.configuration == one.id)
-            if done:
-                found.append(self._result(one, done))
-        return found
-
-    def _result(self, one: Configuration, done: int) -> ConfigurationResult:
-        effect = {"all": -0.016, "early": -0.004, "late": -0.009}[one.group]
-        rise = {"all": 0.004, "early": 0.006, "late": 0.0022}[one.group]
-        ratio = 1 + effect * one.depth + rise * one.depth**2 * 0.55
-        if self.state == "no_difference":
-            ratio = 1 + 0.004 * math.sin(5 * one.depth + len(one.group))
-        accuracy = 0.801 * (1 - 0.003 * one.depth**1.7 * (1.6 if one.group == "early" else 1.0))
-        base = 0.0912 if one.layout == "uniform" else 0.0986
-        spread = 0.018 + 0.002 * one.depth
-        ranged = one.depth > 0 and done > 1
-        joules = base * ratio * accuracy / 0.801
-        verdict = None
-        if one.depth:
-            verdict = (
-                "unknown"
-                if not ranged
-                else "better"
-                if ratio + spread < 1
-                else "worse"
-                if ratio - spread > 1
-                else "not distinguishable"
-            )
-        return ConfigurationResult(
-            configuration=one,
-            reference=reference_of(one) if one.depth else None,
-            repetitions=done,
-            joules_per_token=joules,
-            tokens_per_second=171.0 / ratio,
-            accuracy_composite=accuracy,
-            accuracies={
-                "mmlu_5shot": accuracy - 0.05,
-                "arc_challenge_25shot": accuracy,
-                "hellaswag_10shot": accuracy + 0.05,
-            },
-            epi=joules / accuracy,
-            epi_ratio=ratio if one.depth else 1.0,
-            epi_ratio_low=ratio - spread if ranged else None,
-            epi_ratio_high=ratio + spread if ranged else None,
-            verdict=verdict,
-            validity="FAIL" if one.id == "drop6_early" else "FLAG" if one.depth % 3 == 2 else "PASS",
-            emulated=True,
-        )
-
-    def analysis(self) -> dict[str, object]:
-        """Return what the campaign says as a whole, made of the domain's records."""
-        chances = (0.02, 0.05, 0.16, 0.24, 0.31, 0.14, 0.06, 0.02, 0.0)
-        points = [
-            OperatingPoint(
-                group=group,
-                chances=tuple(
-                    DepthChance(
-                        depth=depth,
-                        configuration_id=f"drop{depth}_{group}" if depth else "baseline",
-                        probability=chances[(depth + shift) % 9],
-                    )
-                    for depth in range(9)
-                ),
-                most_probable=f"drop{4 - shift}_{group}",
-                probability_interior=0.96,
-            )
-            for shift, group in enumerate(GROUPS)
-        ]
-        found = [
-            Hypothesis(
-                name="H1", claim="EPI against depth is U-shaped", answer="supported", sentence="All layers: 0.97."
-            ),
-            Hypothesis(
-                name="H2", claim="The EPI-optimal is not the most accurate", answer="open", sentence="0.81 of draws."
-            ),
-            Hypothesis(
-                name="H4", claim="Energy does not fall linearly", answer="not measured", sentence="One depth only."
-            ),
-        ]
-        advice = Recommendation(configuration_id="drop4_all", sentence="Use drop4_all: EPI -2.9 % (-5.5 to -0.3 %).")
-        return {
-            "recommendation": advice.model_dump(),
-            "hypotheses": [one.model_dump() for one in found],
-            "operating_points": [one.model_dump() for one in points],
-            "best_chances": [],
-            "pareto": [],
-            "questions": [ResearchAnswer(name="RQ1", question="Does it pay?", answer="A little.").model_dump()],
-            "validity": Validity(verdict="FLAG").model_dump(),
-        }
-
-    def lab(self) -> LabStatus:
-        agents = [self._node(i, node) for i, node in enumerate(NODES)]
-        for name, service in (("surgeon", "surgeon"), ("meter", "meter_bridge")):
-            agents.append(
-                AgentStatus(
-                    name=name,
-                    service=service,
-                    url="http://127.0.0.1:8705",
-                    health=self._health(name, service),
-                    seen_utc_ns=utc_ns(),
-                )
-            )
-        meter = MeterStatus(
-            connected=self.metered,
-            instrument=INSTRUMENT,
-            nodes=NODES,
-            frames=81_204,
-            gaps=1,
-            reconnects=0 if self.metered else 3,
-            last_sample_utc_ns=utc_ns() if self.metered else self.start_utc_ns,
-            problems=() if self.metered else ("/dev/serial/by-id/usb-epi-meter: no such device",),
-        )
-        return LabStatus(agents=tuple(agents), meter=meter, emulated=True, cached=False, utc_ns=utc_ns())
-
-    def _node(self, i: int, node: str) -> AgentStatus:
-        if self.state == "node_lost" and i == 2:
-            error = ErrorPayload(
-                code="infrastructure",
-                fault="infrastructure",
-                message="connection refused",
-                where="http://127.0.0.1:8703",
-                hint="check its power and its service",
-            )
-            return AgentStatus(name=node, service="node_agent", url="http://127.0.0.1:8703", error=error)
-        hot = self.state == "node_lost" and i == 0
-        facts = NodeFacts(
-            name=node,
-            board="Raspberry Pi 5 Model B Rev 1.0",
-            cpu_model="Cortex-A76",
-            n_cpus=4,
-            memory_bytes=8_000_000_000,
-            kernel="6.12",
-            python="3.11.2",
-            governor="ondemand" if hot else "performance",
-            cpu_mhz=2400.0,
-            temperature_c=54.0 + 3 * i + (24 if hot else 0),
-            throttled_bits=0xA000A if hot else 0,
-            load_1min=1.1,
-            clock_offset_s=0.00021 * i,
-            engine_build="llama.cpp 0c1e570",
-            disk_free_bytes=91_000_000_000,
-            utc_ns=utc_ns(),
-        )
-        return AgentStatus(
-            name=node,
-            service="node_agent",
-            url=f"http://127.0.0.1:{8701 + i}",
-            health=self._health(node, "node_agent"),
-            facts=facts,
-            seen_utc_ns=utc_ns(),
-        )
-
-    def _health(self, name: str, service: str) -> Health:
-        return Health.model_validate({"service": service, "name": name, "version": "0.1.0", "utc_ns": utc_ns()})
-
-    def detail(self, configuration: str, repetition: int) -> RunDetail:
-        status = next(run for run in self.runs() if (run.configuration, run.repetition) == (configuration, repetition))
-        if status.state != "done":
-            return RunDetail(status=status)
-        run, evaluation, _ = _measured(configuration, repetition)
-        epi = EpiFile.of(run, evaluation).model_dump(mode="json")
-        return RunDetail(status=status, windows=run.windows, epi=epi, files=("epi", "run", "benchmark", "power_trace"))
-
-    def file(self, configuration: str, repetition: int, kind: str) -> bytes:
-        run, evaluation, samples = _measured(configuration, repetition)
-        if kind == "power_trace":
-            return trace_csv(samples)
-        if kind == "benchmark":
-            return (
-                BenchmarkFile(
-                    run_id=run.run_id,
-                    configuration_id=run.configuration_id,
-                    repetition=repetition,
-                    accuracy_tasks=run.protocol.accuracy,
-                    note=run.protocol.accuracy_note,
-                    questions=_QUESTIONS,
-                )
-                .model_dump_json()
-                .encode()
-            )
-        return (EpiFile.of(run, evaluation) if kind == "epi" else run).model_dump_json().encode()
-
-
-_QUESTIONS = domain_lab.questions((14, 15, 18))
-
-
-def _measured(configuration: str, repetition: int):  # type: ignore[no-untyped-def]
-    """A run measured on a synthetic trace and evaluated by the product's own code."""
-    run = domain_lab.run_input(configuration, repetition)
-    samples = domain_lab.block(
-        {f"n{i}": lambda t, i=i: domain_lab.load(t) + 0.2 * i + 0.1 * math.sin(9 * t + i) for i in (1, 2, 3, 4)}, 16.0
-    )
-    return run, evaluate_run(run, samples, _QUESTIONS), samples

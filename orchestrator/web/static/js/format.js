@@ -114,6 +114,11 @@ const STEPS = {
   evaluate: "Evaluating",
 };
 
+const WINDOWS = { idle: "Idle", marker: "Marker", prefill: "Prefill", decode: "Decode", score: "Score" };
+
+/** A window's label in words. */
+export const windowName = (label) => WINDOWS[label] ?? label;
+
 /** A step in words. */
 export function stepName(step) {
   if (!step) return "";

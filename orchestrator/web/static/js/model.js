@@ -7,12 +7,14 @@
 
 import { adoptToken, api, ApiError, setToken } from "./api.js";
 import { LiveFeed } from "./live.js";
+import { seconds } from "./format.js";
+import { Rate } from "./rate.js";
 import { PowerMemory } from "./ring.js";
 import { isOver } from "./states.js";
+import { Windows } from "./windows.js";
 
-const WINDOW_LABELS = new Set(["idle", "marker", "prefill", "decode", "score"]);
-const MAX_WINDOWS = 96;
 const PAST_S = 600;
+const MAX_RECENT_RUNS = 6;
 const MAX_WAITING = 300;
 const LAB_EVERY_MS = 10_000;
 
@@ -29,7 +31,8 @@ export class Model {
     this.analysis = null;
     this.offersAnalysis = null;
     this.progress = null;
-    this.windows = []; // {label, run, start, end|null} in UTC seconds, newest last
+    this.rate = new Rate(this.power);
+    this.windows = new Windows();
     this.error = null;
     this.chosen = null; // a campaign that the user picked; null follows the newest that is not over
     this.clockOffset = 0; // server minus browser, seconds
@@ -151,8 +154,10 @@ export class Model {
 
   async refreshCampaigns() {
     await this.#guard(async () => {
-      this.#set("campaigns", await api.campaigns());
-      await this.refreshCampaign();
+      const list = await api.campaigns();
+      // The list is told last: "no campaign" is shown only when it is known that there is none.
+      await this.refreshCampaign(list);
+      this.#set("campaigns", list);
     });
   }
 
@@ -162,8 +167,7 @@ export class Model {
     await this.#guard(() => this.refreshCampaign());
   }
 
-  async refreshCampaign() {
-    const list = this.campaigns ?? [];
+  async refreshCampaign(list = this.campaigns ?? []) {
     const id = (this.chosen ?? list.find((one) => !isOver(one.state))?.id ?? list[0]?.id) || null;
     if (id === null) {
       this.#set("campaign", null);
@@ -172,7 +176,10 @@ export class Model {
     }
     const campaign = await api.campaign(id);
     const other = this.campaign?.id !== campaign.id;
-    if (other) this.windows = [];
+    if (other) {
+      this.windows.clear();
+      this.rate.clear();
+    }
     // Results are estimated anew by the orchestrator each time: ask only when a run has been added.
     const grown = other || this.campaign.runs_done !== campaign.runs_done;
     const results = grown ? await api.results(id) : this.results;
@@ -180,6 +187,15 @@ export class Model {
     this.#set("campaign", campaign);
     this.#set("results", results);
     if (grown) this.#set("analysis", null);
+    if (other && this.progress) this.#progressed(this.progress);
+    if (other) await this.#recentWindows(campaign);
+  }
+
+  /** The windows of the runs that ended while the trace in memory was recorded: a page opened now knows them too. */
+  async #recentWindows(campaign) {
+    const since = this.now() - PAST_S;
+    const recent = campaign.runs.filter((run) => run.state === "done" && seconds(run.attempts.at(-1)?.ended_utc_ns) > since);
+    for (const run of recent.slice(-MAX_RECENT_RUNS)) await this.#exactWindows(runName(run));
   }
 
   /** What the campaign says as a whole; asked only when somebody looks. Null where the orchestrator does not offer it. */
@@ -196,11 +212,7 @@ export class Model {
     const [configuration, repetition] = run.split("/rep-");
     const detail = await api.run(this.campaign.id, configuration, repetition);
     if (detail.windows.length === 0) return;
-    this.windows = this.windows.filter((window) => window.run !== run);
-    for (const window of detail.windows) {
-      this.#addWindow(window.label, run, window.start_utc_ns / 1e9, window.end_utc_ns / 1e9);
-    }
-    this.windows.sort((a, b) => a.start - b.start);
+    this.windows.replace(run, detail.windows);
     this.tell("windows");
   }
 
@@ -233,28 +245,16 @@ export class Model {
   #progressed(progress) {
     if (this.campaign && progress.campaign !== this.campaign.id) return;
     this.progress = progress;
-    const open = this.windows.at(-1);
-    const label = progress.window_open && WINDOW_LABELS.has(progress.step) ? progress.step : null;
-    if (open && open.end === null && (open.label !== label || open.run !== progress.run)) {
-      open.end = this.now();
-      this.tell("windows");
-    }
-    if (label && (this.windows.at(-1)?.end ?? 0) !== null) {
-      this.#addWindow(label, progress.run, this.now(), null);
-      this.tell("windows");
-    }
+    this.rate.take(progress);
+    if (this.windows.progressed(progress, this.now())) this.tell("windows");
     this.tell("progress");
-  }
-
-  #addWindow(label, run, start, end) {
-    this.windows.push({ label, run, start, end });
-    if (this.windows.length > MAX_WINDOWS) this.windows.splice(0, this.windows.length - MAX_WINDOWS);
   }
 
   #entered(entry) {
     if (entry.kind === "result" && entry.step === "evaluate" && entry.campaign === this.campaign?.id) {
       setTimeout(() => this.#guard(() => this.#exactWindows(entry.run)), 1500);
     }
+    if (this.windows.called(entry)) this.tell("windows");
     // Inside a run only its begin and its end matter here; the steps come with the progress.
     if (["state", "attempt", "failure"].includes(entry.kind) || (entry.kind === "result" && entry.step === "evaluate")) {
       const all = entry.kind === "state" || !this.campaigns?.some((one) => one.id === entry.campaign);

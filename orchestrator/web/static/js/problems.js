@@ -1,6 +1,6 @@
 /** What is wrong in the lab and what to do about it, from what the agents and the meter say of themselves. */
 
-import { age, seconds } from "./format.js";
+import { age, bytes, duration, seconds } from "./format.js";
 
 const NOW_BITS = [
   [1 << 0, "under-voltage"],
@@ -10,6 +10,11 @@ const NOW_BITS = [
 ];
 const SINCE_BOOT = 0xf0000;
 const STALE_SAMPLE_S = 3;
+const DAY_S = 86_400;
+const OLD_CALIBRATION_S = 365 * DAY_S; // the validity rule's year; a month before it is time to plan
+const SOON_OLD_S = 335 * DAY_S;
+const LITTLE_DISK_BYTES = 1e9;
+const LARGE_OFFSET_S = 0.05;
 
 /** Words for `vcgencmd get_throttled`, or null when the node cannot tell. */
 export function throttling(bits) {
@@ -30,7 +35,8 @@ function ofAgent(agent) {
       where,
     });
   }
-  for (const problem of agent.health?.problems ?? []) {
+  const own = agent.service === "meter_bridge" ? [] : agent.health?.problems ?? []; // the meter's: see ofMeter
+  for (const problem of own) {
     found.push({ tone: agent.health.ok ? "warn" : "bad", title: `${agent.name} reports a problem`, what: problem, todo: "", where });
   }
   const throttled = throttling(agent.facts?.throttled_bits);
@@ -41,6 +47,18 @@ function ofAgent(agent) {
       what: throttled.now.join(", "),
       todo: "Check the power supply and the cooling; runs measured meanwhile are not valid.",
       where,
+    });
+  }
+  if (agent.facts && agent.facts.disk_free_bytes < LITTLE_DISK_BYTES) {
+    found.push({
+      tone: "warn", title: `${agent.name} has little storage left`, what: `${bytes(agent.facts.disk_free_bytes)} free.`,
+      todo: "Remove what nobody needs: `epi campaign list`, then its artifacts.", where,
+    });
+  }
+  if (Math.abs(agent.facts?.clock_offset_s ?? 0) > LARGE_OFFSET_S) {
+    found.push({
+      tone: "warn", title: `The clock of ${agent.name} is off`, what: `By ${(1000 * agent.facts.clock_offset_s).toFixed(0)} ms.`,
+      todo: "Check chrony on it: `chronyc tracking`.", where,
     });
   }
   const governor = agent.facts?.governor;
@@ -71,7 +89,7 @@ function ofMeter(model) {
       todo: "Check the USB cable of the meter; the bridge reconnects by itself.", where: "meter",
     }];
   }
-  const found = meter.problems.map((what) => ({ tone: "warn", title: "The meter reports a problem", what, todo: "", where: "meter" }));
+  const found = [...ofCalibration(model, meter), ...meter.problems.map((what) => ({ tone: "warn", title: "The meter reports a problem", what, todo: "", where: "meter" }))];
   if (!meter.storing) {
     found.push({ tone: "bad", title: "The trace is not being stored", what: "", todo: "Check the disk of the meter bridge.", where: "meter" });
   }
@@ -83,6 +101,40 @@ function ofMeter(model) {
     });
   }
   return found;
+}
+
+/** Seconds since the calibration in force was made, or null without one. */
+export function calibrationAge(model) {
+  const made = seconds(model.lab?.meter?.instrument.calibrated_utc_ns);
+  return made === null ? null : model.now() - made;
+}
+
+function ofCalibration(model, meter) {
+  const old = calibrationAge(model);
+  const where = "meter";
+  if (old === null) {
+    if (meter.instrument.kind !== "ac_meter" || meter.instrument.calibration_id) return [];
+    return [{
+      tone: "warn", title: "The meter is not calibrated", what: "Its watts may be wrong by 5 to 15 % per node.",
+      todo: "Calibrate it with at least four known loads: `epi meter calibrate`.", where,
+    }];
+  }
+  if (old < SOON_OLD_S || old > OLD_CALIBRATION_S) return []; // an older one the meter bridge reports by itself
+  return [{
+    tone: "warn", title: "The calibration is almost a year old", what: `Made ${duration(old)} ago; after a year every run carries a flag.`,
+    todo: "Make a new one: `epi meter calibrate`; old runs can be read again with it.", where,
+  }];
+}
+
+/** Machines of one lab that run different versions. */
+function ofVersions(agents) {
+  const versions = new Map();
+  for (const { name, health } of agents) if (health) versions.set(health.version, [...(versions.get(health.version) ?? []), name]);
+  if (versions.size < 2) return [];
+  return [{
+    tone: "warn", title: "Not all machines run the same version", what: [...versions].map(([version, names]) => `${version}: ${names.join(", ")}`).join("; "),
+    todo: "Install one version everywhere.", where: "versions",
+  }];
 }
 
 /** All problems, worst first. */
@@ -101,6 +153,7 @@ export function problems(model) {
     });
   }
   for (const agent of model.lab?.agents ?? []) found.push(...ofAgent(agent));
+  found.push(...ofVersions(model.lab?.agents ?? []));
   found.push(...ofMeter(model));
   return found.sort((a, b) => (a.tone === b.tone ? 0 : a.tone === "bad" ? -1 : 1));
 }

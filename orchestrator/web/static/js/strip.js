@@ -46,11 +46,16 @@ export function configurationOf(model, id) {
 export function runTitle(model, run) {
   const name = configurationName(configurationOf(model, run.configuration)) || run.configuration;
   const total = model.campaign.spec.repetitions;
-  return total > 1 ? `${name} · ${run.repetition} of ${total}` : name;
+  // "2 of 3" stays together where the title wraps.
+  return total > 1 ? `${name} · ${run.repetition}\u00a0of\u00a0${total}` : name;
 }
 
 function setRun(node, model) {
   const { campaign } = model;
+  if (!campaign && model.campaigns === null) {
+    node.set("clock", "calm", "Asking", "What runs is not known yet");
+    return;
+  }
   if (!campaign) {
     node.set("pending", "calm", "No campaign", "Nothing is running");
     return;
@@ -69,7 +74,7 @@ function setRun(node, model) {
 function setEnd(node, model) {
   const { campaign } = model;
   if (!campaign) {
-    node.set("clock", "calm", "–", "No end to wait for");
+    node.set("clock", "calm", "–", model.campaigns === null ? "" : "No end to wait for");
     return;
   }
   const done = `${campaign.runs_done} of ${count(campaign.runs_total, "run")}`;

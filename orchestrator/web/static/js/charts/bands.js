@@ -1,8 +1,8 @@
 /** uPlot plug-in: the windows of a run as bands behind the trace, with their name or, when narrow, its first letter. */
 
+import { windowName } from "../format.js";
 import { colour } from "../theme.js";
 
-const NAMES = { idle: "Idle", marker: "Marker", prefill: "Prefill", decode: "Decode", score: "Score" };
 const LABEL_PX = 14;
 
 /** `bands()` returns [{label, start, end}] in the chart's x unit; `end` null lasts until the right edge. */
@@ -24,7 +24,7 @@ export function bandsPlugin(bands) {
       if (right <= left) continue;
       ctx.fillStyle = colour(`band-${label}`);
       ctx.fillRect(left, bbox.top, Math.max(right - left, ratio), bbox.height);
-      const name = NAMES[label] ?? label;
+      const name = windowName(label);
       const margin = 4 * ratio;
       const room = right - left - 2 * margin;
       const text = ctx.measureText(name).width <= room ? name : name[0];

@@ -130,7 +130,8 @@ export class PowerChart {
       axes: [
         {
           ...axis,
-          size: 32,
+          size: 38,
+          gap: 10, // clear of "0 W" in the corner
           grid: { show: false },
           splits: this.xTicks ? (u) => this.xTicks(u.scales.x.min, u.scales.x.max) : undefined,
           values: (u, ticks) => ticks.map((tick) => this.xLabel(tick)),

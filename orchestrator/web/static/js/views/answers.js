@@ -1,10 +1,9 @@
-/** What the campaign says as a whole: recommendation, operating points as probabilities, hypotheses, its validity. */
+/** What the campaign says as a whole: recommendation, operating points as probabilities, hypotheses, questions. */
 
 import { emulatedBadge, pill } from "../components.js";
 import { h } from "../dom.js";
 import { PERCENT, groupName } from "../format.js";
 import { icon } from "../icons.js";
-import { VALIDITY } from "../states.js";
 
 const ANSWERS = {
   supported: { word: "Supported", icon: "check", tone: "good" },
@@ -15,7 +14,7 @@ const ANSWERS = {
 
 /** Build the panel from the API's analysis. */
 export function answersPanel(analysis, emulated) {
-  const { recommendation, hypotheses, operating_points: points, questions, validity } = analysis;
+  const { recommendation, hypotheses, operating_points: points, questions } = analysis;
   return h("div", { cls: "answers" },
     h("div", { cls: "notice tone-live" }, icon(recommendation.configuration_id ? "flag" : "similar"), h("p", { cls: "notice__text", text: recommendation.sentence })),
     points.length ? h("section", { "aria-label": "Operating points" },
@@ -23,10 +22,8 @@ export function answersPanel(analysis, emulated) {
       h("div", { cls: "chances" }, points.map(operatingPoint))) : null,
     hypotheses.length ? h("section", { "aria-label": "Hypotheses" }, h("h3", { text: "Hypotheses" }), h("ul", { cls: "answers__list" }, hypotheses.map((one) =>
       h("li", {}, h("div", { cls: "row" }, h("strong", { text: `${one.name}: ${one.claim}` }), pill(ANSWERS[one.answer] ?? ANSWERS.open)), h("p", { cls: "muted", text: one.sentence }))))) : null,
-    questions.length ? h("details", { cls: "agent__more" }, h("summary", { text: "Research questions" }), h("ul", { cls: "answers__list" }, questions.map((one) =>
-      h("li", {}, h("strong", { text: `${one.name}: ${one.question}` }), h("p", { cls: "muted", text: one.answer }))))) : null,
-    h("details", { cls: "agent__more" }, h("summary", {}, "Validity of the campaign ", pill(VALIDITY[validity.verdict])),
-      validity.findings.length ? h("ul", { cls: "answers__list" }, validity.findings.map((one) => h("li", {}, h("strong", { text: `${one.rule}${one.where ? `, ${one.where}` : ""}` }), h("p", { cls: "muted", text: one.reason })))) : h("p", { cls: "muted", text: "All rules passed." })));
+    questions.length ? h("details", { cls: "more" }, h("summary", { text: "Research questions" }), h("ul", { cls: "answers__list" }, questions.map((one) =>
+      h("li", {}, h("strong", { text: `${one.name}: ${one.question}` }), h("p", { cls: "muted", text: one.answer }))))) : null);
 }
 
 function operatingPoint(point) {

@@ -1,6 +1,6 @@
 /** The matrix as a table of depth x layer group; each cell is a configuration with its state and EPI. */
 
-import { h, setAttr, setText } from "../dom.js";
+import { h, setAttr, setText, show } from "../dom.js";
 import { change, configurationName, groupName, significant } from "../format.js";
 import { icon, setIcon } from "../icons.js";
 import { RUN_STATES, comparison } from "../states.js";
@@ -32,6 +32,8 @@ function makeCell(configuration) {
   const note = h("span", { cls: "cell__note" });
   const spoken = h("span", { cls: "visually-hidden" });
   const seen = h("span", { cls: "cell__seen", "aria-hidden": "true" }, h("span", { cls: "cell__top" }, holder, main), note);
+  const flag = h("span", { cls: "cell__flag tone-warn", hidden: true, title: "Valid, with notes" }, icon("flag", "ink"));
+  seen.append(flag);
   const node = h("a", { cls: "cell" }, seen, spoken);
   const update = (campaign, result) => {
     const runs = campaign.runs.filter((run) => run.configuration === configuration.id);
@@ -47,9 +49,10 @@ function makeCell(configuration) {
     setText(main, figure || (name === "pending" ? "" : state.word));
     const reps = runs.length > 1 ? `${done} of ${runs.length}` : "";
     setText(note, name === "pending" ? "" : name === "done" ? (failed ? "not valid" : isBase ? "EPI" : short(verdict)) : name === "running" ? reps : `${name === "failed" ? "failed" : ""} ${reps}`.trim());
+    show(flag, result?.validity === "FLAG" && done > 0);
     setAttr(node, "class", `cell cell--${name} tone-${tone}`);
     setAttr(node, "href", `#/run/${configuration.id}/${bestRepetition(runs)}`);
-    setText(spoken, [configurationName(configuration), state.word, figure && (isBase ? `EPI ${figure}` : `EPI ${figure} against its baseline`), verdict?.word, failed ? "not valid" : ""].filter(Boolean).join(", "));
+    setText(spoken, [configurationName(configuration), state.word, figure && (isBase ? `EPI ${figure}` : `EPI ${figure} against its baseline`), verdict?.word, failed ? "not valid" : result?.validity === "FLAG" ? "valid, with notes" : ""].filter(Boolean).join(", "));
   };
   return { node, update };
 }

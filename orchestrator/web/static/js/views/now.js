@@ -42,7 +42,7 @@ export function nowView(model) {
   const stepList = h("ol", { cls: "steps", "aria-label": "Steps of this run" });
   const energy = figure("Energy, this window");
   const perToken = figure("Energy per token");
-  const speed = figure("Decode speed");
+  const speed = figure("Speed");
   const epi = figure("EPI");
   const title = h("h2", { cls: "nowcard__title" });
   const detail = h("p", { cls: "nowcard__detail" });
@@ -79,7 +79,7 @@ export function nowView(model) {
   const chart = new PowerChart(chartHolder, {
     xTicks: (from, to) => ticks(range, from, to),
     xLabel: (x) => label(range, x),
-    bands: () => model.windows.map(({ label: name, start: from, end }) => ({ label: name, start: from - drawnOrigin, end: end === null ? null : end - drawnOrigin })),
+    bands: () => model.windows.list.map(({ label: name, start: from, end }) => ({ label: name, start: from - drawnOrigin, end: end === null ? null : end - drawnOrigin })),
   });
   let drawnOrigin = 0;
 
@@ -147,10 +147,11 @@ export function nowView(model) {
 
   function updateWork() {
     const { campaign } = model;
-    show(start, campaign === null && model.campaigns !== null);
+    const none = campaign === null && model.campaigns !== null;
+    show(start, none);
     show(work, campaign !== null);
     show(figures, campaign !== null);
-    setAttr(node, "class", campaign === null ? "view now now--first" : "view now");
+    setAttr(node, "class", none ? "view now now--first" : "view now");
     if (!campaign) return;
     const run = currentRun(model);
     const step = currentStep(model);
@@ -173,14 +174,18 @@ export function nowView(model) {
   }
 
   function updateFigures(run) {
-    const window = model.windows.at(-1);
-    const open = window && window.end === null && model.sampleAge() < STALE_S;
+    const window = model.windows.open;
+    const open = window !== null && model.sampleAge() < STALE_S;
     energy.set(open ? joules(model.power.energy(window.start, model.now())).split(" ")[0] : "–", open ? "J" : "",
       open ? `${window.label}, ${age(model.now() - window.start)}` : "No window is open");
     const result = lastResult(model, run);
     const name = result ? configurationName(result.configuration) : "No result yet";
-    perToken.set(significant(result?.joules_per_token, 3), result ? "J" : "", name);
-    speed.set(significant(result?.tokens_per_second, 3), result ? "tokens/s" : "", name);
+    const rate = model.rate.now();
+    const soFar = rate && `${rate.step}, ${rate.tokens} of ${rate.total}`;
+    if (rate?.joulesPerToken) perToken.set(significant(rate.joulesPerToken, 3), "J", soFar);
+    else perToken.set(significant(result?.joules_per_token, 3), result ? "J" : "", name);
+    if (rate?.perSecond) speed.set(significant(rate.perSecond, 3), "tokens/s", soFar);
+    else speed.set(significant(result?.tokens_per_second, 3), result ? "tokens/s" : "", name);
     epi.set(significant(result?.epi, 3), result ? "J" : "", name);
   }
 

@@ -103,7 +103,7 @@ export function runView(model, rest) {
       return;
     }
     const where = { campaign: campaign.id, configuration: status.configuration, repetition: status.repetition };
-    trace = traceCard(where, epi);
+    trace = traceCard(where, epi, detail.windows.filter((window) => window.label === "marker"));
     body.replaceChildren(
       trace.node,
       energyCard(epi),

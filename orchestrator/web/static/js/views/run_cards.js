@@ -3,11 +3,10 @@
 import { api } from "../api.js";
 import { card, errorBox, pill } from "../components.js";
 import { h, saveBlob } from "../dom.js";
-import { age, clock, joules, percent, seconds, significant, stepName, watts } from "../format.js";
+import { age, clock, joules, percent, seconds, significant, stepName, watts, windowName } from "../format.js";
 import { icon } from "../icons.js";
 import { OUTCOMES, VALIDITY } from "../states.js";
-
-const LABELS = { idle: "Idle", prefill: "Prefill", decode: "Decode", score: "Score", marker: "Marker" };
+import { findingsList } from "./validity.js";
 
 const table = (label, head, rows) =>
   h("div", { cls: "table-scroll", tabindex: "0", role: "region", "aria-label": label },
@@ -22,7 +21,7 @@ export const facts = (pairs) =>
 export function energyCard(epi) {
   const nodes = [...new Set(epi.windows.flatMap((window) => Object.keys(window.nodes)))].sort();
   const rows = epi.windows.map((window) => [
-    LABELS[window.label] ?? window.label,
+    windowName(window.label),
     age(window.duration_seconds),
     window.total_joules === null ? window.reason : joules(window.total_joules),
     joules(window.net_joules),
@@ -40,7 +39,7 @@ export function tokensCard(epi) {
   const labels = Object.keys(epi.ledgers);
   const rows = labels.map((label) => {
     const { generated, prompt, cached, scored } = epi.ledgers[label];
-    return [LABELS[label] ?? label, generated, prompt, cached, scored].map(String);
+    return [windowName(label), generated, prompt, cached, scored].map(String);
   });
   const bases = Object.entries(epi.epi_by_basis).map(([basis, value]) => [`EPI, ${basis.replaceAll("_", " ")}`, value.value === null ? value.reason : significant(value.value, 4)]);
   return card("Tokens", {}, table("Token ledgers", ["Window", "Generated", "Prompt", "Cached", "Scored"], rows),
@@ -50,9 +49,7 @@ export function tokensCard(epi) {
 export function validityCard(epi) {
   const { verdict, findings } = epi.validity;
   return card("Validity", { aside: pill(VALIDITY[verdict]) },
-    findings.length === 0
-      ? h("p", { cls: "muted", text: "All rules passed." })
-      : h("ul", { cls: "findings" }, findings.map((one) => h("li", { cls: `findings__item tone-${VALIDITY[one.verdict].tone}` }, icon(VALIDITY[one.verdict].icon, "ink"), h("div", {}, h("strong", { text: `${one.rule}${one.where ? `, ${one.where}` : ""}` }), h("p", { cls: "muted", text: one.reason }))))),
+    findingsList(findings),
     facts([["Uncertainty of EPI, 1 σ", percent(epi.uncertainty.combined, 2)], ["of the accuracy", percent(epi.uncertainty.accuracy, 2)], ["of the instrument", percent(epi.uncertainty.instrument, 2)]]));
 }
 

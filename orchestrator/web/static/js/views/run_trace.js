@@ -1,31 +1,33 @@
 /** The whole trace of a run with its windows; zoom by buttons, since fingers on a wall display are coarse. */
 
 import { api } from "../api.js";
+import { saveChart } from "../charts/save_png.js";
 import { PowerChart, nodeLegend } from "../charts/power.js";
 import { emulatedBadge, errorBox } from "../components.js";
 import { h, setAttr } from "../dom.js";
-import { age, clock } from "../format.js";
+import { age, clock, windowName } from "../format.js";
 import { icon } from "../icons.js";
 import { niceTicks } from "../charts/curve.js";
 import { parseTrace, traceView } from "../trace_file.js";
 
-const NAMES = { idle: "Idle", prefill: "Prefill", decode: "Decode", score: "Score" };
 const MIN_SPAN_S = 0.5;
 
-export function traceCard(where, epi) {
+/** The result's windows are on the meter's time already; `markers`, as they were run, are shifted here by its lag. */
+export function traceCard(where, epi, markers) {
   let trace = null;
   let range = null;
   let whole = null;
   const holder = h("div", { cls: "chart chart--trace", role: "img", "aria-label": "Power of this run over time" });
   const legend = h("div", {});
-  const windows = epi.windows.map((window) => ({ label: window.label, start: window.start_utc_ns / 1e9, end: window.end_utc_ns / 1e9 }));
+  const band = (window, lag = 0) => ({ label: window.label, start: window.start_utc_ns / 1e9 + lag, end: window.end_utc_ns / 1e9 + lag });
+  const windows = [...epi.windows.map((window) => band(window)), ...markers.map((window) => band(window, epi.lag.lag_s))].sort((a, b) => a.start - b.start);
   const button = (name, word, act) => h("button", { cls: "button", type: "button", "aria-label": word, title: word, onclick: act }, icon(name));
   const tools = h("div", { cls: "row" },
     button("left", "Earlier", () => move(-0.4)), button("right", "Later", () => move(0.4)),
     button("zoomin", "Zoom in", () => zoom(0.5)), button("zoomout", "Zoom out", () => zoom(2)),
-    button("whole", "Whole run", () => set(whole)));
+    button("whole", "Whole run", () => set(whole)), button("image", "Save figure", save));
   const jumps = h("div", { cls: "row" }, windows.map((window) => h("button", {
-    cls: "button", type: "button", text: `${NAMES[window.label] ?? window.label} ${age(window.end - window.start)}`,
+    cls: "button", type: "button", text: `${windowName(window.label)} ${age(window.end - window.start)}`,
     onclick: () => set([window.start - 0.08 * (window.end - window.start), window.end + 0.08 * (window.end - window.start)]),
   })));
   const node = h("section", { cls: "card", "aria-label": "Power trace" },
@@ -56,6 +58,13 @@ export function traceCard(where, epi) {
   function draw() {
     chart.draw(traceView(trace, range[0], range[1], chart.columns), range);
     setAttr(holder, "aria-label", `Power of this run from ${clock(range[0], true)} to ${clock(range[1], true)}`);
+  }
+
+  function save() {
+    const name = `${where.campaign}_${where.configuration}_${String(where.repetition).padStart(3, "0")}`;
+    saveChart(holder.querySelector("canvas"), {
+      title: `${where.configuration}, repetition ${where.repetition}, ${where.campaign}`, names: trace.nodes, emulated: epi.emulated, name: `${name}_power.png`,
+    });
   }
 
   async function load() {

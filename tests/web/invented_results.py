@@ -1,0 +1,162 @@
+"""What the campaign of an invented lab has measured: figures, analysis, runs and their files."""
+
+import math
+from functools import cache
+
+from orchestrator.api.models import ConfigurationResult, RunDetail
+from orchestrator.domain.answers import Recommendation, ResearchAnswer
+from orchestrator.domain.curve import DepthChance, OperatingPoint
+from orchestrator.domain.evaluate import evaluate_run
+from orchestrator.domain.hypotheses import Hypothesis
+from orchestrator.domain.matrix import GROUPS, reference_of
+from orchestrator.domain.validity import Finding, Validity
+from orchestrator.reports.result_files import trace_csv
+from orchestrator.reports.schema import BenchmarkFile, EpiFile
+from shared.records import Configuration
+from tests import domain_lab
+from tests.web.states import InventedLab
+
+
+def results_of(lab: InventedLab) -> list[ConfigurationResult]:
+    """Return the figures of what is done."""
+    runs = lab.runs()
+    found = []
+    for one in lab.configurations:
+        done = sum(run.state == "done" for run in runs if run.configuration == one.id)
+        if done:
+            found.append(_result(lab, one, done))
+    return found
+
+
+def _result(lab: InventedLab, one: Configuration, done: int) -> ConfigurationResult:
+    effect = {"all": -0.016, "early": -0.004, "late": -0.009}[one.group]
+    rise = {"all": 0.004, "early": 0.006, "late": 0.0022}[one.group]
+    ratio = 1 + effect * one.depth + rise * one.depth**2 * 0.55
+    if lab.state == "no_difference":
+        ratio = 1 + 0.004 * math.sin(5 * one.depth + len(one.group))
+    accuracy = 0.801 * (1 - 0.003 * one.depth**1.7 * (1.6 if one.group == "early" else 1.0))
+    base = 0.0912 if one.layout == "uniform" else 0.0986
+    spread = 0.018 + 0.002 * one.depth
+    ranged = one.depth > 0 and done > 1
+    joules = base * ratio * accuracy / 0.801
+    verdict = None
+    if one.depth:
+        verdict = (
+            "unknown"
+            if not ranged
+            else "better"
+            if ratio + spread < 1
+            else "worse"
+            if ratio - spread > 1
+            else "not distinguishable"
+        )
+    return ConfigurationResult(
+        configuration=one,
+        reference=reference_of(one) if one.depth else None,
+        repetitions=done,
+        joules_per_token=joules,
+        tokens_per_second=171.0 / ratio,
+        accuracy_composite=accuracy,
+        accuracies={
+            "mmlu_5shot": accuracy - 0.05,
+            "arc_challenge_25shot": accuracy,
+            "hellaswag_10shot": accuracy + 0.05,
+        },
+        epi=joules / accuracy,
+        epi_ratio=ratio if one.depth else 1.0,
+        epi_ratio_low=ratio - spread if ranged else None,
+        epi_ratio_high=ratio + spread if ranged else None,
+        verdict=verdict,
+        validity="FAIL" if one.id == "drop6_early" else "FLAG" if one.depth % 3 == 2 else "PASS",
+        emulated=True,
+    )
+
+
+def analysis_of() -> dict[str, object]:
+    """Return what the campaign says as a whole, made of the domain's records."""
+    chances = (0.02, 0.05, 0.16, 0.24, 0.31, 0.14, 0.06, 0.02, 0.0)
+    points = [
+        OperatingPoint(
+            group=group,
+            chances=tuple(
+                DepthChance(
+                    depth=depth,
+                    configuration_id=f"drop{depth}_{group}" if depth else "baseline",
+                    probability=chances[(depth + shift) % 9],
+                )
+                for depth in range(9)
+            ),
+            most_probable=f"drop{4 - shift}_{group}",
+            probability_interior=0.96,
+        )
+        for shift, group in enumerate(GROUPS)
+    ]
+    found = [
+        Hypothesis(
+            name="H1", claim="EPI against depth is U-shaped", answer="supported", sentence="All layers: 0.97."
+        ),
+        Hypothesis(
+            name="H2", claim="The EPI-optimal is not the most accurate", answer="open", sentence="0.81 of draws."
+        ),
+        Hypothesis(
+            name="H4", claim="Energy does not fall linearly", answer="not measured", sentence="One depth only."
+        ),
+    ]
+    advice = Recommendation(configuration_id="drop4_all", sentence="Use drop4_all: EPI -2.9 % (-5.5 to -0.3 %).")
+    return {
+        "recommendation": advice.model_dump(),
+        "hypotheses": [one.model_dump() for one in found],
+        "operating_points": [one.model_dump() for one in points],
+        "best_chances": [],
+        "pareto": [],
+        "questions": [ResearchAnswer(name="RQ1", question="Does it pay?", answer="A little.").model_dump()],
+        "validity": Validity(verdict="FLAG", findings=_FINDINGS).model_dump(),
+    }
+
+
+def detail_of(lab: InventedLab, configuration: str, repetition: int) -> RunDetail:
+    """Return a run; one that is done was evaluated by the product's own code."""
+    status = next(run for run in lab.runs() if (run.configuration, run.repetition) == (configuration, repetition))
+    if status.state != "done":
+        return RunDetail(status=status)
+    run, evaluation, _ = _measured(configuration, repetition)
+    epi = EpiFile.of(run, evaluation).model_dump(mode="json")
+    return RunDetail(status=status, windows=run.windows, epi=epi, files=("epi", "run", "benchmark", "power_trace"))
+
+
+def file_of(configuration: str, repetition: int, kind: str) -> bytes:
+    """Return a file of a run that is done."""
+    run, evaluation, samples = _measured(configuration, repetition)
+    if kind == "power_trace":
+        return trace_csv(samples)
+    if kind == "benchmark":
+        return (
+            BenchmarkFile(
+                run_id=run.run_id,
+                configuration_id=run.configuration_id,
+                repetition=repetition,
+                accuracy_tasks=run.protocol.accuracy,
+                note=run.protocol.accuracy_note,
+                questions=_QUESTIONS,
+            )
+            .model_dump_json()
+            .encode()
+        )
+    return (EpiFile.of(run, evaluation) if kind == "epi" else run).model_dump_json().encode()
+
+
+_FINDINGS = (
+    Finding(rule="demo durations", verdict="FLAG", reason="windows of 2 s: shorter than the 60 s of a lab"),
+    Finding(rule="instrument", verdict="FLAG", reason="power was calculated by the emulator, not measured"),
+)
+_QUESTIONS = domain_lab.questions((14, 15, 18))
+
+
+@cache
+def _measured(configuration: str, repetition: int):  # type: ignore[no-untyped-def]
+    """A run measured on a synthetic trace and evaluated by the product's own code."""
+    run = domain_lab.run_input(configuration, repetition)
+    samples = domain_lab.block(
+        {f"n{i}": lambda t, i=i: domain_lab.load(t) + 0.2 * i + 0.1 * math.sin(9 * t + i) for i in (1, 2, 3, 4)}, 16.0
+    )
+    return run, evaluate_run(run, samples, _QUESTIONS), samples
