@@ -34,7 +34,7 @@ from shared.node_jobs.workloads import DecodeParams, GenerateParams, PrefillPara
 
 _BATCH_TOKENS = 512
 _LOGIT_BYTES = 64 << 20
-_FIRST_PROGRESS_S = 0.25
+_FIRST_PROGRESS_S = 0.1
 _PROGRESS_EVERY_S = 2.0
 
 

@@ -57,6 +57,15 @@ def test_cancel_acts_whenever_it_is_held_and_only_then(open_page: Open) -> None:
         expect(hold).to_be_focused()
 
 
+def test_the_lab_tells_how_old_the_calibration_is_and_what_to_do(open_page: Open, invented: Invented) -> None:
+    opened = open_page(invented("failed"))
+    opened.go("lab")
+    problems = opened.page.locator(".problems")
+    expect(problems).to_contain_text("The calibration is almost a year old")
+    expect(problems).to_contain_text("epi meter calibrate")
+    expect(opened.page.locator(".card--meter")).to_contain_text("341 d 0 h ago")
+
+
 def test_every_view_is_reached_with_the_keyboard_alone(open_page: Open, invented: Invented) -> None:
     opened = open_page(invented("running"))
     page = opened.page

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from tests.web.test_web_states import VIEWS, overflowing, settle, small_targets
 
 pytestmark = pytest.mark.timeout(580)
 CAMPAIGN = "screen"
+_SO_FAR = re.compile(r"^(prefill|decode), \d+ of \d+$")
 LATENCY_LIMIT_S = 0.150
 
 # From the time that the meter's sample carries until the frame after the one that drew it: same machine, same clock.
@@ -43,6 +45,7 @@ class Story:
     before: list[float] = field(default_factory=list)
     during: list[float] = field(default_factory=list)
     steps: set[str] = field(default_factory=set)
+    rates: set[str] = field(default_factory=set)
     bands: int = 0
     said: list[str] = field(default_factory=list)
 
@@ -79,7 +82,8 @@ def story(lab: TestLab, browser) -> Story:  # type: ignore[no-untyped-def]
     while api_of(lab).call("GET", f"/v1/campaigns/{CAMPAIGN}")["state"] == "running":
         for step in page.locator(".steps__item--here").all_inner_texts():
             told.steps.add(step.strip())
-        page.wait_for_timeout(300)
+        told.rates.update(page.get_by_text(_SO_FAR).all_inner_texts())
+        page.wait_for_timeout(200)
     expect(page.locator(".strip")).to_contain_text("Finished")
     page.close()
     return told
@@ -95,11 +99,27 @@ def test_a_sample_reaches_the_screen_within_150_ms(story: Story) -> None:
     print(f"sample to pixel, p95: {1000 * p95(story.before):.0f} ms idle, {1000 * p95(story.during):.0f} ms in a run")
     assert min(story.before) > -0.01, "a sample from the future: the clocks are not the same"
     assert p95(story.before) <= LATENCY_LIMIT_S
+    assert p95(story.during) <= LATENCY_LIMIT_S
 
 
 def test_the_campaign_was_followed_without_an_error_in_the_console(story: Story) -> None:
     assert story.said == []
     assert story.steps & {"Idle", "Marker", "Prefill", "Decode", "Score"}, story.steps
+
+
+def test_tokens_a_second_and_joules_a_token_were_told_while_they_accrued(story: Story) -> None:
+    assert {text.split(",")[0] for text in story.rates} == {"prefill", "decode"}, story.rates
+
+
+def test_a_node_is_found_by_its_channel_and_a_missing_led_is_said(story: Story, open_page: Open) -> None:
+    opened = open_page(story.url, expect_errors=True)  # the console tells of the refused LED
+    page = opened.page
+    opened.go("lab")
+    node = page.get_by_role("article", name="node2")
+    node.get_by_role("button", name="Blink LED").click()
+    expect(node.get_by_role("status")).to_contain_text("not available here")
+    node.get_by_role("button", name="Find channel").click()
+    expect(node.get_by_role("status")).to_contain_text("wired right", timeout=30_000)
 
 
 def test_every_view_at_every_size_shows_the_real_campaign(story: Story, open_page: Open) -> None:

@@ -188,7 +188,7 @@ export class Model {
     this.#set("results", results);
     if (grown) this.#set("analysis", null);
     if (other && this.progress) this.#progressed(this.progress);
-    if (other) await this.#recentWindows(campaign);
+    if (other) this.#guard(() => this.#recentWindows(campaign));
   }
 
   /** The windows of the runs that ended while the trace in memory was recorded: a page opened now knows them too. */

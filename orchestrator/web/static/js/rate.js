@@ -15,18 +15,18 @@ export class Rate {
     this.last = null;
   }
 
-  /** Take one progress message; another run or step begins anew. */
+  /** Take one progress message; the next window that counts begins anew, until then or another run the last one stays. */
   take(progress) {
     const { run, step, tokens } = progress;
     if (!tokens) {
-      if (this.last?.run !== run || this.last?.step !== step) this.clear();
+      if (this.last && this.last.run !== run) this.clear();
       return;
     }
     if (this.first?.run !== run || this.first?.step !== step || tokens < this.last.tokens) this.first = progress;
     this.last = progress;
   }
 
-  /** {step, tokens, total, perSecond, joulesPerToken}, unknown ones null; null outside prefill and decode. */
+  /** {step, tokens, total, perSecond, joulesPerToken}, unknown ones null; null before the first of a run. */
   now() {
     if (!this.last) return null;
     const { step, tokens, tokens_total: total } = this.last;
