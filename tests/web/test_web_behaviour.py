@@ -63,7 +63,7 @@ def test_the_lab_tells_how_old_the_calibration_is_and_what_to_do(open_page: Open
     problems = opened.page.locator(".problems")
     expect(problems).to_contain_text("The calibration is almost a year old")
     expect(problems).to_contain_text("epi meter calibrate")
-    expect(opened.page.locator(".card--meter")).to_contain_text("341 d 0 h ago")
+    expect(opened.page.locator(".card--meter")).to_contain_text("341 days ago")
 
 
 def test_every_view_is_reached_with_the_keyboard_alone(open_page: Open, invented: Invented) -> None:

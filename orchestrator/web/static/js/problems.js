@@ -1,6 +1,6 @@
 /** What is wrong in the lab and what to do about it, from what the agents and the meter say of themselves. */
 
-import { age, bytes, duration, seconds } from "./format.js";
+import { age, bytes, count, seconds } from "./format.js";
 
 const NOW_BITS = [
   [1 << 0, "under-voltage"],
@@ -104,13 +104,16 @@ function ofMeter(model) {
 }
 
 /** Seconds since the calibration in force was made, or null without one. */
-export function calibrationAge(model) {
+function calibratedFor(model) {
   const made = seconds(model.lab?.meter?.instrument.calibrated_utc_ns);
   return made === null ? null : model.now() - made;
 }
 
+/** The age of the calibration in force in words. */
+export const calibrationAge = (model) => count(Math.floor(calibratedFor(model) / DAY_S), "day");
+
 function ofCalibration(model, meter) {
-  const old = calibrationAge(model);
+  const old = calibratedFor(model);
   const where = "meter";
   if (old === null) {
     if (meter.instrument.kind !== "ac_meter" || meter.instrument.calibration_id) return [];
@@ -121,7 +124,7 @@ function ofCalibration(model, meter) {
   }
   if (old < SOON_OLD_S || old > OLD_CALIBRATION_S) return []; // an older one the meter bridge reports by itself
   return [{
-    tone: "warn", title: "The calibration is almost a year old", what: `Made ${duration(old)} ago; after a year every run carries a flag.`,
+    tone: "warn", title: "The calibration is almost a year old", what: `Made ${calibrationAge(model)} ago; after a year every run carries a flag.`,
     todo: "Make a new one: `epi meter calibrate`; old runs can be read again with it.", where,
   }];
 }

@@ -71,6 +71,15 @@ function setRun(node, model) {
   }
 }
 
+const NO_END = {
+  created: "Waiting to start",
+  running: "End not known yet",
+  paused: "Resume goes on from here",
+  finished: "Nothing left to run",
+  failed: "Resume goes on from here",
+  cancelled: "Ended before its end",
+};
+
 function setEnd(node, model) {
   const { campaign } = model;
   if (!campaign) {
@@ -81,8 +90,7 @@ function setEnd(node, model) {
   const eta = model.progress?.eta_s ?? campaign.eta_s;
   if (campaign.state === "running" && typeof eta === "number") {
     node.set("flag", "calm", `Ends ${clock(model.now() + eta)}`, `in ${duration(eta)} · ${done}`);
-  } else if (campaign.state === "running") node.set("flag", "calm", done, "End not known yet");
-  else node.set("flag", "calm", done, campaign.state === "finished" ? "Nothing left to run" : "Waiting");
+  } else node.set("flag", "calm", done, NO_END[campaign.state]);
 }
 
 function setHealth(node, model) {

@@ -2,7 +2,7 @@
 
 import { pill } from "../components.js";
 import { h } from "../dom.js";
-import { age, clock, duration, seconds } from "../format.js";
+import { age, clock, seconds } from "../format.js";
 import { calibrationAge } from "../problems.js";
 import { facts } from "./run_cards.js";
 

@@ -1,15 +1,16 @@
 /** Now: live power of nodes and cluster, what runs and what comes next. */
 
-import { PowerChart, nodeColour, nodeLegend } from "../charts/power.js";
+import { PowerChart, nodeLegend } from "../charts/power.js";
 import { card, emulatedBadge, figure, pill, segments } from "../components.js";
 import { h, replaceWhen, setAttr, setText, show } from "../dom.js";
 import { age, clock, configurationName, joules, significant, stepName, watts } from "../format.js";
 import { icon } from "../icons.js";
+import { problems } from "../problems.js";
 import { currentRun, currentStep, runTitle } from "../strip.js";
 import { CAMPAIGN_STATES, REQUESTS, RUN_STATES } from "../states.js";
 import { summary } from "../verdict.js";
 import { firstUse } from "./first_use.js";
-import { nodeMarks } from "./node_marks.js";
+import { nodeList } from "./now_nodes.js";
 
 const RANGES = { "30s": 30, "5min": 300, run: null };
 const RUN_STEPS = ["deploy", "start_engine", "stabilise", "idle", "marker", "prefill", "decode", "score", "evaluate"];
@@ -26,18 +27,18 @@ export function nowView(model) {
   const data = [];
 
   const hero = h("span", { cls: "hero__value", text: "–" });
+  const unit = h("span", { cls: "hero__unit", text: "W" });
   const heroNote = h("span", { cls: "hero__note" });
   const legend = h("div", {});
   const chartHolder = h("div", { cls: "chart", role: "img", "aria-label": "Power of the cluster over time" });
-  const waiting = h("p", { cls: "muted", text: "The trace begins with the first sample of the meter." });
+  const waiting = h("p", { cls: "muted" });
   const badge = emulatedBadge();
   const choice = segments("Time range", [["30s", "30 s"], ["5min", "5 min"], ["run", "Run"]], range, (value) => {
     range = value;
     drawnAt = 0;
     paint();
   });
-  const nodes = h("ul", { cls: "nodes", "aria-label": "Nodes" });
-  const nodeRows = new Map();
+  const nodes = nodeList(model);
   const nowCard = h("div", { cls: "nowcard" });
   const stepList = h("ol", { cls: "steps", "aria-label": "Steps of this run" });
   const energy = figure("Energy, this window");
@@ -65,7 +66,7 @@ export function nowView(model) {
       "header",
       { cls: "hero" },
       h("div", { cls: "hero__figure" }, h("h2", { cls: "hero__label" }, "Cluster power", badge),
-        h("div", { cls: "hero__line" }, hero, h("span", { cls: "hero__unit", text: "W" })), heroNote),
+        h("div", { cls: "hero__line" }, hero, unit), heroNote),
       h("div", { cls: "hero__aside" }, choice, legend),
     ),
     waiting,
@@ -74,7 +75,7 @@ export function nowView(model) {
   const work = h("section", { cls: "card card--work", "aria-label": "What runs" }, nowCard);
   const figures = h("section", { cls: "card card--figures", "aria-label": "Figures" }, energy, perToken, speed, epi);
   const start = h("section", { cls: "card card--start", "aria-label": "First use" }, firstUse());
-  const node = h("div", { cls: "view now" }, power, card("Nodes", { cls: "card--nodes" }, nodes), work, figures, start);
+  const node = h("div", { cls: "view now" }, power, card("Nodes", { cls: "card--nodes" }, nodes.node), work, figures, start);
 
   const chart = new PowerChart(chartHolder, {
     xTicks: (from, to) => ticks(range, from, to),
@@ -99,12 +100,8 @@ export function nowView(model) {
   function paintNumbers(message) {
     const stale = model.sampleAge() > STALE_S;
     setText(hero, stale ? "–" : watts(message.cluster_w));
-    for (const [name, row] of nodeRows) {
-      const reading = message.nodes[name];
-      setText(row.value, reading && !stale ? watts(reading.mean_w) : "–");
-      const share = reading && message.cluster_w > 0 && !stale ? Math.max(0, Math.min(1, reading.mean_w / message.cluster_w)) : 0;
-      row.fill.style.transform = `scaleX(${share.toFixed(3)})`;
-    }
+    show(unit, !stale);
+    nodes.paint(message, stale);
     show(badge, model.emulated);
   }
 
@@ -120,29 +117,13 @@ export function nowView(model) {
     chart.draw(data, [from - drawnOrigin, latest - drawnOrigin]);
     setAttr(chartHolder, "data-latest", latest.toFixed(3));
     const names = model.power.nodeNames;
-    if (replaceWhen(legend, names.join(), () => nodeLegend(names))) updateNodes();
+    if (replaceWhen(legend, names.join(), () => nodeLegend(names))) nodes.update();
   }
 
   function runSpan(latest) {
     const attempt = currentRun(model)?.attempts.at(-1);
     const began = attempt ? attempt.started_utc_ns / 1e9 : (model.campaign?.created_utc_ns ?? 0) / 1e9;
     return Math.max(30, Math.min(LONGEST_RUN_S, latest - began + 2));
-  }
-
-  function updateNodes() {
-    const agents = (model.lab?.agents ?? []).filter((agent) => agent.service === "node_agent");
-    const names = agents.length ? agents.map((agent) => agent.name) : model.power.nodeNames;
-    const order = [...names].sort();
-    if (replaceWhen(nodes, order.join(), () => order.map((name) => nodeRow(name, nodeRows)))) {
-      for (const name of nodeRows.keys()) if (!order.includes(name)) nodeRows.delete(name);
-    }
-    const inChart = model.power.nodeNames;
-    for (const [name, row] of nodeRows) {
-      const agent = agents.find((one) => one.name === name);
-      setAttr(row.swatch, "class", `swatch swatch--${nodeColour(Math.max(0, inChart.indexOf(name)))}`);
-      setAttr(row.fill, "class", `node__fill swatch--${nodeColour(Math.max(0, inChart.indexOf(name)))}`);
-      replaceWhen(row.facts, JSON.stringify([agent?.error?.message, agent?.facts]), () => nodeFacts(agent));
-    }
   }
 
   function updateWork() {
@@ -192,7 +173,7 @@ export function nowView(model) {
   const stop = [
     model.on(["power"], paint),
     model.on(["windows"], () => { drawnAt = 0; paint(); }),
-    model.on(["lab"], updateNodes),
+    model.on(["lab"], nodes.update),
     model.on(["campaign", "results", "progress", "campaigns", "tick"], updateWork),
     model.on(["tick"], () => {
       const stale = model.sampleAge() > STALE_S;
@@ -200,15 +181,18 @@ export function nowView(model) {
       show(heroNote, heroNote.textContent !== "");
       show(badge, model.emulated);
       show(waiting, model.power.last === null);
+      if (model.power.last === null) {
+        show(unit, false);
+        setText(waiting, meterProblem(model) ?? "The trace begins with the first sample of the meter.");
+      }
       if (stale && model.power.last) {
         // Without samples the trace still moves on, so that its age can be seen.
         paintNumbers(model.power.last.message);
         paintChart(Math.max(model.now(), model.power.last.t));
       }
-      if (nodeRows.size === 0) updateNodes();
     }),
   ];
-  updateNodes();
+  nodes.update();
   updateWork();
   show(badge, model.emulated);
   paint();
@@ -230,6 +214,12 @@ function lastResult(model, run) {
   const done = (model.campaign?.runs ?? []).filter((one) => one.state === "done");
   done.sort((a, b) => (a.attempts.at(-1)?.ended_utc_ns ?? 0) - (b.attempts.at(-1)?.ended_utc_ns ?? 0));
   return done.length ? of(done.at(-1).configuration) : null;
+}
+
+/** What is wrong with the meter and what to do, in one line, or null. */
+function meterProblem(model) {
+  const found = problems(model).find((one) => one.where === "meter" && one.tone === "bad");
+  return found ? `${found.title}. ${found.todo}` : null;
 }
 
 function idleHint({ campaign, results }) {
@@ -261,27 +251,4 @@ function stepItem(name, i, at) {
     h("span", { cls: "steps__mark" }, icon(state === "done" ? "check" : state === "here" ? "play" : "pending")),
     h("span", { text: SHORT[name] }),
   );
-}
-
-function nodeRow(name, rows) {
-  const row = {
-    swatch: h("span", { cls: "swatch" }),
-    value: h("span", { cls: "node__value", text: "–" }),
-    fill: h("div", { cls: "node__fill" }),
-    facts: h("div", { cls: "node__facts" }),
-  };
-  rows.set(name, row);
-  return h(
-    "li",
-    { cls: "node" },
-    h("div", { cls: "node__head" }, row.swatch, h("span", { cls: "node__name", text: name }), h("span", { cls: "node__line" }, row.value, h("span", { cls: "muted", text: " W" }))),
-    h("div", { cls: "node__bar" }, row.fill),
-    row.facts,
-  );
-}
-
-function nodeFacts(agent) {
-  if (!agent) return [h("span", { cls: "quiet", text: "Not known to the lab" })];
-  if (agent.error) return [h("span", { cls: "badge badge--bad" }, icon("unlink"), "not reachable")];
-  return agent.facts ? nodeMarks(agent.facts) : [h("span", { cls: "quiet", text: "No facts yet" })];
 }
