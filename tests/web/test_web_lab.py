@@ -108,7 +108,7 @@ def test_the_campaign_was_followed_without_an_error_in_the_console(story: Story)
 
 
 def test_tokens_a_second_and_joules_a_token_were_told_while_they_accrued(story: Story) -> None:
-    assert {text.split(",")[0] for text in story.rates} == {"prefill", "decode"}, story.rates
+    assert {text.split(",")[0] for text in story.rates} >= {"prefill", "decode"}, story.rates
 
 
 def test_a_node_is_found_by_its_channel_and_a_missing_led_is_said(story: Story, open_page: Open) -> None:
