@@ -45,7 +45,6 @@ from shared.node_jobs.workloads import (
     WorkloadResult,
 )
 from shared.records import Configuration, TokenLedger, Window, WindowLabel
-from shared.surgeon_jobs import ApplyResult
 
 if TYPE_CHECKING:
     from orchestrator.benchmarks.suite import BenchmarkSuite
@@ -111,14 +110,21 @@ class AttemptRunner:
             EpiError: an agent failed or the meter is dead; the attempt is over.
         """
         warm, self._warm = self._warm, False  # whatever goes wrong from here on leaves the engine in doubt
-        await self._living_meter()
         self._on_step(place.run, "deploy")
-        deliveries = await self._deploy(place, variant)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._living_meter())
+                deliveries = group.create_task(self._deploy(place, variant))
+                workers = group.create_task(self._start_workers(place, warm=warm))
+        except ExceptionGroup as broken:
+            raise broken.exceptions[0] from None
         self._on_step(place.run, "start_engine")
-        engine = await self._start_engine(place, variant.file, warm=warm)
-        measured = Measured(place=place, engine=engine, deliveries=deliveries)
-        measured.clock_offset_ns = await self._lab.clock_offset_ns(self._lab.root_name)
-        return measured
+        engine = await self._root(place, "start_engine", "start_engine", StartEngineParams(
+            model_sha256=variant.file.sha256, workers=workers.result(),
+            context_tokens=self._spec.engine.context_tokens, sequences=self._spec.engine.sequences,
+            threads=self._spec.engine.threads, experts_per_token=place.configuration.experts_per_token,
+        ), StartEngineResult, self._timeouts.transfer("start_engine", variant.file.size_bytes))  # fmt: skip
+        return Measured(place=place, engine=engine, deliveries=deliveries.result())
 
     async def measure(self, measured: Measured) -> None:
         """Let the cluster settle and open all windows; when this returns, the attempt needs no node any more.
@@ -127,10 +133,8 @@ class AttemptRunner:
             EpiError: an agent failed or the meter is dead; the attempt is over.
         """
         measured.stabilisation = await self._stabilise(measured.place)
-        measured.meter = await self._living_meter()
-        measured.facts_before, before = await asyncio.gather(self._facts(), self._activity())
         with self._lab.window():
-            await self._idle(measured)
+            before = await self._idle(measured)
             await self._marker(measured)
             await self._prefill(measured)
             await self._decode(measured)
@@ -184,8 +188,8 @@ class AttemptRunner:
 
         return await stabilise(self._lab, ask, self._spec.windows.stabilisation)
 
-    async def _start_engine(self, place: AttemptPlace, model: ApplyResult, *, warm: bool) -> StartEngineResult:
-        """Make sure that all workers live, and load the model over them.
+    async def _start_workers(self, place: AttemptPlace, *, warm: bool) -> tuple[str, ...]:
+        """Make sure that all workers live, and return their endpoints.
 
         An engine process that has just served a whole attempt loads the next model itself, which saves its start; one
         of unknown history is ended first, which also frees the workers of it.
@@ -202,24 +206,27 @@ class AttemptRunner:
                 for name in self._node_names(place.configuration)
             )
         )  # fmt: skip
-        return await self._root(place, "start_engine", "start_engine", StartEngineParams(
-            model_sha256=model.sha256, workers=tuple(worker.endpoint for worker in workers),
-            context_tokens=self._spec.engine.context_tokens, sequences=self._spec.engine.sequences,
-            threads=self._spec.engine.threads, experts_per_token=place.configuration.experts_per_token,
-        ), StartEngineResult, self._timeouts.transfer("start_engine", model.size_bytes))  # fmt: skip
+        return tuple(worker.endpoint for worker in workers)
 
     def _node_names(self, configuration: Configuration) -> list[str]:
         names = list(self._lab.nodes)
         return names[: configuration.n_nodes] if configuration.n_nodes else names
 
-    async def _idle(self, measured: Measured) -> None:
+    async def _idle(self, measured: Measured) -> dict[str, AgentActivity]:
+        """Look at all nodes in the stillness and leave them idle; return what their agents had done until then."""
         place = measured.place
         self._on_step(place.run, "idle")
         await self._caller.note(place.run, place.number, "idle")
-        await asyncio.sleep(self._spec.windows.settle_s)
+        stillness = asyncio.create_task(asyncio.sleep(self._spec.windows.settle_s))
+        measured.clock_offset_ns = await self._lab.clock_offset_ns(self._lab.root_name)
+        measured.meter, measured.facts_before, before = await asyncio.gather(
+            self._living_meter(), self._facts(), self._activity()
+        )
+        await stillness
         start = utc_ns()
         await asyncio.sleep(self._spec.windows.idle_s)
         measured.windows.append(Window(label="idle", start_utc_ns=start, end_utc_ns=utc_ns()))
+        return before
 
     async def _marker(self, measured: Measured) -> None:
         wanted = self._spec.windows.marker
