@@ -11,11 +11,12 @@ from orchestrator.api.analysis import analysis_router
 from orchestrator.api.campaigns import campaign_router
 from orchestrator.api.lab import LabView, lab_router
 from orchestrator.api.live import live_router
+from orchestrator.api.specs import spec_router
 from orchestrator.campaign.lab import Lab
 from orchestrator.campaign.live import LiveHub, relay_power
 from orchestrator.campaign.service import CampaignService
+from orchestrator.campaign.spec_shelf import SpecShelf
 from orchestrator.notify.hub import notifying
-from orchestrator.notify.specs import SpecShelf
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.store.journal import open_journal
 from orchestrator.web.routes import web_router
@@ -42,13 +43,15 @@ def build_app(settings: OrchestratorSettings) -> FastAPI:
             stack.push_async_callback(lab.close)
             hub = LiveHub()
             service = CampaignService(journal, lab, hub)
+            shelf = SpecShelf(settings.specs_dir)
             app.include_router(campaign_router(service, token))
+            app.include_router(spec_router(service, shelf, token))
             app.include_router(analysis_router(service, token))
             app.include_router(lab_router(LabView(lab), hub, service, token))
             app.include_router(live_router(hub, journal, token))
             app.include_router(_health_router(settings, token))
             app.include_router(web_router())
-            await stack.enter_async_context(notifying(settings.notify, service, SpecShelf(settings.specs_dir)))
+            await stack.enter_async_context(notifying(settings.notify, service, shelf))
             tasks = [asyncio.create_task(service.run_forever()), asyncio.create_task(relay_power(hub, lab))]
             try:
                 yield

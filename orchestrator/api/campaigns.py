@@ -75,6 +75,11 @@ def campaign_router(service: CampaignService, token: str | None) -> APIRouter:
         """Let a paused, failed or cancelled campaign go on."""
         return await campaign_status(service, await service.resume(campaign_id))
 
+    @router.post("/campaigns/{campaign_id}/retry")
+    async def retry(campaign_id: ConfigurationId) -> CampaignStatus:
+        """Try the failed runs of a campaign again; finished runs are kept."""
+        return await campaign_status(service, await service.retry(campaign_id))
+
     @router.post("/campaigns/{campaign_id}/cancel")
     async def cancel(campaign_id: ConfigurationId) -> CampaignStatus:
         """Ask a campaign to end after the present run; what is measured is kept."""

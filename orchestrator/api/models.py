@@ -9,7 +9,9 @@
 | `POST /v1/campaigns` | body `CampaignSpec`; answers `CampaignStatus` (the same spec twice is one campaign) |
 | `GET /v1/campaigns` | list of `CampaignSummary`, newest first |
 | `GET /v1/campaigns/{id}` | `CampaignStatus` |
-| `POST /v1/campaigns/{id}/pause`, `/resume`, `/cancel` | `CampaignStatus`; obeyed between windows |
+| `GET /v1/specs`, `GET /v1/specs/{name}` | named specs and examples; a spec to be edited |
+| `POST /v1/specs/validate`, `POST /v1/specs/plan?like=` | what a spec would run; nothing is started |
+| `POST /v1/campaigns/{id}/pause`, `/resume`, `/retry`, `/cancel` | `CampaignStatus`; obeyed between windows |
 | `GET /v1/campaigns/{id}/results` | list of `ConfigurationResult` |
 | `GET /v1/campaigns/{id}/runs/{configuration}/{repetition}` | `RunDetail` |
 | `GET /v1/campaigns/{id}/runs/{configuration}/{repetition}/files/{kind}` | kind: epi, run, benchmark, power_trace |

@@ -56,7 +56,7 @@ async def campaign_status(service: CampaignService, campaign: Campaign) -> Campa
                 ((run, [*payload["windows"], *payload.get("waits", ())]) for run, payload in evaluated),
                 campaign.spec.windows.settle_s,
             ),
-            "looks": tuple(await service.journal.results(campaign.spec.id, LOOK_STEP)),
+            "looks": tuple(look for _, look in await service.journal.results(campaign.spec.id, LOOK_STEP)),
             "deliveries": await _deliveries(service, campaign.spec.id),
             "configurations": configurations_of(campaign.spec),
             "runs": tuple(runs),

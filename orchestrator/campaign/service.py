@@ -72,6 +72,17 @@ class CampaignService:
         self._wake.set()
         return await self.journal.campaign(campaign_id)
 
+    async def retry(self, campaign_id: str) -> Campaign:
+        """Try the runs again that could not be measured; finished runs are kept.
+
+        Raises:
+            ConflictError: the campaign did not fail and was not cancelled, so there is nothing to try again.
+        """
+        campaign = await self.journal.campaign(campaign_id)
+        if campaign.state not in ("failed", "cancelled"):
+            raise ConflictError(f"nothing to retry: the campaign is {campaign.state}", where=campaign_id)
+        return await self.resume(campaign_id)
+
     def doing(self, campaign_id: str) -> tuple[Doing | None, float | None]:
         """Return what is being done for a campaign now, and the seconds to its end if they can be estimated."""
         if self._current != campaign_id:

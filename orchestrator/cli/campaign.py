@@ -1,201 +1,204 @@
-"""`epi campaign ...`: start, watch and command campaigns through the orchestrator's API."""
+"""`epi campaign ...`: make, check, plan, start, watch and command campaigns through the orchestrator's API."""
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from orchestrator.campaign.spec_file import load_spec
-from orchestrator.cli.api import Api, find_api
+from orchestrator.campaign.spec_shelf import EXAMPLES, SpecShelf
+from orchestrator.cli.api import Api
 from orchestrator.cli.follow import follow, print_results
-from orchestrator.cli.lab import DemoOption, JsonOption, OutOption, running_lab
-from orchestrator.domain.schedule import configurations_of, runs_total
-from orchestrator.domain.stopping import CampaignLook
+from orchestrator.cli.lab import DemoOption, JsonOption, running_lab
+from orchestrator.cli.reach import Reach, reaching
+from orchestrator.cli.words import print_campaigns, print_check, print_plan, print_status
+from orchestrator.domain.outline import SpecPlan, check, spec_plan
+from orchestrator.domain.planner import Rates
 from shared.errors import ConfigurationError
+from shared.settings import load_settings
 
-EXAMPLES = Path(__file__).parents[1] / "campaign" / "examples"
+app = typer.Typer(help="Make, check, plan, start, watch and command campaigns.", no_args_is_help=True)
 
-app = typer.Typer(help="Start, watch and command campaigns.", no_args_is_help=True)
-
-UrlOption = Annotated[str | None, typer.Option("--url", help="Orchestrator of another machine, e.g. http://lab:8700.")]
-TokenOption = Annotated[Path | None, typer.Option("--token-file", help="Token for --url (or EPI_TOKEN).")]
-SpecArgument = Annotated[Path, typer.Argument(help="Campaign spec (TOML).")]
+SpecArgument = Annotated[Path, typer.Argument(help="Campaign spec (TOML or JSON).")]
 IdArgument = Annotated[str | None, typer.Argument(help="Campaign id; default: the newest.", show_default=False)]
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-@app.command("new")
+def _examples(*lines: str) -> str:
+    """Return the end of a command's help."""
+    return "\n\n".join(["Examples:", *(f"  {line}" for line in lines)])
+
+
+@app.command("new", epilog=_examples("epi campaign new paper paper.toml", "epi campaign new --list"))
 def new(
-    example: Annotated[str, typer.Argument(help="Example to begin with: paper or baseline-study.")],
-    file: Annotated[Path, typer.Argument(help="Spec file to write.")],
+    example: Annotated[str | None, typer.Argument(help="Example to begin with.", show_default=False)] = None,
+    file: Annotated[Path | None, typer.Argument(help="File to write (.toml or .json).", show_default=False)] = None,
+    list_only: Annotated[bool, typer.Option("--list", help="Say which examples there are.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Write a campaign spec from an example, to be edited; nothing is started."""
-    examples = {path.stem: path for path in EXAMPLES.glob("*.toml")}
-    if example not in examples:
-        raise ConfigurationError("no such example", where=example, hint=f"known: {', '.join(sorted(examples))}")
+    shelf = SpecShelf(EXAMPLES)
+    if list_only:
+        print(json.dumps(shelf.names()) if as_json else "\n".join(shelf.names()))
+        return
+    if example is None or file is None:
+        raise ConfigurationError("say which example and which file", hint=f"examples: {', '.join(shelf.names())}")
+    source = shelf.path(example)
+    as_toml = source.read_text(encoding="utf-8")
+    text = load_spec(source).model_dump_json(indent=2) + "\n" if file.suffix == ".json" else as_toml
     try:
         with file.open("x", encoding="utf-8") as target:
-            target.write(examples[example].read_text(encoding="utf-8"))
+            target.write(text)
     except OSError as error:
         raise ConfigurationError(f"cannot write the spec: {error.strerror}", where=str(file)) from error
-    print(f"{file}: edit it, then `epi campaign validate {file}` and `epi campaign start {file}`")
+    if as_json:
+        print(json.dumps({"file": str(file), "example": example}))
+    else:
+        print(f"{file}: edit it, then `epi campaign validate {file}` and `epi campaign start {file}`")
 
 
-@app.command("validate")
+@app.command("validate", epilog=_examples("epi campaign validate paper.toml --json"))
 def validate(spec: SpecArgument, as_json: JsonOption = False) -> None:
     """Check a spec file and say what it would run; nothing is started."""
-    loaded = load_spec(spec)
-    configurations = configurations_of(loaded)
+    found = check(load_spec(spec))
     if as_json:
-        print(json.dumps({
-            "id": loaded.id, "spec_hash": loaded.spec_hash(), "runs": runs_total(loaded),
-            "configurations": [one.id for one in configurations],
-        }))  # fmt: skip
-        return
-    print(f"{loaded.id}: {len(configurations)} configurations x {loaded.repetitions}, {runs_total(loaded)} runs")
-    print(f"  {', '.join(one.id for one in configurations)}")
-    print(f"  duration and resolution: `epi plan --configs {loaded.configurations} --reps {loaded.repetitions}`")
+        print(found.model_dump_json())
+    else:
+        print_check(found)
+        print(f"  order, duration and resolution: `epi campaign plan {spec}`")
 
 
-@app.command("start")
-def start(
+@app.command("plan", epilog=_examples(
+    "epi campaign plan paper.toml", "epi campaign plan paper.toml --from results/demo-20261122-003539",
+    "epi campaign plan paper.toml --like pilot --url http://lab:8700 --json",
+))  # fmt: skip
+@reaching
+def plan(
+    reach: Reach,
     spec: SpecArgument,
-    out: OutOption = Path("results"),
-    url: UrlOption = None,
-    token_file: TokenOption = None,
-    as_json: JsonOption = False,
+    like: Annotated[
+        str | None, typer.Option(help="Measured campaign of the orchestrator to take rates from.", metavar="ID")
+    ] = None,
+    source: Annotated[
+        Path | None, typer.Option("--from", help="Folder of a measured campaign to take rates from.", metavar="DIR")
+    ] = None,
+    rates: Annotated[Path | None, typer.Option(help="TOML with the fields of Rates.", metavar="FILE")] = None,
+    base_bytes: Annotated[int, typer.Option(min=0, help="With --from: size of the quantised base model.")] = 0,
 ) -> None:
-    """Create and start a campaign from a spec file."""
-    api = find_api(out, url, token_file)
-    _show(api.call("POST", "/v1/campaigns", load_spec(spec).model_dump(mode="json")), as_json)
+    """Say what will run in which order, how long, on which disk, and what the design can show; nothing is started."""
+    if sum(given is not None for given in (like, source, rates)) > 1:
+        raise ConfigurationError("rates come from one place", where="plan", hint="give one of --like, --from, --rates")
+    loaded = load_spec(spec)
+    if like is not None:
+        answer = reach.api().call("POST", f"/v1/specs/plan?like={like}", loaded.model_dump(mode="json"))
+        planned = SpecPlan.model_validate(answer)
+    elif source is not None:
+        from orchestrator.reports.campaign_results import load_results
+        from orchestrator.reports.rates import measured_plan
+
+        planned = measured_plan(loaded, load_results(source), base_bytes)
+    elif rates is not None:
+        planned = spec_plan(loaded, rates=load_settings(Rates, rates), rates_from=str(rates))
+    else:
+        planned = spec_plan(loaded)
+    reach.show(planned.model_dump(mode="json"), lambda _: print_plan(planned))
 
 
-@app.command("export")
+@app.command("start", epilog=_examples("epi campaign start paper.toml", "epi campaign start paper.toml --url http://lab:8700"))
+@reaching
+def start(reach: Reach, spec: SpecArgument) -> None:
+    """Create and start a campaign from a spec file; the same spec twice is one campaign."""
+    reach.show(reach.api().call("POST", "/v1/campaigns", load_spec(spec).model_dump(mode="json")), print_status)
+
+
+@app.command("list", epilog=_examples("epi campaign list --json"))
+@reaching
+def list_campaigns(reach: Reach) -> None:
+    """List campaigns, newest first."""
+    reach.show(reach.api().call("GET", "/v1/campaigns"), print_campaigns)
+
+
+@app.command("status", epilog=_examples("epi campaign status", "epi campaign status paper --json"))
+@reaching
+def status(reach: Reach, campaign: IdArgument = None) -> None:
+    """Show where a campaign is."""
+    api = reach.api()
+    reach.show(api.call("GET", f"/v1/campaigns/{reach.pick(api, campaign)}"), print_status)
+
+
+@app.command("results", epilog=_examples("epi campaign results paper"))
+@reaching
+def results(reach: Reach, campaign: IdArgument = None) -> None:
+    """Print the table of a campaign."""
+    api = reach.api()
+    reach.show(api.call("GET", f"/v1/campaigns/{reach.pick(api, campaign)}/results"), print_results)
+
+
+@app.command("pause", epilog=_examples("epi campaign pause", "epi campaign pause paper"))
+@reaching
+def pause(reach: Reach, campaign: IdArgument = None) -> None:
+    """Ask for a pause after the present run."""
+    _ask(reach, campaign, "pause")
+
+
+@app.command("cancel", epilog=_examples("epi campaign cancel paper"))
+@reaching
+def cancel(reach: Reach, campaign: IdArgument = None) -> None:
+    """Ask a campaign to end after the present run; what is measured is kept."""
+    _ask(reach, campaign, "cancel")
+
+
+@app.command("retry", epilog=_examples("epi campaign retry paper"))
+@reaching
+def retry(reach: Reach, campaign: IdArgument = None) -> None:
+    """Try the failed runs of a campaign again; finished runs are kept."""
+    _ask(reach, campaign, "retry")
+
+
+@app.command("resume", epilog=_examples("epi campaign resume", "epi campaign resume paper --json"))
+@reaching
+def resume(reach: Reach, campaign: IdArgument = None, demo: DemoOption = None) -> None:
+    """Let a campaign go on and follow it; a one-machine lab that is not running is started and stopped again.
+
+    With --json it is not followed: its status is printed at once; the lab must be running.
+    """
+    if reach.as_json:
+        _ask(reach, campaign, "resume")
+    elif reach.url is not None:
+        _resume(reach, campaign)
+    else:
+        reach.api()  # says so when nothing was ever started there
+        with running_lab(reach.out, demo):
+            _resume(reach, campaign)
+
+
+@app.command("export", epilog=_examples("epi campaign export paper.tar.gz --campaign paper"))
+@reaching
 def export(
+    reach: Reach,
     file: Annotated[Path, typer.Argument(help="Archive to write (.tar.gz).")],
     campaign: Annotated[str | None, typer.Option("--campaign", help="Campaign id; default: the newest.")] = None,
-    out: OutOption = Path("results"),
-    url: UrlOption = None,
-    token_file: TokenOption = None,
 ) -> None:
     """Bring the whole result tree of a campaign as one archive."""
-    api = find_api(out, url, token_file)
-    name = _pick(api, campaign)
+    api = reach.api()
+    name = reach.pick(api, campaign)
     with console.status(f"exporting {name}"):
         size = api.download(f"/v1/campaigns/{name}/export", file)
-    print(f"{file}: {size} bytes")
+    answer = {"campaign": name, "file": str(file), "size_bytes": size}
+    reach.show(answer, lambda _: print(f"{file}: {size} bytes"))
 
 
-@app.command("list")
-def list_campaigns(
-    out: OutOption = Path("results"), url: UrlOption = None, token_file: TokenOption = None, as_json: JsonOption = False
-) -> None:
-    """List campaigns, newest first."""
-    campaigns = find_api(out, url, token_file).call("GET", "/v1/campaigns")
-    if as_json:
-        print(json.dumps(campaigns))
-        return
-    table = Table("campaign", "state", "runs", "reason")
-    for one in campaigns:
-        table.add_row(one["id"], one["state"], f"{one['runs_done']}/{one['runs_total']}", one["reason"])
-    Console(soft_wrap=True).print(table)
+def _ask(reach: Reach, campaign: str | None, what: str) -> None:
+    api = reach.api()
+    reach.show(api.call("POST", f"/v1/campaigns/{reach.pick(api, campaign)}/{what}"), print_status)
 
 
-@app.command("status")
-def status(
-    campaign: IdArgument = None,
-    out: OutOption = Path("results"),
-    url: UrlOption = None,
-    token_file: TokenOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Show where a campaign is."""
-    api = find_api(out, url, token_file)
-    _show(api.call("GET", f"/v1/campaigns/{_pick(api, campaign)}"), as_json)
-
-
-@app.command("results")
-def results(
-    campaign: IdArgument = None,
-    out: OutOption = Path("results"),
-    url: UrlOption = None,
-    token_file: TokenOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Print the table of a campaign."""
-    api = find_api(out, url, token_file)
-    found = api.call("GET", f"/v1/campaigns/{_pick(api, campaign)}/results")
-    if as_json:
-        print(json.dumps(found))
-    else:
-        print_results(found)
-
-
-@app.command("pause")
-def pause(
-    campaign: IdArgument = None,
-    out: OutOption = Path("results"),
-    url: UrlOption = None,
-    token_file: TokenOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Ask for a pause after the present run."""
-    api = find_api(out, url, token_file)
-    _show(api.call("POST", f"/v1/campaigns/{_pick(api, campaign)}/pause"), as_json)
-
-
-@app.command("cancel")
-def cancel(
-    campaign: IdArgument = None,
-    out: OutOption = Path("results"),
-    url: UrlOption = None,
-    token_file: TokenOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Ask a campaign to end after the present run; what is measured is kept."""
-    api = find_api(out, url, token_file)
-    _show(api.call("POST", f"/v1/campaigns/{_pick(api, campaign)}/cancel"), as_json)
-
-
-@app.command("resume")
-def resume(
-    campaign: IdArgument = None,
-    out: OutOption = Path("results"),
-    demo: DemoOption = None,
-    url: UrlOption = None,
-    token_file: TokenOption = None,
-) -> None:
-    """Let a campaign go on and follow it; a one-machine lab that is not running is started and stopped again."""
-    if url is not None:
-        _resume(find_api(out, url, token_file), campaign)
-        return
-    find_api(out, None, None)  # says so when nothing was ever started there
-    with running_lab(out, demo):
-        _resume(find_api(out, None, None), campaign)
-
-
-@app.command("retry")
-def retry(
-    campaign: IdArgument = None,
-    out: OutOption = Path("results"),
-    url: UrlOption = None,
-    token_file: TokenOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Try the failed runs of a campaign again; finished runs are kept."""
-    api = find_api(out, url, token_file)
-    name = _pick(api, campaign)
-    if (state := api.call("GET", f"/v1/campaigns/{name}")["state"]) not in ("failed", "cancelled"):
-        raise ConfigurationError(f"nothing to retry: the campaign is {state}", where=name)
-    _show(api.call("POST", f"/v1/campaigns/{name}/resume"), as_json)
-
-
-def _resume(api: Api, campaign: str | None) -> None:
-    name = _pick(api, campaign)
+def _resume(reach: Reach, campaign: str | None) -> None:
+    api = reach.api()
+    name = reach.pick(api, campaign)
     if api.call("GET", f"/v1/campaigns/{name}")["state"] != "finished":
         api.call("POST", f"/v1/campaigns/{name}/resume")
     finish(api, name)
@@ -203,44 +206,8 @@ def _resume(api: Api, campaign: str | None) -> None:
 
 def finish(api: Api, campaign: str) -> None:
     """Follow a campaign to its end and print its table; exit code 1 unless it finished."""
-    status = follow(api, campaign, console)
+    last = follow(api, campaign, console)
     print_results(api.call("GET", f"/v1/campaigns/{campaign}/results"))
-    if status["state"] != "finished":
-        console.print(f"[red]{campaign} is {status['state']}:[/red] {status['reason']}")
+    if last["state"] != "finished":
+        console.print(f"[red]{campaign} is {last['state']}:[/red] {last['reason']}")
         raise typer.Exit(1)
-
-
-def _pick(api: Api, campaign: str | None) -> str:
-    if campaign is not None:
-        return campaign
-    campaigns = api.call("GET", "/v1/campaigns")
-    if not campaigns:
-        raise ConfigurationError(
-            "there is no campaign yet", hint="`epi demo` runs one, `epi campaign start SPEC` starts one"
-        )
-    return str(campaigns[0]["id"])
-
-
-def _show(status: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(status))
-        return
-    print(f"{status['id']}: {status['state']}, {status['runs_done']} of {status['runs_total']} runs done")
-    if status["request"] != "none":
-        print(f"  asked: {status['request']}, obeyed after the present run")
-    if status["step"]:
-        print(f"  now:   {status['step']}")
-    if status["eta_s"] is not None:
-        print(f"  left:  {status['eta_s'] / 60:.1f} min")
-    for look in status["looks"][-1:] if status["state"] == "running" else ():
-        print(f"  look:  {CampaignLook.model_validate(look).sentence()}")
-    if (used := status["utilisation"]) is not None:
-        print(f"  used:  {used['share']:.0%} of the cluster's time in windows and the waits that they need")
-    for one in status["deliveries"]:
-        vain = f", {one['failed']} cheaper way(s) failed" if one["failed"] else ""
-        print(
-            f"  sent:  {one['net_bytes']} bytes to {one['node']} for {one['times']} model(s) by {one['way']}"
-            f" ({one['file_bytes']} bytes of files){vain}"
-        )
-    if status["reason"]:
-        print(f"  why:   {status['reason']}")

@@ -11,8 +11,10 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table as RichTable
 
+from orchestrator.cli.words import print_costs, print_resolution, span
 from orchestrator.domain.accuracy import normalised_weights
 from orchestrator.domain.matrix import parse_selection
+from orchestrator.domain.outline import FULL_SUITES
 from orchestrator.domain.planner import PlanRequest, Rates, plan, propose
 from orchestrator.domain.power import Expectation
 from orchestrator.domain.records import AccuracyField, AccuracyTask, default_accuracy
@@ -28,9 +30,6 @@ plan_app = typer.Typer(help="Before a campaign: duration, joules, disk, network,
 
 FolderArgument = Annotated[Path, typer.Argument(help="Folder of one campaign: OUT/<campaign>.", metavar="DIR")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
-FULL_SUITES: dict[AccuracyField, int] = {
-    "mmlu_5shot": 14_042, "arc_challenge_25shot": 1_172, "hellaswag_10shot": 10_042,
-}  # fmt: skip
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -202,20 +201,9 @@ def plan_command(
         document = {"plan": _dump(made), "expected": _dump(expected), "proposal": _dump(proposal)}
         typer.echo(json.dumps(document, indent=2))
         return
-    out.print(f"{made.runs} runs of {_span(made.run_seconds)}: {_span(made.duration_seconds)} in all", markup=False)
-    out.print(f"energy    {made.energy_joules / 3.6e6:.3g} kWh ({made.energy_joules:.3g} J)", markup=False)
-    out.print(
-        f"disk      orchestrator {_size(made.disk_bytes_orchestrator)}, each node with the engine"
-        f" {_size(made.disk_bytes_node)}, surgeon {_size(made.disk_bytes_surgeon)}", markup=False,
-    )  # fmt: skip
-    out.print(f"network   {_size(made.network_bytes)}", markup=False)
+    print_costs(made)
     if made.resolution is not None:
-        u = made.resolution
-        out.print(
-            f"resolves  an EPI lower by {u.smallest_effect:.1%} (80 % power, {comparisons} comparisons); one sigma of a"
-            f" ratio {u.relative_uncertainty:.2%}: energy {u.energy_part:.2%}, accuracy {u.accuracy_part:.2%}",
-            markup=False,
-        )
+        print_resolution(made.resolution, comparisons)
     if made.stopping is not None:
         looks = ", ".join(f"{share:.0%}" for share in made.stopping.information)
         out.print(f"stopping  may be looked at after {looks} of the plan without more false alarms", markup=False)
@@ -227,7 +215,7 @@ def plan_command(
         sizes = ", ".join(f"{name} {n}" for name, n in proposal.plan.questions.items())
         out.print(
             f"proposal  for {proposal.target_effect:.1%}: {proposal.plan.repetitions} repetitions, {sizes} (stratified"
-            f" by subject, seeded): {_span(proposal.plan.duration_seconds)}, power {proposal.power:.0%}", markup=False,
+            f" by subject, seeded): {span(proposal.plan.duration_seconds)}, power {proposal.power:.0%}", markup=False,
         )  # fmt: skip
 
 
@@ -278,15 +266,3 @@ def _print_paths(paths: tuple[Path, ...]) -> None:
 
 def _dump(record: BaseModel | None) -> object:
     return None if record is None else record.model_dump(mode="json")
-
-
-def _span(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.1f} days"
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

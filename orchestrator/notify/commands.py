@@ -3,8 +3,8 @@
 import time
 
 from orchestrator.campaign.service import CampaignService
+from orchestrator.campaign.spec_shelf import SpecShelf
 from orchestrator.domain.schedule import runs_total
-from orchestrator.notify.specs import SpecShelf
 from orchestrator.store.records import Campaign
 from shared.errors import ConfigurationError
 

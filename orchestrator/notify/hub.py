@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 from typing import Protocol
 
 from orchestrator.campaign.service import CampaignService
+from orchestrator.campaign.spec_shelf import SpecShelf
 from orchestrator.notify.notices import Notice, notice_of
-from orchestrator.notify.specs import SpecShelf
 from orchestrator.notify.webhook import WebhookSender
 from orchestrator.settings import NotifySettings
 from orchestrator.store.records import Entry

@@ -6,14 +6,16 @@ from statistics import median
 import numpy as np
 
 from orchestrator.domain.accuracy import field_of
+from orchestrator.domain.outline import Pace, SpecPlan, spec_plan
 from orchestrator.domain.paired import accuracies
 from orchestrator.domain.planner import Rates
 from orchestrator.domain.power import Expectation
-from orchestrator.domain.records import ACCURACY_FIELDS, AccuracyField, AccuracyTask
+from orchestrator.domain.records import ACCURACY_FIELDS, AccuracyField, AccuracyTask, RunInput
+from orchestrator.domain.spec import CampaignSpec
 from orchestrator.reports.campaign_results import CampaignResults
 from orchestrator.reports.result_files import read_run
 from shared.errors import DataError
-from shared.records import QuestionResult
+from shared.records import QuestionResult, WindowLabel
 
 
 def measured_rates(data: CampaignResults, base_bytes: int) -> Rates:
@@ -62,6 +64,41 @@ def measured_rates(data: CampaignResults, base_bytes: int) -> Rates:
         nodes=nodes,
         sample_rate_hz=rate,
     )
+
+
+def measured_plan(spec: CampaignSpec, data: CampaignResults, base_bytes: int) -> SpecPlan:
+    """Plan a spec with the rates, the pace and the spread of an earlier campaign.
+
+    Raises:
+        DataError: no run holds what rates are taken from.
+        ConfigurationError: a configuration of the spec does not exist.
+    """
+    return spec_plan(
+        spec, rates=measured_rates(data, base_bytes), pace=measured_pace(data),
+        expected=measured_expectation(data, comparisons=1), rates_from=data.campaign.campaign_id,
+    )  # fmt: skip
+
+
+def measured_pace(data: CampaignResults) -> Pace | None:
+    """Return how quickly the campaign's windows were done, medians over runs; None without prefill and decode."""
+    runs = [run for group in data.inputs.values() for run in group]
+    prefill, decode = _tokens_per_s(runs, "prefill"), _tokens_per_s(runs, "decode")
+    if not prefill or not decode or data.utilisation is None:
+        return None
+    lost_s = data.utilisation.span_s * (1 - data.utilisation.share)
+    return Pace(
+        prefill_tokens_per_s=median(prefill), decode_tokens_per_s=median(decode), between_s=lost_s / len(runs)
+    )
+
+
+def _tokens_per_s(runs: Sequence[RunInput], label: WindowLabel) -> list[float]:
+    return [
+        (window.ledger.prompt if label == "prefill" else window.ledger.generated)
+        / ((window.end_utc_ns - window.start_utc_ns) / 1e9)
+        for run in runs
+        for window in run.windows
+        if window.label == label
+    ]
 
 
 def measured_expectation(data: CampaignResults, comparisons: int) -> Expectation:

@@ -16,8 +16,8 @@ from standardwebhooks.webhooks import Webhook
 from orchestrator.campaign.lab import Lab
 from orchestrator.campaign.live import LiveHub
 from orchestrator.campaign.service import CampaignService
+from orchestrator.campaign.spec_shelf import SpecShelf
 from orchestrator.notify.hub import notifying
-from orchestrator.notify.specs import SpecShelf
 from orchestrator.settings import NotifySettings, OrchestratorSettings, TelegramSettings, WebhookSettings
 from orchestrator.store.journal import open_journal
 from shared.settings import AgentAddress

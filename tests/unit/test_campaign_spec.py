@@ -8,7 +8,9 @@ import pytest
 
 from orchestrator.campaign.demo_spec import demo_spec
 from orchestrator.campaign.spec_file import load_spec
-from orchestrator.cli.campaign import EXAMPLES
+from orchestrator.campaign.spec_shelf import EXAMPLES
+from orchestrator.domain.outline import Pace, spec_plan
+from orchestrator.domain.planner import Rates
 from orchestrator.domain.schedule import configurations_of, runs_total, schedule
 from orchestrator.domain.utilisation import utilisation
 from shared.errors import ConfigurationError
@@ -71,3 +73,27 @@ def test_new_then_validate(tmp_path: Path) -> None:
     assert "26 configurations x 3, 78 runs" in done.stdout
     again = subprocess.run([*EPI, "new", "paper", str(path)], capture_output=True, text=True, timeout=60)
     assert again.returncode == 1 and str(path) in again.stderr
+
+
+def test_a_spec_can_be_json(tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    subprocess.run([*EPI, "new", "paper", str(path)], check=True, capture_output=True, timeout=60)
+    assert load_spec(path) == load_spec(EXAMPLES / "paper.toml")
+
+
+def test_a_plan_says_order_waiting_and_power_without_rates_and_costs_with_them() -> None:
+    spec = load_spec(EXAMPLES / "paper.toml")
+    bare = spec_plan(spec)
+    assert bare.order == tuple(run.run for run in schedule(spec)) and bare.plan is None
+    assert bare.waiting_seconds == pytest.approx(78 * (5 * 10 + 60 + 3 * (5 + 5) + 5))
+    assert bare.resolution is not None and 0 < bare.resolution.smallest_effect < 0.1
+    rates = Rates(
+        seconds_per_question=dict.fromkeys(spec.tasks.roles, 2.0), fixed_seconds=1e9, idle_watts=12, active_watts=40,
+        base_bytes=18 * 10**9,
+    )  # fmt: skip
+    pace = Pace(prefill_tokens_per_s=20.0, decode_tokens_per_s=14.0, between_s=150.0)
+    full = spec_plan(spec, rates=rates, pace=pace, rates_from="pilot")
+    assert full.plan is not None and full.rates_from == "pilot"
+    run_s = 145 + 150 + 8 * 4 * 512 / 20 + 8 * 4 * 256 / 14 + 3 * 1000 * 2
+    assert full.plan.run_seconds == pytest.approx(run_s)
+    assert full.plan.disk_bytes_node == 2 * rates.base_bytes

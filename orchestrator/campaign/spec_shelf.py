@@ -1,4 +1,4 @@
-"""Campaign specs that can be started by name: TOML files in one folder. No path ever comes from the network."""
+"""Campaign specs that are known by name: TOML files in one folder. No path ever comes from the network."""
 
 import re
 from pathlib import Path
@@ -7,6 +7,8 @@ from orchestrator.campaign.spec_file import load_spec
 from orchestrator.domain.spec import CampaignSpec
 from shared.errors import NotFoundError
 
+EXAMPLES = Path(__file__).parent / "examples"
+"""The specs that ship with the product: to begin with, since model and corpus are names of a lab."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}\Z")
 
 
@@ -17,10 +19,20 @@ class SpecShelf:
         self._folder = folder
 
     def names(self) -> list[str]:
-        """Return the names that can be started."""
+        """Return the names on the shelf."""
         if self._folder is None or not self._folder.is_dir():
             return []
         return sorted(path.stem for path in self._folder.glob("*.toml") if _NAME.match(path.stem))
+
+    def path(self, name: str) -> Path:
+        """Return a named spec's file.
+
+        Raises:
+            NotFoundError: no such name.
+        """
+        if self._folder is None or name not in self.names():
+            raise NotFoundError("no such campaign spec", where=name, hint=f"known: {', '.join(self.names()) or 'none'}")
+        return self._folder / f"{name}.toml"
 
     def load(self, name: str, campaign_id: str) -> CampaignSpec:
         """Read a named spec under a new campaign id.
@@ -29,6 +41,4 @@ class SpecShelf:
             NotFoundError: no such name.
             ConfigurationError: the file does not fit.
         """
-        if self._folder is None or name not in self.names():
-            raise NotFoundError("no such campaign spec", where=name, hint=f"known: {', '.join(self.names()) or 'none'}")
-        return load_spec(self._folder / f"{name}.toml", id=campaign_id)
+        return load_spec(self.path(name), id=campaign_id)

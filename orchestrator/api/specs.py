@@ -1,0 +1,67 @@
+"""Endpoints of campaign specs: the named ones, checking one, planning one. Nothing here starts anything."""
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query
+
+from orchestrator.campaign.service import CampaignService
+from orchestrator.campaign.spec_file import load_spec
+from orchestrator.campaign.spec_shelf import EXAMPLES, SpecShelf
+from orchestrator.domain.outline import SpecCheck, SpecPlan, check, spec_plan
+from orchestrator.domain.spec import CampaignSpec
+from orchestrator.reports.campaign_results import load_results
+from orchestrator.reports.rates import measured_plan
+from shared.auth import bearer_guard
+from shared.errors import NotFoundError
+from shared.records import ConfigurationId, Record
+
+
+class NamedSpecs(Record):
+    """The specs known by name: the lab's own, which the Telegram bot starts too, and the shipped examples."""
+
+    own: tuple[str, ...]
+    examples: tuple[str, ...]
+
+
+def spec_router(service: CampaignService, shelf: SpecShelf, token: str | None) -> APIRouter:
+    """Return the endpoints of specs, guarded by the bearer token."""
+    router = APIRouter(prefix="/v1", dependencies=[Depends(bearer_guard(token))], tags=["specs"])
+    examples = SpecShelf(EXAMPLES)
+
+    @router.get("/specs")
+    async def list_specs() -> NamedSpecs:
+        """List the named specs."""
+        return NamedSpecs(own=tuple(shelf.names()), examples=tuple(examples.names()))
+
+    @router.get("/specs/{name}")
+    async def get_spec(name: ConfigurationId) -> CampaignSpec:
+        """Return a named spec, to be edited and posted; the lab's own come before examples of the same name."""
+        return load_spec((shelf if name in shelf.names() else examples).path(name))
+
+    @router.post("/specs/validate")
+    async def validate(spec: CampaignSpec) -> SpecCheck:
+        """Check a spec and say in short what it runs."""
+        return check(spec)
+
+    @router.post("/specs/plan")
+    async def plan(
+        spec: CampaignSpec,
+        like: Annotated[ConfigurationId | None, Query(description="measured campaign to take rates from")] = None,
+    ) -> SpecPlan:
+        """Say what a spec runs in which order and what it can show; with `like` also durations, energy and disk."""
+        if like is None:
+            return spec_plan(spec)
+        await service.journal.campaign(like)
+        prepared = await service.journal.last_result(like, "", "prepare@surgeon")
+        base_bytes = int(prepared["base_size_bytes"]) if prepared else 0
+        return await asyncio.to_thread(_plan_like, spec, service.lab.settings.results_dir / like, base_bytes)
+
+    return router
+
+
+def _plan_like(spec: CampaignSpec, folder: Path, base_bytes: int) -> SpecPlan:
+    if not (folder / "campaign.json").exists():
+        raise NotFoundError("the campaign has no results yet", where=folder.name)
+    return measured_plan(spec, load_results(folder), base_bytes)
