@@ -9,22 +9,32 @@ DEV_EXTRAS := $(EXTRAS),dev,provision
 TEST_TOOLS := curl:curl openssl:openssl chromium:chromium systemd-analyze:systemd rsync:rsync sshd:openssh-server \
     ssh:openssh-client
 DEMO_ARGS ?=
+N8N_VERSION := 1.123.81
 
-.PHONY: web install-dev test-tools test-train demo test test-slow check bench install clean
+.PHONY: web install-dev test-tools test-train test-n8n demo test test-slow check bench install clean
 .DEFAULT_GOAL := demo
 
 demo: install  ## run the whole 25-configuration campaign on this machine
 	$(BIN)/epi demo $(DEMO_ARGS)
 
 test: install-dev test-tools  ## the test suite
-	$(BIN)/pytest -q -m "not slow" --ignore=tests/train
+	$(BIN)/pytest -q -m "not slow" --ignore=tests/train --ignore=tests/n8n
 
 test-slow: install-dev test-tools  ## the long suites (crash matrix, fuzzing, simulation)
-	$(BIN)/pytest -q -m slow --ignore=tests/train
+	$(BIN)/pytest -q -m slow --ignore=tests/train --ignore=tests/n8n
 
 test-train: install-dev  ## tests of the demo model's recipe; installs PyTorch (the `train` extra)
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[train]'
 	$(BIN)/pytest -q tests/train
+
+test-n8n: install-dev .n8n/.installed  ## the shipped workflow in the real n8n, which is installed here (2 GB)
+	$(BIN)/pytest -q tests/n8n
+
+# Without the packages' own scripts: only the database driver needs to be built.
+.n8n/.installed:
+	npm install --prefix .n8n --ignore-scripts --no-audit --no-fund --loglevel=error n8n@$(N8N_VERSION)
+	npm rebuild --prefix .n8n sqlite3
+	@touch $@
 
 check: install-dev  ## style, types, layers
 	$(BIN)/ruff check .
@@ -71,4 +81,4 @@ $(WEB)/node_modules/.installed: $(WEB)/package-lock.json | $(VENV)/.python
 	@touch $@
 
 clean:  ## remove everything that make made here (the engine's cache stays)
-	rm -rf $(VENV) $(WEB)/node_modules .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
+	rm -rf $(VENV) .n8n $(WEB)/node_modules .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info

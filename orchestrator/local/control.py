@@ -5,10 +5,12 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+import tomli_w
 
 from orchestrator.local.layout import LocalLab, Part, load_demo
 from shared.errors import ConfigurationError, InfrastructureError
@@ -55,6 +57,7 @@ def start(lab: LocalLab, demo_file: Path, *, tied: bool) -> subprocess.Popen[byt
             f"a lab already runs there (pid {pid})", where=str(lab.out), hint="`epi down`, or choose another --out"
         )
     lab.prepare(load_demo(demo_file))
+    _shelve_demo(lab, demo_file)
     command = ["-m", "orchestrator.local.supervisor", "--out", str(lab.out), "--demo", str(demo_file)]
     if tied:
         command = ["-m", "orchestrator.local.tied", str(os.getpid()), *command[1:]]
@@ -63,6 +66,13 @@ def start(lab: LocalLab, demo_file: Path, *, tied: bool) -> subprocess.Popen[byt
         return subprocess.Popen(
             [sys.executable, *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
         )
+
+
+def _shelve_demo(lab: LocalLab, demo_file: Path) -> None:
+    """Let the demo's campaign be started by its name, from the bot, curl or n8n."""
+    campaign = tomllib.loads(demo_file.read_text(encoding="utf-8")).get("campaign")
+    if campaign is not None:
+        (lab.specs_dir / "demo.toml").write_text(tomli_w.dumps({"id": "demo", **campaign}), encoding="utf-8")
 
 
 def wait_ready(lab: LocalLab, demo_file: Path, on_wait: Callable[[str], None]) -> None:

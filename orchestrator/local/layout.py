@@ -80,6 +80,11 @@ class LocalLab:
         """The emulator's end of the serial line, under a stable name."""
         return self.home / "meter.tty"
 
+    @property
+    def specs_dir(self) -> Path:
+        """Campaign specs that can be started by name."""
+        return self.home / "specs"
+
     def token_file(self, part: str) -> Path:
         """File of a part's bearer token."""
         return self.home / "tokens" / part
@@ -107,7 +112,7 @@ class LocalLab:
                 f"the path has {len(str(self.home))} characters, Unix sockets allow {_SOCKET_PATH_LIMIT}",
                 where=str(self.home), hint="choose a shorter --out",
             )  # fmt: skip
-        for folder in (self.home / "tokens", self.home / "config", self.home / "state", self.log_dir):
+        for folder in (self.home / "tokens", self.home / "config", self.home / "state", self.log_dir, self.specs_dir):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         parts = ["orchestrator", "surgeon", "meter", *demo.nodes]
         for part in parts:
@@ -178,6 +183,7 @@ class LocalLab:
                 "surgeon": address("surgeon"),
                 "meter": address("meter"),
                 "results_dir": str(self.out),
+                "specs_dir": str(self.specs_dir),
                 "task_dirs": [str(path) for path in demo.task_dirs],
                 "workload_prompts": str(demo.workload_prompts),
             },
