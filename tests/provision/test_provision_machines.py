@@ -1,234 +1,268 @@
 """The playbooks on real (throw-away) Debian machines with systemd: needs root, debootstrap and a quarter of an hour."""
 
-import json
 import os
 import re
-import shutil
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+import tomllib
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
-import yaml
+import tomli_w
 
-from shared.engine_wheel import find_wheel
-from tests.provision.machines import Machine, Network, machines, missing_tools, network, supplies
+from tests.provision.labs import ROOT, Lab, throw_away_lab
+from tests.provision.machines import CPUFREQ, Machine, missing_tools
+from tests.provision.supplies import ENGINE_DEFAULTS
 
-ROOT = Path(__file__).parents[2]
-ANSIBLE = ROOT / "ansible"
-EMULATOR = "/opt/epi-factory/current/bin/epi meter emulate --link /run/emulator/meter --rate 5"
+EMULATOR = "/opt/epi-factory/current/bin/epi meter emulate --link /run/emulator/meter --rate 10"
+CAMPAIGN = "upgraded-on-the-way"
+RESULTS = f"/var/lib/epi-factory/orchestrator/results/{CAMPAIGN}"
+DAEMONS = ("epi-orchestrator", "epi-meter-bridge", "epi-surgeon")
+TOKEN = "--url http://127.0.0.1:8600 --token-file /etc/epi-factory/credentials/orchestrator"
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(5400)]
-
-
-@dataclass(frozen=True)
-class Lab:
-    """Two cluster nodes and a machine that plays every other part, and an inventory of them."""
-
-    nodes: dict[str, Machine]
-    net: Network
-    inventory: Path
-
-    def play(self, playbook: str, *argv: str, check: bool = True) -> "Recap":
-        """Run a playbook from inside the lab's network, as its controller."""
-        key = self.nodes["hub"].ssh[self.nodes["hub"].ssh.index("-i") + 1]
-        environment = os.environ | {
-            "LC_ALL": "C.UTF-8", "ANSIBLE_NOCOLOR": "1", "ANSIBLE_HOST_KEY_CHECKING": "False",
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        }  # fmt: skip
-        done = subprocess.run(
-            [*self.net.enter, "ansible-playbook", "-i", self.inventory, "--private-key", key, "--ssh-extra-args",
-             "-o UserKnownHostsFile=/dev/null", playbook, *argv],
-            cwd=ANSIBLE, env=environment, capture_output=True, text=True, timeout=3600,
-        )  # fmt: skip
-        recap = Recap(done.returncode, done.stdout + done.stderr)
-        assert not check or done.returncode == 0, recap.output[-6000:]
-        return recap
-
-    def token(self, part: str) -> str:
-        return (self.inventory / "tokens" / part).read_text().strip()
-
-
-@dataclass(frozen=True)
-class Recap:
-    """How a playbook ended."""
-
-    code: int
-    output: str
-
-    @property
-    def changed(self) -> list[str]:
-        """Tasks that changed something, with the machine."""
-        task, found = "", []
-        for line in self.output.splitlines():
-            if line.startswith(("TASK [", "RUNNING HANDLER [")):
-                task = line
-            elif line.startswith("changed: "):
-                found.append(f"{task} {line}")
-        return found
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     assert os.geteuid() == 0, "booting throw-away machines needs root"
     assert not missing_tools(), f"do: sudo apt-get install -y {' '.join(missing_tools())}"
-    inventory = tmp_path_factory.mktemp("inventory")
-    with network() as net, machines(["node1", "node2", "hub"], supplies(), net) as booted:
-        hosts = {name: {"ansible_host": machine.address} for name, machine in booted.items()}
-        groups = {"nodes": ("node1", "node2")} | dict.fromkeys(
-            ("orchestrator", "meter_bridge", "surgeon", "kiosk"), ("hub",)
-        )
-        children = {group: {"hosts": {name: hosts[name] for name in names}} for group, names in groups.items()}
-        (inventory / "hosts.yml").write_text(
-            yaml.safe_dump({"all": {"vars": {"ansible_user": "root"}, "children": {"lab": {"children": children}}}})
-        )
-        (inventory / "group_vars").mkdir()
-        (inventory / "group_vars/all.yml").write_text(yaml.safe_dump(_variables(_checkout(inventory / "checkout"))))
-        yield Lab(booted, net, inventory)
-
-
-def _checkout(target: Path) -> Path:
-    """Copy what a release is made of: a file that somebody saves meanwhile would be a change of ours."""
-    for name in ("shared", "node_agent", "meter_bridge", "surgeon", "orchestrator", "systemd", "demo"):
-        shutil.copytree(ROOT / name, target / name, symlinks=True)
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, target)
-    return target
-
-
-def _variables(checkout: Path) -> dict[str, object]:
-    demo = "/srv/epi-factory/demo"
-    return {
-        "lab_checkout": str(checkout),
-        "lab_subnet": "10.77.0.0/24",
-        "release_pip_args": "--no-index --find-links /srv/wheels",
-        "engine_wheel": str(find_wheel()),
-        "engine_dllama": False,  # it is cloned from the Internet
-        "node_agent_threads": 1,
-        "surgeon_threads": 1,
-        "surgeon_models": {"epi-demo-moe": f"{demo}/model"},
-        "surgeon_corpora": {"demo": [f"{demo}/calibration/statements.txt"]},
-        "meter_bridge_source": {"kind": "serial", "device": "/run/emulator/meter"},
-        # No adapter here; the rule for it is written all the same.
-        "meter_bridge_usb_vendor_id": "2e8a",
-        "meter_bridge_usb_product_id": "000a",
-    }
+    with throw_away_lab(tmp_path_factory.mktemp("lab")) as lab:
+        yield lab
 
 
 def test_a_lab_from_bare_machines(lab: Lab) -> None:
     """One story, in the order in which a user lives it; a machine boots once."""
-    bare = {name: machine.listing() for name, machine in lab.nodes.items()}
+    bare = {name: machine.listing() for name, machine in lab.machines.items()}
 
-    lab.play("site.yml", "--check")
-    assert {name: machine.listing() for name, machine in lab.nodes.items()} == bare, "check mode changed something"
-    assert not (lab.inventory / "tokens").exists()
-
+    check_mode_changes_nothing(lab, bare)
     assert lab.play("site.yml").changed
-    again = lab.play("site.yml")
-    assert again.changed == [], "the second run changed something"
+    assert lab.play("site.yml").changed == [], "the second run changed something"
 
-    _start_emulated_meter(lab.nodes["hub"])
+    start_emulated_meter(lab.hub)
     verified = lab.play("verify.yml")
     assert "4 agents" in verified.output
     assert "EMULATED" in verified.output
 
-    _the_firewall_lets_only_the_lab_in(lab)
-    _jobs_run_in_the_sandbox_and_engines_outlive_a_crashed_agent(lab)
+    the_firewall_lets_only_the_lab_in(lab)
+    the_governor_is_set_where_that_is_allowed(lab)
+    distributed_llama_was_built_from_the_pinned_commit(lab)
+    the_browser_shows_the_dashboard_in_its_sandbox(lab)
+    jobs_run_in_the_sandbox_and_engines_outlive_a_crashed_agent(lab)
+    daemons_run_under_their_units_restrictions(lab)
 
-    upgraded = lab.play("upgrade.yml")
-    assert upgraded.changed == [], "nothing to upgrade, nothing touched"
-
-    refused = lab.play("uninstall.yml", check=False)
-    assert refused.code != 0
-    assert "uninstall_data" in refused.output
-    lab.nodes["hub"].shell("systemctl stop emulated-meter")  # ours, not the lab's
-    lab.play("uninstall.yml", "-e", "uninstall_data=delete")
-    for name, machine in lab.nodes.items():
-        left = {path for path in machine.listing() - bare[name] if "epi" in path}
-        assert left == set(), name
-        assert "epi-" not in machine.shell("cat /etc/passwd /etc/group; systemctl list-unit-files"), name
-        assert "epi_factory" not in machine.shell("nft list tables 2>/dev/null || true"), name
-        assert "EPI" not in machine.shell("cat /etc/hosts"), name
+    assert lab.play("upgrade.yml").changed == [], "nothing to upgrade, nothing touched"
+    a_new_release_comes_between_two_runs_of_a_campaign(lab)
+    a_backup_brings_a_wiped_machine_back(lab, bare["hub"])
+    uninstall_leaves_nothing(lab, bare)
 
 
-def _start_emulated_meter(hub: Machine) -> None:
+def check_mode_changes_nothing(lab: Lab, bare: dict[str, set[str]]) -> None:
+    lab.play("site.yml", "--check")
+    assert {name: machine.listing() for name, machine in lab.machines.items()} == bare
+    assert not (lab.home / "inventory/tokens").exists()
+
+
+def wait_for(what: str, check: Callable[[], Any], timeout_s: float = 60.0) -> None:
+    end = time.monotonic() + timeout_s
+    while not check():
+        assert time.monotonic() < end, f"{what}: not after {timeout_s:.0f} s"
+        time.sleep(1)
+
+
+def start_emulated_meter(hub: Machine) -> None:
     hub.shell(
         "install -d -o epi-meter-bridge /run/emulator && systemd-run --quiet --unit=emulated-meter"
         f" --uid=epi-meter-bridge {EMULATOR} --channel node1=schedule:5x3.2,10x12 --channel node2=schedule:5x3.2,10x12"
     )
-    end = time.monotonic() + 60
-    while time.monotonic() < end and "yes" not in hub.shell("test -e /run/emulator/meter && echo yes", check=False):
-        time.sleep(1)
+    wait_for("the emulated meter", lambda: hub.shell("ls /run/emulator/meter", check=False))
 
 
-def _the_firewall_lets_only_the_lab_in(lab: Lab) -> None:
-    """The controller is in the lab's network but no node: no agent and no engine answers it, the dashboard does."""
-
-    def reaches(machine: Machine, port: int) -> bool:
-        code = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 3)"
-        argv = [*lab.net.enter, sys.executable, "-c", code, machine.address, str(port)]
-        return subprocess.run(argv, capture_output=True, timeout=60).returncode == 0
-
-    assert reaches(lab.nodes["hub"], 8600)
-    assert not reaches(lab.nodes["hub"], 8601)
-    assert not reaches(lab.nodes["node1"], 8701)
-    assert not reaches(lab.nodes["node1"], 50052)
+def the_firewall_lets_only_the_lab_in(lab: Lab) -> None:
+    """No agent and no engine answers the controller, the dashboard does."""
+    assert lab.reaches("hub", 8600)
+    assert not lab.reaches("hub", 8601)
+    assert not lab.reaches("node1", 8701)
+    assert not lab.reaches("node1", 50052)
 
 
-_JOB = """
-import time, httpx
-client = httpx.Client(base_url=given["url"], headers={"Authorization": "Bearer " + given["token"]}, timeout=60)
-body = {"kind": given["kind"], "params": given["params"]}
-state = client.put("/v1/jobs/" + given["id"], json=body).raise_for_status().json()
-while state["status"] in ("queued", "running"):
-    time.sleep(0.3)
-    state = client.get("/v1/jobs/" + given["id"]).json()
-answer = state
-"""
+def the_governor_is_set_where_that_is_allowed(lab: Lab) -> None:
+    """The files of the frequency domain are ours (a container has none); the unit's restrictions are the real ones."""
+    governor = f"{CPUFREQ}/policy0/scaling_governor"
+    node1, node2 = lab.machines["node1"], lab.machines["node2"]
+    done = lab.result("node1", "set_governor", governor="performance")
+    assert (done["before"], done["changed"]) == ("ondemand", True)
+    assert node1.shell(f"cat {governor}") == "performance"
+    inside = "nsenter --mount --target $(systemctl show -P MainPID epi-node-agent) test -w"
+    writable = node1.shell(
+        f"for path in {governor} /proc/sys/net/ipv4/ip_forward /etc; do {inside} $path && echo $path; done", check=False
+    )
+    assert writable.split() == [governor], "the unit opens more than the governor"
+
+    refused = lab.job("node2", "set_governor", governor="performance")
+    assert refused["status"] == "failed"
+    assert "allow_governor" in str(refused["error"])
+    node2.shell("systemd-tmpfiles --create /etc/tmpfiles.d/epi-governor.conf")  # what its next start would do
+    assert node2.shell(f"cat {governor}").strip() == "performance"
 
 
-def _jobs_run_in_the_sandbox_and_engines_outlive_a_crashed_agent(lab: Lab) -> None:
-    hub, node1 = lab.nodes["hub"], lab.nodes["node1"]
+def distributed_llama_was_built_from_the_pinned_commit(lab: Lab) -> None:
+    commit = ENGINE_DEFAULTS["engine_dllama_commit"]
+    folder = f"/opt/epi-factory/engines/distributed-llama-{commit[:7]}"
+    node1 = lab.machines["node1"]
+    assert node1.shell(f"git -C {folder} rev-parse HEAD").strip() == commit
+    assert node1.shell(f"git -C {folder} status --porcelain --untracked-files=no") == "", "its source was changed"
+    worker = lab.result("node1", "start_worker", engine="distributed-llama")
+    assert node1.shell(f"readlink /proc/{worker['pid']}/exe").strip() == f"{folder}/dllama"
+    assert lab.machines["node2"].shell("ls /opt/epi-factory/engines") == "", "not asked for there"
 
-    def job(part: str, url: str, kind: str, **params: object) -> dict[str, object]:
-        state = hub.python(_JOB, url=url, token=lab.token(part), id=f"test/{time.time_ns()}/{part}/{kind}", kind=kind,
-                           params=params)  # fmt: skip
-        assert state["status"] == "finished", state
-        result = state["result"]
-        assert isinstance(result, dict)
-        return result
 
-    surgeon = f"http://{hub.address}:8601"
-    agents = {name: f"http://{lab.nodes[name].address}:8701" for name in ("node1", "node2")}
-    prepared = job("surgeon", surgeon, "prepare", model="epi-demo-moe", quantization="Q4_K_M")
-    observed = job("surgeon", surgeon, "observe", corpus="demo", model_sha256=prepared["f16_sha256"])
+def the_browser_shows_the_dashboard_in_its_sandbox(lab: Lab) -> None:
+    """No display here: the compositor draws into memory. User, system-call filter and namespaces are the unit's."""
+    drop_in = "/run/systemd/system/epi-kiosk.service.d/headless.conf"
+    headless = "WLR_BACKENDS=headless WLR_RENDERER=pixman WLR_LIBINPUT_NO_DEVICES=1"
+    lab.hub.shell(
+        f"mkdir -p $(dirname {drop_in}) && cat > {drop_in} && systemctl daemon-reload && systemctl start epi-kiosk",
+        stdin="[Unit]\nConditionPathExistsGlob=\n[Service]\nPAMName=\nTTYPath=\nStandardInput=null\nUtmpIdentifier=\n"
+        f"Environment={headless} XDG_RUNTIME_DIR=/run/epi-kiosk\n",
+    )
+    renderer = "pgrep -u epi-kiosk -f -- --type=renderer | head -1"
+    try:
+        # The dashboard's live feed is a WebSocket of the browser's: it stays open only after page, script and ticket.
+        feed = "ss -tnp state established dport = :8600 | grep chrom"
+        wait_for("the dashboard's live feed", lambda: lab.hub.shell(feed, check=False), 180)
+        outside = lab.hub.shell("readlink /proc/$(systemctl show -P MainPID epi-kiosk)/ns/user")
+        assert lab.hub.shell(f"readlink /proc/$({renderer})/ns/user") != outside, "Chromium runs without its sandbox"
+        assert "Seccomp:\t2" in lab.hub.shell(f"cat /proc/$({renderer})/status")
+    except BaseException:
+        print(lab.hub.shell("journalctl --no-pager -u epi-kiosk | tail -60", check=False))
+        raise
+    finally:
+        lab.hub.shell(f"systemctl stop epi-kiosk; rm -r $(dirname {drop_in}); systemctl daemon-reload")
+
+
+def jobs_run_in_the_sandbox_and_engines_outlive_a_crashed_agent(lab: Lab) -> None:
+    node1 = lab.machines["node1"]
+    prepared = lab.result("surgeon", "prepare", model="epi-demo-moe", quantization="Q4_K_M")
+    observed = lab.result("surgeon", "observe", corpus="demo", model_sha256=prepared["f16_sha256"])
     assert observed["statistics_sha256"], "the eval callback runs under MemoryDenyWriteExecute"
     base = prepared["base_sha256"]
-    job("node1", agents["node1"], "fetch", sha256=base)
-    endpoints = [job(name, url, "start_worker")["endpoint"] for name, url in agents.items()]
-    engine = {"model_sha256": base, "workers": endpoints, "context_tokens": 512, "sequences": 4, "threads": 1}
-    job("node1", agents["node1"], "start_engine", **engine)
+    lab.result("node1", "fetch", sha256=base)
+    endpoints = [lab.result(name, "start_worker")["endpoint"] for name in ("node1", "node2")]
+    model = {"model_sha256": base, "context_tokens": 512, "sequences": 4, "threads": 1}
+    lab.result("node1", "start_engine", workers=endpoints, **model)
 
-    before = node1.shell("cat /var/lib/epi-factory/node-agent/pids/engine.pid")
-    agent = node1.shell("systemctl show -P MainPID epi-node-agent").strip()
-    node1.shell(f"kill -KILL {agent}")
-    end = time.monotonic() + 60
-    while time.monotonic() < end:
-        now = node1.shell("systemctl show -P MainPID epi-node-agent; systemctl is-active epi-node-agent", check=False)
-        if now.split()[0] not in (agent, "0") and now.split()[1] == "active":
-            break
-        time.sleep(1)
-    assert node1.shell("cat /var/lib/epi-factory/node-agent/pids/engine.pid") == before, "the engine did not survive"
-    decoded = job("node1", agents["node1"], "decode", prompts=["The capital of France is"], tokens_each=8)
-    assert json.dumps(decoded).count("generated")
+    engine = "cat /var/lib/epi-factory/node-agent/pids/engine.pid"
+    before = node1.shell(engine)
+    crashed = node1.shell("systemctl show -P MainPID epi-node-agent").strip()
+    node1.shell(f"kill -KILL {crashed}")
+
+    def is_back() -> bool:
+        pid, state = node1.shell("systemctl show -P MainPID -P ActiveState epi-node-agent").split()
+        return pid not in (crashed, "0") and state == "active"
+
+    wait_for("the agent's successor", is_back)
+    assert node1.shell(engine) == before, "the engine did not survive"
+    decoded = lab.result("node1", "decode", prompts=["The capital of France is"], tokens_each=8)
+    assert "generated" in str(decoded)
 
     node1.shell("systemctl stop epi-node-agent")
     assert node1.shell("pgrep -u epi-node-agent", check=False) == "", "a clean stop ends the engines"
     node1.shell("systemctl start epi-node-agent")
-    exposure = node1.shell("systemd-analyze security --no-pager epi-node-agent | tail -1")
-    found = re.search(r"(\d+\.\d)", exposure)
-    assert found is not None
-    assert float(found[1]) <= 2.0
+
+
+def daemons_run_under_their_units_restrictions(lab: Lab) -> None:
+    """What systemd says of the running units, and what the kernel says of their processes."""
+    for machine, unit in [(lab.machines["node1"], "epi-node-agent"), *((lab.hub, daemon) for daemon in DAEMONS)]:
+        overall = re.search(r"(\d+\.\d)", machine.shell(f"systemd-analyze security --no-pager {unit} | tail -1"))
+        assert overall is not None
+        status = machine.shell(f"cat /proc/$(systemctl show -P MainPID {unit})/status")
+        print(f"{unit}: exposure {overall[1]} as it runs")
+        assert float(overall[1]) <= 2.0
+        assert {"Seccomp:\t2", "NoNewPrivs:\t1", "CapEff:\t0000000000000000"} <= set(status.splitlines()), unit
+        assert "Uid:\t0\t" not in status
+
+
+def a_new_release_comes_between_two_runs_of_a_campaign(lab: Lab) -> None:
+    """The campaign is paused after its present run, every machine gets the release, its results are whole."""
+    spec = tomllib.loads((ROOT / "demo/demo.toml").read_text())["campaign"]
+    spec |= {"id": CAMPAIGN, "configurations": "baseline,drop2_all", "repetitions": 2}
+    spec["tasks"] |= {"questions": 8}
+    lab.hub.shell("cat > /root/first.toml", stdin=tomli_w.dumps(spec))
+    lab.hub.shell(f"epi campaign validate /root/first.toml && epi campaign start /root/first.toml {TOKEN}")
+    wait_for("the first run", lambda: lab.api(f"/v1/campaigns/{CAMPAIGN}")["step"], 300)
+    refused = lab.play("site.yml", check=False)
+    assert f"campaign {CAMPAIGN} is running" in refused.output
+
+    project = lab.checkout / "pyproject.toml"
+    project.write_text(re.sub(r'^version = "(.*)"', r'version = "\1.post1"', project.read_text(), flags=re.M))
+    started_utc_ns = time.time_ns()
+    assert lab.play("upgrade.yml").changed
+    versions = {agent["health"]["version"] for agent in lab.api("/v1/lab")["agents"]}
+    assert len(versions) == 1
+    assert versions.pop().endswith(".post1")
+    going = ("created", "running")
+    wait_for("the campaign's end", lambda: lab.api(f"/v1/campaigns/{CAMPAIGN}")["state"] not in going, 900)
+
+    status = lab.api(f"/v1/campaigns/{CAMPAIGN}")
+    assert status["state"] == "finished", status
+    outcomes = [[attempt["outcome"] for attempt in run["attempts"]] for run in status["runs"]]
+    assert outcomes == [["done"]] * 4, "a run was disturbed"
+    restarts = [
+        int(machine.shell(f"date +%s%N -d \"$(systemctl show -P ExecMainStartTimestamp {unit})\""))
+        for machine, unit in [*((lab.hub, daemon) for daemon in DAEMONS),
+                              *((lab.machines[name], "epi-node-agent") for name in ("node1", "node2"))]
+    ]  # fmt: skip
+    assert min(restarts) > started_utc_ns - 1_000_000_000, "a daemon still runs the old release"
+    windows = [
+        window for run in status["runs"]
+        for window in lab.api(f"/v1/campaigns/{CAMPAIGN}/runs/{run['configuration']}/{run['repetition']}")["windows"]
+    ]  # fmt: skip
+    assert any(window["start_utc_ns"] > max(restarts) for window in windows), "nothing was measured after the upgrade"
+    assert any(window["end_utc_ns"] < min(restarts) for window in windows), "nothing was measured before it"
+    for window in windows:
+        assert not any(window["start_utc_ns"] < moment < window["end_utc_ns"] for moment in restarts), window
+    assert all(one["epi"] is not None for one in lab.api(f"/v1/campaigns/{CAMPAIGN}/results"))
+
+
+def a_backup_brings_a_wiped_machine_back(lab: Lab, bare: set[str]) -> None:
+    """The commands of docs/operations.md, section 7, on a display with a new card."""
+    hub = lab.hub
+    files = f"cd {RESULTS} && find . -type f -exec sha256sum {{}} + | sort -k2"
+    before = hub.shell(files), lab.api(f"/v1/campaigns/{CAMPAIGN}"), lab.api(f"/v1/campaigns/{CAMPAIGN}/results")
+    archive = hub.shell("mkdir -p /media/usb && epi-backup save /media/usb").strip()
+    assert "all sound" in hub.shell(f"epi-backup check {archive}")
+
+    hub.shell("systemctl stop emulated-meter")
+    lab.play("uninstall.yml", "--limit", "hub", "-e", "uninstall_data=delete")
+    assert leftovers(hub, bare) == set()
+    hub.shell("useradd --system somebody-else")  # on a new card, users have other numbers
+    lab.play("site.yml", "--limit", "localhost,hub")
+    assert lab.api("/v1/campaigns") == []
+
+    hub.shell(
+        "systemctl stop 'epi-*' && mv /var/lib/epi-factory /var/lib/epi-factory.new"
+        f" && epi-backup restore {archive} && systemctl start epi-firewall {' '.join(DAEMONS)}"
+    )
+    start_emulated_meter(hub)
+    lab.play("verify.yml")
+    after = hub.shell(files), lab.api(f"/v1/campaigns/{CAMPAIGN}"), lab.api(f"/v1/campaigns/{CAMPAIGN}/results")
+    assert after == before
+    hub.shell("systemctl stop emulated-meter; rm -r /var/lib/epi-factory.new; userdel somebody-else")
+
+
+def leftovers(machine: Machine, bare: set[str]) -> set[str]:
+    """Return what is on a machine that was not there when it was bare."""
+    return machine.listing() - bare
+
+
+def uninstall_leaves_nothing(lab: Lab, bare: dict[str, set[str]]) -> None:
+    refused = lab.play("uninstall.yml", check=False)
+    assert refused.code != 0
+    assert "uninstall_data" in refused.output
+    lab.play("uninstall.yml", "-e", "uninstall_data=delete")
+    for name, machine in lab.machines.items():
+        assert leftovers(machine, bare[name]) == set(), name
+        assert "epi-" not in machine.shell("cat /etc/passwd /etc/group; systemctl list-unit-files"), name
+        assert "epi_factory" not in machine.shell("nft list tables 2>/dev/null || true"), name
+        assert "EPI" not in machine.shell("cat /etc/hosts"), name

@@ -192,6 +192,7 @@ def test_the_lab_that_ansible_writes_fits_together(rendered: Path) -> None:
         ({"rename": "Node_One"}, "host Node_One"),
         ({"address": "node1.local"}, 'lab_address: node1 has "node1.local"'),
         ({"address": "192.168.50.12"}, "lab_address: two machines have the same one"),
+        ({"engine_dllama_commit": "main"}, "engine_dllama_commit: main is not the full hash"),
         ({"lab": None}, "group lab"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else None,
