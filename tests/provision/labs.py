@@ -81,14 +81,15 @@ class Lab:
             "LC_ALL": "C.UTF-8", "ANSIBLE_NOCOLOR": "1", "ANSIBLE_HOST_KEY_CHECKING": "False",
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         }  # fmt: skip
-        start = time.monotonic()
-        done = subprocess.run(
-            [*self.net.enter, "ansible-playbook", "-i", self.home / "inventory", "--private-key", key,
-             "--ssh-extra-args", "-o UserKnownHostsFile=/dev/null", playbook, *argv],
-            cwd=ROOT / "ansible", env=environment, capture_output=True, text=True, timeout=3600,
-        )  # fmt: skip
+        start, log = time.monotonic(), self.home / "playbook.log"
+        with log.open("w") as said:
+            done = subprocess.run(
+                [*self.net.enter, "ansible-playbook", "-i", self.home / "inventory", "--private-key", key,
+                 "--ssh-extra-args", "-o UserKnownHostsFile=/dev/null", playbook, *argv],
+                cwd=ROOT / "ansible", env=environment, stdout=said, stderr=said, timeout=3600,
+            )  # fmt: skip
         print(f"{time.monotonic() - start:5.0f} s  {playbook} {' '.join(argv)}", flush=True)
-        recap = Recap(done.returncode, done.stdout + done.stderr)
+        recap = Recap(done.returncode, log.read_text())
         assert not check or done.returncode == 0, recap.output[-6000:]
         return recap
 

@@ -106,7 +106,7 @@ def test_systemd_analyze_verify_is_clean(unit_root: Path) -> None:
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("unit", [*DAEMONS, "epi-firewall"])
+@pytest.mark.parametrize("unit", [*DAEMONS, "epi-firewall", "epi-kiosk"])
 def test_exposure_of_a_unit_is_low(unit: str) -> None:
     done = call(
         systemd_analyze(), "security", "--offline=yes", "--no-pager", f"--threshold={MAX_EXPOSURE * 10:.0f}",
