@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.campaign.calls import Call, Caller
 from orchestrator.campaign.recovery import Recovery, what_became_of
 from orchestrator.domain.spec import CampaignSpec, TasksSpec
 from orchestrator.store.journal import Journal, open_journal
 from shared.client import AgentClient
-from shared.errors import InfrastructureError
+from shared.errors import ConfigurationError, InfrastructureError
 from tests.hanging_agent import Nothing, agent_that_hangs
 
+TASKS = TasksSpec(mmlu_5shot="a", arc_challenge_25shot="b", hellaswag_10shot="c")
 LEFT = "camp/baseline/rep-1/attempt-1/score/node1/score"
 STRANGERS = ("somebody/baseline/rep-1/attempt-1/score/node1/score", "camp/setup/fetch_base/node1/try-1", "by-hand")
 
@@ -32,9 +34,8 @@ def recovery(journal: Journal, nodes: Nodes, told: list[str], recover_s: float =
 
 
 async def test_only_our_own_old_attempts_are_stopped(tmp_path: Path) -> None:
-    tasks = TasksSpec(mmlu_5shot="a", arc_challenge_25shot="b", hellaswag_10shot="c")
     async with agent_that_hangs(tmp_path) as client, open_journal(tmp_path / "journal.sqlite") as journal:
-        await journal.create(CampaignSpec(id="camp", model="m", corpus="c", tasks=tasks))
+        await journal.create(CampaignSpec(id="camp", model="m", corpus="c", tasks=TASKS))
         for job in (LEFT, *STRANGERS):
             await client.submit(job, "hang", Nothing())
         lab = Nodes({"node1": client})
@@ -47,6 +48,26 @@ async def test_only_our_own_old_attempts_are_stopped(tmp_path: Path) -> None:
         assert entry.payload == {"job": LEFT, "agent": "node1", "was": "running"}
         unknown = await what_became_of(lab, "camp/x", "node1")  # type: ignore[arg-type]
         assert unknown == "node1 had not got it yet"
+
+
+async def test_a_configuration_fault_is_never_tried_again_not_even_after_a_restart(tmp_path: Path) -> None:
+    async def recover(_agent: str) -> None:
+        raise AssertionError("only infrastructure is waited for")
+
+    async with agent_that_hangs(tmp_path) as client, open_journal(tmp_path / "journal.sqlite") as journal:
+        await journal.create(CampaignSpec(id="camp", model="m", corpus="c", tasks=TASKS))
+        await journal.set_state("camp", "running")
+        call = Call("surgeon", client, "unknown", Nothing(), timeout_s=5)
+        for _restart in range(2):
+            caller = Caller(journal, "camp", 3, recover, lambda *_: None)
+            with pytest.raises(ConfigurationError, match="unknown job kind"):
+                await caller.idempotent("drop1_all", "plan", call, Nothing)
+        assert await journal.count("camp", "drop1_all", "plan@surgeon", "intent") == 1
+        await journal.set_state("camp", "failed", "why")
+        await journal.set_state("camp", "running", "resumed by the user")
+        with pytest.raises(ConfigurationError):
+            await caller.idempotent("drop1_all", "plan", call, Nothing)
+        assert await journal.count("camp", "drop1_all", "plan@surgeon", "intent") == 2, "mended, says the user"
 
 
 async def test_who_is_away_is_waited_for_and_named(tmp_path: Path) -> None:
