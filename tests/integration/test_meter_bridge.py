@@ -18,7 +18,7 @@ import httpx
 import pytest
 import websockets
 
-from shared.meter_api import LivePower
+from shared.meter_api import Ambient, LivePower
 from tests.meter_rig import MeterRig, stop
 
 TOKEN = "a-token-for-tests"
@@ -315,7 +315,8 @@ def test_wrong_settings_are_one_message(tmp_path: Path, line: str, message: str)
 
 
 def test_calibration_is_kept_applied_on_reading_and_nonsense_refused(rig: MeterRig) -> None:
-    rig.start_emulator("--rate", "20", "--noise-w", "0", "--fault", "gain:ch=1,k=0.8")
+    room = ("--ambient-c", "21.5", "--humidity", "40")
+    rig.start_emulator("--rate", "20", "--noise-w", "0", "--fault", "gain:ch=1,k=0.8", *room)
     rig.start_bridge(extra="[instrument.accuracy]\nct_class_percent = 3.0\nct_phase_error_deg = 3.0\n")
     rig.wait(lambda: rig.status().frames > 10, "frames")
     assert set(rig.samples().power_w["node1"]) == {4.0}
@@ -335,6 +336,9 @@ def test_calibration_is_kept_applied_on_reading_and_nonsense_refused(rig: MeterR
     assert block.power_w["node1"][-1] == pytest.approx(5.0, abs=1e-6)
     assert block.power_w["node2"][-1] == pytest.approx(6.0)
     assert block.instrument.calibration_id == "cal-0001"
+    assert block.instrument.calibrated_utc_ns == made.json()["created_utc_ns"]
+    assert rig.samples(calibration="raw").instrument.calibrated_utc_ns is None
+    assert rig.status().ambient == Ambient(temperature_c=21.5, humidity_percent=40)
     assert set(rig.samples(calibration="raw").power_w["node1"]) == {4.0}
     calibrated = {row["node"]: row["total"] for row in rig.http.get("/budget", params={"power_w": 5}).json()}
     assert calibrated["node1"] < 0.01 < calibrated["node2"]

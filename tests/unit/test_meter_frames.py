@@ -21,6 +21,7 @@ from meter_bridge.frames import (
 from meter_bridge.lines import LineBuffer
 from meter_bridge.parser import LineParser
 from shared.errors import ConfigurationError
+from shared.meter_api import Ambient
 from tests.meter_fuzz import run_fuzzed
 
 watts = st.one_of(st.just(math.nan), st.integers(-200_000, 200_000).map(lambda mw: mw / 1000))
@@ -46,6 +47,26 @@ def test_what_is_sent_is_what_is_read(power: list[float], seq: int, ms: int, crc
 def test_hello_is_read_back() -> None:
     hello = Hello("epi-meter", "ac_meter", 4, 50.0, firmware="1.2", serial="A7", calibration="c3", boot=99, crc=True)
     assert LineParser(4).parse(format_hello(hello).rstrip(b"\n")) == [hello]
+
+
+@pytest.mark.parametrize(
+    ("said", "read"),
+    [
+        ('"amb":21.5,"rh":40', Ambient(temperature_c=21.5, humidity_percent=40)),
+        ('"amb":-3', Ambient(temperature_c=-3)),
+        ('"amb":null,"rh":null', None),
+        ('"amb":999', None),
+        ('"amb":"warm"', None),
+    ],
+)
+def test_the_room_is_read_where_a_sensor_tells_it(said: str, read: Ambient | None) -> None:
+    """A sensor that is out of order must not cost the hello, and what it says is not what the meter is."""
+    line = f'{{"epi":"1.1","dev":"m","kind":"ac_meter","ch":4,"rate":10,{said}}}'
+    (hello,) = LineParser(4).parse(line.encode())
+    assert isinstance(hello, Hello) and hello.ambient == read
+    assert hello == Hello("m", "ac_meter", 4, 10.0, version="1.1"), "another temperature is no other meter"
+    (again,) = LineParser(4).parse(format_hello(hello).rstrip())
+    assert isinstance(again, Hello) and again.ambient == read
 
 
 def test_checksum_is_crc16_ccitt_false() -> None:
