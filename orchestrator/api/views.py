@@ -13,7 +13,7 @@ from orchestrator.api.models import (
 )
 from orchestrator.campaign.looks import LOOK_STEP
 from orchestrator.campaign.service import CampaignService
-from orchestrator.domain.deliveries import DeliveryTotal, delivery_totals
+from orchestrator.domain.deliveries import delivery_totals
 from orchestrator.domain.matrix import reference_of
 from orchestrator.domain.schedule import PlannedRun, configurations_of, runs_total, schedule
 from orchestrator.domain.statistics import ConfigurationResult as DomainResult
@@ -42,7 +42,8 @@ async def campaign_status(service: CampaignService, campaign: Campaign) -> Campa
     """Return a campaign with its runs and what is being done now."""
     runs = await _runs(service, campaign)
     doing, eta_s = service.doing(campaign.spec.id)
-    evaluated = await service.journal.results(campaign.spec.id, "evaluate")
+    brought = {f"{step}@{node}": node for node in service.lab.nodes for step in ("obtain_base", "deploy")}
+    results = await service.journal.results(campaign.spec.id, "evaluate", LOOK_STEP, *brought)
     return CampaignStatus.model_validate(
         _head(service, campaign, sum(run.state == "done" for run in runs), len(runs))
         | {
@@ -53,11 +54,15 @@ async def campaign_status(service: CampaignService, campaign: Campaign) -> Campa
             "message": "" if doing is None else doing.message,
             "eta_s": eta_s,
             "utilisation": utilisation(
-                ((run, [*payload["windows"], *payload.get("waits", ())]) for run, payload in evaluated),
+                ((run, [*payload["windows"], *payload.get("waits", ())]) for run, payload in results["evaluate"]),
                 campaign.spec.windows.settle_s,
             ),
-            "looks": tuple(look for _, look in await service.journal.results(campaign.spec.id, LOOK_STEP)),
-            "deliveries": await _deliveries(service, campaign.spec.id),
+            "looks": tuple(look for _, look in results[LOOK_STEP]),
+            "deliveries": delivery_totals(
+                (node, ObtainResult.model_validate(payload))
+                for step, node in brought.items()
+                for _, payload in results[step]
+            ),
             "configurations": configurations_of(campaign.spec),
             "runs": tuple(runs),
         }
@@ -97,17 +102,6 @@ def _head(service: CampaignService, campaign: Campaign, runs_done: int, runs_tot
         "created_utc_ns": campaign.created_utc_ns,
         "emulated": power is not None and power.emulated,
     }
-
-
-async def _deliveries(service: CampaignService, campaign_id: str) -> tuple[DeliveryTotal, ...]:
-    """Add up what the journal knows of models brought to nodes, attempts that failed later included."""
-    found = [
-        (node, ObtainResult.model_validate(payload))
-        for node in service.lab.nodes
-        for step in ("obtain_base", "deploy")
-        for _, payload in await service.journal.results(campaign_id, f"{step}@{node}")
-    ]
-    return delivery_totals(found)
 
 
 async def _runs(service: CampaignService, campaign: Campaign) -> list[RunStatus]:

@@ -65,13 +65,18 @@ class JournalReader:
         payload: dict[str, Any] = json.loads(row["payload"])
         return payload
 
-    async def results(self, campaign_id: str, step: str) -> list[tuple[str, dict[str, Any]]]:
-        """Return the run and the payload of each result of a step, oldest first."""
+    async def results(self, campaign_id: str, *steps: str) -> dict[str, list[tuple[str, dict[str, Any]]]]:
+        """Return step -> the run and the payload of each of its results, oldest first."""
+        found: dict[str, list[tuple[str, dict[str, Any]]]] = {step: [] for step in steps}
+        marks = ", ".join("?" * len(steps))
         async with self._db.execute(
-            "SELECT run, payload FROM entry WHERE campaign = ? AND kind = 'result' AND step = ? ORDER BY seq",
-            (campaign_id, step),
+            f"SELECT step, run, payload FROM entry WHERE campaign = ? AND kind = 'result' AND step IN ({marks})"
+            " ORDER BY seq",
+            (campaign_id, *steps),
         ) as rows:
-            return [(row["run"], json.loads(row["payload"])) async for row in rows]
+            async for row in rows:
+                found[row["step"]].append((row["run"], json.loads(row["payload"])))
+        return found
 
     async def runs_done(self) -> dict[str, int]:
         """Return campaign id -> number of its runs that are done."""
