@@ -31,11 +31,23 @@ def canonical_json(record: BaseModel) -> bytes:
     ).encode()
 
 
+def _is_none(value: object) -> bool:
+    return value is None
+
+
+class MergeMatrices(Record):
+    """How new experts are mixed from old ones: [layer][new][old] weights of the experts and of their router rows."""
+
+    experts: tuple[tuple[tuple[float, ...], ...], ...]
+    routers: tuple[tuple[tuple[float, ...], ...], ...]
+
+
 class SurgeryPlan(Record):
     """Which experts each layer keeps, and where the decision came from.
 
     `uniform` removes the other experts from the file, so every layer must keep the same number. `biased` leaves them in
-    the file and makes them unselectable, so layers may keep different numbers.
+    the file and makes them unselectable, so layers may keep different numbers. With `merge`, a kept expert is replaced
+    by a weighted sum of all old ones, in its place.
     """
 
     schema_version: Literal[1] = 1
@@ -47,6 +59,12 @@ class SurgeryPlan(Record):
     parameters: dict[str, str | int | float | bool] = Field(default_factory=dict)
     base_sha256: Sha256 | None = Field(default=None, description="hash of the model the statistics were taken on")
     statistics_sha256: Sha256 | None = None
+    # Later fields are left out where they are not used, so that plans written before them keep their hash.
+    router_sha256: Sha256 | None = Field(
+        default=None, exclude_if=_is_none,
+        description="hash of the base's routers in F32, whatever format and quantisation: what expert ids mean",
+    )  # fmt: skip
+    merge: MergeMatrices | None = Field(default=None, exclude_if=_is_none)
 
     @model_validator(mode="after")
     def _kept_is_sound(self) -> Self:
@@ -65,6 +83,18 @@ class SurgeryPlan(Record):
                 )
         if self.layout == "uniform" and len({len(ids) for ids in self.kept}) > 1:
             raise ValueError("layout 'uniform' needs the same number of kept experts in every layer; use 'biased'")
+        return self
+
+    @model_validator(mode="after")
+    def _merge_fits(self) -> Self:
+        if self.merge is None:
+            return self
+        if self.layout != "uniform":
+            raise ValueError("merging changes the experts' weights: it needs the layout 'uniform'")
+        shape = [[self.n_experts] * len(ids) for ids in self.kept]
+        for name, matrices in (("experts", self.merge.experts), ("routers", self.merge.routers)):
+            if [[len(row) for row in matrix] for matrix in matrices] != shape:
+                raise ValueError(f"merge.{name} is not [layer][kept expert][old expert]")
         return self
 
     @property

@@ -3,9 +3,13 @@
 | kind | does |
 |---|---|
 | `prepare` | convert a configured checkpoint to F16 GGUF and quantise it: the campaign's base model |
-| `observe` | collect expert statistics of an F16 model over a configured calibration corpus |
+| `convert` | convert a configured checkpoint to GGUF, or to distributed-llama's model or tokenizer |
+| `quantize` | quantise an F32, F16 or BF16 model, with an importance matrix where asked |
+| `observe` | collect expert statistics of an F16 model over a configured calibration corpus, or over a shard of it |
+| `merge` | add the statistics of shards: exactly those of one pass |
 | `rank` | say how much each expert matters, by one method |
 | `search` | search for the experts to keep: NAEE by reconstruction loss, EEP by accuracy on configured questions |
+| `skipping` | say what NAEE's dynamic skipping would cost in accuracy and skip in expert computations |
 | `plan` | rank experts and choose the ones each layer keeps |
 | `apply` | apply a plan to a base model; the result is an artifact |
 | `verify` | prove, range by range, that an artifact is what base and plan make of it |
@@ -14,9 +18,9 @@
 Models and corpora are named in the surgeon's settings; no path ever comes from the network.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
 from shared.records import LayerGroup, Layout, Record, Sha256, SurgeryPlan
 
@@ -42,11 +46,39 @@ class PrepareResult(Record):
     experts_per_token: int
 
 
+class FileResult(Record):
+    """An artifact that was made."""
+
+    sha256: Sha256
+    size_bytes: int
+
+
+class ConvertParams(Record):
+    """Convert the configured checkpoint `model`."""
+
+    model: Name
+    format: Literal["gguf", "dllama", "dllama_tokenizer"] = "gguf"
+    outtype: Literal["F32", "F16", "BF16", "Q40", "Q80"] | None = Field(
+        default=None, description="null: F16 for GGUF, Q40 for distributed-llama"
+    )
+
+
+class QuantizeParams(Record):
+    """Quantise the artifact `model_sha256`."""
+
+    model_sha256: Sha256
+    quantization: str = "Q4_K_M"
+    statistics_sha256: Sha256 | None = Field(default=None, description="observed with columns: importance matrix")
+    plan: SurgeryPlan | None = Field(default=None, description="the plan the model was cut with: cuts the matrix too")
+
+
 class ObserveParams(Record):
-    """Collect statistics over the configured corpus."""
+    """Collect statistics over the configured corpus; shard (i, n) takes every n-th window from i on."""
 
     model_sha256: Sha256
     corpus: Name
+    shard: tuple[int, int] = (0, 1)
+    max_tokens: int | None = Field(default=None, ge=1)
     columns: bool = Field(default=False, description="also sums of squares per input column: importance matrix")
     reservoir: int = Field(default=0, ge=0, le=65536, description="block inputs to keep per layer: NAEE")
 
@@ -56,6 +88,12 @@ class ObserveResult(Record):
 
     statistics_sha256: Sha256
     n_tokens: int
+
+
+class MergeParams(Record):
+    """Add the statistics of disjoint shards of one corpus."""
+
+    statistics_sha256s: tuple[Sha256, ...] = Field(min_length=1)
 
 
 class RankParams(Record):
@@ -76,17 +114,28 @@ class RankResult(Record):
 
 
 class SearchParams(Record):
-    """Search for the experts each layer keeps when `depth` are dropped."""
+    """Search for the experts each layer keeps when `depth` are dropped; `eep_merge` goes on from `plan`."""
 
     model_sha256: Sha256
-    method: Literal["naee", "eep"]
-    depth: int = Field(ge=1)
+    method: Literal["naee", "eep", "eep_merge"]
+    depth: int | None = Field(default=None, ge=1, description="NAEE and EEP")
+    plan: SurgeryPlan | None = Field(default=None, description="EEP's merge phase: the plan of the prune phase")
+    start: tuple[SurgeryPlan, ...] = Field(default=(), description="EEP: plans to begin with beside random ones")
+    train_share: float = Field(default=0.5, gt=0, lt=1, description="EEP: share of the questions the search may see")
     statistics_sha256: Sha256 | None = Field(default=None, description="NAEE: observed with a reservoir")
     max_subsets: int = Field(default=50_000, ge=1, description="NAEE: above it greedy with swaps")
     questions: tuple[Name, ...] = Field(default=(), description="EEP: names in the surgeon's settings")
     iterations: int = Field(default=40, ge=0, le=10_000)
     offspring: int = Field(default=12, ge=1, le=1000)
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _knows_where_to_go(self) -> Self:
+        if (self.plan is None) == (self.method == "eep_merge"):
+            raise ValueError("`plan` is what eep_merge, and only it, begins with")
+        if (self.depth is None) != (self.method == "eep_merge"):
+            raise ValueError("naee and eep need a depth; eep_merge has its plan's")
+        return self
 
 
 class SearchResult(Record):
@@ -98,19 +147,65 @@ class SearchResult(Record):
     exhaustive: bool | None = None
     train_accuracy: float | None = None
     validation_accuracy: float | None = None
-    validation_accuracy_of_base: float | None = None
+    validation_accuracy_of_base: float | None = Field(
+        default=None, description="of the whole model; for eep_merge, of the plan it began with"
+    )
 
 
-class PlanParams(Record):
-    """Drop `depth` experts in each layer of `group` by `method`."""
+class SkippingParams(Record):
+    """Evaluate NAEE's dynamic skipping with beta per layer from the statistics."""
+
+    model_sha256: Sha256
+    statistics_sha256: Sha256
+    questions: tuple[Name, ...] = Field(min_length=1, description="names in the surgeon's settings")
+
+
+class SkippingScore(Record):
+    """One file of questions, without and with skipping."""
+
+    questions: str
+    accuracy: float
+    accuracy_skipping: float
+    share_skipped: float = Field(description="of the expert computations")
+
+
+class SkippingResult(Record):
+    """What skipping would do; stock engines compute skipped experts all the same."""
+
+    betas: tuple[float, ...]
+    tasks: tuple[SkippingScore, ...]
+    saves_energy_on_stock_engines: Literal[False] = False
+
+
+class PlanChoice(Record):
+    """Which experts to drop: `depth` in each layer of `group`, or all but `keep[layer]`, by `method`."""
+
+    method: Name = "frequency"
+    depth: int | None = Field(default=None, ge=0)
+    keep: tuple[int, ...] | None = Field(default=None, description="instead of depth and group: experts by layer")
+    group: LayerGroup | tuple[int, ...] = Field(default="all", description="or layer numbers")
+    layout: Layout = "uniform"
+    experts_per_token: int | None = None
+    budget: Literal["uniform", "bisect"] = Field(
+        default="uniform", description="bisect: the layers keep the same share of saliency, not the same number"
+    )
+    fewest: int = Field(default=1, ge=1, description="bisect: the fewest experts a layer keeps")
+    protect_super: bool = Field(default=False, description="never drop experts with outstanding outputs")
+    domain_weights: dict[str, float] | None = Field(default=None, description="blend of the statistics' domains")
+    seed: int = Field(default=0, description="of the method `random`")
+
+    @model_validator(mode="after")
+    def _says_how_many(self) -> Self:
+        if (self.depth is None) == (self.keep is None):
+            raise ValueError("give either a depth or the experts to keep in each layer")
+        return self
+
+
+class PlanParams(PlanChoice):
+    """Choose for the artifact `model_sha256`."""
 
     model_sha256: Sha256
     statistics_sha256: Sha256 | None = None
-    method: Name = "frequency"
-    depth: int = Field(ge=0)
-    group: LayerGroup = "all"
-    layout: Layout = "uniform"
-    experts_per_token: int | None = None
 
 
 class PlanResult(Record):

@@ -9,17 +9,17 @@ Not here: what the bytes are (`shared.checkpoints`), and how a plan is found (th
 
 import os
 import shutil
-import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from errno import EBADF, EINVAL, ENOSYS, EOPNOTSUPP, EPERM, EXDEV
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
-from shared.checkpoints.base import CheckpointInfo, Inline, OutputFile, Piece, Range, Zeros
-from shared.durable import fsync_directory
+from shared.checkpoints.base import CheckpointInfo, Computed, Inline, OutputFile, Piece, Range, Zeros
+from shared.checkpoints.routers import hash_of_routers
 from shared.errors import ConfigurationError, DataError, InfrastructureError
 from shared.records import SurgeryPlan
+from shared.whole_files import written_whole
 
 Progress = Callable[[int, int], None]
 """(bytes written so far, bytes in all)"""
@@ -54,28 +54,59 @@ def describe(source: Path) -> CheckpointInfo:
         ConfigurationError: unknown format, dense or unsupported model.
         DataError: damaged file.
     """
-    from shared.checkpoints import dllama, gguf, safetensors, safetensors_surgery
+    form = _form(source)
+    return form.describe(form.load(source))
 
-    match format_of(source):
-        case "gguf":
-            return gguf.describe(gguf.load(source))
-        case "dllama":
-            return dllama.describe(dllama.parse(source))
-        case "safetensors":
-            return safetensors_surgery.describe(safetensors.parse(source))
+
+def router_sha256(source: Path) -> str:
+    """Return the hash of the model's routers, the same in every format and quantisation; raises as `describe`."""
+    form = _form(source)
+    return hash_of_routers(form.routers(form.load(source)))
 
 
 def recipe(source: Path, plan: SurgeryPlan) -> list[OutputFile]:
     """Return the files of the result, described but not written; raises as `apply_plan`."""
+    form = _form(source)
+    file = form.load(source)
+    outputs = form.recipe(file, plan)
+    if plan.router_sha256 is not None:
+        check_routers(plan, hash_of_routers(form.routers(file)), source)
+    return outputs
+
+
+def check_routers(plan: SurgeryPlan, routers: str, where: Path) -> None:
+    """Refuse a plan that was made on other routers than those with the hash `routers`.
+
+    Raises:
+        ConfigurationError: it was.
+    """
+    if plan.router_sha256 not in (None, routers):
+        raise ConfigurationError(
+            "the plan is for another model: its routers are others", where=str(where),
+            hint="make the plan from statistics of this model",
+        )  # fmt: skip
+
+
+class _Form(NamedTuple):
+    """What a format can be asked; the first argument of the others is what `load` returns."""
+
+    load: Callable[[Path], Any]
+    describe: Callable[[Any], CheckpointInfo]
+    recipe: Callable[[Any, SurgeryPlan], list[OutputFile]]
+    routers: Callable[[Any], list[tuple[str, Range]]]
+
+
+def _form(source: Path) -> _Form:
     from shared.checkpoints import dllama, gguf, gguf_surgery, safetensors, safetensors_surgery
 
     match format_of(source):
         case "gguf":
-            return [gguf_surgery.recipe(gguf.load(source), plan)]
+            return _Form(gguf.load, gguf.describe, gguf_surgery.recipe, gguf.routers)
         case "dllama":
-            return [dllama.recipe(dllama.parse(source), plan)]
+            return _Form(dllama.parse, dllama.describe, dllama.recipe, dllama.routers)
         case "safetensors":
-            return safetensors_surgery.recipe(safetensors.parse(source), plan)
+            surgery = safetensors_surgery
+            return _Form(safetensors.parse, surgery.describe, surgery.recipe, surgery.routers)
 
 
 def format_of(source: Path) -> Literal["gguf", "safetensors", "dllama"]:
@@ -116,7 +147,6 @@ def write_outputs(outputs: list[OutputFile], target: Path, *, on_progress: Progr
         raise ConfigurationError("the folder for the result does not exist", where=str(target.parent))
     if shutil.disk_usage(target.parent).free < total:
         raise InfrastructureError(f"the disk has no room for {total} bytes", where=str(target.parent))
-    beside = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
     written = 0
 
     def advance(count: int) -> None:
@@ -126,63 +156,38 @@ def write_outputs(outputs: list[OutputFile], target: Path, *, on_progress: Progr
             on_progress(written, total)
 
     try:
-        if single:
-            _write_pieces(outputs[0].pieces, beside, advance)
-        else:
-            beside.mkdir()
+        with written_whole(target, folder=not single) as beside:
             for output in outputs:
-                _write_pieces(output.pieces, beside / output.name, advance)
-            fsync_directory(beside)
-        beside.replace(target)
-        fsync_directory(target.parent)
+                _write_pieces(output.pieces, beside / output.name if output.name else beside, advance)
     except OSError as error:
         raise InfrastructureError(f"writing failed: {error.strerror}", where=str(target)) from error
-    finally:
-        if beside.is_dir():
-            shutil.rmtree(beside, ignore_errors=True)
-        else:
-            beside.unlink(missing_ok=True)
-
-
-def write_stream(pieces: Iterable[Piece], target: Path) -> None:
-    """Write one file out of pieces that are made while it is written; all or nothing, as `write_outputs`.
-
-    Raises:
-        InfrastructureError: the disk is full or fails. Whatever making a piece raises; nothing is left behind.
-    """
-    if target.is_dir():
-        raise ConfigurationError("the target is a folder", where=str(target))
-    beside = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
-    try:
-        _write_pieces(pieces, beside, lambda _count: None)
-        beside.replace(target)
-        fsync_directory(target.parent)
-    except OSError as error:
-        raise InfrastructureError(f"writing failed: {error.strerror}", where=str(target)) from error
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _write_pieces(pieces: Iterable[Piece], path: Path, advance: Callable[[int], None]) -> None:
     with ExitStack() as stack:
         sources: dict[Path, int] = {}
-        out = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        out = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
         stack.callback(os.close, out)
         for piece in pieces:
-            if isinstance(piece, Inline):
-                _write_all(out, piece.data)
-                advance(piece.length)
+            if isinstance(piece, Range):
+                if piece.source not in sources:
+                    sources[piece.source] = os.open(piece.source, os.O_RDONLY)
+                    stack.callback(os.close, sources[piece.source])
+                _copy(sources[piece.source], out, piece, advance)
                 continue
-            if isinstance(piece, Zeros):
-                for begin in range(0, piece.length, _BUFFER_BYTES):
-                    _write_all(out, bytes(min(_BUFFER_BYTES, piece.length - begin)))
-                advance(piece.length)
-                continue
-            if piece.source not in sources:
-                sources[piece.source] = os.open(piece.source, os.O_RDONLY)
-                stack.callback(os.close, sources[piece.source])
-            _copy(sources[piece.source], out, piece, advance)
-        os.fsync(out)
+            for data in _chunks(piece):
+                _write_all(out, data)
+                advance(len(data))
+
+
+def _chunks(piece: Inline | Zeros | Computed) -> Iterator[bytes]:
+    if isinstance(piece, Inline):
+        yield piece.data
+    elif isinstance(piece, Zeros):
+        for begin in range(0, piece.length, _BUFFER_BYTES):
+            yield bytes(min(_BUFFER_BYTES, piece.length - begin))
+    else:
+        yield from piece.chunks()
 
 
 def _write_all(out: int, data: bytes | memoryview) -> None:

@@ -14,7 +14,7 @@ from shared.jobs import JobServer, job_router
 from shared.protocol import Health
 from shared.records import Record
 from surgeon.cache import ResultCache
-from surgeon.jobs import SurgeonJobs
+from surgeon.jobs import Tools, job_kinds
 from surgeon.rankings import METHODS
 from surgeon.settings import SurgeonSettings
 
@@ -31,12 +31,13 @@ def build_app(settings: SurgeonSettings, token: str | None) -> FastAPI:
     """Return the service."""
     release = version("epi-factory")
     store = ArtifactStore(settings.state_dir / "artifacts")
-    jobs = SurgeonJobs(settings, store, ResultCache(settings.state_dir / "cache"))
-    server = JobServer(settings.state_dir / "jobs.sqlite", jobs.kinds())
+    tools = Tools(settings, store, ResultCache(settings.state_dir / "cache"))
+    server = JobServer(settings.state_dir / "jobs.sqlite", job_kinds(tools))
     app = make_app("EPI Factory surgeon", release)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        store.clean_scratch()
         async with server.running():
             yield
 

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from shared.checkpoints import safetensors
 from shared.checkpoints.safetensors import Checkpoint, TensorEntry
 from shared.errors import ConfigurationError, DataError
+from shared.whole_files import written_whole
 from surgeon.vocabulary import add_vocabulary
 
 OutType = Literal["F32", "F16", "BF16"]
@@ -61,7 +62,6 @@ def convert(source: Path, target: Path, *, outtype: OutType = "F16", on_progress
             where=str(source / "config.json"), hint=f"supported: {', '.join(sorted(_ARCHITECTURES))}",
         )  # fmt: skip
     outputs = _outputs(checkpoint, architecture, outtype)
-    beside = target.with_name(f".{target.name}.partial")
     writer = gguf.GGUFWriter(None, gguf.MODEL_ARCH_NAMES[architecture])
     try:
         _add_parameters(writer, checkpoint, outtype)
@@ -70,15 +70,14 @@ def convert(source: Path, target: Path, *, outtype: OutType = "F16", on_progress
             kind = gguf.GGMLQuantizationType[output.outtype]
             n_bytes = int(np.prod(output.shape)) * (4 if output.outtype == "F32" else 2)
             writer.add_tensor_info(output.name, output.shape, np.dtype(np.float32), n_bytes, raw_dtype=kind)
-        writer.write_header_to_file(beside)
-        writer.write_kv_data_to_file()
-        writer.write_ti_data_to_file()
-        _write_data(writer, outputs, on_progress)
-        writer.close()
-        beside.replace(target)
+        with written_whole(target) as beside:
+            writer.write_header_to_file(beside)
+            writer.write_kv_data_to_file()
+            writer.write_ti_data_to_file()
+            _write_data(writer, outputs, on_progress)
+            writer.close()
     finally:
         writer.close()
-        beside.unlink(missing_ok=True)
 
 
 def _write_data(writer: gguf.GGUFWriter, outputs: list[_Output], on_progress: Progress | None) -> None:

@@ -16,6 +16,7 @@ from shared.checkpoints import safetensors
 from shared.checkpoints.dllama import FLOAT_TYPES, QWEN3_MOE, pack_header
 from shared.checkpoints.safetensors import Checkpoint, TensorEntry, read_json
 from shared.errors import ConfigurationError, DataError
+from shared.whole_files import written_whole
 from surgeon.convert import read_tensor, to_float32
 
 Progress = Callable[[float, str], None]
@@ -51,19 +52,14 @@ def convert_model(
     header = _model_header(checkpoint, numbers[weights])
     tensors = checkpoint.tensors()
     plan = list(_order(checkpoint, tensors))
-    beside = target.with_name(f".{target.name}.partial")
-    try:
-        with beside.open("wb") as file:
-            file.write(pack_header(header))
-            for number, (name, is_matrix, tensor, rows) in enumerate(plan):
-                values = to_float32(read_tensor(tensor, rows.expert))[rows.begin : rows.end]
-                kind = _GGML[weights if is_matrix else "F32"]
-                np.asarray(gguf.quantize(np.ascontiguousarray(values), kind)).tofile(file)
-                if on_progress is not None:
-                    on_progress((number + 1) / len(plan), name)
-        beside.replace(target)
-    finally:
-        beside.unlink(missing_ok=True)
+    with written_whole(target) as beside, beside.open("wb") as file:
+        file.write(pack_header(header))
+        for number, (name, is_matrix, tensor, rows) in enumerate(plan):
+            values = to_float32(read_tensor(tensor, rows.expert))[rows.begin : rows.end]
+            kind = _GGML[weights if is_matrix else "F32"]
+            np.asarray(gguf.quantize(np.ascontiguousarray(values), kind)).tofile(file)
+            if on_progress is not None:
+                on_progress((number + 1) / len(plan), name)
 
 
 class _Rows:
@@ -171,9 +167,8 @@ def convert_tokenizer(source: Path, target: Path) -> None:
     data = struct.pack("<Ii", _TOKENIZER_MAGIC, 8 + len(pairs)) + pairs + template
     data += struct.pack(f"<{len(ends)}i", *ends)
     data += b"".join(struct.pack("<fI", -float(number), len(piece)) + piece for number, piece in enumerate(pieces))
-    beside = target.with_name(f".{target.name}.partial")
-    beside.write_bytes(data)
-    beside.replace(target)
+    with written_whole(target) as beside:
+        beside.write_bytes(data)
 
 
 def _token_bytes(token: str, is_added: bool) -> bytes:

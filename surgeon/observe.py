@@ -16,7 +16,7 @@ from typing import Final
 
 import numpy as np
 
-from shared import llama
+from shared import llama, surgery
 from shared.checkpoints import gguf
 from shared.checkpoints.base import CheckpointInfo
 from shared.durable import hash_file
@@ -141,6 +141,7 @@ def observe(
             n_layers=info.n_layers, n_experts=info.n_experts, experts_per_token=info.experts_per_token,
             window_tokens=options.window_tokens, max_tokens=options.max_tokens, columns=options.columns,
             reservoir_capacity=options.reservoir, n_tokens={}, n_windows=len(todo),
+            router_sha256=surgery.router_sha256(model_path),
         )  # fmt: skip
         statistics = _resumed(resume, provenance) or Statistics(provenance, {})
         todo = [window for window in todo if window.number % n == i]

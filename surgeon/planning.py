@@ -118,6 +118,7 @@ def make_plan(
     parameters: Mapping[str, Any] | None = None,
     base_sha256: str | None = None,
     statistics_sha256: str | None = None,
+    router_sha256: str | None = None,
 ) -> SurgeryPlan:
     """Keep the `budget[layer]` most salient experts of each layer; ties keep the lower id; protected ones always stay.
 
@@ -139,7 +140,7 @@ def make_plan(
         return SurgeryPlan(
             n_experts=saliency.shape[1], kept=tuple(kept), layout=layout, experts_per_token=experts_per_token,
             method=method, parameters=dict(parameters or {}), base_sha256=base_sha256,
-            statistics_sha256=statistics_sha256,
+            statistics_sha256=statistics_sha256, router_sha256=router_sha256,
         )  # fmt: skip
     except ValidationError as error:
         raise ConfigurationError(str(error.errors()[0]["msg"]), hint="use the layout 'biased'") from error

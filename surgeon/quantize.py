@@ -15,6 +15,7 @@ import numpy.typing as npt
 from shared import llama
 from shared.checkpoints import gguf
 from shared.errors import ConfigurationError, DataError
+from shared.whole_files import written_whole
 
 Progress = Callable[[float, str], None]
 _LINE: Final = re.compile(r"\[\s*(\d+)/\s*(\d+)\]\s*(\S+)")
@@ -37,7 +38,7 @@ def quantize(
     threads: int = 1,
     on_progress: Progress | None = None,
 ) -> None:
-    """Quantise `source` (F32, F16 or BF16) to `target`, written beside and renamed.
+    """Quantise `source` (F32, F16 or BF16) to `target`, whole or not at all.
 
     Args:
         source: the GGUF to quantise.
@@ -68,15 +69,11 @@ def quantize(
         if on_progress is not None and (match := _LINE.search(text)):
             on_progress(int(match[1]) / int(match[2]), match[3])
 
-    beside = target.with_name(f".{target.name}.partial")
-    try:
+    with written_whole(target) as beside:
         with llama.listening(listen):
             status = lib.llama_model_quantize(str(source).encode(), str(beside).encode(), ctypes.byref(params))
         if status != 0:
             raise DataError(f"llama.cpp cannot quantise to {quantization}: {llama.log_tail()}", where=str(source))
-        beside.replace(target)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _imatrix_array(lib: Any, imatrix: Mapping[str, npt.NDArray[np.float32]]) -> tuple[Any, list[Any]]:

@@ -9,11 +9,14 @@ expert computations it would save; it saves no energy there.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from shared import llama
+from shared.surgeon_jobs import SkippingResult, SkippingScore
+from surgeon.choices import QUESTION_TEMPLATE, ChoiceScorer, load_questions
 from surgeon.statistics import RATIO_BINS, Statistics
 
 
@@ -53,3 +56,33 @@ class DynamicSkipping:
         self.n_selected += gates.size
         self.n_skipped += int(skipped.sum())
         return True
+
+
+def evaluate_skipping(
+    model_path: Path, statistics: Statistics, questions: Sequence[tuple[Path, str]], *, threads: int = 1
+) -> SkippingResult:
+    """Score each file of questions (path and template) without and with skipping.
+
+    Raises:
+        ConfigurationError: unreadable questions.
+    """
+    betas = median_ratios(statistics).tolist()
+    scores = []
+    with llama.Model(model_path) as model:
+        for path, template in questions:
+            skipper = DynamicSkipping(betas)
+            accuracies = []
+            for callback in (None, skipper):
+                scorer = ChoiceScorer(
+                    model, load_questions(path), template=template or QUESTION_TEMPLATE, threads=threads,
+                    on_tensor=callback,
+                )  # fmt: skip
+                accuracies.append(scorer.score().accuracy)
+                scorer.close()
+            scores.append(
+                SkippingScore(
+                    questions=path.stem, accuracy=accuracies[0], accuracy_skipping=accuracies[1],
+                    share_skipped=skipper.share_skipped,
+                )
+            )  # fmt: skip
+    return SkippingResult(betas=betas, tasks=tuple(scores))

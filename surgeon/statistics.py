@@ -20,9 +20,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from shared.checkpoints import safetensors
-from shared.durable import fsync_directory
 from shared.errors import ConfigurationError, DataError
 from shared.records import Record, Sha256
+from shared.whole_files import written_whole
 
 Array = npt.NDArray[Any]
 RATIO_BINS: Final = 1000
@@ -68,6 +68,8 @@ class Provenance(Record):
     """Numbers of the corpus windows in here, ascending: a window is never counted twice."""
     n_windows: int = 0
     """Windows the whole corpus has."""
+    router_sha256: Sha256 | None = None
+    """Of the model (`shared.surgery.router_sha256`); None in files of older versions."""
 
 
 SAME_RUN: Final = (
@@ -175,16 +177,14 @@ def merge_reservoirs(parts: list[dict[str, Array]], capacity: int) -> dict[str, 
 
 
 def save(statistics: Statistics, path: Path) -> None:
-    """Write one self-describing safetensors file, beside and renamed; equal statistics have equal bytes."""
+    """Write one self-describing safetensors file, whole or not at all; equal statistics have equal bytes."""
     tensors: dict[str, Array] = {}
     for domain, values in statistics.domains.items():
         tensors.update({f"domain/{domain}/{name}": value for name, value in values.items()})
     tensors.update({f"reservoir/{name}": value for name, value in statistics.reservoir.items()})
     text = json.dumps(statistics.provenance.model_dump(mode="json"), sort_keys=True)
-    beside = path.with_name(f".{path.name}.partial")
-    save_file({name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}, beside, {METADATA_KEY: text})
-    beside.replace(path)
-    fsync_directory(path.parent)
+    with written_whole(path) as beside:
+        save_file({name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}, beside, {METADATA_KEY: text})
 
 
 def load(path: Path) -> Statistics:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, TypeAdapter
 
 from shared.records import Record, SurgeryPlan
+from shared.surgeon_jobs import SkippingResult
 from surgeon.sanity import Evaluation
 from surgeon.search.reports import EepReport, NaeeReport
 
@@ -31,12 +32,13 @@ class ConvertTask(Record):
 
 
 class ConvertDllamaTask(Record):
-    """Checkpoint directory -> distributed-llama .m, or .t by the target's name."""
+    """Checkpoint directory -> distributed-llama .m, or .t."""
 
     task: Literal["convert_dllama"] = "convert_dllama"
     source: Path
     target: Path
     weights: str = "Q40"
+    tokenizer: bool = False
 
 
 class QuantizeTask(Record):
@@ -90,22 +92,47 @@ class NaeeTask(Record):
     max_subsets: int
 
 
-class EepTask(Record):
-    """GGUF and questions -> plan."""
+class _QuestionsTask(Record):
+    """What searches by accuracy have in common."""
 
-    task: Literal["eep"] = "eep"
     model: Path
     questions: tuple[tuple[Path, str], ...]
-    depth: int
+    threads: int = 1
+
+
+class _EepTask(_QuestionsTask):
     iterations: int
     offspring: int
     seed: int
     cache: Path | None = None
-    threads: int = 1
+    train_share: float = Field(default=0.5, gt=0, lt=1)
 
 
+class EepTask(_EepTask):
+    """GGUF and questions -> plan."""
+
+    task: Literal["eep"] = "eep"
+    depth: int
+    start: tuple[SurgeryPlan, ...] = ()
+
+
+class EepMergeTask(_EepTask):
+    """GGUF, questions and the plan of the prune phase -> plan with merge matrices."""
+
+    task: Literal["eep_merge"] = "eep_merge"
+    plan: SurgeryPlan
+
+
+class SkippingTask(_QuestionsTask):
+    """GGUF, statistics and questions -> what dynamic skipping would do."""
+
+    task: Literal["skipping"] = "skipping"
+    statistics: Path
+
+
+SearchTask = NaeeTask | EepTask | EepMergeTask
 Task = Annotated[
-    NaeeTask | EepTask | ConvertTask | ConvertDllamaTask | QuantizeTask | ObserveTask | EvaluateTask,
+    SearchTask | SkippingTask | ConvertTask | ConvertDllamaTask | QuantizeTask | ObserveTask | EvaluateTask,
     Field(discriminator="task"),
 ]
 TASK: TypeAdapter[Task] = TypeAdapter(Task)
@@ -119,6 +146,7 @@ class Done(Record):
     plan: SurgeryPlan | None = None
     naee: NaeeReport | None = None
     eep: EepReport | None = None
+    skipping: SkippingResult | None = None
 
 
 def run(task: Task, on_progress: Progress) -> Done:
@@ -131,7 +159,7 @@ def run(task: Task, on_progress: Progress) -> Done:
     if isinstance(task, ConvertDllamaTask):
         from surgeon.convert_dllama import convert_model, convert_tokenizer
 
-        if task.target.suffix == ".t":
+        if task.tokenizer:
             convert_tokenizer(task.source, task.target)
         else:
             convert_model(task.source, task.target, weights=task.weights, on_progress=on_progress)
@@ -146,8 +174,14 @@ def run(task: Task, on_progress: Progress) -> Done:
         return Done()
     if isinstance(task, ObserveTask):
         return _observe(task, on_progress)
-    if isinstance(task, NaeeTask | EepTask):
+    if isinstance(task, SearchTask):
         return _search(task, on_progress)
+    if isinstance(task, SkippingTask):
+        from surgeon import statistics
+        from surgeon.skipping import evaluate_skipping
+
+        found = statistics.load(task.statistics)
+        return Done(skipping=evaluate_skipping(task.model, found, task.questions, threads=task.threads))
     from surgeon.sanity import evaluate
 
     evaluation = evaluate(
@@ -157,19 +191,29 @@ def run(task: Task, on_progress: Progress) -> Done:
     return Done(n_tokens=evaluation.n_tokens, evaluation=evaluation)
 
 
-def _search(task: NaeeTask | EepTask, on_progress: Progress) -> Done:
+def _search(task: SearchTask, on_progress: Progress) -> Done:
     from surgeon.search.eep import EepOptions
-    from surgeon.search.run import run_eep, run_naee
+    from surgeon.search.eep_merge import MergeOptions
+    from surgeon.search.run import run_eep, run_eep_merge, run_naee
 
     if isinstance(task, NaeeTask):
         plan, naee = run_naee(
             task.model, task.statistics, task.depth, max_subsets=task.max_subsets, on_progress=on_progress
         )
         return Done(plan=plan, naee=naee)
-    options = EepOptions(iterations=task.iterations, offspring=task.offspring, seed=task.seed)
-    plan, eep = run_eep(
-        task.model, task.questions, task.depth, options, cache=task.cache, threads=task.threads, on_progress=on_progress
-    )
+    if isinstance(task, EepTask):
+        plan, eep = run_eep(
+            task.model, task.questions, task.depth,
+            EepOptions(iterations=task.iterations, offspring=task.offspring, seed=task.seed),
+            start=[one.kept for one in task.start], cache=task.cache, train_share=task.train_share,
+            threads=task.threads, on_progress=on_progress,
+        )  # fmt: skip
+    else:
+        plan, eep = run_eep_merge(
+            task.model, task.plan, task.questions,
+            MergeOptions(iterations=task.iterations, offspring=task.offspring, seed=task.seed),
+            cache=task.cache, train_share=task.train_share, threads=task.threads, on_progress=on_progress,
+        )  # fmt: skip
     return Done(plan=plan, eep=eep)
 
 

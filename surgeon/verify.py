@@ -2,13 +2,14 @@
 
 Independent of the code that writes (`shared.surgery`): both files are parsed, every tensor of the result is compared
 with the base's bytes it must hold, every other byte must be padding, every metadata entry must be the base's or one
-that surgery is allowed to change.
+that surgery is allowed to change. Only merged experts are not compared with bytes of the base: they are computed again.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from shared.checkpoints.base import Range
 from shared.errors import DataError
 from shared.records import Record, SurgeryPlan
 
@@ -52,6 +53,20 @@ class Comparison:
                 )  # fmt: skip
         self.n_ranges += 1
         self.n_bytes += length
+
+    def merged(
+        self, a: BinaryIO, offset: int, old: Sequence[Range], kind: str, matrix: Sequence[Sequence[float]], what: str
+    ) -> None:
+        """Compare a tensor of merged experts with the sums of the base's experts `old`, computed again.
+
+        Raises:
+            DataError: they differ.
+        """
+        from shared.checkpoints.merging import merged  # numpy, only where it is needed
+
+        for number, expected in enumerate(merged(old, kind, matrix).chunks()):
+            self.exactly(a, offset, expected, f"{what}, merged expert {number}")
+            offset += len(expected)
 
     def exactly(self, a: BinaryIO, offset: int, expected: bytes, what: str) -> None:
         """Compare a range of the result with known bytes.
@@ -97,13 +112,14 @@ def verify(base: Path, plan: SurgeryPlan, result: Path) -> Verification:
         DataError: they differ; the first difference is named.
         ConfigurationError: the plan does not fit the base.
     """
-    from shared.surgery import format_of
+    from shared.surgery import check_routers, format_of, router_sha256
     from surgeon.verify_dllama import verify_dllama
     from surgeon.verify_gguf import verify_gguf
     from surgeon.verify_safetensors import verify_safetensors
 
     kind = format_of(base)
     require(format_of(result) == kind, f"the result is not in the base's format {kind}", result)
+    check_routers(plan, router_sha256(base), base)
     match kind:
         case "gguf":
             return verify_gguf(base, plan, result)

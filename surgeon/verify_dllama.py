@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from shared.checkpoints import dllama
-from shared.checkpoints.base import check_plan, keeps_everything
+from shared.checkpoints.base import Range, check_plan, keeps_everything
 from shared.records import SurgeryPlan
 from surgeon.verify import Comparison, Verification, require
 
@@ -26,6 +26,13 @@ def verify_dllama(base_path: Path, plan: SurgeryPlan, result_path: Path) -> Veri
                 comparison.equal(new, ours.offset, old, theirs.offset, theirs.n_bytes, ours.name)
                 continue
             each = theirs.n_bytes // theirs.n_experts
+            if plan.merge is not None:
+                is_router = theirs.name == "router"
+                matrix = (plan.merge.routers if is_router else plan.merge.experts)[theirs.layer]
+                experts = [Range(base_path, theirs.offset + each * n, each) for n in range(theirs.n_experts)]
+                kind = "F32" if is_router else dllama.ggml_name(base.header["weights_float_type"])
+                comparison.merged(new, ours.offset, experts, kind, matrix, f"layer {theirs.layer} {theirs.name}")
+                continue
             for place, expert in enumerate(plan.kept[theirs.layer]):
                 what = f"layer {theirs.layer} {theirs.name}, expert {place} (base: {expert})"
                 comparison.equal(new, ours.offset + place * each, old, theirs.offset + expert * each, each, what)

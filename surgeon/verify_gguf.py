@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from shared.checkpoints import gguf
-from shared.checkpoints.base import CheckpointInfo, check_plan, keeps_everything
+from shared.checkpoints.base import CheckpointInfo, Range, check_plan, keeps_everything
 from shared.checkpoints.gguf import GgufFile, TensorInfo
 from shared.records import SurgeryPlan, canonical_json
 from surgeon.verify import Comparison, Verification, check_gaps, require
@@ -101,6 +101,13 @@ def _tensors(
             kept = plan.kept[rank[gguf.layer_of(tensor.name)]]
             require(tensor.ne == (*source.ne[:-1], len(kept)), f"the shape of {tensor.name!r} is {tensor.ne}", where)
             each = tensor.n_bytes // len(kept)
+            if plan.merge is not None:
+                is_router = gguf.EXPERT_TENSOR.fullmatch(tensor.name) is None
+                matrix = (plan.merge.routers if is_router else plan.merge.experts)[rank[gguf.layer_of(tensor.name)]]
+                old = [Range(source.file, source.offset + each * expert, each) for expert in range(plan.n_experts)]
+                kind = gguf.type_name(tensor.kind)
+                comparison.merged(result_file, tensor.offset, old, kind, matrix, tensor.name)
+                continue
             for place, expert in enumerate(kept):
                 comparison.equal(
                     result_file, tensor.offset + place * each, base_file, source.offset + expert * each, each,

@@ -2,12 +2,13 @@
 
 import json
 import re
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from shared.checkpoints import safetensors, safetensors_surgery
-from shared.checkpoints.base import check_plan, keeps_everything
+from shared.checkpoints.base import Range, check_plan, keeps_everything
 from shared.checkpoints.safetensors import Checkpoint, TensorEntry
 from shared.records import SurgeryPlan, canonical_json
 from surgeon.verify import Comparison, Verification, check_gaps, require
@@ -42,6 +43,8 @@ def verify_safetensors(base_path: Path, plan: SurgeryPlan, result_path: Path) ->
             require(theirs is not None, f"the tensor {name!r} has no source", ours.file)
             assert theirs is not None
             require(ours.dtype == theirs.dtype, f"the dtype of {name!r} changed", ours.file)
+            if plan.merge is not None and _merged(ours, theirs, base.tensors(), plan, rank, files, comparison):
+                continue
             match = _WHOLE.fullmatch(name)
             if match is None or same:
                 require(ours.shape == theirs.shape, f"the shape of {name!r} changed", ours.file)
@@ -60,6 +63,31 @@ def verify_safetensors(base_path: Path, plan: SurgeryPlan, result_path: Path) ->
         format="safetensors", n_tensors=len(new), n_ranges=comparison.n_ranges, n_bytes=comparison.n_bytes,
         plan_sha256=plan.plan_hash(), identical=same,
     )  # fmt: skip
+
+
+def _merged(
+    ours: TensorEntry, theirs: TensorEntry, base: dict[str, TensorEntry], plan: SurgeryPlan, rank: dict[int, int],
+    files: Mapping[Path, BinaryIO], comparison: Comparison,
+) -> bool:  # fmt: skip
+    """Compare a tensor of experts or routers with merged ones; False when it is none."""
+    assert plan.merge is not None
+    whole, numbered = _WHOLE.fullmatch(ours.name), _NUMBERED.fullmatch(ours.name)
+    match = whole or numbered
+    if match is None:
+        return False
+    row = rank[int(match[1])]
+    matrix = (plan.merge.routers if ours.name.endswith(".gate.weight") else plan.merge.experts)[row]
+    if numbered is not None:
+        matrix = (matrix[int(numbered[3])],)
+        names = (ours.name.replace(f".experts.{numbered[3]}.", f".experts.{n}.") for n in range(plan.n_experts))
+        old = [Range(one.file, one.offset, one.n_bytes) for one in map(base.__getitem__, names)]
+    else:
+        each = theirs.n_bytes // plan.n_experts
+        old = [Range(theirs.file, theirs.offset + each * n, each) for n in range(plan.n_experts)]
+    require(ours.shape == (theirs.shape if numbered else (len(matrix), *theirs.shape[1:])),
+            f"the shape of {ours.name!r} is {ours.shape}", ours.file)  # fmt: skip
+    comparison.merged(files[ours.file], ours.offset, old, theirs.dtype, matrix, ours.name)
+    return True
 
 
 def _source_name(name: str, plan: SurgeryPlan, rank: dict[int, int]) -> str:

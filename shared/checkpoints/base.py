@@ -6,6 +6,7 @@ range of a source file. Nothing is written here (`shared.surgery`), so everythin
 the first byte is written, and memory does not depend on the size of the model.
 """
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,7 +55,15 @@ class Zeros:
     length: int
 
 
-Piece = Inline | Range | Zeros
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """Bytes that are calculated while the file is written: `chunks` yields `length` bytes in all."""
+
+    length: int
+    chunks: Callable[[], Iterator[bytes]]
+
+
+Piece = Inline | Range | Zeros | Computed
 _SMALL_BYTES = 4096
 
 
@@ -95,7 +104,9 @@ def joined(pieces: list[Piece]) -> tuple[Piece, ...]:
                 result.append(piece)
             continue
         last = result[-1] if result else None
-        if isinstance(last, Range) and last.source == piece.source and last.offset + last.length == piece.offset:
+        if isinstance(piece, Computed):
+            result.append(piece)
+        elif isinstance(last, Range) and last.source == piece.source and last.offset + last.length == piece.offset:
             result[-1] = Range(last.source, last.offset, last.length + piece.length)
         else:
             result.append(piece)
@@ -128,11 +139,28 @@ def keeps_everything(plan: SurgeryPlan, info: CheckpointInfo) -> bool:
     """Tell whether a uniform plan changes nothing: then the result is a byte-identical copy."""
     return (
         plan.layout == "uniform"
+        and plan.merge is None
         and all(len(ids) == plan.n_experts for ids in plan.kept)
         and plan.experts_per_token in (None, info.experts_per_token)
     )
 
 
-def expert_ranges(source: Path, offset: int, expert_bytes: int, kept: tuple[int, ...]) -> list[Piece]:
-    """Return the ranges of the kept experts of a tensor in which experts lie one behind the other."""
-    return [Range(source, offset + expert * expert_bytes, expert_bytes) for expert in kept]
+def expert_ranges(source: Path, offset: int, n_bytes: int, n_experts: int) -> list[Range]:
+    """Return the range of every expert of a tensor in which they lie one behind the other."""
+    each = n_bytes // n_experts
+    return [Range(source, offset + expert * each, each) for expert in range(n_experts)]
+
+
+def kept_pieces(
+    experts: Sequence[Range], kept: Sequence[int], kind: str, matrix: Sequence[Sequence[float]] | None
+) -> list[Piece]:
+    """Return what is left of a tensor: the kept experts' ranges, or with a `matrix` [new][old] sums of all of them.
+
+    Raises:
+        ConfigurationError: values of the ggml type `kind` cannot be merged.
+    """
+    if matrix is None:
+        return [experts[expert] for expert in kept]
+    from shared.checkpoints.merging import merged  # numpy, only where it is needed
+
+    return [merged(experts, kind, matrix)]

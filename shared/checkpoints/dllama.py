@@ -23,6 +23,7 @@ from shared.checkpoints.base import (
     expert_ranges,
     joined,
     keeps_everything,
+    kept_pieces,
 )
 from shared.errors import ConfigurationError, DataError
 from shared.records import SurgeryPlan
@@ -43,6 +44,13 @@ _REQUIRED: Final = (
 )  # fmt: skip
 FLOAT_TYPES: Final = {0: ("F32", 1, 4), 1: ("F16", 1, 2), 2: ("Q40", 32, 18), 3: ("Q80", 32, 34)}
 """Weight types: name, elements in a block, bytes of a block."""
+_GGML_NAMES: Final = {"Q40": "Q4_0", "Q80": "Q8_0"}
+
+
+def ggml_name(float_type: int) -> str:
+    """Return the ggml type whose bytes a weight type has."""
+    name = FLOAT_TYPES[float_type][0]
+    return _GGML_NAMES.get(name, name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,8 +182,17 @@ def pack_header(header: dict[str, int]) -> bytes:
     return struct.pack("<Ii", MAGIC, 8 + len(pairs)) + pairs
 
 
-def recipe(file: DllamaFile, plan: SurgeryPlan) -> OutputFile:
-    """Describe the file after surgery.
+def routers(file: DllamaFile) -> list[tuple[str, Range]]:
+    """Return ggml type and place of each layer's router, in the order of the layers."""
+    return [
+        ("F32", Range(file.path, section.offset, section.n_bytes))
+        for section in file.sections
+        if section.name == "router"
+    ]
+
+
+def recipe(file: DllamaFile, plan: SurgeryPlan) -> list[OutputFile]:
+    """Describe the file after surgery: one.
 
     Raises:
         ConfigurationError: a plan that does not fit, or a biased layout.
@@ -188,15 +205,26 @@ def recipe(file: DllamaFile, plan: SurgeryPlan) -> OutputFile:
             hint="keep the same number of experts in every layer, or use GGUF",
         )  # fmt: skip
     if keeps_everything(plan, info):
-        return OutputFile("", (Range(file.path, 0, file.size_bytes),))
+        return [OutputFile("", (Range(file.path, 0, file.size_bytes),))]
     header = {**file.header, "n_experts": len(plan.kept[0])}
     if plan.experts_per_token is not None:
         header["n_active_experts"] = plan.experts_per_token
     pieces: list[Piece] = [Inline(pack_header(header))]
     for section in file.sections:
         if section.n_experts and section.layer is not None:
-            each = section.n_bytes // section.n_experts
-            pieces.extend(expert_ranges(file.path, section.offset, each, plan.kept[section.layer]))
+            pieces.extend(per_expert_pieces(file, section, plan))
         else:
             pieces.append(Range(file.path, section.offset, section.n_bytes))
-    return OutputFile("", joined(pieces))
+    return [OutputFile("", joined(pieces))]
+
+
+def per_expert_pieces(file: DllamaFile, section: Section, plan: SurgeryPlan) -> list[Piece]:
+    """Return what a plan leaves of a layer's router or experts."""
+    assert section.layer is not None
+    experts = expert_ranges(file.path, section.offset, section.n_bytes, section.n_experts)
+    kind, matrix = "F32", None
+    if section.name == "experts":
+        kind = ggml_name(file.header["weights_float_type"])
+    if plan.merge is not None:
+        matrix = (plan.merge.experts if section.name == "experts" else plan.merge.routers)[section.layer]
+    return kept_pieces(experts, plan.kept[section.layer], kind, matrix)

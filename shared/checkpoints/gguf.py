@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from shared.checkpoints.base import CheckpointInfo
+from shared.checkpoints.base import CheckpointInfo, Range
 from shared.checkpoints.ggml_types import FILE_TYPES, TENSOR_TYPES
 from shared.checkpoints.gguf_cursor import ARRAY, INTEGERS, SCALARS, STRING, UINT32, Cursor
 from shared.errors import ConfigurationError, DataError
@@ -292,6 +292,12 @@ def describe(file: GgufFile) -> CheckpointInfo:
         format="gguf", architecture=architecture, n_layers=len(layers), n_experts=n_experts, experts_per_token=active,
         size_bytes=file.size_bytes, quantization=quantization,
     )  # fmt: skip
+
+
+def routers(file: GgufFile) -> list[tuple[str, Range]]:
+    """Return ggml type and place of each layer's router, in the order of the layers."""
+    found = [file.tensor(f"blk.{layer}.ffn_gate_inp.weight") for layer in expert_layers(file)]
+    return [(type_name(one.kind), Range(one.file, one.offset, one.n_bytes)) for one in found if one is not None]
 
 
 def is_per_expert(name: str) -> bool:

@@ -28,8 +28,10 @@ from shared.checkpoints.base import (
     expert_ranges,
     joined,
     keeps_everything,
+    kept_pieces,
 )
 from shared.checkpoints.gguf import (
+    EXPERT_TENSOR,
     MAGIC,
     GgufFile,
     TensorInfo,
@@ -37,6 +39,7 @@ from shared.checkpoints.gguf import (
     expert_layers,
     is_per_expert,
     layer_of,
+    type_name,
 )
 from shared.checkpoints.gguf_cursor import ARRAY, BOOL, STRING, UINT32
 from shared.errors import ConfigurationError
@@ -94,8 +97,8 @@ def _rekeyed(key: str, raw: bytes, old: str, new: str) -> bytes:
     return struct.pack("<Q", len(name)) + name + raw[8 + len(key.encode()) :]
 
 
-def recipe(file: GgufFile, plan: SurgeryPlan) -> OutputFile:
-    """Describe the file after surgery.
+def recipe(file: GgufFile, plan: SurgeryPlan) -> list[OutputFile]:
+    """Describe the file after surgery: one.
 
     Raises:
         ConfigurationError: dense or unknown model, a plan that does not fit, or a layout the model cannot have.
@@ -104,11 +107,11 @@ def recipe(file: GgufFile, plan: SurgeryPlan) -> OutputFile:
     info = describe(file)
     check_plan(plan, info, file.path)
     if keeps_everything(plan, info) and file.n_parts == 1:
-        return OutputFile("", (Range(file.path, 0, file.size_bytes),))
+        return [OutputFile("", (Range(file.path, 0, file.size_bytes),))]
     header = _marked(file, plan)
     if plan.layout == "biased":
-        return _biased(file, plan, info, header)
-    return _uniform(file, plan, header)
+        return [_biased(file, plan, info, header)]
+    return [_uniform(file, plan, header)]
 
 
 def _marked(file: GgufFile, plan: SurgeryPlan) -> _Header:
@@ -122,35 +125,35 @@ def _marked(file: GgufFile, plan: SurgeryPlan) -> _Header:
 
 
 def _uniform(file: GgufFile, plan: SurgeryPlan, header: _Header) -> OutputFile:
-    tensors = _uniform_tensors(file, plan, header)
-    return OutputFile("", joined([*_head(file, header, [tensor for tensor, _ in tensors]), *_data(file, tensors)]))
-
-
-def uniform_layout(file: GgufFile, plan: SurgeryPlan) -> tuple[list[tuple[TensorInfo, list[Piece]]], list[Piece]]:
-    """Return tensors and header of a uniform plan's result, for a caller that makes the experts' bytes itself.
-
-    Each tensor's data is followed by zeros up to the file's alignment.
-    """
-    header = _marked(file, plan)
-    tensors = _uniform_tensors(file, plan, header)
-    return tensors, _head(file, header, [tensor for tensor, _ in tensors])
-
-
-def _uniform_tensors(
-    file: GgufFile, plan: SurgeryPlan, header: _Header
-) -> list[tuple[TensorInfo, list[Piece]]]:
-    kept_in = dict(zip(expert_layers(file), plan.kept, strict=True))
+    row_of = {layer: row for row, layer in enumerate(expert_layers(file))}
     header.set_uint32(f"{file.architecture}.expert_count", len(plan.kept[0]))
     tensors: list[tuple[TensorInfo, list[Piece]]] = []
     for tensor in file.tensors:
         if not is_per_expert(tensor.name):
             tensors.append((tensor, [Range(tensor.file, tensor.offset, tensor.n_bytes)]))
             continue
-        kept = kept_in[layer_of(tensor.name)]
-        each = tensor.n_bytes // tensor.outermost
-        cut = TensorInfo(tensor.name, (*tensor.ne[:-1], len(kept)), tensor.kind, 0, each * len(kept), tensor.file)
-        tensors.append((cut, expert_ranges(tensor.file, tensor.offset, each, kept)))
-    return tensors
+        row = row_of[layer_of(tensor.name)]
+        pieces = per_expert_pieces(tensor, plan, row)
+        n_bytes = sum(piece.length for piece in pieces)
+        cut = TensorInfo(tensor.name, (*tensor.ne[:-1], len(plan.kept[row])), tensor.kind, 0, n_bytes, tensor.file)
+        tensors.append((cut, pieces))
+    return OutputFile("", joined([*_head(file, header, [tensor for tensor, _ in tensors]), *_data(file, tensors)]))
+
+
+def per_expert_pieces(tensor: TensorInfo, plan: SurgeryPlan, row: int) -> list[Piece]:
+    """Return what a uniform plan leaves of a tensor of the `row`-th layer with experts.
+
+    Raises:
+        ConfigurationError: the plan merges, and this tensor cannot be.
+    """
+    is_expert = EXPERT_TENSOR.fullmatch(tensor.name)
+    matrix = None
+    if plan.merge is not None:
+        if is_expert is not None and is_expert[3] == "scale":
+            raise ConfigurationError("experts with scales cannot be merged", where=tensor.name)
+        matrix = (plan.merge.experts if is_expert is not None else plan.merge.routers)[row]
+    experts = expert_ranges(tensor.file, tensor.offset, tensor.n_bytes, tensor.outermost)
+    return kept_pieces(experts, plan.kept[row], type_name(tensor.kind), matrix)
 
 
 def _biased(file: GgufFile, plan: SurgeryPlan, info: CheckpointInfo, header: _Header) -> OutputFile:

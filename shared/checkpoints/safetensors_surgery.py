@@ -24,6 +24,7 @@ from shared.checkpoints.base import (
     expert_ranges,
     joined,
     keeps_everything,
+    kept_pieces,
 )
 from shared.checkpoints.safetensors import INDEX_NAME, Checkpoint, TensorEntry, TensorFile
 from shared.errors import ConfigurationError, DataError
@@ -140,9 +141,10 @@ def recipe(checkpoint: Checkpoint, plan: SurgeryPlan) -> list[OutputFile]:
     outputs: list[OutputFile] = []
     weight_map: dict[str, str] = {}
     total_bytes = 0
-    rank = {layer: row for row, layer in enumerate(moe_layers(checkpoint.tensors()))}
+    tensors = checkpoint.tensors()
+    rank = {layer: row for row, layer in enumerate(moe_layers(tensors))}
     for file in checkpoint.files:
-        output, names_in, n_bytes = _shard(file, plan, rank)
+        output, names_in, n_bytes = _shard(file, plan, rank, tensors)
         if names_in:
             outputs.append(output)
             weight_map.update(dict.fromkeys(names_in, output.name))
@@ -162,12 +164,14 @@ def recipe(checkpoint: Checkpoint, plan: SurgeryPlan) -> list[OutputFile]:
     return outputs
 
 
-def _shard(file: TensorFile, plan: SurgeryPlan, rank: Mapping[int, int]) -> tuple[OutputFile, list[str], int]:
+def _shard(
+    file: TensorFile, plan: SurgeryPlan, rank: Mapping[int, int], tensors: Mapping[str, TensorEntry]
+) -> tuple[OutputFile, list[str], int]:
     entries: dict[str, Any] = {}
     pieces: list[Piece] = []
     at = 0
     for tensor in file.tensors:
-        cut = _cut(tensor, plan, rank)
+        cut = _cut(tensor, plan, rank, tensors)
         if cut is None:
             continue
         name, shape, parts = cut
@@ -183,20 +187,33 @@ def _shard(file: TensorFile, plan: SurgeryPlan, rank: Mapping[int, int]) -> tupl
 
 
 def _cut(
-    tensor: TensorEntry, plan: SurgeryPlan, rank: Mapping[int, int]
+    tensor: TensorEntry, plan: SurgeryPlan, rank: Mapping[int, int], tensors: Mapping[str, TensorEntry]
 ) -> tuple[str, list[int], list[Piece]] | None:
     """Return the tensor's new name, shape and bytes; None when it belongs to a dropped expert."""
     layer = _layer(tensor.name)
     if layer is None:
         return tensor.name, list(tensor.shape), [Range(tensor.file, tensor.offset, tensor.n_bytes)]
     kept = plan.kept[rank[layer]]
+    matrix = None
+    if plan.merge is not None:
+        is_router = _ROUTER.fullmatch(tensor.name) is not None
+        matrix = (plan.merge.routers if is_router else plan.merge.experts)[rank[layer]]
     if match := _EXPERT.fullmatch(tensor.name):
         if int(match[3]) not in kept:
             return None
-        name = f"{match[1]}{kept.index(int(match[3]))}{match[4]}"
-        return name, list(tensor.shape), [Range(tensor.file, tensor.offset, tensor.n_bytes)]
-    each = tensor.n_bytes // tensor.shape[0]
-    return tensor.name, [len(kept), *tensor.shape[1:]], expert_ranges(tensor.file, tensor.offset, each, kept)
+        place = kept.index(int(match[3]))
+        each_expert = (tensors[f"{match[1]}{expert}{match[4]}"] for expert in range(plan.n_experts))
+        experts = [Range(one.file, one.offset, one.n_bytes) for one in each_expert]
+        pieces = kept_pieces(experts, [kept[place]], tensor.dtype, matrix and [matrix[place]])
+        return f"{match[1]}{place}{match[4]}", list(tensor.shape), pieces
+    experts = expert_ranges(tensor.file, tensor.offset, tensor.n_bytes, tensor.shape[0])
+    return tensor.name, [len(kept), *tensor.shape[1:]], kept_pieces(experts, kept, tensor.dtype, matrix)
+
+
+def routers(checkpoint: Checkpoint) -> list[tuple[str, Range]]:
+    """Return ggml type and place of each layer's router, in the order of the layers."""
+    found = {int(match[1]): one for name, one in checkpoint.tensors().items() if (match := _ROUTER.fullmatch(name))}
+    return [(one.dtype, Range(one.file, one.offset, one.n_bytes)) for _, one in sorted(found.items())]
 
 
 def _config(checkpoint: Checkpoint, plan: SurgeryPlan) -> dict[str, Any]:
@@ -227,8 +244,9 @@ def _copy(path: Path) -> OutputFile:
 
 def _card(plan: SurgeryPlan, info: CheckpointInfo) -> bytes:
     active = plan.experts_per_token or info.experts_per_token
+    what = "removed from" if plan.merge is None else "merged in"
     return (
-        f"\n\n## Surgery\n\nExperts were removed from this checkpoint by EPI Factory: {len(plan.kept[0])} of"
+        f"\n\n## Surgery\n\nExperts were {what} this checkpoint by EPI Factory: {len(plan.kept[0])} of"
         f" {info.n_experts} are left in each of {info.n_layers} layers, {active}"
         f" are active per token.\n\n- method: {plan.method}\n- plan: `{plan.plan_hash()}` ({PLAN_FILE})\n"
         f"- statistics: `{plan.statistics_sha256}`\n- taken on: `{plan.base_sha256}`\n"

@@ -61,7 +61,8 @@ def convert(
     task: Task
     if target.suffix in (".m", ".t"):
         task = ConvertDllamaTask(
-            source=source.resolve(), target=target.resolve(), weights=(outtype or OutType.Q40).value
+            source=source.resolve(), target=target.resolve(), weights=(outtype or OutType.Q40).value,
+            tokenizer=target.suffix == ".t",
         )
     else:
         if outtype in (OutType.Q40, OutType.Q80):
@@ -180,23 +181,6 @@ def validate(
     show(as_json, result.model_dump(mode="json"), "\n".join(lines))
     if not result.ok:
         raise typer.Exit(3)
-
-
-@app.command("merge-experts")
-def merge_experts(
-    source: Annotated[Path, typer.Argument(help="GGUF in F32, F16 or BF16.")],
-    matrices: Annotated[Path, typer.Argument(help="Merge matrices, from `epi surgery search eep-merge`.")],
-    target: Annotated[Path, typer.Argument(help="GGUF to write; quantise it afterwards.")],
-    as_json: Json = False,
-) -> None:
-    """Write a model whose experts are weighted sums of the old ones.
-
-    Example: epi surgery merge-experts demo-f16.gguf merge8.safetensors merged-f16.gguf
-    """
-    from surgeon.merging import merge
-
-    merge(source, matrices, target)
-    _report_file(as_json, target)
 
 
 def _report_file(as_json: bool, path: Path) -> None:

@@ -3,18 +3,16 @@
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.table import Table
 
 from shared.errors import ConfigurationError
 from shared.records import LayerGroup, canonical_json
+from shared.surgeon_jobs import PlanChoice
 from surgeon.cli.app import app
 from surgeon.cli.output import Json, Threads, absolute, console, run_task, show
-
-if TYPE_CHECKING:
-    from surgeon.rankings.base import RankingInputs
 
 Statistics = Annotated[Path | None, typer.Option("--statistics", "-s", help="File from `epi surgery observe`.")]
 Model = Annotated[Path | None, typer.Option("--model", "-m", help="GGUF; needed by aimer, and without statistics.")]
@@ -112,11 +110,7 @@ def methods(as_json: Json = False) -> None:
     console.print(table)
 
 
-def _inputs(statistics: Path | None, model: Path | None, weights: list[str] | None, seed: int) -> "RankingInputs":
-    from shared import surgery
-    from surgeon import statistics as files
-    from surgeon.rankings.base import RankingInputs
-
+def _blend(weights: list[str] | None) -> dict[str, float]:
     blend: dict[str, float] = {}
     for item in weights or []:
         name, _, value = item.partition("=")
@@ -124,23 +118,7 @@ def _inputs(statistics: Path | None, model: Path | None, weights: list[str] | No
             blend[name] = float(value)
         except ValueError:
             raise ConfigurationError(f"--domain is NAME=WEIGHT, not {item!r}") from None
-    found = files.load(statistics) if statistics is not None else None
-    if found is not None:
-        shape = (found.provenance.n_layers, found.provenance.n_experts)
-    elif model is not None:
-        info = surgery.describe(model)
-        shape = (info.n_layers, info.n_experts)
-    else:
-        raise ConfigurationError("neither statistics nor a model", hint="give --statistics or --model")
-    return RankingInputs(*shape, found, blend or None, model, seed)
-
-
-def _method(name: str):  # type: ignore[no-untyped-def]
-    from surgeon.rankings import METHODS
-
-    if name not in METHODS:
-        raise ConfigurationError(f"unknown method {name!r}", hint=f"known: {', '.join(METHODS)}")
-    return METHODS[name]
+    return blend
 
 
 @app.command()
@@ -156,12 +134,14 @@ def rank(
 
     Example: epi surgery rank -s statistics.safetensors --method reap --domain facts=1 --domain code=2
     """
-    saliency = _method(method).saliency(_inputs(statistics, model, domain, seed))
+    from surgeon.choosing import method_named, ranking_inputs
+
+    values = method_named(method).saliency(ranking_inputs(statistics, model, _blend(domain), seed))
     if as_json:
-        print(json.dumps({"method": method, "saliency": saliency.tolist()}))
+        print(json.dumps({"method": method, "saliency": values.tolist()}))
         return
     table = Table("layer", "experts, least important first (saliency)")
-    for layer, row in enumerate(saliency):
+    for layer, row in enumerate(values):
         table.add_row(str(layer), "  ".join(f"{expert} ({row[expert]:.3g})" for expert in row.argsort(kind="stable")))
     console.print(table)
 
@@ -193,35 +173,20 @@ def plan(
     Example: epi surgery plan -s statistics.safetensors --keep 16,14,12,12 --layout biased -o list.json
     """
     from shared.durable import hash_file
-    from surgeon import planning
+    from surgeon.choosing import choose, ranking_inputs
 
-    inputs = _inputs(statistics, model, domain, seed)
-    saliency = _method(method).saliency(inputs)
-    layers = _layers(group, inputs.n_layers)
-    parameters: dict[str, str | int | float | bool] = {"group": group, "budget": budget.value}
     if (depth is None) == (keep is None):
         raise ConfigurationError("give either --depth or --keep")
-    if keep is not None:
-        numbers = _numbers(keep, inputs.n_layers)
-        parameters = {"keep": keep}
-    elif budget is Budget.bisect:
-        kept_total = (inputs.n_experts - (depth or 0)) * len(layers)
-        numbers = planning.bisected_budget(saliency, layers, kept_total, fewest=fewest)
-    else:
-        numbers = planning.uniform_budget(inputs.n_layers, inputs.n_experts, layers, depth or 0)
-    if depth is not None:
-        parameters["depth"] = depth
-    parameters |= {f"domain.{name}": weight for name, weight in (inputs.domain_weights or {}).items()}
-    if method == "random":
-        parameters["seed"] = seed
-    if protect_super:
-        parameters["protect_super"] = True
+    choice = PlanChoice(
+        method=method, depth=depth, keep=None if keep is None else _numbers(keep, "--keep"), group=_group(group),
+        layout=layout.value, budget=budget.value, fewest=fewest, protect_super=protect_super,
+        experts_per_token=experts_per_token, domain_weights=_blend(domain), seed=seed,
+    )  # fmt: skip
+    inputs = ranking_inputs(statistics, model, choice.domain_weights, seed)
     found = inputs.statistics
-    result = planning.make_plan(
-        saliency, numbers, method=method, layout=layout.value, experts_per_token=experts_per_token,
-        protected=planning.super_experts(inputs.total("norm_max")) if protect_super else None, parameters=parameters,
+    result = choose(
+        choice, inputs, statistics_sha256=hash_file(statistics) if statistics else None,
         base_sha256=found.provenance.model_sha256 if found else (hash_file(model) if model else None),
-        statistics_sha256=hash_file(statistics) if statistics else None,
     )  # fmt: skip
     output.write_bytes(canonical_json(result) + b"\n")
     dropped = sum(len(ids) for ids in result.dropped)
@@ -230,23 +195,13 @@ def plan(
          f"{output}: {dropped} experts dropped, plan {result.plan_hash()[:16]}")  # fmt: skip
 
 
-def _numbers(keep: str, n_layers: int) -> list[int]:
+def _numbers(text: str, option: str) -> tuple[int, ...]:
     try:
-        numbers = [int(part) for part in keep.split(",")]
+        return tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise ConfigurationError(f"--keep is a list of numbers, not {keep!r}") from None
-    if len(numbers) != n_layers:
-        raise ConfigurationError(f"--keep has {len(numbers)} numbers for {n_layers} layers")
-    return numbers
+        raise ConfigurationError(f"{option} is a list of numbers, not {text!r}") from None
 
 
-def _layers(group: str, n_layers: int) -> tuple[int, ...]:
-    from surgeon import planning
-
+def _group(text: str) -> LayerGroup | tuple[int, ...]:
     named: dict[str, LayerGroup] = {"all": "all", "early": "early", "late": "late"}
-    if group in named:
-        return planning.layers_of(named[group], n_layers)
-    try:
-        return planning.layers_of([int(part) for part in group.split(",")], n_layers)
-    except ValueError:
-        raise ConfigurationError(f"unknown group {group!r}", hint="all, early, late, or 0,1,5") from None
+    return named[text] if text in named else _numbers(text, "--group, if not all, early or late,")

@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 
 from shared.errors import ConfigurationError
-from shared.records import canonical_json
-from surgeon.cli.output import Json, Threads, errors, progress, show
+from shared.records import SurgeryPlan, canonical_json
+from surgeon.cli.output import Json, Threads, absolute, errors, run_task, show
+from surgeon.tasks import EepMergeTask, EepTask, NaeeTask, SkippingTask
 
 search_app = typer.Typer(
     help="Search for the experts to keep.", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None
@@ -18,6 +19,10 @@ Output = Annotated[Path, typer.Option("--output", "-o", help="Plan to write.")]
 Questions = Annotated[
     list[str], typer.Option("--questions", help="FILE.jsonl or FILE.jsonl=TEMPLATE with {question}; may be repeated.")
 ]
+Offspring = Annotated[int, typer.Option(min=1, help="New candidates an iteration.")]
+Cache = Annotated[Path | None, typer.Option(help="File of known candidates: a killed search goes on.")]
+TrainShare = Annotated[float, typer.Option(min=0.01, max=0.99, help="Of the questions, for the search.")]
+Seed = Annotated[int, typer.Option(help="One seed, one result.")]
 
 
 @search_app.command()
@@ -34,7 +39,7 @@ def naee(
 
     Example: epi surgery search naee mixtral-f16.gguf --depth 2 -s statistics.safetensors -o naee2.json
     """
-    from surgeon.search.run import naee_size, run_naee
+    from surgeon.search.run import naee_size
 
     size = naee_size(model, depth, max_subsets)
     total = size.subsets_per_layer
@@ -42,12 +47,13 @@ def naee(
     errors.print(f"NAEE over {size.n_layers} layers: {way}", highlight=False)
     if size.exhaustive and total > 10_000 and not yes and not as_json:
         typer.confirm("go on?", abort=True, err=True)
-    with progress("naee") as tell:
-        plan, report = run_naee(model, statistics, depth, max_subsets=max_subsets, on_progress=tell)
-    losses = ", ".join(f"{loss:.4g}" for loss in report.losses)
-    output.write_bytes(canonical_json(plan) + b"\n")
-    show(as_json, {"target": str(output), "plan_hash": plan.plan_hash(), **report.model_dump(mode="json")},
-         f"{output}: plan {plan.plan_hash()[:16]}, losses {losses}")  # fmt: skip
+    task = NaeeTask(model=model.resolve(), statistics=statistics.resolve(), depth=depth, max_subsets=max_subsets)
+    done = run_task(task, "naee")
+    assert done.plan is not None and done.naee is not None
+    losses = ", ".join(f"{loss:.4g}" for loss in done.naee.losses)
+    _write(output, done.plan)
+    show(as_json, {"target": str(output), "plan_hash": done.plan.plan_hash(), **done.naee.model_dump(mode="json")},
+         f"{output}: plan {done.plan.plan_hash()[:16]}, losses {losses}")  # fmt: skip
 
 
 @search_app.command()
@@ -57,11 +63,11 @@ def eep(
     questions: Questions,
     output: Output,
     iterations: Annotated[int, typer.Option(min=0, help="The paper has 40.")] = 40,
-    offspring: Annotated[int, typer.Option(min=1, help="New candidates an iteration.")] = 12,
+    offspring: Offspring = 12,
     start: Annotated[list[Path] | None, typer.Option(help="Plans to begin with; may be repeated.")] = None,
-    cache: Annotated[Path | None, typer.Option(help="File of known candidates: a killed search goes on.")] = None,
-    train_share: Annotated[float, typer.Option(min=0.01, max=0.99, help="Of the questions, for the search.")] = 0.5,
-    seed: Annotated[int, typer.Option(help="One seed, one result.")] = 0,
+    cache: Cache = None,
+    train_share: TrainShare = 0.5,
+    seed: Seed = 0,
     threads: Threads = 1,
     as_json: Json = False,
 ) -> None:
@@ -70,20 +76,13 @@ def eep(
     Example: epi surgery search eep demo-f16.gguf --depth 8 --questions arc.jsonl -o eep8.json --cache eep8.cache
     """
     from surgeon.plan_file import read_plan
-    from surgeon.search.eep import EepOptions
-    from surgeon.search.run import run_eep
 
-    options = EepOptions(iterations=iterations, offspring=offspring, seed=seed)
-    with progress("eep") as tell:
-        plan, report = run_eep(
-            model, [_question_file(item) for item in questions], depth, options,
-            start=[read_plan(path).kept for path in start or []], cache=cache, train_share=train_share,
-            threads=threads, on_progress=tell,
-        )  # fmt: skip
-    output.write_bytes(canonical_json(plan) + b"\n")
-    show(as_json, {"target": str(output), "plan_hash": plan.plan_hash(), **report.model_dump(mode="json")},
-         f"{output}: accuracy {report.train:.3f} on the search's questions, {report.validation:.3f} on unseen ones"
-         f" (the whole model: {report.validation_base:.3f}); {report.evaluated} candidates")  # fmt: skip
+    task = EepTask(
+        model=model.resolve(), questions=_question_files(questions), depth=depth, iterations=iterations,
+        offspring=offspring, seed=seed, start=tuple(read_plan(path) for path in start or []), cache=absolute(cache),
+        train_share=train_share, threads=threads,
+    )  # fmt: skip
+    _show_eep(task, output, as_json, "the whole model")
 
 
 @search_app.command("eep-merge")
@@ -91,57 +90,36 @@ def eep_merge(
     model: Model,
     plan: Annotated[Path, typer.Option(help="Plan of the prune phase: where the search begins.")],
     questions: Questions,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Merge matrices to write.")],
+    output: Output,
     iterations: Annotated[int, typer.Option(min=0, help="The paper has 160.")] = 160,
-    offspring: Annotated[int, typer.Option(min=1, help="New candidates an iteration.")] = 8,
-    cache: Annotated[Path | None, typer.Option(help="File of known candidates: a killed search goes on.")] = None,
-    train_share: Annotated[float, typer.Option(min=0.01, max=0.99, help="Of the questions, for the search.")] = 0.5,
-    seed: Annotated[int, typer.Option(help="One seed, one result.")] = 0,
+    offspring: Offspring = 8,
+    cache: Cache = None,
+    train_share: TrainShare = 0.5,
+    seed: Seed = 0,
     threads: Threads = 1,
     as_json: Json = False,
 ) -> None:
-    """Evolve matrices that mix dropped experts into kept ones; the model must be F16 or F32.
+    """Evolve matrices that mix dropped experts into kept ones; the model must be F16 or F32, `apply` takes any.
 
-    Example: epi surgery search eep-merge demo-f16.gguf --plan eep8.json --questions arc.jsonl -o merge8.safetensors
+    Example: epi surgery search eep-merge demo-f16.gguf --plan eep8.json --questions arc.jsonl -o merge8.json
     """
-    from surgeon.merging import MergeMatrices
     from surgeon.plan_file import read_plan
-    from surgeon.search.eep import Fitness, FitnessCache, Generation
-    from surgeon.search.eep_merge import MergeOptions, WeightsInMemory, search_merge
-    from surgeon.search.task_fitness import TaskFitness
 
-    start = MergeMatrices.of_plan(read_plan(plan))
-    files = [_question_file(item) for item in questions]
-    with (
-        TaskFitness(model, files, train_share=train_share, threads=threads, use_mmap=False) as fitness,
-        progress("eep-merge") as tell,
-    ):
-        if start.experts.shape[::2] != (fitness.n_layers, fitness.n_experts):
-            raise ConfigurationError("the plan is for another model", where=str(plan))
-        weights = WeightsInMemory(fitness.model, fitness.n_layers)
-        slots = (tuple(range(start.experts.shape[1])),) * fitness.n_layers
+    task = EepMergeTask(
+        model=model.resolve(), plan=read_plan(plan), questions=_question_files(questions), iterations=iterations,
+        offspring=offspring, seed=seed, cache=absolute(cache), train_share=train_share, threads=threads,
+    )  # fmt: skip
+    _show_eep(task, output, as_json, "only pruned")
 
-        def measure(matrices: MergeMatrices) -> Fitness:
-            weights.merge(matrices)
-            return fitness.train(slots)
 
-        def report(generation: Generation) -> None:
-            note = f"best {generation.best.accuracy:.3f} after {generation.n_evaluated}"
-            tell((generation.iteration + 1) / (iterations + 1), note)
-
-        found = search_merge(
-            start, measure, MergeOptions(iterations=iterations, offspring=offspring, seed=seed),
-            cache=FitnessCache(cache, f"{fitness.identity} merge"), on_generation=report,
-        )  # fmt: skip
-        weights.merge(start)
-        before = fitness.validation(slots)
-        weights.merge(found.best)
-        after = fitness.validation(slots)
-    found.best.save(output)
-    show(as_json, {"target": str(output), "train": found.fitness.accuracy, "validation": after.accuracy,
-                   "validation_pruned": before.accuracy},
-         f"{output}: accuracy {found.fitness.accuracy:.3f} on the search's questions, {after.accuracy:.3f} on unseen"
-         f" ones (only pruned: {before.accuracy:.3f})")  # fmt: skip
+def _show_eep(task: EepTask | EepMergeTask, output: Path, as_json: bool, compared: str) -> None:
+    done = run_task(task, task.task)
+    plan, report = done.plan, done.eep
+    assert plan is not None and report is not None
+    _write(output, plan)
+    show(as_json, {"target": str(output), "plan_hash": plan.plan_hash(), **report.model_dump(mode="json")},
+         f"{output}: accuracy {report.train:.3f} on the search's questions, {report.validation:.3f} on unseen ones"
+         f" ({compared}: {report.validation_base:.3f}); {report.evaluated} candidates")  # fmt: skip
 
 
 @search_app.command()
@@ -156,35 +134,27 @@ def skipping(
 
     Example: epi surgery search skipping demo-f16.gguf -s statistics.safetensors --questions arc.jsonl
     """
-    from shared import llama
-    from surgeon import statistics as files
-    from surgeon.choices import QUESTION_TEMPLATE, ChoiceScorer, load_questions
-    from surgeon.skipping import DynamicSkipping, median_ratios
-
-    betas = median_ratios(files.load(statistics)).tolist()
-    rows = []
-    with llama.Model(model) as loaded:
-        for path, template in (_question_file(item) for item in questions):
-            accuracies = []
-            skipper = DynamicSkipping(betas)
-            for callback in (None, skipper):
-                scorer = ChoiceScorer(
-                    loaded, load_questions(path), template=template or QUESTION_TEMPLATE, threads=threads,
-                    on_tensor=callback,
-                )  # fmt: skip
-                accuracies.append(scorer.score().accuracy)
-                scorer.close()
-            rows.append({"questions": str(path), "accuracy": accuracies[0], "accuracy_skipping": accuracies[1],
-                         "share_skipped": skipper.share_skipped})  # fmt: skip
-    lines = [f"{row['questions']}: accuracy {row['accuracy']:.3f} -> {row['accuracy_skipping']:.3f},"
-             f" {row['share_skipped']:.1%} of expert computations skipped" for row in rows]  # fmt: skip
+    task = SkippingTask(
+        model=model.resolve(), statistics=statistics.resolve(), questions=_question_files(questions), threads=threads
+    )
+    result = run_task(task, "skipping").skipping
+    assert result is not None
+    lines = [f"{row.questions}: accuracy {row.accuracy:.3f} -> {row.accuracy_skipping:.3f},"
+             f" {row.share_skipped:.1%} of expert computations skipped" for row in result.tasks]  # fmt: skip
     lines.append("Stock engines compute skipped experts all the same: this saves no energy there.")
-    show(as_json, {"betas": betas, "tasks": rows, "saves_energy_on_stock_engines": False}, "\n".join(lines))
+    show(as_json, result.model_dump(mode="json"), "\n".join(lines))
 
 
-def _question_file(item: str) -> tuple[Path, str]:
-    path, _, template = item.partition("=")
-    template = template.replace("\\n", "\n")
-    if template and "{question}" not in template:
-        raise ConfigurationError("the template has no {question}", where=item)
-    return Path(path), template
+def _write(output: Path, plan: SurgeryPlan) -> None:
+    output.write_bytes(canonical_json(plan) + b"\n")
+
+
+def _question_files(items: list[str]) -> tuple[tuple[Path, str], ...]:
+    files = []
+    for item in items:
+        path, _, template = item.partition("=")
+        template = template.replace("\\n", "\n")
+        if template and "{question}" not in template:
+            raise ConfigurationError("the template has no {question}", where=item)
+        files.append((Path(path).resolve(), template))
+    return tuple(files)

@@ -25,6 +25,9 @@ class RankingInputs:
     """Blend: each domain counts per token times its weight; None: every token counts once."""
     model_path: Path | None = None
     seed: int = 0
+    experts_per_token: int = 1
+    router_sha256: str | None = None
+    """Of the model: what a plan's expert ids mean (`SurgeryPlan.router_sha256`)."""
 
     def total(self, statistic: str) -> npt.NDArray[Any]:
         """Return a blended statistic [layer, expert].

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from shared import llama
 from shared.errors import ConfigurationError
-from surgeon.merging import MergeMatrices, merge_rows
+from surgeon.merging import MergeArrays, merge_rows
 from surgeon.search.eep import Fitness, FitnessCache, Generation
 
 Array = npt.NDArray[Any]
@@ -69,7 +69,7 @@ class WeightsInMemory:
                 raise ConfigurationError("merging needs an F16 or F32 model", where=tensor.name)
             self._originals[place] = values
 
-    def merge(self, matrices: MergeMatrices) -> None:
+    def merge(self, matrices: MergeArrays) -> None:
         """Put the merged experts into the first slots of every layer; the other slots keep what they had."""
         for (node, layer), original in self._originals.items():
             matrix = (matrices.experts if node in _EXPERT_NODES else matrices.routers)[layer]
@@ -87,14 +87,14 @@ class WeightsInMemory:
 class Merged:
     """The result of a search."""
 
-    best: MergeMatrices
+    best: MergeArrays
     fitness: Fitness
     generations: tuple[Generation, ...]
 
 
 def search_merge(
-    start: MergeMatrices,
-    fitness: Callable[[MergeMatrices], Fitness],
+    start: MergeArrays,
+    fitness: Callable[[MergeArrays], Fitness],
     options: MergeOptions,
     *,
     cache: FitnessCache | None = None,
@@ -103,10 +103,10 @@ def search_merge(
     """Run the merge phase from one-hot matrices; reproducible by its seed, resumable by its cache."""
     random = np.random.default_rng(options.seed)
     known = cache or FitnessCache(None, "")
-    population: list[tuple[Fitness, int, MergeMatrices]] = []
+    population: list[tuple[Fitness, int, MergeArrays]] = []
     n_evaluated = 0
 
-    def add(matrices: MergeMatrices) -> None:
+    def add(matrices: MergeArrays) -> None:
         nonlocal n_evaluated
         key = hashlib.sha256(matrices.experts.tobytes() + matrices.routers.tobytes()).hexdigest()
         value = known.get(key)
@@ -130,7 +130,7 @@ def search_merge(
                 first, second = (parents[int(random.integers(len(parents)))] for _ in range(2))
                 take = (random.random(len(first.experts)) < options.crossover)[:, None, None]
                 add(
-                    MergeMatrices(
+                    MergeArrays(
                         noisy(np.where(take, second.experts, first.experts)),
                         noisy(np.where(take, second.routers, first.routers)),
                     )

@@ -16,4 +16,5 @@ class EepReport(Record):
     train: float
     validation: float
     validation_base: float
+    """Of what the result is compared with: the whole model, or for the merge phase the plan it began with."""
     evaluated: int

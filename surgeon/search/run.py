@@ -9,8 +9,10 @@ from shared.durable import hash_file
 from shared.errors import ConfigurationError
 from shared.records import SurgeryPlan
 from surgeon import statistics as files
+from surgeon.merging import MergeArrays
 from surgeon.offline import LayerExperts
-from surgeon.search.eep import Candidate, EepOptions, FitnessCache, Generation, search
+from surgeon.search.eep import Candidate, EepOptions, Fitness, FitnessCache, Generation, search
+from surgeon.search.eep_merge import MergeOptions, WeightsInMemory, search_merge
 from surgeon.search.naee import MAX_SUBSETS, ReconstructionLoss, n_subsets, search_layer
 from surgeon.search.reports import EepReport, NaeeReport
 from surgeon.search.task_fitness import TaskFitness
@@ -71,7 +73,7 @@ def run_naee(
     plan = SurgeryPlan(
         n_experts=n_experts, kept=tuple(kept), method="naee" if size.exhaustive else "naee_greedy_with_swaps",
         parameters={"depth": depth, "tokens": len(found.reservoir["priority"])}, base_sha256=sha256,
-        statistics_sha256=hash_file(statistics),
+        statistics_sha256=hash_file(statistics), router_sha256=surgery.router_sha256(model),
     )  # fmt: skip
     return plan, NaeeReport(losses=tuple(losses), exhaustive=size.exhaustive)
 
@@ -98,13 +100,10 @@ def run_eep(
         if keep < fitness.experts_per_token:
             raise ConfigurationError(f"{keep} experts would be left, {fitness.experts_per_token} are active per token")
 
-        def report(generation: Generation) -> None:
-            note = f"best {generation.best.accuracy:.3f} after {generation.n_evaluated}"
-            on_progress((generation.iteration + 1) / (options.iterations + 1), note)
-
         found = search(
             fitness.n_experts, [keep] * fitness.n_layers, fitness.train, options, start=start,
-            cache=FitnessCache(cache, f"{fitness.identity} {keep}"), on_generation=report,
+            cache=FitnessCache(cache, f"{fitness.identity} {keep}"),
+            on_generation=_teller(options.iterations, on_progress),
         )  # fmt: skip
         summary = EepReport(
             train=found.fitness.accuracy, validation=fitness.validation(found.best).accuracy,
@@ -114,6 +113,60 @@ def run_eep(
             n_experts=fitness.n_experts, kept=found.best, method="eep_prune",
             parameters={"depth": depth, "iterations": options.iterations, "seed": options.seed,
                         "train_accuracy": summary.train, "validation_accuracy": summary.validation},
-            base_sha256=hash_file(model),
+            base_sha256=hash_file(model), router_sha256=surgery.router_sha256(model),
         )  # fmt: skip
     return plan, summary
+
+
+def run_eep_merge(
+    model: Path,
+    plan: SurgeryPlan,
+    questions: Sequence[tuple[Path, str]],
+    options: MergeOptions,
+    *,
+    cache: Path | None = None,
+    train_share: float = 0.5,
+    threads: int = 1,
+    on_progress: Progress,
+) -> tuple[SurgeryPlan, EepReport]:
+    """Run the merge phase from `plan` and measure the result on the questions it never saw.
+
+    Raises:
+        ConfigurationError: no questions, a plan for another model, or quantised weights.
+    """
+    surgery.recipe(model, plan)
+    start = MergeArrays.of_plan(plan)
+    with TaskFitness(model, questions, train_share=train_share, threads=threads, use_mmap=False) as fitness:
+        weights = WeightsInMemory(fitness.model, fitness.n_layers)
+        slots = (tuple(range(len(plan.kept[0]))),) * fitness.n_layers
+
+        def measure(matrices: MergeArrays) -> Fitness:
+            weights.merge(matrices)
+            return fitness.train(slots)
+
+        found = search_merge(
+            start, measure, options, cache=FitnessCache(cache, f"{fitness.identity} merge {plan.plan_hash()}"),
+            on_generation=_teller(options.iterations, on_progress),
+        )  # fmt: skip
+        weights.merge(start)
+        before = fitness.validation(slots).accuracy
+        weights.merge(found.best)
+        summary = EepReport(
+            train=found.fitness.accuracy, validation=fitness.validation(slots).accuracy, validation_base=before,
+            evaluated=found.generations[-1].n_evaluated,
+        )  # fmt: skip
+    parameters = {**plan.parameters, "merge_iterations": options.iterations, "merge_seed": options.seed,
+                  "train_accuracy": summary.train, "validation_accuracy": summary.validation}  # fmt: skip
+    merged = plan.model_copy(
+        update={"method": "eep_prune_and_merge", "parameters": parameters, "merge": found.best.record(),
+                "base_sha256": hash_file(model), "router_sha256": surgery.router_sha256(model)}
+    )  # fmt: skip
+    return SurgeryPlan.model_validate(merged.model_dump()), summary
+
+
+def _teller(iterations: int, on_progress: Progress) -> Callable[[Generation], None]:
+    def tell(generation: Generation) -> None:
+        note = f"best {generation.best.accuracy:.3f} after {generation.n_evaluated}"
+        on_progress((generation.iteration + 1) / (iterations + 1), note)
+
+    return tell

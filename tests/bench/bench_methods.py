@@ -19,7 +19,7 @@ from shared.records import SurgeryPlan
 from surgeon import planning
 from surgeon.convert import convert
 from surgeon.corpus import load_corpus
-from surgeon.merging import MergeMatrices
+from surgeon.merging import MergeArrays
 from surgeon.observe import ObserveOptions, observe
 from surgeon.offline import LayerExperts
 from surgeon.rankings import METHODS
@@ -124,11 +124,11 @@ def fill(table, fitness, model, statistics, depths, iterations, cache) -> tuple[
 
 def merge_phase(table, fitness, best, depth, iterations, cache) -> str:
     """Go on from the prune phase with matrices that mix dropped experts into kept ones, in the model in memory."""
-    start = MergeMatrices.of_plan(SurgeryPlan(n_experts=fitness.n_experts, kept=best))
+    start = MergeArrays.of_plan(SurgeryPlan(n_experts=fitness.n_experts, kept=best))
     weights = WeightsInMemory(fitness.model, fitness.n_layers)
     slots = (tuple(range(len(best[0]))),) * fitness.n_layers
 
-    def measure(matrices: MergeMatrices) -> Fitness:
+    def measure(matrices: MergeArrays) -> Fitness:
         weights.merge(matrices)
         return fitness.train(slots)
 

@@ -107,17 +107,6 @@ def tensors_of(path: Path) -> dict[str, tuple]:
     return {t.name: (t.ne, t.kind, data[t.offset : t.offset + t.n_bytes]) for t in gguf.parse(path).tensors}
 
 
-@pytest.mark.parametrize("name", ["plain", "shards", "stacked"])
-def test_surgery_then_conversion_is_conversion_then_surgery(lab: Path, tmp_path: Path, name: str) -> None:
-    surgery.apply_plan(lab / name, PLAN, tmp_path / "cut")
-    convert(tmp_path / "cut", tmp_path / "cut-then-converted.gguf", outtype="F32")
-    surgery.apply_plan(lab / "plain.gguf", PLAN, tmp_path / "converted-then-cut.gguf")
-    assert tensors_of(tmp_path / "cut-then-converted.gguf") == tensors_of(tmp_path / "converted-then-cut.gguf")
-    convert_model(tmp_path / "cut", tmp_path / "cut-then-converted.m", weights="Q40")
-    surgery.apply_plan(lab / "plain.m", PLAN, tmp_path / "converted-then-cut.m")
-    assert hash_file(tmp_path / "cut-then-converted.m") == hash_file(tmp_path / "converted-then-cut.m")
-
-
 @pytest.mark.parametrize("weights", ["Q40", "Q80", "F16", "F32"])
 def test_distributed_llama_files(lab: Path, tmp_path: Path, weights: str) -> None:
     convert_model(lab / "plain", tmp_path / "base.m", weights=weights)

@@ -16,7 +16,6 @@ from shared.errors import ConfigurationError, DataError, InfrastructureError
 from shared.records import SurgeryPlan
 from surgeon.convert import convert
 from surgeon.masking import mask_of
-from surgeon.quantize import quantize
 from surgeon.selections import count_selections
 from surgeon.verify import verify
 from tests.checkpoint_factory import TEXT, make_checkpoint
@@ -103,27 +102,6 @@ def test_fewer_active_experts_is_the_engine_override(lab: Path, tmp_path: Path, 
 def _tensors(path: Path) -> dict[str, tuple[tuple[int, ...], int, bytes]]:
     data = path.read_bytes()
     return {t.name: (t.ne, t.kind, data[t.offset : t.offset + t.n_bytes]) for t in gguf.parse(path).tensors}
-
-
-@pytest.mark.parametrize("quantization", ["Q4_K_M", "Q4_0", "Q8_0", "Q6_K", "Q3_K_M"])
-def test_quantise_then_slice_is_slice_then_quantise(lab: Path, tmp_path: Path, quantization: str) -> None:
-    quantize(lab / "f32.gguf", tmp_path / "q.gguf", quantization)
-    surgery.apply_plan(tmp_path / "q.gguf", plan(EQUAL), tmp_path / "q-cut.gguf")
-    surgery.apply_plan(lab / "f32.gguf", plan(EQUAL), tmp_path / "cut.gguf")
-    quantize(tmp_path / "cut.gguf", tmp_path / "cut-q.gguf", quantization)
-    assert _tensors(tmp_path / "q-cut.gguf") == _tensors(tmp_path / "cut-q.gguf")
-
-
-def test_exactly_eight_experts_is_the_known_exception(lab: Path, tmp_path: Path) -> None:
-    """llama-quantize gives attention other types when a model has exactly 8 experts: slice-last keeps the base's."""
-    eight = plan((tuple(range(8)),) * 4)
-    quantize(lab / "f32.gguf", tmp_path / "q.gguf", "Q4_K_M")
-    surgery.apply_plan(tmp_path / "q.gguf", eight, tmp_path / "q-cut.gguf")
-    surgery.apply_plan(lab / "f32.gguf", eight, tmp_path / "cut.gguf")
-    quantize(tmp_path / "cut.gguf", tmp_path / "cut-q.gguf", "Q4_K_M")
-    first, second = _tensors(tmp_path / "q-cut.gguf"), _tensors(tmp_path / "cut-q.gguf")
-    assert {name.split(".")[2] for name in first if first[name] != second[name]} <= {"attn_k", "attn_v", "attn_output"}
-    assert all(first[name] == second[name] for name in first if "exps" in name)
 
 
 @pytest.mark.parametrize(

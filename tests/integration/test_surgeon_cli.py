@@ -80,6 +80,7 @@ def test_searches(folder: Path) -> None:
     ]
     (folder / "q.jsonl").write_text("\n".join(map(json.dumps, lines)))
     epi(folder, "convert", "hf", "search.gguf")
+    make_checkpoint(folder / "other", n_layers=4, n_experts=12, experts_per_token=3, seed=1)
     epi(folder, "observe", "search.gguf", "facts.txt", "-o", "deep.st", "--reservoir", "16", "--max-tokens", "100")
     naee = json.loads(
         epi(folder, "search", "naee", "search.gguf", "--depth", "2", "-s", "deep.st", "-o", "n.json", "--json")
@@ -89,10 +90,14 @@ def test_searches(folder: Path) -> None:
     task = ("search.gguf", "--depth", "6", "--questions", "q.jsonl={question}", "-o", "e.json", *few)
     assert "another number" in epi(folder, "search", "eep", *task, "--start", "n.json", fails=1)
     epi(folder, "search", "eep", *task)
-    merge = ("search.gguf", "--plan", "e.json", "--questions", "q.jsonl", "-o", "m.st", *few)
+    merge = ("search.gguf", "--plan", "e.json", "--questions", "q.jsonl", "-o", "m.json", *few)
     assert 0 <= json.loads(epi(folder, "search", "eep-merge", *merge))["validation"] <= 1
-    epi(folder, "merge-experts", "search.gguf", "m.st", "merged.gguf")
-    assert json.loads(epi(folder, "info", "merged.gguf", "--json"))["n_experts"] == 6
+    assert len(json.loads((folder / "m.json").read_text())["merge"]["experts"][3]) == 6
+    for base in ("search.gguf", "hf"):
+        epi(folder, "apply", base, "m.json", f"merged-{base}")
+        assert "proved" in epi(folder, "verify", base, "m.json", f"merged-{base}")
+        assert json.loads(epi(folder, "info", f"merged-{base}", "--json"))["n_experts"] == 6
+    assert "the plan is for another model" in epi(folder, "apply", "other", "n.json", "x", fails=1)
     skip = ("search.gguf", "-s", "deep.st", "--questions", "q.jsonl", "--json")
     skipped = json.loads(epi(folder, "search", "skipping", *skip))
     assert 0 < skipped["tasks"][0]["share_skipped"] < 1 and not skipped["saves_energy_on_stock_engines"]

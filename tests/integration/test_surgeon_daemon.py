@@ -15,19 +15,26 @@ import pytest_asyncio
 
 from shared.client import AgentClient
 from shared.errors import ConfigurationError, DataError, NotFoundError
+from shared.records import Record
 from shared.surgeon_jobs import (
     ApplyParams,
     ApplyResult,
+    ConvertParams,
+    FileResult,
+    MergeParams,
     ObserveParams,
     ObserveResult,
     PlanParams,
     PlanResult,
     PrepareParams,
     PrepareResult,
+    QuantizeParams,
     RankParams,
     RankResult,
     SearchParams,
     SearchResult,
+    SkippingParams,
+    SkippingResult,
     ValidateParams,
     ValidateResult,
     VerifyParams,
@@ -48,6 +55,8 @@ def _free_port() -> int:
 def settings(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
     root = tmp_path_factory.mktemp("surgeon")
     make_checkpoint(root / "model", n_layers=4, n_experts=12, experts_per_token=3)
+    config = json.loads((root / "model" / "config.json").read_text())
+    (root / "model" / "config.json").write_text(json.dumps(config | {"eos_token_id": 383}))  # the .t needs it
     make_checkpoint(root / "broken", n_layers=1, n_experts=4, experts_per_token=2)
     weights = root / "broken" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
@@ -170,6 +179,8 @@ async def test_clear_errors(client: AgentClient) -> None:
     with pytest.raises(ConfigurationError, match="active per token"):
         params = PlanParams(model_sha256=base.f16_sha256, method="random", depth=10)
         await client.run("e/deep", "plan", params, timeout_s=60)
+    with pytest.raises(ConfigurationError, match="no number format Q40"):
+        await client.run("e/outtype", "convert", ConvertParams(model="tiny", outtype="Q40"), timeout_s=60)
     with pytest.raises(ConfigurationError, match="needs expert statistics"):
         params = PlanParams(model_sha256=base.f16_sha256, method="reap", depth=1)
         await client.run("e/stats", "plan", params, timeout_s=60)
@@ -207,6 +218,61 @@ async def test_rank_search_and_verify(client: AgentClient) -> None:
     with pytest.raises(DataError):
         await client.run("s/verify-2", "verify", check.model_copy(update={"plan": naee.plan}), timeout_s=60)
     assert {entry["name"] for entry in await client.request("GET", "/v1/methods")} >= {"reap", "random", "aimer"}
+
+
+async def test_what_the_command_line_can_the_daemon_can(client: AgentClient) -> None:
+    """Conversion, an importance matrix, shards, blends, budgets, the merge phase, skipping."""
+
+    async def file(job: str, kind: str, params: Record) -> str:
+        return FileResult.model_validate(await client.run(f"p/{job}", kind, params, timeout_s=60)).sha256
+
+    f16 = (await _prepare(client, "p/prepare")).f16_sha256
+    assert await file("gguf", "convert", ConvertParams(model="tiny")) == f16
+    model = await file("m", "convert", ConvertParams(model="tiny", format="dllama"))
+    await file("t", "convert", ConvertParams(model="tiny", format="dllama_tokenizer"))
+
+    seen = []
+    for shard in ((0, 2), (1, 2), (0, 1)):
+        params = ObserveParams(model_sha256=f16, corpus="facts", columns=True, shard=shard)
+        answer = await client.run(f"p/observe-{shard[0]}-{shard[1]}", "observe", params, timeout_s=60)
+        seen.append(ObserveResult.model_validate(answer))
+    halves = MergeParams(statistics_sha256s=(seen[0].statistics_sha256, seen[1].statistics_sha256))
+    assert ObserveResult.model_validate(await client.run("p/merge", "merge", halves, timeout_s=60)) == seen[2]
+
+    params = PlanParams(
+        model_sha256=f16, statistics_sha256=seen[2].statistics_sha256, method="ean", depth=3, layout="biased",
+        budget="bisect", fewest=4, protect_super=True, domain_weights={"facts": 2.0}, group=(0, 2),
+    )  # fmt: skip
+    plan = PlanResult.model_validate(await client.run("p/plan", "plan", params, timeout_s=60)).plan
+    assert sum(map(len, plan.dropped)) == 6 and not plan.dropped[1] and plan.parameters["domain.facts"] == 2.0
+    by_list = PlanParams(model_sha256=f16, method="random", keep=(8, 8, 8, 8), seed=5)
+    plan = PlanResult.model_validate(await client.run("p/list", "plan", by_list, timeout_s=60)).plan
+    assert plan.parameters["seed"] == 5
+
+    cut = ApplyParams(base_sha256=f16, plan=plan)
+    variant = ApplyResult.model_validate(await client.run("p/cut", "apply", cut, timeout_s=60))
+    cut = ApplyParams(base_sha256=model, plan=plan)
+    await client.run("p/cut-m", "apply", cut, timeout_s=60)
+    quantize = QuantizeParams(
+        model_sha256=variant.sha256, quantization="Q4_0", statistics_sha256=seen[2].statistics_sha256, plan=plan
+    )
+    assert await file("imatrix", "quantize", quantize) != await file(
+        "plain", "quantize", QuantizeParams(model_sha256=variant.sha256, quantization="Q4_0")
+    )
+
+    search = SearchParams(
+        model_sha256=f16, method="eep_merge", plan=plan, questions=("quiz",), iterations=1, offspring=2
+    )
+    merged = SearchResult.model_validate(await client.run("p/eep-merge", "search", search, timeout_s=60))
+    assert merged.plan.merge is not None and merged.validation_accuracy_of_base is not None
+    applied = ApplyParams(base_sha256=f16, plan=merged.plan)
+    variant = ApplyResult.model_validate(await client.run("p/merge-experts", "apply", applied, timeout_s=60))
+    check = VerifyParams(base_sha256=f16, plan=merged.plan, sha256=variant.sha256)
+    await client.run("p/verify", "verify", check, timeout_s=60)
+
+    params = SkippingParams(model_sha256=f16, statistics_sha256=seen[2].statistics_sha256, questions=("quiz",))
+    skipped = SkippingResult.model_validate(await client.run("p/skipping", "skipping", params, timeout_s=60))
+    assert len(skipped.betas) == 4 and 0 < skipped.tasks[0].share_skipped < 1
 
 
 async def test_a_token_is_needed(client: AgentClient) -> None:

@@ -1,0 +1,187 @@
+"""Handlers on files: prepare, convert, quantize, apply, verify, validate; cached by input hash."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from shared import surgery
+from shared.artifacts import scratch_file
+from shared.durable import hash_file
+from shared.errors import ConfigurationError, InfrastructureError
+from shared.jobs import JobContext, JobKind
+from shared.surgeon_jobs import (
+    ApplyParams,
+    ApplyResult,
+    ConvertParams,
+    FileResult,
+    PrepareParams,
+    PrepareResult,
+    QuantizeParams,
+    ValidateParams,
+    ValidateResult,
+    VerifyParams,
+    VerifyResult,
+)
+from surgeon import verify as verification
+from surgeon.cache import key_of
+from surgeon.child import run_in_child
+from surgeon.jobs.tools import Tools, part
+from surgeon.sanity import Evaluation
+from surgeon.tasks import ConvertDllamaTask, ConvertTask, EvaluateTask, QuantizeTask
+from surgeon.validate import verdict
+
+_OUTTYPES: Final = {"gguf": ("F16", "F32", "BF16"), "dllama": ("Q40", "Q80", "F16", "F32"), "dllama_tokenizer": ("",)}
+"""Number formats by file format; the first is the usual one."""
+
+
+class FileJobs:
+    """Handlers that make or judge checkpoints."""
+
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+        self._settings, self._store = tools.settings, tools.store
+
+    def kinds(self) -> list[JobKind]:  # type: ignore[type-arg]
+        """Return the job kinds."""
+        return [
+            JobKind("prepare", PrepareParams, self.prepare),
+            JobKind("convert", ConvertParams, self.convert),
+            JobKind("quantize", QuantizeParams, self.quantize),
+            JobKind("apply", ApplyParams, self.apply),
+            JobKind("verify", VerifyParams, self.verify),
+            JobKind("validate", ValidateParams, self.validate),
+        ]
+
+    async def prepare(self, params: PrepareParams, context: JobContext) -> PrepareResult:
+        """Convert to F16 and quantise."""
+        f16 = await self._convert(ConvertParams(model=params.model), part(context, 0.0, 0.5, "convert"))
+        quantize = QuantizeParams(model_sha256=f16.sha256, quantization=params.quantization)
+        base = await self._quantize(quantize, part(context, 0.5, 1.0, "quantise"))
+        info = await asyncio.to_thread(surgery.describe, self._store.path(base.sha256))
+        return PrepareResult(
+            f16_sha256=f16.sha256, base_sha256=base.sha256, base_size_bytes=base.size_bytes,
+            architecture=info.architecture, n_layers=info.n_layers, n_experts=info.n_experts,
+            experts_per_token=info.experts_per_token,
+        )  # fmt: skip
+
+    async def convert(self, params: ConvertParams, context: JobContext) -> FileResult:
+        """Convert a configured checkpoint."""
+        return await self._convert(params, part(context, 0.0, 1.0, "convert"))
+
+    async def _convert(self, params: ConvertParams, on_progress: Callable[[float, str], None]) -> FileResult:
+        outtype = params.outtype or _OUTTYPES[params.format][0]
+        if outtype not in _OUTTYPES[params.format]:
+            raise ConfigurationError(f"{params.format} has no number format {outtype}")
+        source = self._settings.model_path(params.model)
+        on_progress(0.0, "hashing the checkpoint")
+        checkpoint = await asyncio.to_thread(self._tools.cache.hash_of_folder, source)
+        key = key_of(kind="convert", checkpoint=checkpoint, format=params.format, outtype=outtype)
+
+        def task(target: Path) -> ConvertTask | ConvertDllamaTask:
+            if params.format == "gguf":
+                return ConvertTask.model_validate({"source": source, "target": target, "outtype": outtype})
+            tokenizer = params.format == "dllama_tokenizer"
+            return ConvertDllamaTask(source=source, target=target, weights=outtype, tokenizer=tokenizer)
+
+        return await self._made(key, task, on_progress)
+
+    async def quantize(self, params: QuantizeParams, context: JobContext) -> FileResult:
+        """Quantise an artifact."""
+        return await self._quantize(params, part(context, 0.0, 1.0, "quantise"))
+
+    async def _quantize(self, params: QuantizeParams, on_progress: Callable[[float, str], None]) -> FileResult:
+        source = self._store.path(params.model_sha256)
+        statistics = None if params.statistics_sha256 is None else self._store.path(params.statistics_sha256)
+        key = key_of(kind="quantize", model=params.model_sha256, quantization=params.quantization,
+                     statistics=params.statistics_sha256, plan=params.plan and params.plan.plan_hash())  # fmt: skip
+        async with self._tools.plan_file(params.plan) as plan:
+            return await self._made(
+                key,
+                lambda target: QuantizeTask(
+                    source=source, target=target, quantization=params.quantization, threads=self._settings.threads,
+                    statistics=statistics, plan=plan,
+                ),
+                on_progress,
+            )  # fmt: skip
+
+    async def _made(
+        self, key: str, task: Callable[[Path], ConvertTask | ConvertDllamaTask | QuantizeTask],
+        on_progress: Callable[[float, str], None],
+    ) -> FileResult:  # fmt: skip
+        """Return what was made before, or make it in a child process and take it into the store."""
+        known = self._tools.known(FileResult, key, "sha256")
+        if known is not None:
+            return known
+        async with scratch_file(self._store) as target:
+            await run_in_child(task(target), on_progress)
+            info = await self._tools.adopt(target)
+        result = FileResult(sha256=info.sha256, size_bytes=info.size_bytes)
+        self._tools.cache.put(key, result)
+        return result
+
+    async def apply(self, params: ApplyParams, context: JobContext) -> ApplyResult:
+        """Write the variant as an artifact."""
+        base = self._store.path(params.base_sha256)
+        started = time.monotonic()
+        key = key_of(kind="apply", base=params.base_sha256, plan=params.plan.plan_hash())
+        known = self._tools.known(ApplyResult, key, "sha256")
+        if known is not None:
+            return known
+
+        stopped = threading.Event()
+
+        def report(written: int, total: int) -> None:
+            if stopped.is_set():
+                raise InfrastructureError("the job was cancelled", where=context.job_id)
+            context.progress(0.9 * written / max(total, 1), f"{written} of {total} bytes")
+
+        async with scratch_file(self._store) as target:
+            try:
+                await asyncio.to_thread(surgery.apply_plan, base, params.plan, target, on_progress=report)
+            except asyncio.CancelledError:
+                stopped.set()  # a thread cannot be cancelled: it stops at its next report and removes what it wrote
+                raise
+            info = await self._tools.adopt(target)
+        result = ApplyResult(
+            sha256=info.sha256, size_bytes=info.size_bytes, seconds=round(time.monotonic() - started, 6)
+        )
+        self._tools.cache.put(key, result)
+        return result
+
+    async def verify(self, params: VerifyParams, context: JobContext) -> VerifyResult:
+        """Compare byte ranges."""
+        report = await asyncio.to_thread(
+            verification.verify, self._store.path(params.base_sha256), params.plan, self._store.path(params.sha256)
+        )
+        return VerifyResult(
+            n_tensors=report.n_tensors, n_ranges=report.n_ranges, n_bytes=report.n_bytes, plan_hash=report.plan_sha256,
+            identical=report.identical,
+        )  # fmt: skip
+
+    async def validate(self, params: ValidateParams, context: JobContext) -> ValidateResult:
+        """Sanity prompts and perplexity, against the baseline."""
+        baseline = None
+        if params.baseline_sha256 is not None:
+            baseline = await self._evaluation(params.baseline_sha256, part(context, 0.0, 0.5, "baseline"))
+        variant = await self._evaluation(params.sha256, part(context, 0.5, 1.0, "variant"))
+        return verdict(variant, baseline, max_perplexity_ratio=params.max_perplexity_ratio)
+
+    async def _evaluation(self, sha256: str, on_progress: Callable[[float, str], None]) -> Evaluation:
+        files = [self._settings.heldout_text, self._settings.sanity_prompts]
+        hashes = [None if path is None else await asyncio.to_thread(hash_file, path) for path in files]
+        key = key_of(kind="evaluate", model=sha256, files=hashes, tokens=self._settings.heldout_tokens)
+        known = self._tools.known(Evaluation, key)
+        if known is not None:
+            return known
+        task = EvaluateTask(
+            model=self._store.path(sha256), heldout=self._settings.heldout_text,
+            prompts=self._settings.sanity_prompts, threads=self._settings.threads,
+            max_tokens=self._settings.heldout_tokens,
+        )  # fmt: skip
+        done = await run_in_child(task, on_progress)
+        assert done.evaluation is not None
+        self._tools.cache.put(key, done.evaluation)
+        return done.evaluation

@@ -1,0 +1,153 @@
+"""Handlers from statistics to plans: observe, merge, rank, search, skipping, plan."""
+
+import asyncio
+
+from shared.artifacts import scratch_file
+from shared.durable import hash_file
+from shared.errors import ConfigurationError
+from shared.jobs import JobContext, JobKind
+from shared.surgeon_jobs import (
+    MergeParams,
+    ObserveParams,
+    ObserveResult,
+    PlanParams,
+    PlanResult,
+    RankParams,
+    RankResult,
+    SearchParams,
+    SearchResult,
+    SkippingParams,
+    SkippingResult,
+)
+from surgeon import choosing, statistics
+from surgeon.cache import key_of
+from surgeon.child import run_in_child
+from surgeon.jobs.tools import Tools, part
+from surgeon.rankings.base import RankingInputs
+from surgeon.tasks import EepMergeTask, EepTask, NaeeTask, ObserveTask, SearchTask, SkippingTask
+
+
+class PlanJobs:
+    """Handlers that never change a model."""
+
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+        self._settings, self._store = tools.settings, tools.store
+
+    def kinds(self) -> list[JobKind]:  # type: ignore[type-arg]
+        """Return the job kinds."""
+        return [
+            JobKind("observe", ObserveParams, self.observe),
+            JobKind("merge", MergeParams, self.merge, concurrent=True),
+            JobKind("rank", RankParams, self.rank, concurrent=True),
+            JobKind("search", SearchParams, self.search),
+            JobKind("skipping", SkippingParams, self.skipping),
+            JobKind("plan", PlanParams, self.plan, concurrent=True),
+        ]
+
+    async def observe(self, params: ObserveParams, context: JobContext) -> ObserveResult:
+        """Collect expert statistics; an interrupted run goes on where it was."""
+        i, n = params.shard
+        if not 0 <= i < n:
+            raise ConfigurationError(f"shard {i} of {n} does not exist", hint="the first runs from 0 to N-1")
+        texts = self._settings.corpus_paths(params.corpus)
+        model = self._store.path(params.model_sha256)
+        hashes = [[path.stem, await asyncio.to_thread(hash_file, path)] for path in texts]
+        key = key_of(kind="observe", model=params.model_sha256, texts=hashes, window=self._settings.window_tokens,
+                     columns=params.columns, reservoir=params.reservoir, shard=params.shard,
+                     max_tokens=params.max_tokens)  # fmt: skip
+        known = self._tools.known(ObserveResult, key, "statistics_sha256")
+        if known is not None:
+            return known
+        async with scratch_file(self._store) as target:
+            task = ObserveTask(
+                model=model, texts=texts, target=target, resume=self._settings.state_dir / f"observe-{key}.safetensors",
+                window_tokens=self._settings.window_tokens, threads=self._settings.threads, shard=params.shard,
+                columns=params.columns, reservoir=params.reservoir, max_tokens=params.max_tokens,
+            )  # fmt: skip
+            done = await run_in_child(task, part(context, 0.0, 1.0, "observe"))
+            info = await self._tools.adopt(target)
+        result = ObserveResult(statistics_sha256=info.sha256, n_tokens=done.n_tokens)
+        self._tools.cache.put(key, result)
+        return result
+
+    async def merge(self, params: MergeParams, context: JobContext) -> ObserveResult:
+        """Add statistics files."""
+        paths = [self._store.path(sha256) for sha256 in params.statistics_sha256s]
+        async with scratch_file(self._store) as target:
+            total = await asyncio.to_thread(lambda: statistics.merge(map(statistics.load, paths)))
+            await asyncio.to_thread(statistics.save, total, target)
+            info = await self._tools.adopt(target)
+        return ObserveResult(statistics_sha256=info.sha256, n_tokens=total.n_tokens)
+
+    async def rank(self, params: RankParams, context: JobContext) -> RankResult:
+        """Ask one method."""
+
+        def rank() -> RankResult:
+            inputs = self._inputs(params.model_sha256, params.statistics_sha256, params.domain_weights, params.seed)
+            rows = choosing.method_named(params.method).saliency(inputs).tolist()
+            return RankResult(method=params.method, saliency=tuple(tuple(row) for row in rows))
+
+        return await asyncio.to_thread(rank)
+
+    async def plan(self, params: PlanParams, context: JobContext) -> PlanResult:
+        """Rank and choose."""
+
+        def choose() -> PlanResult:
+            inputs = self._inputs(params.model_sha256, params.statistics_sha256, params.domain_weights, params.seed)
+            plan = choosing.choose(
+                params, inputs, base_sha256=params.model_sha256, statistics_sha256=params.statistics_sha256
+            )
+            return PlanResult(plan=plan, plan_hash=plan.plan_hash())
+
+        return await asyncio.to_thread(choose)
+
+    def _inputs(
+        self, model_sha256: str, statistics_sha256: str | None, weights: dict[str, float] | None, seed: int
+    ) -> RankingInputs:
+        found = None if statistics_sha256 is None else self._store.path(statistics_sha256)
+        return choosing.ranking_inputs(found, self._store.path(model_sha256), weights, seed)
+
+    async def search(self, params: SearchParams, context: JobContext) -> SearchResult:
+        """Search; what EEP has evaluated is kept, so that an interrupted search goes on."""
+        done = await run_in_child(await self._search_task(params), part(context, 0.0, 1.0, params.method))
+        assert done.plan is not None
+        return SearchResult(
+            plan=done.plan, plan_hash=done.plan.plan_hash(), losses=done.naee.losses if done.naee else (),
+            exhaustive=done.naee.exhaustive if done.naee else None,
+            train_accuracy=done.eep.train if done.eep else None,
+            validation_accuracy=done.eep.validation if done.eep else None,
+            validation_accuracy_of_base=done.eep.validation_base if done.eep else None,
+        )  # fmt: skip
+
+    async def _search_task(self, params: SearchParams) -> SearchTask:
+        model = self._store.path(params.model_sha256)
+        if params.method == "naee":
+            if params.statistics_sha256 is None:
+                raise ConfigurationError("NAEE needs statistics", hint="observe with a reservoir first")
+            assert params.depth is not None
+            return NaeeTask(model=model, statistics=self._store.path(params.statistics_sha256), depth=params.depth,
+                            max_subsets=params.max_subsets)  # fmt: skip
+        files = tuple(self._settings.question_file(name) for name in params.questions)
+        hashes = [[await asyncio.to_thread(hash_file, path), template] for path, template in files]
+        key = key_of(kind=params.method, model=params.model_sha256, depth=params.depth, files=hashes,
+                     plan=params.plan and params.plan.plan_hash(), train_share=params.train_share)  # fmt: skip
+        common = {
+            "model": model, "questions": files, "iterations": params.iterations, "offspring": params.offspring,
+            "seed": params.seed, "train_share": params.train_share, "threads": self._settings.threads,
+            "cache": self._settings.state_dir / f"{params.method}-{key}.jsonl",
+        }  # fmt: skip
+        if params.method == "eep":
+            return EepTask.model_validate({**common, "depth": params.depth, "start": params.start})
+        return EepMergeTask.model_validate({**common, "plan": params.plan})
+
+    async def skipping(self, params: SkippingParams, context: JobContext) -> SkippingResult:
+        """Evaluate dynamic skipping."""
+        task = SkippingTask(
+            model=self._store.path(params.model_sha256), statistics=self._store.path(params.statistics_sha256),
+            questions=tuple(self._settings.question_file(name) for name in params.questions),
+            threads=self._settings.threads,
+        )  # fmt: skip
+        done = await run_in_child(task, part(context, 0.0, 1.0, "skipping"))
+        assert done.skipping is not None
+        return done.skipping
