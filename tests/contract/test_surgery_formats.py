@@ -10,7 +10,6 @@ import pytest
 from safetensors.numpy import load_file
 
 from shared import surgery
-from shared.artifacts import hash_file
 from shared.checkpoints import dllama, gguf, safetensors
 from shared.errors import ConfigurationError, DataError
 from shared.records import SurgeryPlan
