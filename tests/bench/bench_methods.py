@@ -8,6 +8,7 @@ Everything is evaluated by masking on the F16 model, on the half of the question
 
 import argparse
 import datetime
+import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,16 +38,28 @@ SEEDS = (0, 1, 2)
 class Table:
     """Right and wrong answers by method and depth, on the validation questions."""
 
-    def __init__(self, fitness: TaskFitness, sizes: Sequence[int]) -> None:
+    def __init__(self, fitness: TaskFitness, sizes: Sequence[int], cache: Path | None) -> None:
         self._fitness = fitness
+        self._known, self._cache = {}, cache and cache.with_suffix(".answers")
+        if self._cache is not None and self._cache.exists():
+            self._known = dict(map(json.loads, self._cache.read_text().splitlines()))
         self._bounds = np.cumsum([0, *sizes])
         self.answers: dict[tuple[str, int], np.ndarray] = {}
 
     def measure(self, name: str, depth: int, kepts: Sequence[Sequence[Sequence[int]] | None]) -> None:
         """Evaluate one or more sets of experts (seeds) under one name."""
-        rows = [np.array(self._fitness.validation_answers(kept), float) for kept in kepts]
+        rows = [np.array(self._validation_answers(kept), float) for kept in kepts]
         self.answers[name, depth] = np.mean(rows, axis=0)
         print(f"{name} {depth}: {self.accuracy(self.answers[name, depth]):.3f}", flush=True)
+
+    def _validation_answers(self, kept: Sequence[Sequence[int]] | None) -> list[bool]:
+        key = f"{self._fitness.identity} {json.dumps(kept)}"
+        if key not in self._known:
+            self._known[key] = self._fitness.validation_answers(kept)
+            if self._cache is not None:
+                with self._cache.open("a") as file:
+                    file.write(json.dumps([key, self._known[key]]) + "\n")
+        return self._known[key]
 
     def accuracy(self, answers: np.ndarray) -> float:
         return float(np.mean([answers[a:b].mean() for a, b in zip(self._bounds, self._bounds[1:], strict=False)]))
@@ -75,7 +88,7 @@ def main() -> None:
     parser.add_argument("--eep-iterations", type=int, default=40)
     parser.add_argument("--merge-iterations", type=int, default=30)
     parser.add_argument("--output", type=Path, default=DEMO.parent / "docs" / "surgery-methods.md")
-    parser.add_argument("--cache", type=Path, default=None, help="known EEP candidates: a killed run goes on")
+    parser.add_argument("--cache", type=Path, default=None, help="known answers and EEP candidates: a killed run goes on")
     given = parser.parse_args()
     depths = [int(part) for part in given.depths.split(",")]
     with tempfile.TemporaryDirectory() as folder:
@@ -86,7 +99,7 @@ def main() -> None:
         files = [(DEMO / "tasks" / "data" / f"{name}.jsonl", template) for name, template in TASKS.items()]
         with TaskFitness(model, files) as fitness:
             sizes = [len(scorer._items) for scorer in fitness._validation]
-            table = Table(fitness, sizes)
+            table = Table(fitness, sizes, given.cache)
             table.measure("(whole model)", 0, [None])
             best, notes = fill(table, fitness, model, statistics, depths, given.eep_iterations, given.cache)
         with TaskFitness(model, files, use_mmap=False) as fitness:
