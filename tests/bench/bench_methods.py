@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("--eep-iterations", type=int, default=40)
     parser.add_argument("--merge-iterations", type=int, default=30)
     parser.add_argument("--output", type=Path, default=DEMO.parent / "docs" / "surgery-methods.md")
-    parser.add_argument("--cache", type=Path, default=None, help="known answers and EEP candidates: a killed run goes on")
+    parser.add_argument("--cache", type=Path, default=None, help="what is known: a killed run goes on")
     given = parser.parse_args()
     depths = [int(part) for part in given.depths.split(",")]
     with tempfile.TemporaryDirectory() as folder:
