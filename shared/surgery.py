@@ -2,7 +2,7 @@
 
 The result is written beside its target, made durable and renamed, so that a crash leaves nothing that looks finished.
 Tensor data goes from file to file inside the kernel (copy_file_range); where a file system refuses that, through a
-small buffer. The bytes written depend on the base and the plan only.
+small buffer. The disk is set to work while the rest is copied. The bytes written depend on the base and the plan only.
 
 Not here: what the bytes are (`shared.checkpoints`), and how a plan is found (the surgeon).
 """
@@ -17,6 +17,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from shared.checkpoints.base import CheckpointInfo, Computed, Inline, OutputFile, Piece, Range, Zeros
 from shared.checkpoints.routers import hash_of_routers
+from shared.durable import begin_writeback
 from shared.errors import ConfigurationError, DataError, InfrastructureError
 from shared.records import SurgeryPlan
 from shared.whole_files import written_whole
@@ -168,16 +169,26 @@ def _write_pieces(pieces: Iterable[Piece], path: Path, advance: Callable[[int], 
         sources: dict[Path, int] = {}
         out = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
         stack.callback(os.close, out)
+        written = begun = 0
+
+        def note(count: int) -> None:
+            nonlocal written, begun
+            written += count
+            if written - begun >= _STEP_BYTES:
+                begin_writeback(out, begun, written - begun)
+                begun = written
+            advance(count)
+
         for piece in pieces:
             if isinstance(piece, Range):
                 if piece.source not in sources:
                     sources[piece.source] = os.open(piece.source, os.O_RDONLY)
                     stack.callback(os.close, sources[piece.source])
-                _copy(sources[piece.source], out, piece, advance)
+                _copy(sources[piece.source], out, piece, note)
                 continue
             for data in _chunks(piece):
                 _write_all(out, data)
-                advance(len(data))
+                note(len(data))
 
 
 def _chunks(piece: Inline | Zeros | Computed) -> Iterator[bytes]:

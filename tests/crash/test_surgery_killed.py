@@ -53,4 +53,5 @@ def test_killed_at(lab: Path, tmp_path: Path, source: str, share: str) -> None:
     assert not target.exists()
     assert all(entry.name.startswith(".") and entry.name.endswith(".partial") for entry in tmp_path.iterdir())
     surgery.apply_plan(lab / source, PLAN, target)
+    assert list(tmp_path.iterdir()) == [target], "the next run removes what the killed one left"
     verify(lab / source, PLAN, target)
