@@ -6,6 +6,7 @@ memory. The output depends on the checkpoint's contents only: no path, no time.
 Not here: quantisation (`surgeon.quantize`), surgery (`shared.surgery`).
 """
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,22 +20,19 @@ from shared.checkpoints import safetensors
 from shared.checkpoints.safetensors import Checkpoint, TensorEntry
 from shared.errors import ConfigurationError, DataError
 from shared.whole_files import written_whole
+from surgeon.families import FAMILIES, Family, expert_tensor
 from surgeon.vocabulary import add_vocabulary
 
 OutType = Literal["F32", "F16", "BF16"]
 Progress = Callable[[float, str], None]
 
-_ARCHITECTURES: Final = {
-    "Qwen3MoeForCausalLM": gguf.MODEL_ARCH.QWEN3MOE,
-    "Qwen2MoeForCausalLM": gguf.MODEL_ARCH.QWEN2MOE,
-}
 _FILE_TYPES: Final = {
     "F32": gguf.LlamaFileType.ALL_F32,
     "F16": gguf.LlamaFileType.MOSTLY_F16,
     "BF16": gguf.LlamaFileType.MOSTLY_BF16,
 }
 _ALWAYS_F32: Final = ("ffn_gate_inp.weight", "ffn_gate_inp_shexp.weight", "_norm.weight")
-_EXPERT_PARTS: Final = ("gate_proj", "up_proj", "down_proj")
+_LAYER: Final = re.compile(r"model\.layers\.(\d+)")
 
 
 @dataclass(frozen=True)
@@ -55,16 +53,16 @@ def convert(source: Path, target: Path, *, outtype: OutType = "F16", on_progress
         DataError: a damaged checkpoint, or values that F16 cannot hold.
     """
     checkpoint = safetensors.parse(source)
-    architecture = _ARCHITECTURES.get(checkpoint.architecture)
-    if architecture is None:
+    family = FAMILIES.get(checkpoint.architecture)
+    if family is None:
         raise ConfigurationError(
             f"the architecture {checkpoint.architecture or '(none)'!r} cannot be converted",
-            where=str(source / "config.json"), hint=f"supported: {', '.join(sorted(_ARCHITECTURES))}",
+            where=str(source / "config.json"), hint=f"supported: {', '.join(sorted(FAMILIES))}",
         )  # fmt: skip
-    outputs = _outputs(checkpoint, architecture, outtype)
-    writer = gguf.GGUFWriter(None, gguf.MODEL_ARCH_NAMES[architecture])
+    outputs = _outputs(checkpoint, family, outtype)
+    writer = gguf.GGUFWriter(None, gguf.MODEL_ARCH_NAMES[family.architecture])
     try:
-        _add_parameters(writer, checkpoint, outtype)
+        _add_parameters(writer, checkpoint, family, outtype)
         add_vocabulary(writer, source, checkpoint.integer("vocab_size"))
         for output in outputs:
             kind = gguf.GGMLQuantizationType[output.outtype]
@@ -119,32 +117,33 @@ def _to_bf16(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return np.asarray(gguf.quantize(values.astype(np.float32), gguf.GGMLQuantizationType.BF16))
 
 
-def _outputs(checkpoint: Checkpoint, architecture: gguf.MODEL_ARCH, outtype: OutType) -> list[_Output]:
-    n_layers = checkpoint.integer("num_hidden_layers")
+def _outputs(checkpoint: Checkpoint, family: Family, outtype: OutType) -> list[_Output]:
     n_experts = checkpoint.integer("num_experts", "num_local_experts")
-    names = gguf.get_tensor_name_map(architecture, n_layers)
-    tensors = checkpoint.tensors()
+    names = gguf.get_tensor_name_map(family.architecture, checkpoint.integer("num_hidden_layers"))
     tied = bool(checkpoint.config.get("tie_word_embeddings", False))
-    if tied and architecture == gguf.MODEL_ARCH.QWEN2MOE:
+    if tied and family.architecture == gguf.MODEL_ARCH.QWEN2MOE:
         raise ConfigurationError("llama.cpp has no tied embeddings for qwen2moe", where=str(checkpoint.path))
     outputs: list[_Output] = []
     grouped: dict[str, list[TensorEntry | None]] = {}
-    for name, tensor in tensors.items():
+    for name, tensor in checkpoint.tensors().items():
         if tensor.dtype not in ("F32", "F16", "BF16"):
             raise ConfigurationError(f"tensor {name!r} has the dtype {tensor.dtype}", where=str(tensor.file))
         if tied and name == "lm_head.weight":
             continue
-        head, dot, tail = name.partition(".mlp.experts.")
-        if not dot:
-            outputs.append(_plain(_mapped(names, name, checkpoint), tensor, outtype))
-        elif tail.removesuffix(".weight") in ("gate_up_proj", *_EXPERT_PARTS):
-            outputs.extend(_stacked(names, head, tail.removesuffix(".weight"), tensor, outtype, checkpoint))
+        head, dot, tail = name.partition(family.experts)
+        layer = _LAYER.fullmatch(head)
+        if not dot or layer is None:
+            heads = _rotated_heads(name, checkpoint) if family.interleaved_rope else None
+            outputs.append(_plain(_mapped(names, name, checkpoint), tensor, outtype, heads))
+            continue
+        first, _, last = tail.removesuffix(".weight").partition(".")
+        part = family.part(last or first)
+        if not last and (part or first == "gate_up_proj"):
+            outputs.extend(_stacked(int(layer[1]), part, tensor, outtype))
+        elif part is not None and first.isdecimal() and int(first) < n_experts:
+            grouped.setdefault(expert_tensor(int(layer[1]), part), [None] * n_experts)[int(first)] = tensor
         else:
-            number, _, part = tail.removesuffix(".weight").partition(".")
-            if part not in _EXPERT_PARTS or not number.isdecimal() or int(number) >= n_experts:
-                raise DataError(f"unexpected tensor {name!r}", where=str(tensor.file))
-            mapped = _mapped(names, f"{head}.mlp.experts.{part}.weight", checkpoint)
-            grouped.setdefault(mapped, [None] * n_experts)[int(number)] = tensor
+            raise DataError(f"unexpected tensor {name!r}", where=str(tensor.file))
     for mapped, entries in grouped.items():
         outputs.append(_merged(mapped, entries, outtype, checkpoint))
     return sorted(outputs, key=lambda output: _order(output.name))
@@ -162,9 +161,30 @@ def _mapped(names: gguf.TensorNameMap, name: str, checkpoint: Checkpoint) -> str
     return str(mapped)
 
 
-def _plain(name: str, tensor: TensorEntry, outtype: OutType) -> _Output:
+def _rotated_heads(name: str, checkpoint: Checkpoint) -> int | None:
+    """Return how many heads a tensor has whose rows RoPE rotates; None for others."""
+    part = name.removesuffix(".weight").removesuffix(".bias")
+    if part.endswith(".q_proj"):
+        return checkpoint.integer("num_attention_heads")
+    if part.endswith(".k_proj"):
+        return checkpoint.integer("num_key_value_heads", "num_attention_heads")
+    return None
+
+
+def _plain(name: str, tensor: TensorEntry, outtype: OutType, heads: int | None) -> _Output:
     plain = len(tensor.shape) == 1 or name.endswith(_ALWAYS_F32)
-    return _Output(name, tensor.shape, "F32" if plain else outtype, lambda: iter([read_tensor(tensor)]))
+
+    def chunks() -> Iterator[npt.NDArray[Any]]:
+        values = read_tensor(tensor)
+        yield values if heads is None else _interleaved(values, heads)
+
+    return _Output(name, tensor.shape, "F32" if plain else outtype, chunks)
+
+
+def _interleaved(values: npt.NDArray[Any], heads: int) -> npt.NDArray[Any]:
+    """Bring rows i and i + half of each head together, as llama.cpp's RoPE of the architecture llama has them."""
+    halves = values.reshape(heads, 2, -1, *values.shape[1:])
+    return halves.swapaxes(1, 2).reshape(values.shape)
 
 
 def _merged(name: str, entries: list[TensorEntry | None], outtype: OutType, checkpoint: Checkpoint) -> _Output:
@@ -176,23 +196,20 @@ def _merged(name: str, entries: list[TensorEntry | None], outtype: OutType, chec
     return _Output(name, (len(found), *found[0].shape), outtype, lambda: (read_tensor(entry) for entry in found))
 
 
-def _stacked(
-    names: gguf.TensorNameMap, head: str, part: str, tensor: TensorEntry, outtype: OutType, checkpoint: Checkpoint
-) -> list[_Output]:
-    """Newer transformers stack: gate_up_proj [E, 2 ff, d] and down_proj [E, d, ff]."""
-    if len(tensor.shape) != 3 or (part == "gate_up_proj" and tensor.shape[1] % 2):
+def _stacked(layer: int, part: str | None, tensor: TensorEntry, outtype: OutType) -> list[_Output]:
+    """Newer transformers stack: gate_up_proj [E, 2 ff, d] (`part` None) and down_proj [E, d, ff]."""
+    if len(tensor.shape) != 3 or (part is None and tensor.shape[1] % 2):
         raise DataError(f"tensor {tensor.name!r} has the shape {tensor.shape}", where=str(tensor.file))
     n_experts, rows, columns = tensor.shape
 
     def chunks(begin: int, end: int) -> Callable[[], Iterator[npt.NDArray[Any]]]:
         return lambda: (read_tensor(tensor, expert)[begin:end] for expert in range(n_experts))
 
-    halves = [("gate_proj", 0, rows // 2), ("up_proj", rows // 2, rows)]
+    halves = [("gate", 0, rows // 2), ("up", rows // 2, rows)] if part is None else [(part, 0, rows)]
     return [
-        _Output(_mapped(names, f"{head}.mlp.experts.{name}.weight", checkpoint), (n_experts, end - begin, columns),
-                outtype, chunks(begin, end))
-        for name, begin, end in (halves if part == "gate_up_proj" else [(part, 0, rows)])
-    ]  # fmt: skip
+        _Output(expert_tensor(layer, name), (n_experts, end - begin, columns), outtype, chunks(begin, end))
+        for name, begin, end in halves
+    ]
 
 
 def read_tensor(tensor: TensorEntry, index: int | None = None) -> npt.NDArray[Any]:
@@ -213,7 +230,7 @@ def read_tensor(tensor: TensorEntry, index: int | None = None) -> npt.NDArray[An
     return values.reshape(shape)
 
 
-def _add_parameters(writer: gguf.GGUFWriter, checkpoint: Checkpoint, outtype: OutType) -> None:
+def _add_parameters(writer: gguf.GGUFWriter, checkpoint: Checkpoint, family: Family, outtype: OutType) -> None:
     config = checkpoint.config
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     theta = config.get("rope_theta") or rope.get("rope_theta") or 10_000.0
@@ -229,7 +246,7 @@ def _add_parameters(writer: gguf.GGUFWriter, checkpoint: Checkpoint, outtype: Ou
     writer.add_block_count(checkpoint.integer("num_hidden_layers"))
     writer.add_context_length(checkpoint.integer("max_position_embeddings"))
     writer.add_embedding_length(hidden)
-    writer.add_feed_forward_length(int(config.get("intermediate_size") or checkpoint.integer("moe_intermediate_size")))
+    writer.add_feed_forward_length(int(config.get("intermediate_size") or checkpoint.integer(family.inner_size)))
     writer.add_head_count(n_heads)
     writer.add_head_count_kv(checkpoint.integer("num_key_value_heads", "num_attention_heads"))
     writer.add_key_length(head_dim)
@@ -238,12 +255,15 @@ def _add_parameters(writer: gguf.GGUFWriter, checkpoint: Checkpoint, outtype: Ou
     writer.add_layer_norm_rms_eps(float(config.get("rms_norm_eps", 1e-6)))
     writer.add_expert_count(checkpoint.integer("num_experts", "num_local_experts"))
     writer.add_expert_used_count(checkpoint.integer("num_experts_per_tok"))
-    writer.add_expert_feed_forward_length(checkpoint.integer("moe_intermediate_size"))
-    if checkpoint.architecture == "Qwen2MoeForCausalLM":
+    writer.add_expert_feed_forward_length(checkpoint.integer(family.inner_size))
+    if family.interleaved_rope:
+        writer.add_rope_dimension_count(head_dim)
+        writer.add_vocab_size(checkpoint.integer("vocab_size"))
+    if family.architecture == gguf.MODEL_ARCH.QWEN2MOE:
         writer.add_expert_shared_feed_forward_length(checkpoint.integer("shared_expert_intermediate_size"))
-    elif config.get("norm_topk_prob") is False:
+    if family.always_renormalises and config.get("norm_topk_prob") is False:
         raise ConfigurationError(
-            "norm_topk_prob is false, but llama.cpp always renormalises for qwen3moe",
+            f"norm_topk_prob is false, but llama.cpp always renormalises for {checkpoint.architecture}",
             where=str(checkpoint.path / "config.json"),
         )
     if config.get("decoder_sparse_step", 1) != 1 or config.get("mlp_only_layers"):

@@ -34,7 +34,7 @@ _NAMES: Final = (
     "ffn_moe_down", "ffn_moe_down_scaled", "ffn_moe_out",
 )  # fmt: skip
 _COLUMN_NAMES: Final = ("ffn_moe_swiglu",)
-_ENGINES_CHECKED: Final = frozenset({"qwen3moe", "qwen2moe"})
+_ENGINES_CHECKED: Final = frozenset({"qwen3moe", "qwen2moe", "llama"})
 """Architectures whose tensors in the graph were compared with a plain forward (tests)."""
 
 

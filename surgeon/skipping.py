@@ -2,7 +2,7 @@
 
 Lu et al., arXiv 2402.14800: of two active experts, the second is skipped if w2 < beta w1, with beta the layer's median
 of w2/w1 on calibration data. With more than two active experts, every expert whose gate is below beta times the largest
-is skipped: a generalisation, not the published rule. Gates of the others are renormalised.
+is skipped: a generalisation, not the published rule. Gates of the others are renormalised where the model does so.
 
 Stock engines compute skipped experts all the same: this evaluates what skipping would cost in accuracy and how many
 expert computations it would save; it saves no energy there.
@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from shared import llama
 from shared.surgeon_jobs import SkippingResult, SkippingScore
+from shared.surgery import describe
 from surgeon.choices import QUESTION_TEMPLATE, ChoiceScorer, load_questions
 from surgeon.statistics import RATIO_BINS, Statistics
 
@@ -31,8 +32,12 @@ def median_ratios(statistics: Statistics) -> npt.NDArray[np.float64]:
 class DynamicSkipping:
     """An eval callback that skips, and counts what it skipped."""
 
-    def __init__(self, betas: Sequence[float]) -> None:
-        self._betas = {f"ffn_moe_weights_norm-{layer}".encode(): beta for layer, beta in enumerate(betas)}
+    def __init__(self, betas: Sequence[float], experts_per_token: int, *, renormalises: bool = True) -> None:
+        """Skip below `betas` by layer; `renormalises`: the model's gates add up to 1 (Qwen3-MoE, Mixtral)."""
+        self._k = experts_per_token
+        name = "ffn_moe_weights_norm" if renormalises else "ffn_moe_weights"
+        self._renormalises = renormalises
+        self._betas = {f"{name}-{layer}".encode(): beta for layer, beta in enumerate(betas)}
         self.n_selected = 0
         self.n_skipped = 0
 
@@ -48,10 +53,11 @@ class DynamicSkipping:
             return not ask
         if ask:
             return True
-        gates = np.array(tensor.read())
+        gates = np.array(tensor.read()).reshape(-1, self._k)
         skipped = gates < beta * gates.max(axis=-1, keepdims=True)
         gates[skipped] = 0.0
-        gates /= gates.sum(axis=-1, keepdims=True)
+        if self._renormalises:
+            gates /= gates.sum(axis=-1, keepdims=True)
         tensor.write(gates)
         self.n_selected += gates.size
         self.n_skipped += int(skipped.sum())
@@ -67,10 +73,13 @@ def evaluate_skipping(
         ConfigurationError: unreadable questions.
     """
     betas = median_ratios(statistics).tolist()
+    info = describe(model_path)
     scores = []
     with llama.Model(model_path) as model:
         for path, template in questions:
-            skipper = DynamicSkipping(betas)
+            skipper = DynamicSkipping(
+                betas, info.experts_per_token, renormalises=info.architecture != "qwen2moe"
+            )
             accuracies = []
             for callback in (None, skipper):
                 scorer = ChoiceScorer(

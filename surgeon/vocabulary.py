@@ -1,6 +1,7 @@
-"""A byte-level BPE tokenizer (tokenizer.json) as GGUF metadata, without the transformers library.
+"""A tokenizer as GGUF metadata, without the transformers library: SentencePiece (tokenizer.model) or byte-level BPE.
 
-llama.cpp names pre-tokenizers and has their patterns built in, so the pattern in tokenizer.json must be one it knows.
+llama.cpp names BPE's pre-tokenizers and has their patterns built in, so the pattern in tokenizer.json must be one it
+knows. A checkpoint with both files, as Mixtral's, is SentencePiece: its tokenizer.json is made from that.
 """
 
 from pathlib import Path
@@ -21,9 +22,34 @@ def add_vocabulary(writer: gguf.GGUFWriter, folder: Path, vocab_size: int) -> No
     """Add tokens, types, merges, special tokens and chat template of `folder` to `writer`.
 
     Raises:
-        ConfigurationError: not a byte-level BPE tokenizer that llama.cpp knows.
+        ConfigurationError: no tokenizer that llama.cpp knows.
         DataError: more tokens than `vocab_size`, or two tokens with one id.
     """
+    if (folder / "tokenizer.model").exists():
+        _add_sentencepiece(writer, folder, vocab_size)
+    else:
+        _add_bpe(writer, folder, vocab_size)
+
+
+def _add_sentencepiece(writer: gguf.GGUFWriter, folder: Path, vocab_size: int) -> None:
+    path = folder / "tokenizer.model"
+    try:
+        tokens = list(gguf.SentencePieceVocab(folder).all_tokens())
+    except (RuntimeError, ValueError, OSError) as error:
+        raise DataError(f"not a SentencePiece tokenizer: {error}", where=str(path)) from error
+    if len(tokens) > vocab_size:
+        raise DataError(f"{len(tokens)} tokens with a vocabulary of {vocab_size}", where=str(path))
+    for number in range(len(tokens), vocab_size):
+        tokens.append((f"[PAD{number}]".encode(), -10_000.0, gguf.TokenType.UNUSED))
+    writer.add_tokenizer_model("llama")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list([token for token, _, _ in tokens])
+    writer.add_token_scores([score for _, score, _ in tokens])
+    writer.add_token_types([kind for _, _, kind in tokens])
+    gguf.SpecialVocab(folder, n_vocab=vocab_size).add_to_gguf(writer, quiet=True)
+
+
+def _add_bpe(writer: gguf.GGUFWriter, folder: Path, vocab_size: int) -> None:
     path = folder / "tokenizer.json"
     tokenizer = read_json(path)
     model = tokenizer.get("model")

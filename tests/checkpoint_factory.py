@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import sentencepiece
 from safetensors.numpy import save_file
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -39,6 +40,15 @@ def make_tokenizer(folder: Path, vocab_size: int) -> None:
     )
 
 
+def make_sentencepiece(folder: Path, vocab_size: int) -> None:
+    """Train a SentencePiece BPE tokenizer with bytes, in Llama's style, on a little text."""
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(TEXT.splitlines()), model_prefix=str(folder / "tokenizer"), model_type="bpe",
+        vocab_size=vocab_size, byte_fallback=True, minloglevel=2, hard_vocab_limit=False,
+    )  # fmt: skip
+    (folder / "tokenizer.vocab").unlink()
+
+
 def make_checkpoint(
     folder: Path,
     *,
@@ -59,8 +69,8 @@ def make_checkpoint(
 ) -> Path:
     """Write a checkpoint with random weights and return its folder.
 
-    `naming` "qwen2" gives a Qwen2MoeForCausalLM, "mixtral" Mixtral's names (for surgery, not for running); `stacked`
-    gives the newer stacked experts.
+    `naming` "qwen2" gives a Qwen2MoeForCausalLM, "mixtral" a MixtralForCausalLM with a SentencePiece tokenizer;
+    `stacked` gives the newer stacked experts.
     """
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(seed)
@@ -86,13 +96,16 @@ def make_checkpoint(
             tensors[f"{at}.mlp.experts.{expert}.gate_proj.weight"] = draw(expert_hidden, hidden)
             tensors[f"{at}.mlp.experts.{expert}.up_proj.weight"] = draw(expert_hidden, hidden)
             tensors[f"{at}.mlp.experts.{expert}.down_proj.weight"] = scale * draw(hidden, expert_hidden)
-    if naming == "qwen2":
+    if naming != "qwen3":
         tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].copy()
+        for layer in range(n_layers):
+            at = f"model.layers.{layer}"
+            del tensors[f"{at}.self_attn.q_norm.weight"], tensors[f"{at}.self_attn.k_norm.weight"]
+    if naming == "qwen2":
         for layer in range(n_layers):
             at = f"model.layers.{layer}"
             for part, rows in (("q", heads), ("k", kv_heads), ("v", kv_heads)):
                 tensors[f"{at}.self_attn.{part}_proj.bias"] = draw(rows * head_dim, std=0.1)
-            del tensors[f"{at}.self_attn.q_norm.weight"], tensors[f"{at}.self_attn.k_norm.weight"]
             tensors[f"{at}.mlp.shared_expert_gate.weight"] = draw(1, hidden)
             for part, shape in (("gate", (48, hidden)), ("up", (48, hidden)), ("down", (hidden, 48))):
                 tensors[f"{at}.mlp.shared_expert.{part}_proj.weight"] = draw(*shape)
@@ -115,8 +128,11 @@ def make_checkpoint(
         config |= {"shared_expert_intermediate_size": 48, "tie_word_embeddings": False}
     if naming == "mixtral":
         config |= {"architectures": ["MixtralForCausalLM"], "num_local_experts": config.pop("num_experts")}
+        config |= {"intermediate_size": config.pop("moe_intermediate_size"), "tie_word_embeddings": False}
+        config |= {"model_type": "mixtral", "bos_token_id": 1, "eos_token_id": 2}
+        del config["norm_topk_prob"], config["decoder_sparse_step"], config["mlp_only_layers"]
     (folder / "config.json").write_text(json.dumps(config, indent=1))
-    make_tokenizer(folder, vocab_size)
+    (make_sentencepiece if naming == "mixtral" else make_tokenizer)(folder, vocab_size)
     return folder
 
 

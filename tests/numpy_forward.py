@@ -1,4 +1,4 @@
-"""A plain float64 forward of a Qwen3-MoE or Qwen2-MoE checkpoint, and expert statistics computed from it naively.
+"""A plain float64 forward of a Qwen3-MoE, Qwen2-MoE or Mixtral checkpoint, and naive expert statistics from it.
 
 Independent of the product's code on purpose: it reads the safetensors with the library, loops over tokens and experts,
 and is what the engine's statistics are compared with.
@@ -32,8 +32,12 @@ class NumpyQwen3Moe:
     def __init__(self, folder: Path) -> None:
         self.config = json.loads((folder / "config.json").read_text())
         self.weights = {
-            name: value.astype(np.float64) for name, value in load_file(folder / "model.safetensors").items()
+            _qwen_name(name): value.astype(np.float64)
+            for name, value in load_file(folder / "model.safetensors").items()
         }
+        if "num_local_experts" in self.config:
+            self.config["num_experts"] = self.config["num_local_experts"]
+            self.config["moe_intermediate_size"] = self.config["intermediate_size"]
 
     def forward(self, tokens: list[int], allowed: list[set[int]] | None = None) -> tuple[np.ndarray, list[LayerTrace]]:
         """Return log-probabilities [T, vocab] and a trace per layer; others than `allowed[layer]` get logit -inf."""
@@ -90,7 +94,7 @@ class NumpyQwen3Moe:
         probabilities = np.exp(logits - _logsumexp(logits))
         selected = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
         gates = np.take_along_axis(probabilities, selected, 1)
-        if c["norm_topk_prob"]:
+        if c.get("norm_topk_prob", True):
             gates /= gates.sum(axis=1, keepdims=True)
         outputs, inner = np.empty((n, k, d)), np.empty((n, k, c["moe_intermediate_size"]))
         for t in range(n):
@@ -122,6 +126,14 @@ def naive_statistics(traces: list[LayerTrace]) -> dict[str, np.ndarray]:
                 sums["gate_norm_sum"][layer, expert] += gate * norm
                 sums["easy_sum"][layer, expert] += max(0.0, 1 - cosine) * gate * norm
     return sums
+
+
+def _qwen_name(name: str) -> str:
+    """Return Qwen's name of one of Mixtral's tensors; others stay."""
+    for old, new in ((".block_sparse_moe.", ".mlp."), (".w1.", ".gate_proj."), (".w3.", ".up_proj."),
+                     (".w2.", ".down_proj.")):  # fmt: skip
+        name = name.replace(old, new)
+    return name
 
 
 def _rms(x: np.ndarray, weight: np.ndarray) -> np.ndarray:

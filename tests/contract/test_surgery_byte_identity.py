@@ -36,7 +36,7 @@ class Lab:
         return plan.model_copy(update={"router_sha256": surgery.router_sha256(self.source)})
 
 
-@pytest.fixture(scope="module", params=["demo", "generated", "shards", "stacked"])
+@pytest.fixture(scope="module", params=["demo", "generated", "shards", "stacked", "qwen2", "mixtral"])
 def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Lab:
     folder = tmp_path_factory.mktemp(request.param)
     if request.param == "demo":
@@ -44,7 +44,10 @@ def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     else:
         # 256 so that K-quants apply
         n_experts, size = 12, {"hidden": 256, "expert_hidden": 256, "head_dim": 64}
-        options = {"generated": {}, "shards": {"shards": 3}, "stacked": {"stacked": True, "shards": 2, "dtype": "F16"}}
+        options = {
+            "generated": {}, "shards": {"shards": 3}, "stacked": {"stacked": True, "shards": 2, "dtype": "F16"},
+            "qwen2": {"naming": "qwen2"}, "mixtral": {"naming": "mixtral", "shards": 2},
+        }  # fmt: skip
         source = make_checkpoint(folder / "hf", n_layers=4, n_experts=12, **size, **options[request.param])
     convert(source, folder / "f32.gguf", outtype="F32")
     return Lab(source, folder, n_experts)
@@ -66,6 +69,7 @@ def test_safetensors_surgery_then_conversion_is_conversion_then_gguf_surgery(lab
         assert tensors_of(tmp_path / "early.gguf") == tensors_of(tmp_path / "late.gguf"), outtype
 
 
+@pytest.mark.parametrize("lab", ["demo", "generated", "shards", "stacked"], indirect=True)
 def test_safetensors_surgery_then_conversion_is_conversion_then_m_surgery(lab: Lab, tmp_path: Path) -> None:
     plan = lab.plan(7)
     surgery.apply_plan(lab.source, plan, tmp_path / "cut")
@@ -88,7 +92,7 @@ def quantised_both_ways(lab: Lab, folder: Path, quantization: str, keep: int) ->
     return tensors_of(folder / "late.gguf"), tensors_of(folder / "early.gguf")
 
 
-@pytest.mark.parametrize("lab", ["demo", "generated"], indirect=True)
+@pytest.mark.parametrize("lab", ["demo", "generated", "mixtral"], indirect=True)
 @pytest.mark.parametrize("quantization", ["Q4_K_M", "Q4_0", "Q8_0", "Q3_K_M"])
 def test_quantise_then_slice_is_slice_then_quantise(lab: Lab, tmp_path: Path, quantization: str) -> None:
     late, early = quantised_both_ways(lab, tmp_path, quantization, 10 if lab.n_experts == 16 else 7)

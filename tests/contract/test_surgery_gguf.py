@@ -203,9 +203,10 @@ def test_an_array_of_active_experts_is_refused(lab: Path, tmp_path: Path) -> Non
         gguf.describe(gguf.parse(bad))
 
 
-def test_qwen2_moe_is_cut_exactly_too(tmp_path: Path) -> None:
-    """A shared expert and its gate stay as they are; safetensors surgery and GGUF surgery agree."""
-    make_checkpoint(tmp_path / "hf", n_layers=2, n_experts=N, experts_per_token=2, naming="qwen2")
+@pytest.mark.parametrize("naming", ["qwen2", "mixtral"])
+def test_other_architectures_are_cut_exactly_too(tmp_path: Path, naming: str) -> None:
+    """Qwen2-MoE's shared expert and its gate stay as they are; safetensors surgery and GGUF surgery agree."""
+    make_checkpoint(tmp_path / "hf", n_layers=2, n_experts=N, experts_per_token=2, naming=naming)
     convert(tmp_path / "hf", tmp_path / "base.gguf", outtype="F32")
     chosen = plan(EQUAL[:2])
     surgery.apply_plan(tmp_path / "base.gguf", chosen, tmp_path / "cut.gguf")

@@ -151,9 +151,15 @@ def test_an_interrupted_run_goes_on(
         observe(lab / "f32.gguf", load_corpus([lab / "left.txt"]), OPTIONS, resume=tmp_path / "resume")
 
 
-def test_qwen2_moe_too(tmp_path: Path) -> None:
-    """Gates that are not renormalised, a shared expert, biases: conversion, engine and sums against a plain forward."""
-    make_checkpoint(tmp_path / "hf", n_layers=2, n_experts=6, experts_per_token=2, naming="qwen2")
+@pytest.mark.parametrize("naming", ["qwen2", "mixtral"])
+def test_other_architectures_too(tmp_path: Path, naming: str) -> None:
+    """Conversion, engine and sums against a plain forward.
+
+    Qwen2-MoE has gates that are not renormalised, a shared expert, biases; Mixtral another RoPE, names and tokenizer.
+    """
+    make_checkpoint(
+        tmp_path / "hf", n_layers=2, n_experts=6, experts_per_token=2, naming=naming, hidden=128, heads=4, kv_heads=2
+    )
     convert(tmp_path / "hf", tmp_path / "f32.gguf", outtype="F32")
     (tmp_path / "text.txt").write_text(TEXT[:300])
     options = ObserveOptions(window_tokens=256, cache_f32=True)

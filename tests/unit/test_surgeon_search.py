@@ -120,22 +120,27 @@ def test_search_on_a_model_beats_its_start_and_keeps_the_splits_apart(lab: Path)
         assert fitness.validation(found.best) != found.fitness
 
 
-def test_skipping_counts_and_changes(lab: Path) -> None:
-    (lab / "text.txt").write_text(TEXT[:400])
-    seen = observe(lab / "f32.gguf", load_corpus([lab / "text.txt"]))
+@pytest.mark.parametrize("naming", ["qwen3", "qwen2", "mixtral"])
+def test_skipping_counts_and_changes(tmp_path: Path, naming: str) -> None:
+    make_checkpoint(tmp_path / "hf", n_layers=2, n_experts=8, experts_per_token=2, naming=naming)
+    convert(tmp_path / "hf", tmp_path / "f32.gguf", outtype="F32")
+    (tmp_path / "text.txt").write_text(TEXT[:400])
+    seen = observe(tmp_path / "f32.gguf", load_corpus([tmp_path / "text.txt"]))
     betas = median_ratios(seen)
     assert betas.shape == (2,) and (betas > 0).all() and (betas < 1).all()
 
     def first_logits(skipper: DynamicSkipping) -> np.ndarray:
         with (
-            llama.Model(lab / "f32.gguf") as model,
+            llama.Model(tmp_path / "f32.gguf") as model,
             llama.Context(model, context_tokens=128, batch_tokens=128, cache_f32=True, on_tensor=skipper) as context,
         ):
             tokens = model.tokenize(TEXT[:400])[:100]
             context.decode(tokens, range(len(tokens)))
             return context.logits(50).copy()
 
-    nothing, half, everything = DynamicSkipping([0.0, 0.0]), DynamicSkipping(betas), DynamicSkipping([1.0, 1.0])
+    nothing, half, everything = (
+        DynamicSkipping(values, 2, renormalises=naming != "qwen2") for values in ([0.0, 0.0], betas, [1.0, 1.0])
+    )
     plain = first_logits(nothing)
     assert nothing.share_skipped == 0.0
     assert np.abs(first_logits(half) - plain).max() > 0
