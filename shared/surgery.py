@@ -26,7 +26,8 @@ Progress = Callable[[int, int], None]
 """(bytes written so far, bytes in all)"""
 
 _DLLAMA_MAGIC: Final = bytes.fromhex("cdab000a")  # 0x0A00ABCD, little-endian
-_STEP_BYTES: Final = 64 << 20
+_STEP_BYTES: Final = 16 << 20
+"""Copied at once, and handed to the disk at once: with less left dirty even copy and fsync together take less time."""
 _BUFFER_BYTES: Final = 4 << 20
 _NO_KERNEL_COPY: Final = frozenset({EXDEV, EINVAL, ENOSYS, EOPNOTSUPP, EPERM, EBADF})
 

@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
+from safetensors.numpy import save as serialise
 
 from shared.checkpoints import safetensors
 from shared.errors import ConfigurationError, DataError
@@ -183,8 +184,9 @@ def save(statistics: Statistics, path: Path) -> None:
         tensors.update({f"domain/{domain}/{name}": value for name, value in values.items()})
     tensors.update({f"reservoir/{name}": value for name, value in statistics.reservoir.items()})
     text = json.dumps(statistics.provenance.model_dump(mode="json"), sort_keys=True)
+    data = serialise({name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}, {METADATA_KEY: text})
     with written_whole(path) as beside:
-        save_file({name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}, beside, {METADATA_KEY: text})
+        beside.write_bytes(data)
 
 
 def load(path: Path) -> Statistics:
