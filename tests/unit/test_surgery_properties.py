@@ -123,6 +123,7 @@ saliencies = st.integers(1, 12).flatmap(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a loaded machine is no fault
 @given(saliency=saliencies, data=st.data())
 def test_a_plan_keeps_the_most_salient(saliency: np.ndarray, data: st.DataObject) -> None:
     n_layers, n_experts = saliency.shape
@@ -140,6 +141,7 @@ def test_a_plan_keeps_the_most_salient(saliency: np.ndarray, data: st.DataObject
     assert len(layers) == n_layers if group == "all" else len(layers) == max(n_layers // 4, 1)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a loaded machine is no fault
 @given(saliency=saliencies, data=st.data())
 def test_bisected_budgets_add_up_within_bounds(saliency: np.ndarray, data: st.DataObject) -> None:
     n_layers, n_experts = saliency.shape
