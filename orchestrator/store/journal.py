@@ -49,6 +49,9 @@ _MIGRATIONS = (
     CREATE INDEX attempt_by_outcome ON attempt (outcome, campaign, run);
     CREATE INDEX campaign_by_time ON campaign (created_utc_ns);
     """,
+    """
+    CREATE INDEX result_by_step ON entry (campaign, step, seq) WHERE kind = 'result';
+    """,
 )
 
 

@@ -1,6 +1,7 @@
 """Reading the journal: campaigns, attempts, results and entries as they are now. Not here: anything that writes."""
 
 import json
+from functools import lru_cache
 from typing import Any
 
 import aiosqlite
@@ -143,9 +144,15 @@ class JournalReader:
             return await rows.fetchone() is not None
 
 
+@lru_cache(maxsize=1024)
+def _spec(text: str) -> CampaignSpec:
+    """Parse once what lists of campaigns ask for again and again; a spec is frozen."""
+    return CampaignSpec.model_validate_json(text)
+
+
 def _campaign(row: aiosqlite.Row) -> Campaign:
     return Campaign(
-        spec=CampaignSpec.model_validate_json(row["spec"]), spec_hash=row["spec_hash"], state=row["state"],
+        spec=_spec(row["spec"]), spec_hash=row["spec_hash"], state=row["state"],
         request=row["request"], reason=row["reason"], created_utc_ns=row["created_utc_ns"],
     )  # fmt: skip
 

@@ -19,7 +19,7 @@ import tomli_w
 from orchestrator.domain.spec import WorkloadSpec
 from orchestrator.domain.timeouts import TimeoutsSpec
 from orchestrator.local.layout import load_demo
-from tests.lab import DEMO, TestLab, api_of, quick_spec, running_lab, start_campaign, wait_for_end, wait_for_step
+from tests.lab import DEMO, TestLab, api_of, running_lab, short_spec, start_campaign, wait_for_end, wait_for_step
 from tests.netlab import NetLab, net_lab
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -70,7 +70,7 @@ def explained(status: dict[str, Any]) -> list[str]:
 
 
 def test_an_undisturbed_campaign_ends_over_the_network(scene: Scene) -> None:
-    start_campaign(scene.lab, quick_spec("calm", "baseline"))
+    start_campaign(scene.lab, short_spec("calm", "baseline"))
     assert explained(wait_for_end(scene.lab, "calm")) == ["done"]
 
 
@@ -95,11 +95,11 @@ def worker_of(scene: Scene, node: str) -> str:
 @pytest.mark.parametrize("node", ["node1", "node3"])
 def test_a_node_cut_off_costs_an_attempt_and_not_the_campaign(scene: Scene, node: str, step: str) -> None:
     campaign = f"cut-{node}-{step.replace('_', '-')}"
-    start_campaign(scene.lab, quick_spec(campaign, "baseline").model_copy(update={"timeouts": TIMEOUTS}))
+    start_campaign(scene.lab, short_spec(campaign, "baseline").model_copy(update={"timeouts": TIMEOUTS}))
     wait_for_step(scene.lab, campaign, "baseline/rep-1", step)
     others = {name: worker_of(scene, name) for name in NODES if name != node}
     seconds = cut_off(scene, node, campaign)
-    status = wait_for_end(scene.lab, campaign, timeout_s=300)
+    status = wait_for_end(scene.lab, campaign, timeout_s=600)
     assert status["state"] == "finished", status["reason"]
     outcomes = explained(status)
     print(f"\n{node} cut off in {step} for {seconds:.0f} s: {', '.join(outcomes)}")
@@ -117,11 +117,11 @@ def test_a_node_cut_off_costs_an_attempt_and_not_the_campaign(scene: Scene, node
 def test_a_node_that_is_away_at_the_start_is_waited_for(scene: Scene) -> None:
     """Its base model cannot be brought while it is away; the campaign goes on when it is back."""
     with scene.net.cut("node3"):
-        start_campaign(scene.lab, quick_spec("away", "baseline").model_copy(update={"timeouts": TIMEOUTS}))
+        start_campaign(scene.lab, short_spec("away", "baseline").model_copy(update={"timeouts": TIMEOUTS}))
         wait_for_step(scene.lab, "away", "", "fetch_base@node3")
         time.sleep(20)
         assert api_of(scene.lab).call("GET", "/v1/campaigns/away")["state"] == "running"
-    status = wait_for_end(scene.lab, "away", timeout_s=300)
+    status = wait_for_end(scene.lab, "away", timeout_s=600)
     assert status["state"] == "finished", status["reason"]
 
 
@@ -129,10 +129,13 @@ def test_a_node_that_is_away_at_the_start_is_waited_for(scene: Scene) -> None:
 def test_a_poor_network_is_borne(scene: Scene, kind: str) -> None:
     campaign = f"poor-{kind}"
     poor: AbstractContextManager[None] = getattr(scene.net, kind)("node2")
-    spec = quick_spec(campaign, "baseline", questions=1)
+    spec = short_spec(campaign, "baseline")
     # The engine sends its graph with every token, which takes seconds at 12.5 kB/s: few tokens, or this takes an hour.
     few = WorkloadSpec(tokens_each=16, prompts=1)
-    spec = spec.model_copy(update={"windows": spec.windows.model_copy(update={"prefill": few, "decode": few})})
+    windows = spec.windows.model_copy(update={"prefill": few, "decode": few})
+    spec = spec.model_copy(
+        update={"windows": windows, "tasks": spec.tasks.model_copy(update={"questions": 1})}
+    )
     start_campaign(scene.lab, spec)
     wait_for_step(scene.lab, campaign, "baseline/rep-1", "idle")
     with poor:

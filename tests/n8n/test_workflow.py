@@ -35,6 +35,7 @@ def n8n(home: Path, *words: str) -> str:
         **os.environ, "N8N_USER_FOLDER": str(home), "N8N_DIAGNOSTICS_ENABLED": "false", "DB_SQLITE_POOL_SIZE": "2",
         "N8N_VERSION_NOTIFICATIONS_ENABLED": "false", "N8N_RUNNERS_ENABLED": "true", "N8N_LOG_LEVEL": "info",
         "N8N_ENFORCE_SETTINGS_FILE_PERMISSIONS": "true",
+        "N8N_EXPRESSION_ENGINE": "legacy",  # the other one wants a package built for this very Node.js
     }  # fmt: skip
     done = subprocess.run([str(N8N), *words], env=environment, capture_output=True, text=True, timeout=900)
     sys.stdout.write(done.stdout[-4000:] + done.stderr[-4000:])
