@@ -6,6 +6,7 @@ Nothing here runs inside a window, except that the surgeon, who measures nothing
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from orchestrator.campaign.lab import Lab
 from orchestrator.store.journal import Journal
@@ -14,6 +15,9 @@ from shared.protocol import JobState
 
 _FIRST_LOOK_S = 1.0
 _LONGEST_PAUSE_S = 10.0
+_PATIENT_TRIES = 5
+
+T = TypeVar("T")
 
 
 class Recovery:
@@ -59,6 +63,19 @@ class Recovery:
             InfrastructureError: it did not come back.
         """
         await self._wait(lambda: self._agent_away(agent))
+
+    async def patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Ask the lab between attempts; when somebody is away, wait for the lab and ask again.
+
+        Raises:
+            InfrastructureError: the lab did not come back, or answers and still refuses.
+        """
+        for _ in range(_PATIENT_TRIES - 1):
+            try:
+                return await ask()
+            except InfrastructureError:
+                await self.wait_for_lab()
+        return await ask()
 
     async def _wait(self, look: Callable[[], Awaitable[list[str]]]) -> None:
         deadline = time.monotonic() + self._recover_s

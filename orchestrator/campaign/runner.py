@@ -101,7 +101,7 @@ class CampaignRunner:
             suite_task.cancel()
         created = (await self._journal.campaign(spec.id)).created_utc_ns
         writer = ResultWriter(self._lab.settings.results_dir, spec, base, self._lab.root_name, created)
-        await self._write_head(writer, {})
+        await recovery.patiently(lambda: self._write_head(writer, {}))
 
         def tell(run: str, step: str) -> None:
             self._tell(spec.id, run, step)
@@ -127,11 +127,12 @@ class CampaignRunner:
                 failed = await loop.bring_home(block)
                 if await looks.take(block[-1].repetition):
                     break
-        await self._finish(caller, spec, writer, failed, looks.taken)
+        await self._finish(caller, recovery, spec, writer, failed, looks.taken)
 
     async def _finish(
         self,
         caller: Caller,
+        recovery: Recovery,
         spec: CampaignSpec,
         writer: ResultWriter,
         failed: dict[str, str],
@@ -139,7 +140,7 @@ class CampaignRunner:
     ) -> None:
         self._tell(spec.id, "", "report")
         if failed or looks:
-            await self._write_head(writer, failed, looks)
+            await recovery.patiently(lambda: self._write_head(writer, failed, looks))
         await asyncio.to_thread(writer.write_reports)
         if failed:
             first, why = next(iter(failed.items()))

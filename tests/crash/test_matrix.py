@@ -121,7 +121,7 @@ def kill_at_every_boundary(lab: StepwiseLab, process: str, spec: CampaignSpec) -
             if entry.campaign == spec.id and (name not in kills or not kills[name].alive):
                 kills[name] = Kill(name, entry, kill(lab, process))
             boundaries.go()
-            if entry.payload.get("state") == "finished":
+            if entry.kind == "state" and entry.payload.get("state") in ("finished", "failed"):
                 break
     starter.join()
     return list(kills.values())
