@@ -9,36 +9,21 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from node_agent.host import cpu_times, pmic, temperature_c
 from shared.clock import utc_ns
+from shared.drift import relative_drift, slope_per_s
 from shared.node_jobs.host import SettleParams, SettleResult, SettleSample
 
 Look = Callable[[], Awaitable[SettleSample]]
 
 
-def slope_per_min(points: Sequence[tuple[int, float | None]]) -> float | None:
-    """Return the least-squares slope of (UTC ns, value) a minute; None with fewer than 3 values."""
-    known = [(at, value) for at, value in points if value is not None]
-    if len(known) < 3:
-        return None
-    minutes = [(at - known[0][0]) / 60e9 for at, _ in known]
-    mean_x, mean_y = sum(minutes) / len(minutes), sum(value for _, value in known) / len(known)
-    spread = sum((x - mean_x) ** 2 for x in minutes)
-    if spread == 0:
-        return None
-    return sum((x - mean_x) * (value - mean_y) for x, (_, value) in zip(minutes, known, strict=True)) / spread
-
-
 def temperature_slope(samples: Sequence[SettleSample]) -> float | None:
     """Return the slope of the temperature in degrees C a minute."""
-    return slope_per_min([(sample.utc_ns, sample.temperature_c) for sample in samples])
+    slope = slope_per_s([(sample.utc_ns, sample.temperature_c) for sample in samples])
+    return None if slope is None else 60 * slope
 
 
 def power_change(samples: Sequence[SettleSample]) -> float | None:
     """Return the drift of the PMIC's power over the samples as a share of its mean."""
-    slope = slope_per_min([(sample.utc_ns, sample.pmic_power_w) for sample in samples])
-    values = [sample.pmic_power_w for sample in samples if sample.pmic_power_w is not None]
-    if slope is None or sum(values) <= 0:
-        return None
-    return slope * (samples[-1].utc_ns - samples[0].utc_ns) / 60e9 / (sum(values) / len(values))
+    return relative_drift([(sample.utc_ns, sample.pmic_power_w) for sample in samples])
 
 
 def judge(samples: Sequence[SettleSample], params: SettleParams) -> tuple[str, ...]:

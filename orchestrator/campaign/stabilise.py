@@ -4,8 +4,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from orchestrator.campaign.lab import Lab
-from orchestrator.domain.stabilisation import Stabilisation, StabilisationSpec, power_drift
+from orchestrator.domain.stabilisation import Stabilisation, StabilisationSpec
 from shared.clock import NS_PER_S, utc_ns
+from shared.drift import relative_drift
 from shared.node_jobs.host import SettleParams, SettleResult
 from shared.records import NodeName
 
@@ -43,7 +44,9 @@ async def _steady_power(lab: Lab, gate: SettleParams, start_utc_ns: int) -> dict
     while True:
         now = utc_ns()
         block = await lab.samples(now - int(gate.span_s * NS_PER_S), now)
-        drifts = {node: power_drift(block.utc_ns, watts) for node, watts in block.power_w.items()}
+        drifts = {
+            node: relative_drift(list(zip(block.utc_ns, watts, strict=True))) for node, watts in block.power_w.items()
+        }
         steady = all(drift is None or abs(drift) <= gate.max_power_change for drift in drifts.values())
         if steady or (now - start_utc_ns) / NS_PER_S + gate.every_s > gate.max_s:
             return drifts

@@ -3,17 +3,14 @@
 Not here: how a node looks at itself (the `settle` job), and the waiting (`orchestrator.campaign.stabilise`).
 """
 
-from collections.abc import Sequence
 from typing import Literal, Self
 
-import numpy as np
 from pydantic import Field, model_validator
 
 from shared.node_jobs.host import SettleParams, SettleResult
 from shared.records import NodeName, Record
 
 Mode = Literal["fixed", "steady", "both"]
-_FEWEST = 3
 
 
 class StabilisationSpec(Record):
@@ -63,20 +60,3 @@ class Stabilisation(Record):
     def duration_s(self) -> float:
         """Return the length of the wait in seconds."""
         return (self.end_utc_ns - self.start_utc_ns) / 1e9
-
-
-def power_drift(utc_ns: Sequence[int], power_w: Sequence[float | None]) -> float | None:
-    """Return the drift of power over its samples as a share of the mean: least-squares slope times length.
-
-    None with fewer than three valid samples, or without power.
-    """
-    known = [(at, value) for at, value in zip(utc_ns, power_w, strict=True) if value is not None]
-    if len(known) < _FEWEST or known[0][0] == known[-1][0]:
-        return None
-    at_s = np.array([(at - known[0][0]) / 1e9 for at, _ in known])
-    watts = np.array([value for _, value in known])
-    mean_w = float(watts.mean())
-    if mean_w <= 0:
-        return None
-    slope = float(np.polyfit(at_s, watts, 1)[0])
-    return slope * float(at_s[-1]) / mean_w

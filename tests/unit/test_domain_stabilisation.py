@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from orchestrator.domain.deliveries import delivery_totals
-from orchestrator.domain.stabilisation import StabilisationSpec, power_drift
+from orchestrator.domain.stabilisation import StabilisationSpec
+from shared.drift import relative_drift
 from shared.node_jobs.artifacts import ObtainResult, WayFailure
 from shared.node_jobs.host import SettleParams
 
@@ -26,17 +27,19 @@ def test_a_ceiling_below_the_fixed_wait_is_refused() -> None:
 
 @given(st.floats(1, 100), st.floats(-0.5, 0.5), st.integers(3, 60))
 def test_the_drift_of_a_straight_line_is_its_rise_over_its_mean(mean_w: float, drift: float, count: int) -> None:
-    at_ns = [n * 10**9 for n in range(count)]
-    watts: list[float | None] = [mean_w * (1 + drift * (n / (count - 1) - 0.5)) for n in range(count)]
-    assert power_drift(at_ns, watts) == pytest.approx(drift, abs=1e-6)
-    watts.append(None)
-    assert power_drift([*at_ns, count * 10**9], watts) == pytest.approx(drift, abs=1e-6)
+    line: list[tuple[int, float | None]] = [
+        (n * 10**9, mean_w * (1 + drift * (n / (count - 1) - 0.5))) for n in range(count)
+    ]
+    assert relative_drift(line) == pytest.approx(drift, abs=1e-6)
+    assert relative_drift([*line, (count * 10**9, None)]) == pytest.approx(drift, abs=1e-6)
 
 
 def test_nothing_is_said_of_too_few_samples() -> None:
-    assert power_drift([0, 10**9], [3.0, 4.0]) is None
-    assert power_drift([0, 10**9, 2 * 10**9], [None, 4.0, None]) is None
-    assert power_drift([0, 10**9, 2 * 10**9], [0.0, 0.0, 0.0]) is None
+    s = 10**9
+    assert relative_drift([(0, 3.0), (s, 4.0)]) is None
+    assert relative_drift([(0, None), (s, 4.0), (2 * s, None)]) is None
+    assert relative_drift([(0, 0.0), (s, 0.0), (2 * s, 0.0)]) is None
+    assert relative_drift([(s, 1.0), (s, 2.0), (s, 3.0)]) is None
 
 
 def test_bytes_are_added_up_by_node_and_way_with_those_sent_in_vain() -> None:
