@@ -232,6 +232,8 @@ async def test_an_agent_changes_from_one_engine_to_the_other(tmp_path: Path) -> 
             assert started["pid"] != rpc["pid"] and ProcessIdentity.of(rpc["pid"]) is None
             two.end(signal.SIGKILL)
             two.start()
+            async with client(two):  # waits until it answers, however busy the machine
+                pass
             assert (await other.run("t/w-dl-2", "start_worker", worker, timeout_s=30))["pid"] == started["pid"]
             engine = StartEngineParams(
                 engine="distributed-llama", model_sha256=one.store(model), tokenizer_sha256=one.store(tokenizer),
