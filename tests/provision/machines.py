@@ -118,7 +118,7 @@ def _boot(machine: Machine, found: Supplies, net: Network, key: str) -> Iterator
         _prepare(machine, key)
         folders = {found.debs: "debs", found.wheels: "wheels", found.dllama: "dllama.git", ROOT / "demo": "demo"}
         binds = [f"--bind-ro={folder}:/srv/epi-factory/{name}" for folder, name in folders.items()]
-        binds += [f"--bind={_frequency_domain(home)}:{CPUFREQ}"]
+        binds += [f"--bind={_frequency_domain(home)}:/srv/epi-factory/cpufreq"]
         with (home / "console").open("wb") as console:
             argv = [
                 *net.enter, "systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--boot",
@@ -140,7 +140,7 @@ def _boot(machine: Machine, found: Supplies, net: Network, key: str) -> Iterator
 
 
 def _frequency_domain(home: Path) -> Path:
-    """Make the files of one CPU frequency domain, bound to where a real kernel has them: a container has none."""
+    """Make the files of one CPU frequency domain, to be bound to where a real kernel has them."""
     policy = home / "cpufreq" / "policy0"
     policy.mkdir(parents=True)
     (policy / "scaling_available_governors").write_text("performance ondemand\n")
@@ -172,6 +172,8 @@ def _wait(machine: Machine, timeout_s: float = 120.0) -> None:
     end = time.monotonic() + timeout_s
     while time.monotonic() < end:
         if "up" in machine.shell("echo up", check=False):
+            # From inside, since nspawn's own mounts below /sys come on top of its binds.
+            machine.shell(f"mount --bind /srv/epi-factory/cpufreq {CPUFREQ}")
             return
         time.sleep(1)
     console = (machine.root.parent / "console").read_text(errors="replace")
