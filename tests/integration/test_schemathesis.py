@@ -106,7 +106,9 @@ def test_answers_are_those_of_the_description(lab: TestLab, service: str) -> Non
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("service", SERVICES)
 def test_answers_are_those_of_the_description_at_length(lab: TestLab, service: str) -> None:
-    assert check_service(lab, service, examples=150) >= 500
+    sent = check_service(lab, service, examples=150)
+    print(f"\n{service}: {sent} requests")
+    assert sent >= 500
 
 
 def refused_headers(lab: TestLab, service: str) -> Iterator[dict[str, str]]:
