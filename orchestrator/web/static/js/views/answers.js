@@ -17,11 +17,11 @@ export function answersPanel(analysis, emulated) {
   const { recommendation, hypotheses, operating_points: points, questions } = analysis;
   return h("div", { cls: "answers" },
     h("div", { cls: "notice tone-live" }, icon(recommendation.configuration_id ? "flag" : "similar"), h("p", { cls: "notice__text", text: recommendation.sentence })),
-    points.length ? h("section", { "aria-label": "Operating points" },
+    h("div", { cls: "answers__columns" }, points.length ? h("section", { "aria-label": "Operating points" },
       h("div", { cls: "row" }, h("h3", { text: "Chance of the lowest EPI, by experts dropped" }), emulated ? emulatedBadge() : null),
       h("div", { cls: "chances" }, points.map(operatingPoint))) : null,
     hypotheses.length ? h("section", { "aria-label": "Hypotheses" }, h("h3", { text: "Hypotheses" }), h("ul", { cls: "answers__list" }, hypotheses.map((one) =>
-      h("li", {}, h("div", { cls: "row" }, h("strong", { text: `${one.name}: ${one.claim}` }), pill(ANSWERS[one.answer] ?? ANSWERS.open)), h("p", { cls: "muted", text: one.sentence }))))) : null,
+      h("li", {}, h("div", { cls: "row" }, h("strong", { text: `${one.name}: ${one.claim}` }), pill(ANSWERS[one.answer] ?? ANSWERS.open)), h("p", { cls: "muted", text: one.sentence }))))) : null),
     questions.length ? h("details", { cls: "more" }, h("summary", { text: "Research questions" }), h("ul", { cls: "answers__list" }, questions.map((one) =>
       h("li", {}, h("strong", { text: `${one.name}: ${one.question}` }), h("p", { cls: "muted", text: one.answer }))))) : null);
 }
