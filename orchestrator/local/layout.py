@@ -20,6 +20,11 @@ _SOCKET_PATH_LIMIT = 60
 """A Unix socket's path may have 107 bytes; the lab adds up to 45 of its own."""
 
 
+_BEHIND_THE_DISPLAY = ("nice", "-n", "10")
+"""In a lab nodes and surgeon are machines of their own. On this one their work stands behind meter and dashboard, or
+samples reach the screen late whenever all cores compute."""
+
+
 class DemoSettings(Record):
     """`demo.toml`, section `[lab]`: what the embedded default lab is made of. Paths are relative to the file."""
 
@@ -132,6 +137,8 @@ class LocalLab:
             command = ("-m", module, "--config", str(self.config_file(part)))
             namespace = demo.namespaces.get(part)
             prefix = () if namespace is None else ("ip", "netns", "exec", namespace)
+            if part in demo.nodes or part == "surgeon":
+                prefix += _BEHIND_THE_DISPLAY
             found.append(Part(part, command, self.url(part), prefix))
         return found
 
