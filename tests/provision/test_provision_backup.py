@@ -21,6 +21,7 @@ def state(tmp_path: Path) -> Path:
     state = tmp_path / "state"
     for name in ("orchestrator/results/paper", "meter-bridge", "node-agent/artifacts"):
         (state / name).mkdir(parents=True)
+    (state / "orchestrator").chmod(0o700)
     (state / "orchestrator/results/paper/campaign.json").write_text("{}")
     (state / "node-agent/artifacts/model.gguf").write_bytes(b"big")
     with closing(sqlite3.connect(state / "orchestrator/journal.sqlite", isolation_level=None)) as journal:
@@ -60,6 +61,7 @@ def test_a_backup_taken_while_the_journal_is_written_is_whole_and_comes_back(sta
         )
     assert ones == twos > 0, "a transaction was cut in two"
     assert (restored / "orchestrator/results/paper/campaign.json").read_text() == "{}"
+    assert (restored / "orchestrator").stat().st_mode & 0o777 == 0o700, "a folder's rights come back as well"
     assert not (restored / "node-agent/artifacts").exists(), "models are made again, not saved"
 
 
