@@ -23,7 +23,7 @@ from tests.lab import (
     wait_for_step,
 )
 
-RUN = "drop4_all"
+RUN = "baseline"
 
 
 @pytest.fixture(scope="module")
