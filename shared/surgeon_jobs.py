@@ -28,14 +28,14 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
 
 
 class PrepareParams(Record):
-    """Make the base model from the configured checkpoint `model`."""
+    """Make the base model from the configured checkpoint `model`: a folder of safetensors, or a GGUF file."""
 
     model: Name
     quantization: str = "Q4_K_M"
 
 
 class PrepareResult(Record):
-    """The two files and what the model is."""
+    """The two files and what the model is; a file that was quantised already is both."""
 
     f16_sha256: Sha256
     base_sha256: Sha256
@@ -44,6 +44,8 @@ class PrepareResult(Record):
     n_layers: int
     n_experts: int
     experts_per_token: int
+    n_kv_heads: int | None = Field(default=None, description="bounds the nodes of distributed-llama")
+    no_surgery: str = Field(default="", description="why only the model as it is can be measured: dense, for example")
 
 
 class FileResult(Record):

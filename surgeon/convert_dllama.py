@@ -2,6 +2,9 @@
 
 Q40 blocks are ggml's Q4_0 blocks byte for byte, so ggml quantises them. Source of the order of tensors and header keys:
 converter/ of distributed-llama v0.16.4 (commit 8d624a7).
+
+distributed-llama takes every id from the beginning-of-text token on as special and every id before it as regular.
+Where a tokenizer orders them otherwise, both files get the regular tokens first: an id is only a row's number.
 """
 
 import struct
@@ -52,10 +55,13 @@ def convert_model(
     header = _model_header(checkpoint, numbers[weights])
     tensors = checkpoint.tensors()
     plan = list(_order(checkpoint, tensors))
+    rows_of_tokens = _all_rows(token_order(source), header["vocab_size"])
     with written_whole(target) as beside, beside.open("wb") as file:
         file.write(pack_header(header))
         for number, (name, is_matrix, tensor, rows) in enumerate(plan):
             values = to_float32(read_tensor(tensor, rows.expert))[rows.begin : rows.end]
+            if name in ("embedding", "output"):
+                values = values[rows_of_tokens]
             kind = _GGML[weights if is_matrix else "F32"]
             np.asarray(gguf.quantize(np.ascontiguousarray(values), kind)).tofile(file)
             if on_progress is not None:
@@ -127,36 +133,21 @@ def _model_header(checkpoint: Checkpoint, weights: int) -> dict[str, int]:
 def convert_tokenizer(source: Path, target: Path) -> None:
     """Write tokenizer.json of `source` as the .t file `target`.
 
-    distributed-llama takes every id from the beginning-of-text token on as special and every id before it as regular,
-    so a tokenizer whose special tokens do not come last is refused: it would be read wrongly.
-
     Raises:
-        ConfigurationError: no byte-level BPE, no beginning- or end-of-text token, or special tokens in between.
+        ConfigurationError: no byte-level BPE, or no end-of-text token.
     """
-    path = source / "tokenizer.json"
-    tokenizer, config = read_json(path), read_json(source / "config.json")
+    config = read_json(source / "config.json")
     settings_path = source / "tokenizer_config.json"
     settings = read_json(settings_path) if settings_path.exists() else {}
-    tokens: dict[int, str] = {number: token for token, number in tokenizer["model"]["vocab"].items()}
-    added = {entry["id"]: entry["content"] for entry in tokenizer.get("added_tokens", [])}
-    regular = set(tokens) - set(added)
-    tokens.update(added)
-    if sorted(tokens) != list(range(len(tokens))):
-        raise ConfigurationError("the token ids have gaps", where=str(path))
+    tokens, added = _tokens(source)
+    order = token_order(source)
     end = config.get("eos_token_id")
-    ends = [end] if isinstance(end, int) else list(end or [])
-    begin = config.get("bos_token_id")
-    first_added = min(added, default=len(tokens))
-    if begin is None:
-        begin = first_added  # as Qwen: no beginning-of-text token is ever added
-    if not ends or not 0 <= begin < len(tokens):
+    place = {old: new for new, old in enumerate(order)}
+    ends = [place.get(one, one) for one in ([end] if isinstance(end, int) else end or [])]
+    begin = len(tokens) - len(added)  # as Qwen: no beginning-of-text token is ever added
+    if not ends or not added:
         raise ConfigurationError("config.json names no beginning- or end-of-text token", where=str(source))
-    if begin != first_added or max(regular, default=-1) > begin:
-        raise ConfigurationError(
-            "special tokens come before or between regular ones", where=str(path),
-            hint="distributed-llama would read this tokenizer wrongly",
-        )  # fmt: skip
-    pieces = [_token_bytes(tokens[number], number in added) for number in range(len(tokens))]
+    pieces = [_token_bytes(tokens[number], number in added) for number in order]
     template = str(settings.get("chat_template") or "").encode()
     values = {
         "bos_id": begin, "version": 1, "vocab_size": len(pieces), "max_token_length": max(map(len, pieces)),
@@ -169,6 +160,36 @@ def convert_tokenizer(source: Path, target: Path) -> None:
     data += b"".join(struct.pack("<fI", -float(number), len(piece)) + piece for number, piece in enumerate(pieces))
     with written_whole(target) as beside:
         beside.write_bytes(data)
+
+
+def token_order(source: Path) -> list[int]:
+    """Return the old ids in the new order: regular tokens, the beginning-of-text token, other special ones.
+
+    Qwen's own order is left as it is.
+
+    Raises:
+        ConfigurationError: the ids have gaps.
+    """
+    tokens, added = _tokens(source)
+    begin = read_json(source / "config.json").get("bos_token_id")
+    return sorted(tokens, key=lambda number: (number in added, number in added and number != begin, number))
+
+
+def _tokens(source: Path) -> tuple[dict[int, str], set[int]]:
+    """Return all tokens by id, and the ids of the special ones."""
+    path = source / "tokenizer.json"
+    tokenizer = read_json(path)
+    tokens: dict[int, str] = {number: token for token, number in tokenizer["model"]["vocab"].items()}
+    added = {entry["id"]: entry["content"] for entry in tokenizer.get("added_tokens", [])}
+    tokens.update(added)
+    if sorted(tokens) != list(range(len(tokens))):
+        raise ConfigurationError("the token ids have gaps", where=str(path))
+    return tokens, set(added)
+
+
+def _all_rows(order: list[int], rows: int) -> list[int]:
+    """Return the order of all rows; rows beyond the tokens are padding and stay last."""
+    return [*order, *range(len(order), rows)]
 
 
 def _token_bytes(token: str, is_added: bool) -> bytes:

@@ -20,7 +20,7 @@ class QuestionFile(Record):
 class SurgeonSettings(DaemonSettings):
     """What the surgeon may open; the network names models and corpora, never paths."""
 
-    models: dict[Name, Path] = Field(description="checkpoint directories in Hugging Face format, by name")
+    models: dict[Name, Path] = Field(description="checkpoint directories in Hugging Face format or GGUF files, by name")
     corpora: dict[Name, tuple[Path, ...]] = Field(
         default_factory=dict, description="calibration texts by corpus name; each file is a domain"
     )

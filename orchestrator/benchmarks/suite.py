@@ -19,7 +19,7 @@ import lm_eval.evaluator  # noqa: E402
 from orchestrator.benchmarks.answers import answered_question, metric_of  # noqa: E402
 from orchestrator.benchmarks.cluster_lm import ClusterLM, Generate, Score  # noqa: E402
 from orchestrator.benchmarks.data_dir import DataDir, default_data_dir  # noqa: E402
-from orchestrator.benchmarks.prepared_task import PreparedTask, doc_hash  # noqa: E402
+from orchestrator.benchmarks.prepared_task import GENERATED, PreparedTask, doc_hash  # noqa: E402
 from orchestrator.benchmarks.records import Metric, SuiteResult, SuiteSpec, TaskSpec, TaskVersion  # noqa: E402
 from orchestrator.benchmarks.sampling import stratified_indices  # noqa: E402
 from orchestrator.benchmarks.sources import splits_for  # noqa: E402
@@ -72,6 +72,11 @@ class BenchmarkSuite:
     def n_questions(self) -> int:
         """Questions asked in one pass."""
         return sum(len(part.chosen) for part in self._parts.values())
+
+    @property
+    def n_jobs(self) -> int:
+        """Jobs the engine is asked in one pass: one for all log-likelihoods, one for all free texts."""
+        return len({part.task.OUTPUT_TYPE == GENERATED for part in self._parts.values()})
 
     def chosen_documents(self) -> dict[str, tuple[int, ...]]:
         """Return lm-eval task -> indices of the asked documents in its split: what lm-eval's `samples` wants."""

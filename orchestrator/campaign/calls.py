@@ -31,6 +31,8 @@ class Call:
     params: BaseModel
     timeout_s: float
     delay_s: float = 0.0
+    part: int = 1
+    """Of several jobs of one kind in a step, which one this is."""
 
 
 class Caller:
@@ -118,6 +120,8 @@ class Caller:
             EpiError: what the agent reported; the attempt ends.
         """
         job_id = f"{self._campaign}/{run}/attempt-{attempt}/{step}/{call.agent}/{call.kind}"
+        if call.part > 1:
+            job_id += f"-{call.part}"
         await self._journal.append(
             self._campaign, run=run, attempt=attempt, step=step, kind="intent",
             payload={"job": job_id, "agent": call.agent},

@@ -4,8 +4,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.campaign.attempt import Measured
-from orchestrator.campaign.preparation import Base, Variant
+from orchestrator.campaign.measured import Measured
+from orchestrator.campaign.preparation import Variant
 from orchestrator.domain.evaluate import evaluate_run
 from orchestrator.domain.records import Environment, MarkerLoad, Provenance, RunInput
 from orchestrator.domain.schedule import configurations_of
@@ -16,8 +16,9 @@ from orchestrator.reports.report import write_report
 from orchestrator.reports.schema import CampaignFile
 from shared.errors import BugError, InfrastructureError
 from shared.meter_api import Ambient
+from shared.node_jobs.artifacts import ObtainResult
 from shared.node_jobs.host import NodeFacts
-from shared.records import Instrument
+from shared.records import Instrument, NodeName
 
 if TYPE_CHECKING:
     from orchestrator.benchmarks.records import SuiteResult
@@ -30,14 +31,12 @@ class ResultWriter:
         self,
         results_dir: Path,
         spec: CampaignSpec,
-        base: Base,
-        root: str,
+        base_deliveries: dict[NodeName, ObtainResult],
         created_utc_ns: int,
     ) -> None:
         self._dir = results_dir / spec.id
         self._spec = spec
-        self._base = base
-        self._root = root
+        self._base_deliveries = base_deliveries
         self._created_utc_ns = created_utc_ns
 
     def write_head(
@@ -61,7 +60,7 @@ class ResultWriter:
                 configurations=configurations_of(self._spec),
                 protocol=self._spec.protocol(),
                 spec_sha256=self._spec.spec_hash(),
-                base_deliveries=self._base.deliveries,
+                base_deliveries=self._base_deliveries,
                 failures=failures,
                 looks=looks,
             ),
@@ -74,7 +73,7 @@ class ResultWriter:
             InfrastructureError: the trace does not carry the headline window, so the attempt must be repeated.
         """
         if (
-            measured.suite is None or measured.samples is None or measured.marker is None or measured.decode is None
+            measured.suite is None or measured.samples is None or measured.marker is None
             or measured.stabilisation is None or measured.meter is None
         ):  # fmt: skip
             raise BugError("an attempt came home without all of its windows", where=measured.place.run)
@@ -103,11 +102,11 @@ class ResultWriter:
         write_report(self._dir)
 
     def _run_input(self, measured: Measured, variant: Variant, suite: "SuiteResult") -> RunInput:
-        assert measured.samples is not None and measured.marker is not None and measured.decode is not None
-        assert measured.meter is not None
+        assert measured.samples is not None and measured.marker is not None and measured.meter is not None
         place, marker = measured.place, measured.marker
         ambient = measured.meter.ambient or Ambient()
         before = tuple(measured.facts_before.values())
+        statistics, headline = variant.base.statistics, measured.served["decode"]
         governors = {facts.governor for facts in before}
         return RunInput(
             run_id=place.run,
@@ -117,7 +116,7 @@ class ResultWriter:
             attempt=place.number,
             timestamp_utc_ns=min(window.start_utc_ns for window in measured.windows),
             model=self._spec.model,
-            model_experts_per_token=self._base.model.experts_per_token,
+            model_experts_per_token=variant.base.model.experts_per_token or None,
             hardware=hardware_line(list(before)),
             instrument=measured.samples.instrument,
             environment=Environment(
@@ -132,23 +131,26 @@ class ResultWriter:
             window_silence=measured.window_silence,
             deliveries=measured.deliveries,
             stabilisation=measured.stabilisation,
+            nodes=place.nodes if place.configuration.n_nodes else None,
             windows=tuple(measured.windows),
             markers=(
                 MarkerLoad(
-                    node=self._root, start_utc_ns=marker.start_utc_ns, end_utc_ns=marker.end_utc_ns, on=marker.on
+                    node=place.root, start_utc_ns=marker.start_utc_ns, end_utc_ns=marker.end_utc_ns, on=marker.on
                 ),
             ),
             calibrated_utc_ns=measured.samples.instrument.calibrated_utc_ns,
-            plan=variant.plan.plan,
+            plan=None if variant.plan is None else variant.plan.plan,
             provenance=Provenance(
-                plan_sha256=variant.plan.plan_hash,
-                model_sha256=variant.file.sha256,
-                base_sha256=self._base.model.base_sha256,
-                statistics_sha256=self._base.statistics.statistics_sha256,
+                plan_sha256=None if variant.plan is None else variant.plan.plan_hash,
+                model_sha256=variant.measured.wish.sha256,
+                base_sha256=variant.measured.base.sha256,
+                statistics_sha256=statistics and statistics.statistics_sha256,
                 spec_sha256=self._spec.spec_hash(),
-                output_sha256=measured.decode.output_sha256,
-                engine=measured.engine.engine,
-                engine_build=measured.engine.build,
+                output_sha256=measured.output_sha256,
+                engine=headline.engine,
+                engine_build=headline.engine_build,
+                windows=measured.served,
+                distributed_llama_version=headline.engine_build if headline.engine == "distributed-llama" else None,
                 lm_eval_version=suite.versions.get("lm_eval"),
                 epi_factory_version=version("epi-factory"),
                 task_names=tuple(self._spec.tasks.roles.values()),

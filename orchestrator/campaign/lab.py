@@ -11,6 +11,7 @@ from shared.clock import utc_ns
 from shared.errors import ConfigurationError
 from shared.meter_api import MeterStatus, SampleBlock
 from shared.node_jobs.activity import AgentActivity
+from shared.node_jobs.engines import EngineInfo
 from shared.node_jobs.host import NodeFacts
 from shared.settings import AgentAddress
 
@@ -57,6 +58,11 @@ class Lab:
     async def activity(self, node: str) -> AgentActivity:
         """Return what a node's agent did since its start."""
         return AgentActivity.model_validate(await self.nodes[node].request("GET", "/v1/activity"))
+
+    async def engines(self, node: str) -> list[EngineInfo]:
+        """Return what each engine of a node can do."""
+        answer = await self.nodes[node].request("GET", "/v1/engines")
+        return [EngineInfo.model_validate(one) for one in answer]
 
     async def clock_offset_ns(self, node: str) -> int:
         """Return the node's clock minus ours, by the mid-point of the quickest of three round trips."""

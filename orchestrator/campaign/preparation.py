@@ -1,18 +1,22 @@
-"""What is done once a campaign (base model, statistics, workers) and once a configuration (plan, surgery, check)."""
+"""What is done once a campaign (base models, statistics) and once a configuration (plan, surgery, check)."""
 
 import logging
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 from orchestrator.campaign.calls import Call, Caller
 from orchestrator.campaign.lab import Lab
+from orchestrator.campaign.topology import SCORING_ENGINE, ModelFacts, check_fit, nodes_of, roots_of
+from orchestrator.domain.schedule import configurations_of
 from orchestrator.domain.spec import CampaignSpec
-from shared.errors import ConfigurationError, EpiError
+from shared.errors import BugError, ConfigurationError, EpiError
 from shared.node_jobs.artifacts import HoldParams, HoldResult, ObtainParams, ObtainResult
 from shared.records import Configuration, NodeName, Sha256
 from shared.surgeon_jobs import (
     ApplyParams,
     ApplyResult,
+    ConvertParams,
+    FileResult,
     ObserveParams,
     ObserveResult,
     PlanParams,
@@ -27,96 +31,148 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
+class Twin:
+    """distributed-llama's files of the same weights."""
+
+    model: ObtainParams
+    tokenizer: ObtainParams
+
+
+@dataclass(frozen=True)
 class Base:
-    """The campaign's base model, its expert statistics, and how it reached the nodes that need it."""
+    """The base model in one quantisation, its statistics, its twin for distributed-llama, and how it reached the roots.
+
+    A model that cannot be cut has no statistics; the twin is made only where a configuration runs on that engine.
+    """
 
     model: PrepareResult
-    statistics: ObserveResult
-    deliveries: dict[NodeName, ObtainResult]
+    statistics: ObserveResult | None
+    twin: Twin | None
+    deliveries: dict[NodeName, ObtainResult] = field(default_factory=dict)
 
     @property
     def wish(self) -> ObtainParams:
-        """Return what a node is asked for to get the base model."""
+        """Return what a root is asked for to get the base model."""
         return ObtainParams(sha256=self.model.base_sha256, size_bytes=self.model.base_size_bytes)
+
+    @property
+    def wishes(self) -> tuple[ObtainParams, ...]:
+        """Return what a root is asked for to get everything."""
+        if self.twin is None:
+            return (self.wish,)
+        return (self.wish, self.twin.model, self.twin.tokenizer)
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A file that an engine loads, and the base it is made from; without a plan it is the base itself."""
+
+    base: ObtainParams
+    wish: ObtainParams
+    tokenizer_sha256: Sha256 | None = None
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A configuration's plan and file, and the base model that both start from."""
+    """What a configuration's plan made: the file that is scored, and the one whose energy is measured."""
 
     base: Base
-    plan: PlanResult
-    file: ApplyResult
-    check: ValidateResult
-
-    @property
-    def wish(self) -> ObtainParams:
-        """Return what a node is asked for to get the variant: the file with the surgeon's hash, by any way."""
-        return ObtainParams(
-            sha256=self.file.sha256, size_bytes=self.file.size_bytes,
-            base_sha256=self.base.model.base_sha256, plan=self.plan.plan,
-        )  # fmt: skip
+    plan: PlanResult | None
+    scored: ModelFile
+    measured: ModelFile
 
 
-async def prepare_base(
+async def prepare_bases(
     caller: Caller, lab: Lab, spec: CampaignSpec, ended: Callable[[str], Awaitable[bool]]
-) -> Base:
-    """Convert, quantise and observe the model, and bring the base to the node that loads models.
+) -> dict[str, Base]:
+    """Return the base model in each quantisation of the matrix; every root has them, and every configuration can run.
 
     `ended` tells whether a campaign has ended for good, so that what it held may go.
 
     Raises:
+        ConfigurationError: a configuration can never run, said before anything is measured.
         EpiError: an agent's error.
     """
+    configurations = configurations_of(spec)
+    bases = {}
+    for quantization in dict.fromkeys([spec.quantization, *(one.quantization for one in configurations)]):
+        twins = any(one.engine != SCORING_ENGINE and one.quantization == quantization for one in configurations)
+        bases[quantization] = await _prepare_base(caller, lab, spec, quantization, twins=twins)
+    for one in configurations:
+        base, nodes = bases[one.quantization], nodes_of(one, list(lab.nodes))
+        check_fit(one, ModelFacts(spec.model, base.model.no_surgery, base.model.n_kv_heads), len(nodes))
+    wishes = {wish.sha256: wish for base in bases.values() for wish in base.wishes}
+    for root in roots_of(configurations, list(lab.nodes)):  # only they read model files: engines hand out the layers
+        await hold(caller, lab, spec, root, tuple(wishes), ended)
+        for wish in wishes.values():
+            obtain_s = spec.timeouts.obtain("obtain_base", wish.size_bytes)
+            call = Call(root, lab.nodes[root], "obtain", wish, obtain_s)
+            place = "" if wish == bases[spec.quantization].wish else wish.sha256[:12]
+            delivery = await caller.idempotent(place, "obtain_base", call, ObtainResult)
+            if not place:
+                bases[spec.quantization].deliveries[root] = delivery
+    return bases
+
+
+async def _prepare_base(caller: Caller, lab: Lab, spec: CampaignSpec, quantization: str, *, twins: bool) -> Base:
+    """Convert, quantise and observe the model; what only another quantisation needs is journaled under its name."""
+    place = "" if quantization == spec.quantization else quantization.lower()
+    prepare_s = spec.timeouts.unsized("prepare")
     model = await caller.idempotent(
-        "", "prepare",
-        Call("surgeon", lab.surgeon, "prepare", PrepareParams(model=spec.model, quantization=spec.quantization),
-             spec.timeouts.unsized("prepare")),
+        place, "prepare",
+        Call("surgeon", lab.surgeon, "prepare", PrepareParams(model=spec.model, quantization=quantization), prepare_s),
         PrepareResult,
     )  # fmt: skip
-    statistics = await caller.idempotent(
-        "", "observe",
-        Call("surgeon", lab.surgeon, "observe", ObserveParams(model_sha256=model.f16_sha256, corpus=spec.corpus),
-             spec.timeouts.unsized("observe")),
-        ObserveResult,
-    )  # fmt: skip
-    await hold(caller, lab, spec, (model.base_sha256,), ended)
-    base = Base(model, statistics, {})
-    obtain_s = spec.timeouts.obtain("obtain_base", model.base_size_bytes)
-    delivery = await caller.idempotent(
-        "", "obtain_base", Call(lab.root_name, lab.root, "obtain", base.wish, obtain_s), ObtainResult
-    )
-    # Only the root reads model files; its engine gives the other nodes their layers.
-    return Base(model, statistics, {lab.root_name: delivery})
+    twin = None
+    if twins:
+        files = []
+        for form in ("dllama", "dllama_tokenizer"):
+            wanted = ConvertParams.model_validate({"model": spec.model, "format": form})
+            call = Call("surgeon", lab.surgeon, "convert", wanted, prepare_s)
+            made = await caller.idempotent(form, "prepare", call, FileResult)
+            files.append(ObtainParams(sha256=made.sha256, size_bytes=made.size_bytes))
+        twin = Twin(*files)
+    statistics = None
+    if not model.no_surgery:
+        statistics = await caller.idempotent(
+            place, "observe",
+            Call("surgeon", lab.surgeon, "observe", ObserveParams(model_sha256=model.f16_sha256, corpus=spec.corpus),
+                 spec.timeouts.unsized("observe")),
+            ObserveResult,
+        )  # fmt: skip
+    return Base(model, statistics, twin)
 
 
 async def hold(
-    caller: Caller, lab: Lab, spec: CampaignSpec, sha256s: tuple[Sha256, ...], ended: Callable[[str], Awaitable[bool]]
-) -> None:
-    """Keep what the campaign needs on the root from being removed, and free what campaigns that have ended held there.
+    caller: Caller, lab: Lab, spec: CampaignSpec, root: str, sha256s: tuple[Sha256, ...],
+    ended: Callable[[str], Awaitable[bool]],
+) -> None:  # fmt: skip
+    """Keep what the campaign needs on a root from being removed, and free what campaigns that have ended held there.
 
     Raises:
         EpiError: the node's error.
     """
     params, timeout_s = HoldParams(holder=spec.id, sha256s=sha256s), spec.timeouts.handling("hold_base")
-    held = await caller.afresh("hold_base", Call(lab.root_name, lab.root, "hold", params, timeout_s), HoldResult)
+    held = await caller.afresh("hold_base", Call(root, lab.nodes[root], "hold", params, timeout_s), HoldResult)
     for holder in held.holders:
         if holder != spec.id and await ended(holder):
             free = HoldParams(holder=holder)
-            await caller.afresh("release", Call(lab.root_name, lab.root, "hold", free, timeout_s), HoldResult)
+            await caller.afresh("release", Call(root, lab.nodes[root], "hold", free, timeout_s), HoldResult)
 
 
 async def release(caller: Caller, lab: Lab, spec: CampaignSpec) -> None:
     """Say that a campaign needs nothing any more; a root that is away hears it when the next campaign begins."""
-    call = Call(lab.root_name, lab.root, "hold", HoldParams(holder=spec.id), spec.timeouts.handling("release"))
-    try:
-        await caller.afresh("release", call, HoldResult, tries=1)
-    except EpiError as error:
-        log.warning("%s keeps what %s held: %s", lab.root_name, spec.id, error)
+    timeout_s = spec.timeouts.handling("release")
+    for root in roots_of(configurations_of(spec), list(lab.nodes)):
+        call = Call(root, lab.nodes[root], "hold", HoldParams(holder=spec.id), timeout_s)
+        try:
+            await caller.afresh("release", call, HoldResult, tries=1)
+        except EpiError as error:
+            log.warning("%s keeps what %s held: %s", root, spec.id, error)
 
 
 async def prepare_variant(
-    caller: Caller, lab: Lab, spec: CampaignSpec, base: Base, configuration: Configuration
+    caller: Caller, lab: Lab, spec: CampaignSpec, bases: Mapping[str, Base], configuration: Configuration
 ) -> Variant:
     """Plan, apply and check one configuration.
 
@@ -124,26 +180,24 @@ async def prepare_variant(
         ConfigurationError: the variant failed its sanity check, with the reason.
         EpiError: an agent's error.
     """
-    plan = await caller.idempotent(
-        configuration.id, "plan",
-        Call("surgeon", lab.surgeon, "plan", PlanParams(
-            model_sha256=base.model.f16_sha256, statistics_sha256=base.statistics.statistics_sha256,
-            method=configuration.method if configuration.depth else spec.method,
-            depth=configuration.depth, group=configuration.group, layout=configuration.layout,
-            experts_per_token=configuration.experts_per_token,
-        ), spec.timeouts.unsized("plan")),
-        PlanResult,
-    )  # fmt: skip
-    file = await caller.idempotent(
-        configuration.id, "apply",
-        Call("surgeon", lab.surgeon, "apply", ApplyParams(base_sha256=base.model.base_sha256, plan=plan.plan),
-             spec.timeouts.rewrite("apply", base.model.base_size_bytes)),
-        ApplyResult,
-    )  # fmt: skip
+    base = bases[configuration.quantization]
+    plan = None
+    if base.statistics is not None:
+        plan = await caller.idempotent(
+            configuration.id, "plan",
+            Call("surgeon", lab.surgeon, "plan", PlanParams(
+                model_sha256=base.model.f16_sha256, statistics_sha256=base.statistics.statistics_sha256,
+                method=configuration.method if configuration.depth else spec.method,
+                depth=configuration.depth, group=configuration.group, layout=configuration.layout,
+                experts_per_token=configuration.experts_per_token,
+            ), spec.timeouts.unsized("plan")),
+            PlanResult,
+        )  # fmt: skip
+    scored = await _apply(caller, lab, spec, configuration.id, base.wish, plan)
     check = await caller.idempotent(
         configuration.id, "validate",
         Call("surgeon", lab.surgeon, "validate", ValidateParams(
-            sha256=file.sha256, baseline_sha256=base.model.base_sha256,
+            sha256=scored.wish.sha256, baseline_sha256=base.model.base_sha256,
             max_perplexity_ratio=spec.max_perplexity_ratio,
         ), spec.timeouts.unsized("validate")),
         ValidateResult,
@@ -153,4 +207,27 @@ async def prepare_variant(
             f"the variant is not fit to be measured: {check.reason}", where=configuration.id,
             hint="drop fewer experts, use another method, or raise max_perplexity_ratio in the spec",
         )  # fmt: skip
-    return Variant(base, plan, file, check)
+    measured = scored
+    if configuration.engine != SCORING_ENGINE:
+        if base.twin is None:
+            raise BugError("no files for distributed-llama were made", where=configuration.id)
+        twin = await _apply(caller, lab, spec, f"{configuration.id}.m", base.twin.model, plan)
+        measured = replace(twin, tokenizer_sha256=base.twin.tokenizer.sha256)
+    return Variant(base, plan, scored, measured)
+
+
+async def _apply(
+    caller: Caller, lab: Lab, spec: CampaignSpec, name: str, base: ObtainParams, plan: PlanResult | None
+) -> ModelFile:
+    """Let the surgeon cut a base by the plan; without one the base stays as it is."""
+    if plan is None:
+        return ModelFile(base, base)
+    file = await caller.idempotent(
+        name, "apply",
+        Call("surgeon", lab.surgeon, "apply", ApplyParams(base_sha256=base.sha256, plan=plan.plan),
+             spec.timeouts.rewrite("apply", base.size_bytes)),
+        ApplyResult,
+    )  # fmt: skip
+    return ModelFile(base, ObtainParams(
+        sha256=file.sha256, size_bytes=file.size_bytes, base_sha256=base.sha256, plan=plan.plan,
+    ))  # fmt: skip

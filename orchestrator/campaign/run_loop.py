@@ -12,8 +12,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from orchestrator.campaign.attempt import AttemptPlace, AttemptRunner, Measured
+from orchestrator.campaign.attempt import AttemptRunner
 from orchestrator.campaign.evaluation import ResultWriter
+from orchestrator.campaign.measured import AttemptPlace, Measured
 from orchestrator.campaign.pipeline import VariantPipeline
 from orchestrator.campaign.preparation import Variant
 from orchestrator.campaign.recovery import Recovery
@@ -102,7 +103,7 @@ class RunLoop:
             self._unfit[planned.run] = str(error)
             return None
         number = await self._journal.begin_attempt(self._spec.id, planned.run)
-        place = AttemptPlace(planned.run, number, planned.configuration, planned.repetition)
+        place = self._attempts.place(planned, number)
         try:
             async with self._explained(place):
                 await self._recovery.stop_leftovers()

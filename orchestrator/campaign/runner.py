@@ -16,10 +16,11 @@ from orchestrator.campaign.evaluation import ResultWriter
 from orchestrator.campaign.lab import Lab
 from orchestrator.campaign.looks import PlannedLooks
 from orchestrator.campaign.pipeline import VariantPipeline
-from orchestrator.campaign.preparation import prepare_base, prepare_variant, release
+from orchestrator.campaign.preparation import prepare_bases, prepare_variant, release
 from orchestrator.campaign.recovery import Recovery, what_became_of
 from orchestrator.campaign.run_loop import RunLoop
-from orchestrator.domain.schedule import schedule
+from orchestrator.campaign.topology import check_engines
+from orchestrator.domain.schedule import configurations_of, schedule
 from orchestrator.domain.spec import CampaignSpec
 from orchestrator.domain.states import CampaignState
 from orchestrator.domain.stopping import CampaignLook
@@ -95,12 +96,13 @@ class CampaignRunner:
         suite_task = asyncio.create_task(asyncio.to_thread(self._suite_of, spec))
         self._tell(spec.id, "", "prepare")
         try:
-            base = await prepare_base(caller, self._lab, spec, self._has_ended)
+            able = await check_engines(self._lab, configurations_of(spec))
+            bases = await prepare_bases(caller, self._lab, spec, self._has_ended)
             suite = await suite_task
         finally:
             suite_task.cancel()
         created = (await self._journal.campaign(spec.id)).created_utc_ns
-        writer = ResultWriter(self._lab.settings.results_dir, spec, base, self._lab.root_name, created)
+        writer = ResultWriter(self._lab.settings.results_dir, spec, bases[spec.quantization].deliveries, created)
         await recovery.patiently(lambda: self._write_head(writer, {}))
 
         def tell(run: str, step: str) -> None:
@@ -108,14 +110,14 @@ class CampaignRunner:
 
         order = schedule(spec)
         async with VariantPipeline(
-            lambda configuration: prepare_variant(caller, self._lab, spec, base, configuration),
+            lambda configuration: prepare_variant(caller, self._lab, spec, bases, configuration),
             [planned.configuration for planned in order],
             spec.pipeline_ahead,
         ) as variants:
             loop = RunLoop(
                 journal=self._journal,
                 spec=spec,
-                attempts=AttemptRunner(self._lab, caller, spec, suite, tell),
+                attempts=AttemptRunner(self._lab, caller, spec, suite, able, tell),
                 writer=writer,
                 variants=variants,
                 recovery=recovery,

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from orchestrator.domain.steps import Step
 from shared.node_jobs.host import SettleParams
-from shared.node_jobs.workloads import MarkerParams, ScoreParams
+from shared.node_jobs.workloads import GenerateParams, MarkerParams, ScoreParams
 from shared.records import Record
 
 _HANDLING_S = 120.0
@@ -84,6 +84,14 @@ class TimeoutsSpec(Record):
             for group in questions.groups
         )
         return self.steps.get("score", _HANDLING_S + tokens / self.prefill_tokens_per_s)
+
+    def generate(self, questions: GenerateParams) -> float:
+        """Return the seconds for writing all texts to their longest."""
+        once_s = sum(
+            _most_tokens(item.prompt) / self.prefill_tokens_per_s + item.max_tokens / self.decode_tokens_per_s
+            for item in questions.items
+        )
+        return self.steps.get("score", _HANDLING_S + once_s)
 
 
 def _most_tokens(text: str) -> int:

@@ -88,6 +88,8 @@ def draw_epi_curve(configurations: Sequence[Configuration], results: Mapping[str
 
 def _belongs(item: Configuration, group: str) -> bool:
     """Baselines start the curves of their layout: the uniform one `all`, the control early and late."""
+    if item.serving:
+        return False  # depth is one question, serving another
     if item.depth == 0:
         return (item.layout == "uniform") == (group == "all")
     return item.group == group

@@ -20,6 +20,7 @@ from orchestrator.reports.tables import (
     deliveries_table,
     energy_table,
     results_table,
+    servings_table,
     validity_lines,
 )
 
@@ -96,10 +97,11 @@ def report_markdown(data: CampaignResults, drawings: tuple[Drawing, ...]) -> str
 
 
 def _tables(data: CampaignResults) -> list[Table]:
-    return [
-        results_table(data), accuracy_table(data), energy_table(data), budget_table(data), conditions_table(data),
-        deliveries_table(data),
-    ]  # fmt: skip
+    tables = (
+        results_table(data), servings_table(data), accuracy_table(data), energy_table(data), budget_table(data),
+        conditions_table(data), deliveries_table(data),
+    )  # fmt: skip
+    return [table for table in tables if table is not None]
 
 
 def _inline(drawing: Drawing) -> str:
@@ -117,7 +119,8 @@ def _provenance(data: CampaignResults) -> list[tuple[str, str]]:
     if data.campaign.spec_sha256:
         rows.append(("spec_sha256", data.campaign.spec_sha256))
     if first is not None:
-        shared = first.provenance.model_dump(exclude={"plan_sha256", "model_sha256", "output_sha256", "task_names"})
+        own = {"windows", "plan_sha256", "model_sha256", "output_sha256", "task_names"}
+        shared = first.provenance.model_dump(exclude=own)
         rows += [(name, str(value)) for name, value in shared.items() if value is not None]
         rows += [("tasks", ", ".join(first.provenance.task_names))] if first.provenance.task_names else []
         rows.append(("firmware", first.instrument.firmware or "unknown"))

@@ -5,7 +5,7 @@ from pathlib import Path
 from orchestrator.reports.campaign_results import CampaignResults, load_results
 from orchestrator.reports.figures import epi_curve
 from orchestrator.reports.result_files import write_files
-from orchestrator.reports.tables import energy_table, results_table, validity_lines
+from orchestrator.reports.tables import energy_table, results_table, servings_table, validity_lines
 
 __all__ = ["CampaignResults", "load_results", "opening", "summary_markdown", "write_summary"]
 
@@ -55,7 +55,8 @@ def summary_markdown(data: CampaignResults) -> str:
     for sentence in opening(data):
         lines += [sentence, ""]
     lines += [data.recommendation.sentence, ""]
-    for table in (results_table(data), energy_table(data)):
+    servings = servings_table(data)
+    for table in (results_table(data), *([servings] if servings else []), energy_table(data)):
         lines += [f"## {table.title}", "", table.note, "", *table.markdown(), ""]
     lines += ["## Validity", "", *validity_lines(data)]
     if campaign.failures:

@@ -7,6 +7,7 @@ from statistics import median
 
 from orchestrator.domain.deliveries import delivery_totals
 from orchestrator.domain.evaluate import RunEvaluation
+from orchestrator.domain.matrix import reference_of
 from orchestrator.domain.records import RunInput
 from orchestrator.domain.statistics import Interval
 from orchestrator.domain.validity import agents_inside
@@ -38,10 +39,33 @@ def results_table(data: CampaignResults) -> Table:
         title="EPI",
         head=("configuration", "n", "EPI", "EPI / reference", "J/token", "J/token / reference", "accuracy", "verdict"),
         rows=tuple(_result_row(data, item) for item in data.configurations),
-        note="Ratios are to the baseline of the same layout, with 95 % intervals; verdicts are Holm-corrected for"
-        f" {data.statistics.n_comparisons} comparisons; in brackets the smallest change of EPI that would have been"
+        note="Ratios are to the baseline of the same layout and serving, with 95 % intervals; verdicts are corrected"
+        f" (Holm) for {data.statistics.n_comparisons} comparisons; in brackets the smallest change of EPI that would have been"
         " named with 80 % power.",
     )
+
+
+def servings_table(data: CampaignResults) -> Table | None:
+    """Return how each configuration was served and what it is compared with; None where all are served alike."""
+    if not any(item.serving for item in data.configurations):
+        return None
+    return Table(
+        title="Servings",
+        head=("configuration", "compared with", "energy on", "accuracy on", "nodes", "K", "quantisation"),
+        rows=tuple(_serving_row(data, item) for item in data.configurations),
+        note="Energy is that of the nodes in use. K is the number of active experts a token; - is the model's own.",
+    )
+
+
+def _serving_row(data: CampaignResults, item: Configuration) -> tuple[str, ...]:
+    reference = reference_of(item)
+    served = data.inputs[item.id][0].provenance.windows if data.inputs.get(item.id) else {}
+    nodes = item.n_nodes or (len(served["decode"].nodes) if "decode" in served else None)
+    return (
+        item.id, "-" if reference == item.id else reference, item.engine,
+        served["score"].engine if "score" in served else "-", "all" if nodes is None else str(nodes),
+        "-" if item.experts_per_token is None else str(item.experts_per_token), item.quantization,
+    )  # fmt: skip
 
 
 def accuracy_table(data: CampaignResults) -> Table:

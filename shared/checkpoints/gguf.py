@@ -286,11 +286,9 @@ def describe(file: GgufFile) -> CheckpointInfo:
     for layer in layers:
         if file.tensor(f"blk.{layer}.ffn_gate_inp.weight") is None:
             raise DataError(f"layer {layer} has experts but no router", where=str(file.path))
-    file_type = file.get("general.file_type")
-    quantization = FILE_TYPES.get(file_type, str(file_type)) if isinstance(file_type, int) else ""
     return CheckpointInfo(
         format="gguf", architecture=architecture, n_layers=len(layers), n_experts=n_experts, experts_per_token=active,
-        size_bytes=file.size_bytes, quantization=quantization,
+        size_bytes=file.size_bytes, quantization=quantization_of(file),
     )  # fmt: skip
 
 
@@ -298,6 +296,12 @@ def routers(file: GgufFile) -> list[tuple[str, Range]]:
     """Return ggml type and place of each layer's router, in the order of the layers."""
     found = [file.tensor(f"blk.{layer}.ffn_gate_inp.weight") for layer in expert_layers(file)]
     return [(type_name(one.kind), Range(one.file, one.offset, one.n_bytes)) for one in found if one is not None]
+
+
+def quantization_of(file: GgufFile) -> str:
+    """Return the name of the file's type, for example `Q4_K_M`; "" where it says none."""
+    file_type = file.get("general.file_type")
+    return FILE_TYPES.get(file_type, str(file_type)) if isinstance(file_type, int) else ""
 
 
 def is_per_expert(name: str) -> bool:

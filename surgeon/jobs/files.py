@@ -1,6 +1,7 @@
 """Handlers on files: prepare, convert, quantize, apply, verify, validate; cached by input hash."""
 
 import asyncio
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from shared.surgeon_jobs import (
     VerifyResult,
 )
 from surgeon import verify as verification
+from surgeon.bases import describe_base, ready_made
 from surgeon.cache import key_of
 from surgeon.child import run_in_child
 from surgeon.jobs.tools import Tools, part
@@ -57,15 +59,36 @@ class FileJobs:
 
     async def prepare(self, params: PrepareParams, context: JobContext) -> PrepareResult:
         """Convert to F16 and quantise."""
-        f16 = await self._convert(ConvertParams(model=params.model), part(context, 0.0, 0.5, "convert"))
-        quantize = QuantizeParams(model_sha256=f16.sha256, quantization=params.quantization)
-        base = await self._quantize(quantize, part(context, 0.5, 1.0, "quantise"))
-        info = await asyncio.to_thread(surgery.describe, self._store.path(base.sha256))
+        source = self._settings.model_path(params.model)
+        if source.is_dir():
+            f16 = await self._convert(ConvertParams(model=params.model), part(context, 0.0, 0.5, "convert"))
+        else:
+            context.progress(0.0, "copying the GGUF file")
+            f16 = await self._copied(source)
+        if await asyncio.to_thread(ready_made, self._store.path(f16.sha256), params.quantization):
+            base = f16
+        else:
+            quantize = QuantizeParams(model_sha256=f16.sha256, quantization=params.quantization)
+            base = await self._quantize(quantize, part(context, 0.5, 1.0, "quantise"))
+        info, kv_heads, no_surgery = await asyncio.to_thread(describe_base, self._store.path(base.sha256))
         return PrepareResult(
             f16_sha256=f16.sha256, base_sha256=base.sha256, base_size_bytes=base.size_bytes,
             architecture=info.architecture, n_layers=info.n_layers, n_experts=info.n_experts,
-            experts_per_token=info.experts_per_token,
+            experts_per_token=info.experts_per_token, n_kv_heads=kv_heads, no_surgery=no_surgery,
         )  # fmt: skip
+
+    async def _copied(self, source: Path) -> FileResult:
+        """Take a configured GGUF file into the store as it is."""
+        key = key_of(kind="copy", checkpoint=await asyncio.to_thread(self._tools.cache.hash_of, source))
+        known = self._tools.known(FileResult, key, "sha256")
+        if known is not None:
+            return known
+        async with scratch_file(self._store) as target:
+            await asyncio.to_thread(shutil.copyfile, source, target)
+            info = await self._tools.adopt(target)
+        result = FileResult(sha256=info.sha256, size_bytes=info.size_bytes)
+        self._tools.cache.put(key, result)
+        return result
 
     async def convert(self, params: ConvertParams, context: JobContext) -> FileResult:
         """Convert a configured checkpoint."""

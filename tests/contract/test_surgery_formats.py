@@ -150,9 +150,9 @@ def test_tokenizer_for_distributed_llama(lab: Path, tmp_path: Path) -> None:
     special = tokenizer["added_tokens"][0]["id"]
     assert values["bos_id"] == special and ends == [383] and tokens[special] == b"<|endoftext|>"
     assert tokens[tokenizer["model"]["vocab"]["Ġthe"]] == b" the"
-    tokenizer["added_tokens"][0]["id"] = 0
+    tokenizer["added_tokens"][0]["id"] = 999
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-    with pytest.raises(ConfigurationError):
+    with pytest.raises(ConfigurationError, match="gaps"):
         convert_tokenizer(folder, tmp_path / "y.t")
     (tmp_path / "cut.t").write_bytes((tmp_path / "x.t").read_bytes()[:-3])
     with pytest.raises(DataError, match="ends early"):

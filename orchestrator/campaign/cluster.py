@@ -1,0 +1,120 @@
+"""The cluster of one attempt: its jobs, its model files, its engine and workers.
+
+Not here: windows (`attempt`), which nodes and engines a configuration has (`topology`).
+"""
+
+import asyncio
+from typing import TypeVar
+
+from pydantic import BaseModel
+
+from orchestrator.campaign.calls import Call, Caller
+from orchestrator.campaign.lab import Lab
+from orchestrator.campaign.measured import AttemptPlace
+from orchestrator.campaign.preparation import ModelFile, Variant
+from orchestrator.campaign.topology import SCORING_ENGINE, workers_of
+from orchestrator.domain.records import ServedBy
+from orchestrator.domain.spec import CampaignSpec
+from orchestrator.domain.steps import RunStep, Step
+from shared.node_jobs.artifacts import HoldParams, HoldResult, ObtainParams, ObtainResult
+from shared.node_jobs.engines import (
+    Empty,
+    StartEngineParams,
+    StartEngineResult,
+    StartWorkerParams,
+    StartWorkerResult,
+    StopEngineParams,
+)
+from shared.records import EngineName
+
+R = TypeVar("R", bound=BaseModel)
+
+
+class Cluster:
+    """Does the jobs of attempts, and knows which root has a healthy engine from the attempt before."""
+
+    def __init__(self, lab: Lab, caller: Caller, spec: CampaignSpec) -> None:
+        self._lab = lab
+        self._caller = caller
+        self._spec = spec
+        self._timeouts = spec.timeouts
+        self._warm_root: str | None = None
+        self._roots = {lab.root_name}
+
+    async def job(
+        self, place: AttemptPlace, step: Step, kind: str, params: BaseModel, result: type[R], timeout_s: float, *,
+        node: str | None = None, delay_s: float = 0.0, part: int = 1,
+    ) -> R:  # fmt: skip
+        """Do a job on a node, by default the root; `part` numbers several of one kind in one step."""
+        agent = node or place.root
+        call = Call(agent, self._lab.nodes[agent], kind, params, timeout_s, delay_s, part)
+        return await self._caller.once(place.run, place.number, step, call, result)
+
+    async def deploy(self, place: AttemptPlace, variant: Variant) -> dict[str, ObtainResult]:
+        """Bring the variant to the root in the cheapest way that works; return how its measured file came."""
+        files = [variant.scored] if variant.measured == variant.scored else [variant.scored, variant.measured]
+        needed = [sha256 for file in files for sha256 in (file.base.sha256, file.wish.sha256, file.tokenizer_sha256)]
+        params = HoldParams(holder=self._spec.id, sha256s=tuple(dict.fromkeys(filter(None, needed))))
+        held = await self.job(place, "deploy", "hold", params, HoldResult, self._timeouts.handling("deploy"))
+        for part, file in enumerate(files, start=1):
+            if file.base.sha256 in held.missing and file.base.sha256 != file.wish.sha256:
+                await self._obtain(place, "obtain_base", file.base, part)
+            delivery = await self._obtain(place, "deploy", file.wish, part)
+        return {place.root: delivery}
+
+    async def _obtain(self, place: AttemptPlace, step: Step, wish: ObtainParams, part: int) -> ObtainResult:
+        timeout_s = self._timeouts.obtain(step, wish.size_bytes)
+        delivery = await self.job(place, step, "obtain", wish, ObtainResult, timeout_s, part=part)
+        await self._caller.came_of(place.run, place.number, step, place.root, delivery)
+        return delivery
+
+    async def start_workers(self, place: AttemptPlace) -> tuple[str, ...]:
+        """Make sure that all workers of the attempt's engine live, and return their endpoints.
+
+        An engine process that has just served a whole attempt on the same root loads the next model itself, which saves
+        its start; any other is ended first, which also frees the workers of it.
+        """
+        engine = place.configuration.engine
+        warm_root, self._warm_root = self._warm_root, None  # whatever goes wrong leaves the engine in doubt
+        if warm_root != place.root or engine != SCORING_ENGINE:
+            await self._end_engines(place, "start_engine")
+        return await self._start_workers(place, "start_engine", engine)
+
+    async def serve_scoring(self, place: AttemptPlace, file: ModelFile) -> ServedBy:
+        """Let the scoring engine take over from one that has no log-probabilities."""
+        await self._end_engines(place, "score")
+        workers = await self._start_workers(place, "score", SCORING_ENGINE)
+        return await self.start_engine(place, "score", SCORING_ENGINE, file, workers)
+
+    def was_healthy(self, place: AttemptPlace) -> None:
+        """Say that the attempt went through to its end."""
+        self._warm_root = place.root
+
+    async def _end_engines(self, place: AttemptPlace, step: RunStep) -> None:
+        """End every engine that may run, which frees the workers of it, and the root's own worker."""
+        self._roots.add(place.root)
+        for name in sorted(self._roots):
+            params = StopEngineParams(worker=name == place.root)
+            await self.job(place, step, "stop_engine", params, Empty, self._timeouts.handling(step), node=name)
+
+    async def _start_workers(self, place: AttemptPlace, step: RunStep, engine: EngineName) -> tuple[str, ...]:
+        handling_s, params = self._timeouts.handling(step), StartWorkerParams(engine=engine)
+        workers = await asyncio.gather(
+            *(
+                self.job(place, step, "start_worker", params, StartWorkerResult, handling_s, node=name)
+                for name in workers_of(engine, place.nodes)
+            )
+        )
+        return tuple(worker.endpoint for worker in workers)
+
+    async def start_engine(
+        self, place: AttemptPlace, step: RunStep, engine: EngineName, file: ModelFile, workers: tuple[str, ...]
+    ) -> ServedBy:
+        """Load a model over the workers."""
+        started = await self.job(place, step, "start_engine", StartEngineParams(
+            model_sha256=file.wish.sha256, workers=workers, context_tokens=self._spec.engine.context_tokens,
+            sequences=self._spec.engine.sequences, threads=self._spec.engine.threads,
+            experts_per_token=place.configuration.experts_per_token, engine=engine,
+            tokenizer_sha256=file.tokenizer_sha256,
+        ), StartEngineResult, self._timeouts.transfer(step, file.wish.size_bytes))  # fmt: skip
+        return ServedBy(engine=engine, engine_build=started.build, model_sha256=file.wish.sha256, nodes=place.nodes)
