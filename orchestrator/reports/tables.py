@@ -40,8 +40,8 @@ def results_table(data: CampaignResults) -> Table:
         head=("configuration", "n", "EPI", "EPI / reference", "J/token", "J/token / reference", "accuracy", "verdict"),
         rows=tuple(_result_row(data, item) for item in data.configurations),
         note="Ratios are to the baseline of the same layout and serving, with 95 % intervals; verdicts are corrected"
-        f" (Holm) for {data.statistics.n_comparisons} comparisons; in brackets the smallest change of EPI that would have been"
-        " named with 80 % power.",
+        f" (Holm) for {data.statistics.n_comparisons} comparisons; in brackets the smallest change of EPI that would"
+        " have been named with 80 % power.",
     )
 
 
