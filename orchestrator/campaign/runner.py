@@ -96,7 +96,7 @@ class CampaignRunner:
         suite_task = asyncio.create_task(asyncio.to_thread(self._suite_of, spec))
         self._tell(spec.id, "", "prepare")
         try:
-            able = await check_engines(self._lab, configurations_of(spec))
+            able = await recovery.patiently(lambda: check_engines(self._lab, configurations_of(spec)))
             bases = await prepare_bases(caller, self._lab, spec, self._has_ended)
             suite = await suite_task
         finally:

@@ -136,7 +136,7 @@ class LocalLab:
             module = modules.get(part, "node_agent")
             command = ("-m", module, "--config", str(self.config_file(part)))
             namespace = demo.namespaces.get(part)
-            prefix = () if namespace is None else ("ip", "netns", "exec", namespace)
+            prefix: tuple[str, ...] = () if namespace is None else ("ip", "netns", "exec", namespace)
             if part in demo.nodes or part == "surgeon":
                 prefix += _BEHIND_THE_DISPLAY
             found.append(Part(part, command, self.url(part), prefix))
