@@ -11,8 +11,9 @@ from rich.table import Table
 from shared.errors import ConfigurationError
 from shared.records import LayerGroup, canonical_json
 from shared.surgeon_jobs import PlanChoice
-from surgeon.cli.app import app
 from surgeon.cli.output import Json, Threads, absolute, console, run_task, show
+
+app = typer.Typer()
 
 Statistics = Annotated[Path | None, typer.Option("--statistics", "-s", help="File from `epi surgery observe`.")]
 Model = Annotated[Path | None, typer.Option("--model", "-m", help="GGUF; needed by aimer, and without statistics.")]

@@ -10,7 +10,7 @@ from shared.records import SurgeryPlan, canonical_json
 from surgeon.cli.output import Json, Threads, absolute, errors, run_task, show
 from surgeon.tasks import EepMergeTask, EepTask, NaeeTask, SkippingTask
 
-search_app = typer.Typer(
+app = typer.Typer(
     help="Search for the experts to keep.", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None
 )
 Model = Annotated[Path, typer.Argument(help="GGUF, usually F16.")]
@@ -25,7 +25,7 @@ TrainShare = Annotated[float, typer.Option(min=0.01, max=0.99, help="Of the ques
 Seed = Annotated[int, typer.Option(help="One seed, one result.")]
 
 
-@search_app.command()
+@app.command()
 def naee(
     model: Model,
     depth: Depth,
@@ -56,7 +56,7 @@ def naee(
          f"{output}: plan {done.plan.plan_hash()[:16]}, losses {losses}")  # fmt: skip
 
 
-@search_app.command()
+@app.command()
 def eep(
     model: Model,
     depth: Depth,
@@ -85,7 +85,7 @@ def eep(
     _show_eep(task, output, as_json, "the whole model")
 
 
-@search_app.command("eep-merge")
+@app.command("eep-merge")
 def eep_merge(
     model: Model,
     plan: Annotated[Path, typer.Option(help="Plan of the prune phase: where the search begins.")],
@@ -122,7 +122,7 @@ def _show_eep(task: EepTask | EepMergeTask, output: Path, as_json: bool, compare
          f" ({compared}: {report.validation_base:.3f}); {report.evaluated} candidates")  # fmt: skip
 
 
-@search_app.command()
+@app.command()
 def skipping(
     model: Model,
     statistics: Annotated[Path, typer.Option("--statistics", "-s", help="File from `epi surgery observe`.")],

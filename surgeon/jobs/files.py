@@ -26,7 +26,6 @@ from shared.surgeon_jobs import (
     VerifyParams,
     VerifyResult,
 )
-from surgeon import verify as verification
 from surgeon.bases import describe_base, ready_made
 from surgeon.cache import key_of
 from surgeon.child import run_in_child
@@ -34,6 +33,7 @@ from surgeon.jobs.tools import Tools, part
 from surgeon.sanity import Evaluation
 from surgeon.tasks import ConvertDllamaTask, ConvertTask, EvaluateTask, QuantizeTask
 from surgeon.validate import verdict
+from surgeon.verification.verify import verify as verify_result
 
 _OUTTYPES: Final = {"gguf": ("F16", "F32", "BF16"), "dllama": ("Q40", "Q80", "F16", "F32"), "dllama_tokenizer": ("",)}
 """Number formats by file format; the first is the usual one."""
@@ -177,7 +177,7 @@ class FileJobs:
     async def verify(self, params: VerifyParams, context: JobContext) -> VerifyResult:
         """Compare byte ranges."""
         report = await asyncio.to_thread(
-            verification.verify, self._store.path(params.base_sha256), params.plan, self._store.path(params.sha256)
+            verify_result, self._store.path(params.base_sha256), params.plan, self._store.path(params.sha256)
         )
         return VerifyResult(
             n_tensors=report.n_tensors, n_ranges=report.n_ranges, n_bytes=report.n_bytes, plan_hash=report.plan_sha256,

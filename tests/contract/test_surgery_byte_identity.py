@@ -15,7 +15,7 @@ from shared.records import SurgeryPlan
 from surgeon.convert import convert
 from surgeon.convert_dllama import convert_model
 from surgeon.quantize import quantize
-from surgeon.verify import verify
+from surgeon.verification.verify import verify
 from tests.checkpoint_factory import make_checkpoint
 
 DEMO = Path(__file__).parents[2] / "demo" / "model"

@@ -16,7 +16,7 @@ from shared.records import SurgeryPlan
 from surgeon.convert import convert
 from surgeon.convert_dllama import convert_model, convert_tokenizer, parse_tokenizer
 from surgeon.quantize import quantize
-from surgeon.verify import verify
+from surgeon.verification.verify import verify
 from tests.checkpoint_factory import make_checkpoint
 
 N = 10

@@ -17,7 +17,7 @@ from shared.records import SurgeryPlan
 from surgeon.convert import convert
 from surgeon.masking import mask_of
 from surgeon.selections import count_selections
-from surgeon.verify import verify
+from surgeon.verification.verify import verify
 from tests.checkpoint_factory import TEXT, make_checkpoint
 
 N = 12

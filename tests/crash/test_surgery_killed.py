@@ -11,7 +11,7 @@ import pytest
 from shared import surgery
 from shared.records import SurgeryPlan, canonical_json
 from surgeon.convert import convert
-from surgeon.verify import verify
+from surgeon.verification.verify import verify
 from tests.checkpoint_factory import make_checkpoint
 
 PLAN = SurgeryPlan(n_experts=12, kept=((0, 2, 3, 5, 7, 8),) * 2)

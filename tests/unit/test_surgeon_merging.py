@@ -19,7 +19,7 @@ from surgeon.merging import MergeArrays
 from surgeon.quantize import quantize
 from surgeon.search.eep import Fitness
 from surgeon.search.eep_merge import MergeOptions, WeightsInMemory, search_merge
-from surgeon.verify import verify
+from surgeon.verification.verify import verify
 from tests.checkpoint_factory import TEXT, make_checkpoint
 
 PLAN = SurgeryPlan(n_experts=8, kept=((0, 2, 3, 5), (1, 2, 4, 7)))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from shared import surgery
 from shared.records import SurgeryPlan
 from surgeon import planning
-from surgeon.verify import verify
+from surgeon.verification.verify import verify
 
 TYPES = [
     gguf_library.GGMLQuantizationType[name]

@@ -1,9 +1,4 @@
-"""Prove that a checkpoint is what its base and its plan make of it: tensor by tensor, range by range.
-
-Independent of the code that writes (`shared.surgery`): both files are parsed, every tensor of the result is compared
-with the base's bytes it must hold, every other byte must be padding, every metadata entry must be the base's or one
-that surgery is allowed to change. Only merged experts are not compared with bytes of the base: they are computed again.
-"""
+"""Comparing ranges of two files, and what was compared in the end."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,7 +6,7 @@ from typing import BinaryIO, Final
 
 from shared.checkpoints.base import Range
 from shared.errors import DataError
-from shared.records import Record, SurgeryPlan
+from shared.records import Record
 
 _CHUNK_BYTES: Final = 4 << 20
 
@@ -103,27 +98,3 @@ def check_gaps(path: Path, file: BinaryIO, used: Iterable[tuple[int, int]], begi
                 require(bool(chunk) and not any(chunk), f"unaccounted bytes from {at}", path)
                 left -= len(chunk)
         at = max(at, start + length)
-
-
-def verify(base: Path, plan: SurgeryPlan, result: Path) -> Verification:
-    """Compare `result` with what `plan` makes of `base`.
-
-    Raises:
-        DataError: they differ; the first difference is named.
-        ConfigurationError: the plan does not fit the base.
-    """
-    from shared.surgery import check_routers, format_of, router_sha256
-    from surgeon.verify_dllama import verify_dllama
-    from surgeon.verify_gguf import verify_gguf
-    from surgeon.verify_safetensors import verify_safetensors
-
-    kind = format_of(base)
-    require(format_of(result) == kind, f"the result is not in the base's format {kind}", result)
-    check_routers(plan, router_sha256(base), base)
-    match kind:
-        case "gguf":
-            return verify_gguf(base, plan, result)
-        case "dllama":
-            return verify_dllama(base, plan, result)
-        case "safetensors":
-            return verify_safetensors(base, plan, result)

@@ -1,4 +1,4 @@
-"""The safetensors part of `surgeon.verify`."""
+"""The safetensors part of `verify`."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from shared.checkpoints import safetensors, safetensors_surgery
 from shared.checkpoints.base import Range, check_plan, keeps_everything
 from shared.checkpoints.safetensors import Checkpoint, TensorEntry
 from shared.records import SurgeryPlan, canonical_json
-from surgeon.verify import Comparison, Verification, check_gaps, require
+from surgeon.verification.comparison import Comparison, Verification, check_gaps, require
 
 _NUMBERED: Final = re.compile(r"model\.layers\.(\d+)\.(\w+)\.experts\.(\d+)\.(.+)")
 _WHOLE: Final = re.compile(
@@ -20,7 +20,7 @@ _WHOLE: Final = re.compile(
 
 
 def verify_safetensors(base_path: Path, plan: SurgeryPlan, result_path: Path) -> Verification:
-    """Compare a checkpoint directory with its base and plan; raises as `surgeon.verify.verify`."""
+    """Compare a checkpoint directory with its base and plan; raises as `verify.verify`."""
     base, result = safetensors.parse(base_path), safetensors.parse(result_path)
     info = safetensors_surgery.describe(base)
     check_plan(plan, info, base_path)

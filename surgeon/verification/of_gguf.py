@@ -1,4 +1,4 @@
-"""GGUF's part of `surgeon.verify`."""
+"""GGUF's part of `verify`."""
 
 import hashlib
 import struct
@@ -10,14 +10,14 @@ from shared.checkpoints import gguf
 from shared.checkpoints.base import CheckpointInfo, Range, check_plan, keeps_everything
 from shared.checkpoints.gguf import GgufFile, TensorInfo
 from shared.records import SurgeryPlan, canonical_json
-from surgeon.verify import Comparison, Verification, check_gaps, require
+from surgeon.verification.comparison import Comparison, Verification, check_gaps, require
 
 _BIAS: Final = -1e9
 _BIASED: Final = "hy_v3"
 
 
 def verify_gguf(base_path: Path, plan: SurgeryPlan, result_path: Path) -> Verification:
-    """Compare a GGUF with its base and plan; raises as `surgeon.verify.verify`."""
+    """Compare a GGUF with its base and plan; raises as `verify.verify`."""
     base, result = gguf.load(base_path), gguf.parse(result_path)
     info = gguf.describe(base)
     check_plan(plan, info, base_path)

@@ -1,15 +1,15 @@
-"""distributed-llama's part of `surgeon.verify`."""
+"""distributed-llama's part of `verify`."""
 
 from pathlib import Path
 
 from shared.checkpoints import dllama
 from shared.checkpoints.base import Range, check_plan, keeps_everything
 from shared.records import SurgeryPlan
-from surgeon.verify import Comparison, Verification, require
+from surgeon.verification.comparison import Comparison, Verification, require
 
 
 def verify_dllama(base_path: Path, plan: SurgeryPlan, result_path: Path) -> Verification:
-    """Compare a .m file with its base and plan; raises as `surgeon.verify.verify`."""
+    """Compare a .m file with its base and plan; raises as `verify.verify`."""
     base, result = dllama.parse(base_path), dllama.parse(result_path)
     info = dllama.describe(base)
     check_plan(plan, info, base_path)
