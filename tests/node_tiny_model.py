@@ -27,6 +27,7 @@ def write_tiny_model(
     tokens = [*byte_characters(), *(merge.replace(" ", "") for merge in MERGES), "<|endoftext|>", "<|begin|>"]
     types = [gguf.TokenType.NORMAL] * (len(tokens) - 2) + [gguf.TokenType.CONTROL] * 2
     writer = gguf.GGUFWriter(path, "qwen3moe" if n_experts else "qwen3")
+    writer.add_file_type(gguf.LlamaFileType.ALL_F32)
     writer.add_block_count(n_layers)
     writer.add_context_length(context)
     writer.add_embedding_length(hidden)
