@@ -79,6 +79,8 @@ class Lab:
         key = self.hub.ssh[self.hub.ssh.index("-i") + 1]
         environment = os.environ | {
             "LC_ALL": "C.UTF-8", "ANSIBLE_NOCOLOR": "1", "ANSIBLE_HOST_KEY_CHECKING": "False",
+            # A lab of its own addresses the same machines: its connections must not be taken for ours.
+            "ANSIBLE_SSH_CONTROL_PATH_DIR": str(self.home / "ssh"),
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         }  # fmt: skip
         start, log = time.monotonic(), self.home / "playbook.log"
