@@ -63,8 +63,8 @@ def budget(data: CampaignData, row: int, runs: Sequence[RunEvaluation]) -> Budge
             note=f"median of {n}; spread pooled over all configurations",
         ),
         Component(
-            name="questions", kind="A", relative=sqrt(float(questions)), degrees_of_freedom=_finite(float(freedom_q)),
-            note="sampling of questions, clustered by subject",
+            name="questions", kind="A", relative=_finite(sqrt(float(questions))),
+            degrees_of_freedom=_finite(float(freedom_q)), note="sampling of questions, clustered by subject",
         ),
         Component(name="instrument", kind="B", relative=instrument, note="gain of the meter; cancels in ratios"),
         Component(

@@ -207,16 +207,19 @@ def _relative(
     composite = accuracies(data.sums, data.design)[0]
     reference = int(data.reference[row])
     difference = float(composite[row] - composite[reference])
-    # The accuracy part of the ratio, back in accuracy: d(ln A ratio) is about dA over the mean accuracy.
-    scale = sqrt(float(composite[row] * composite[reference]))
-    half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, terms.accuracy_freedom[row]))
-    half *= scale * sqrt(float(terms.accuracy_variance[row]))
     update: dict[str, object] = {
         "epi_ratio": exp(float(terms.value[row])),
         "joules_ratio": exp(float(terms.energy[row])),
         "accuracy_difference": difference,
-        "accuracy_difference_interval": Interval(low=difference - half, high=difference + half),
     }
+    if not np.isfinite(terms.accuracy_variance[row]):
+        update["reason"] = "one question or subject of a task only: the spread of the answers is unknown"
+        return update
+    # The accuracy part of the ratio, back in accuracy: d(ln A ratio) is about dA over the mean accuracy.
+    scale = sqrt(float(composite[row] * composite[reference]))
+    half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, terms.accuracy_freedom[row]))
+    half *= scale * sqrt(float(terms.accuracy_variance[row]))
+    update["accuracy_difference_interval"] = Interval(low=difference - half, high=difference + half)
     if not known:
         update["reason"] = "one repetition only: the spread of the energy is unknown"
         return update

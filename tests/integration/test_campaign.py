@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Iterator
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -11,7 +12,14 @@ import pytest
 
 from orchestrator.domain.stabilisation import StabilisationSpec
 from shared.node_jobs.host import SettleParams
-from tests.lab import TestLab, quick_spec, start_campaign, wait_for_end
+from tests.lab import TestLab, quick_spec, running_lab, start_campaign, wait_for_end
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[TestLab]:
+    """A lab of its own: which model its nodes have, and how it came to them, is part of what is judged."""
+    with running_lab() as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """Hypotheses, operating points, Pareto, decomposition and the recommendation on campaigns with known truth."""
 
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,6 +33,14 @@ def useless(tmp_path_factory: pytest.TempPathFactory) -> CampaignResults:
 def useful(tmp_path_factory: pytest.TempPathFactory) -> CampaignResults:
     """Each expert dropped saves 3 % of the dynamic power; late layers lose least."""
     return load_results(write_campaign_tree(tmp_path_factory.mktemp("useful"), saving=0.03))
+
+
+def test_one_question_a_task_has_no_interval_and_no_verdict(tmp_path: Path) -> None:
+    """A single cluster says nothing about its spread: unknown, with the reason, and not a failure."""
+    few = load_results(write_campaign_tree(tmp_path, "baseline,drop1_all", repetitions=2, per_task=1))
+    for result in few.results.values():
+        assert result.epi_ratio_interval is None and result.comparison not in ("better", "worse")
+        assert result.budget is not None and result.budget.reason == "unknown: questions"
 
 
 def test_no_saving_ends_in_do_not_prune(useless: CampaignResults) -> None:
