@@ -143,7 +143,7 @@ def jobs_run_in_the_sandbox_and_engines_outlive_a_crashed_agent(lab: Lab) -> Non
     observed = lab.result("surgeon", "observe", corpus="demo", model_sha256=prepared["f16_sha256"])
     assert observed["statistics_sha256"], "the eval callback runs under MemoryDenyWriteExecute"
     base = prepared["base_sha256"]
-    lab.result("node1", "fetch", sha256=base)
+    lab.result("node1", "obtain", sha256=base, size_bytes=prepared["base_size_bytes"])
     endpoints = [lab.result(name, "start_worker")["endpoint"] for name in ("node1", "node2")]
     model = {"model_sha256": base, "context_tokens": 512, "sequences": 4, "threads": 1}
     lab.result("node1", "start_engine", workers=endpoints, **model)
