@@ -88,6 +88,9 @@ class SerialSource(Source):
                     reason = await self._until_lost(protocol)
                 finally:
                     if not transport.is_closing():
+                        # A port that somebody else holds open as well, as the emulator does, would keep the lock.
+                        with contextlib.suppress(OSError):
+                            fcntl.ioctl(transport.serial.fd, termios.TIOCNXCL)
                         transport.abort()
                     # One turn of the loop lets the transport close its descriptor before the next open.
                     await asyncio.sleep(0)

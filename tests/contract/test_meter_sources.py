@@ -6,9 +6,11 @@ with the three NVML functions, a script named vcgencmd, an HTTP server with the 
 
 import asyncio
 import csv
+import fcntl
 import http.server
 import itertools
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -33,6 +35,8 @@ from meter_bridge.sources.rapl import RaplReader
 from meter_bridge.sources.replay import ReplaySource
 from meter_bridge.sources.serial import SerialSource
 
+TIOCGEXCL = 0x80045440
+"""Of Linux: is the terminal locked? Python's `termios` does not name it."""
 KINDS = {
     "serial": "emulated", "rapl": "rapl", "nvml": "nvml", "pmic": "pmic", "plugs": "smart_plug",
     "ptdaemon": "ptdaemon", "csv": "csv", "replay": "replay",
@@ -302,6 +306,20 @@ async def test_the_port_is_exclusive(tmp_path: Path) -> None:
             assert "another program holds it" in other.problem
 
         await while_running(rig.source, second)
+
+
+async def test_a_closed_port_is_free_for_the_next_bridge(tmp_path: Path) -> None:
+    """The emulator holds its terminal open, so the kernel would keep the lock for everybody but root."""
+    async with serial_rig(tmp_path) as rig:
+        port = os.open(tmp_path / "meter", os.O_RDWR | os.O_NOCTTY)
+        try:
+            async def locked() -> None:
+                assert fcntl.ioctl(port, TIOCGEXCL, bytes(4)) != bytes(4)
+
+            await while_running(rig.source, locked)
+            assert fcntl.ioctl(port, TIOCGEXCL, bytes(4)) == bytes(4)
+        finally:
+            os.close(port)
 
 
 async def while_running(source: Source, act: Callable[[], Awaitable[None]]) -> None:
