@@ -6,7 +6,7 @@ range of a source file. Nothing is written here (`shared.surgery`), so everythin
 the first byte is written, and memory does not depend on the size of the model.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -143,24 +143,3 @@ def keeps_everything(plan: SurgeryPlan, info: CheckpointInfo) -> bool:
         and all(len(ids) == plan.n_experts for ids in plan.kept)
         and plan.experts_per_token in (None, info.experts_per_token)
     )
-
-
-def expert_ranges(source: Path, offset: int, n_bytes: int, n_experts: int) -> list[Range]:
-    """Return the range of every expert of a tensor in which they lie one behind the other."""
-    each = n_bytes // n_experts
-    return [Range(source, offset + expert * each, each) for expert in range(n_experts)]
-
-
-def kept_pieces(
-    experts: Sequence[Range], kept: Sequence[int], kind: str, matrix: Sequence[Sequence[float]] | None
-) -> list[Piece]:
-    """Return what is left of a tensor: the kept experts' ranges, or with a `matrix` [new][old] sums of all of them.
-
-    Raises:
-        ConfigurationError: values of the ggml type `kind` cannot be merged.
-    """
-    if matrix is None:
-        return [experts[expert] for expert in kept]
-    from shared.checkpoints.merging import merged  # numpy, only where it is needed
-
-    return [merged(experts, kind, matrix)]

@@ -25,11 +25,10 @@ from shared.checkpoints.base import (
     Range,
     Zeros,
     check_plan,
-    expert_ranges,
     joined,
     keeps_everything,
-    kept_pieces,
 )
+from shared.checkpoints.experts import expert_ranges, kept_pieces
 from shared.checkpoints.gguf import (
     EXPERT_TENSOR,
     MAGIC,

@@ -21,11 +21,10 @@ from shared.checkpoints.base import (
     Piece,
     Range,
     check_plan,
-    expert_ranges,
     joined,
     keeps_everything,
-    kept_pieces,
 )
+from shared.checkpoints.experts import expert_ranges, kept_pieces
 from shared.checkpoints.safetensors import INDEX_NAME, Checkpoint, TensorEntry, TensorFile
 from shared.errors import ConfigurationError, DataError
 from shared.records import SurgeryPlan, canonical_json
