@@ -22,9 +22,9 @@ ROOT = Path(__file__).parents[2]
 TOOLS = {"debootstrap": "debootstrap", "systemd-nspawn": "systemd-container", "ip": "iproute2", "ssh": "openssh-client"}
 UNLISTED = (
     "/proc", "/sys", "/dev", "/run", "/tmp", "/srv", "/media", "/var/log", "/var/tmp", "/var/backups", "/root/.ansible",
-    "/var/lib/apt", "/var/cache/apt", "/var/lib/dpkg/*-old", "*/__pycache__",
+    "/var/lib/apt", "/var/cache/apt", "/var/lib/dpkg/*-old", "/var/lib/ucf/*.[0-9]", "*/__pycache__",
 )  # fmt: skip
-"""What is no part of an installation: other file systems, logs, the books of apt and Ansible, compiled Python."""
+"""What is no part of an installation: other file systems, logs, the books of apt, ucf and Ansible, compiled Python."""
 CPUFREQ = "/sys/devices/system/cpu/cpufreq"
 _NETWORK = "10.77.0"
 
