@@ -61,8 +61,8 @@ $(VENV)/.python:
 	@touch $@
 
 # The engine first and by itself: it is compiled for this machine and cached outside the tree.
-$(VENV)/.installed: $(VENV)/.python pyproject.toml shared/engine_wheel.py
-	@wheel=$$($(BIN)/python shared/engine_wheel.py) && echo "engine: $$wheel" && \
+$(VENV)/.installed: $(VENV)/.python pyproject.toml shared/llama/engine_wheel.py
+	@wheel=$$($(BIN)/python shared/llama/engine_wheel.py) && echo "engine: $$wheel" && \
 	  $(BIN)/pip install --quiet --disable-pip-version-check "$$wheel" && \
 	  $(BIN)/pip install --quiet --disable-pip-version-check -e '.[$(EXTRAS)]'
 	@touch $@

@@ -8,10 +8,10 @@ from pathlib import Path
 from meter_bridge.app import bridge_app
 from meter_bridge.bridge import Bridge
 from meter_bridge.settings import BridgeSettings
-from shared.auth import load_token
-from shared.errors import EpiError
-from shared.http import serve
-from shared.settings import load_settings
+from shared.kernel.errors import EpiError
+from shared.kernel.settings import load_settings
+from shared.service.auth import load_token
+from shared.service.http import serve
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""REST and WebSocket of the bridge; the records are `shared.meter_api`."""
+"""REST and WebSocket of the bridge; the records are `shared.wire.meter_api`."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,19 +10,19 @@ from fastapi import APIRouter, Depends, FastAPI, Query, WebSocket, WebSocketDisc
 from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel
 
-from meter_bridge.answers import FrameBlock, csv_lines
 from meter_bridge.bridge import Bridge
-from meter_bridge.budget import Budget, budget
-from meter_bridge.calibration import CalibrationDraft, CalibrationRecord
+from meter_bridge.instrument.budget import Budget, budget
+from meter_bridge.instrument.calibration import CalibrationDraft, CalibrationRecord
 from meter_bridge.live import MAX_HZ, Subscriber
-from meter_bridge.maintenance import MaintenanceRequest, MaintenanceResult
-from shared.auth import bearer_guard
-from shared.clock import utc_ns
-from shared.errors import AuthError, ConfigurationError
-from shared.http import make_app
-from shared.meter_api import Identified, MarkerRun, MeterStatus, SampleBlock, TraceEvent
-from shared.protocol import Health
-from shared.sqlite import INT64_MAX
+from meter_bridge.sample_blocks import FrameBlock, csv_lines
+from meter_bridge.trace.maintenance import MaintenanceRequest, MaintenanceResult
+from shared.files.sqlite import INT64_MAX
+from shared.kernel.clock import utc_ns
+from shared.kernel.errors import AuthError, ConfigurationError
+from shared.service.auth import bearer_guard
+from shared.service.http import make_app
+from shared.wire.meter_api import Identified, MarkerRun, MeterStatus, SampleBlock, TraceEvent
+from shared.wire.protocol import Health
 
 LONGEST_WINDOW_NS = 24 * 3600 * 1_000_000_000
 LONGEST_FRAMES_NS = 3600 * 1_000_000_000

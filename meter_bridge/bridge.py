@@ -9,25 +9,27 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from meter_bridge.answers import BlockBuilder, FrameBlock, frame_block, trace_event
-from meter_bridge.calibration import OLD_AFTER_DAYS, CalibrationDraft, CalibrationRecord
-from meter_bridge.calibration_store import CalibrationStore
-from meter_bridge.detectors import ChannelWatch
-from meter_bridge.event_log import EventLog
-from meter_bridge.identify import identify
-from meter_bridge.identity import instrument_of, with_calibration
+from meter_bridge.find_channel import identify
 from meter_bridge.ingest import EarlierStream, Ingest
+from meter_bridge.instrument.calibration import OLD_AFTER_DAYS, CalibrationDraft, CalibrationRecord
+from meter_bridge.instrument.calibration_store import CalibrationStore
+from meter_bridge.instrument.description import instrument_of, with_calibration
+from meter_bridge.instrument.detectors import ChannelWatch
 from meter_bridge.live import LiveHub
-from meter_bridge.maintenance import MaintenanceResult, maintain
-from meter_bridge.records import StoredSample
+from meter_bridge.protocol.frames import Hello
+from meter_bridge.sample_blocks import BlockBuilder, FrameBlock, frame_block, trace_event
 from meter_bridge.settings import BridgeSettings
 from meter_bridge.sources.base import Source
 from meter_bridge.sources.registry import make_source
-from meter_bridge.trace_reader import TraceReader
-from meter_bridge.trace_store import TraceStore
-from shared.clock import NS_PER_S, monotonic_ns, utc_ns
-from shared.errors import BugError, ConfigurationError
-from shared.meter_api import (
+from meter_bridge.trace.event_log import EventLog
+from meter_bridge.trace.maintenance import MaintenanceResult, maintain
+from meter_bridge.trace.reader import TraceReader
+from meter_bridge.trace.records import StoredSample
+from meter_bridge.trace.store import TraceStore
+from shared.kernel.clock import NS_PER_S, monotonic_ns, utc_ns
+from shared.kernel.errors import BugError, ConfigurationError
+from shared.kernel.records import Instrument
+from shared.wire.meter_api import (
     ClockStatus,
     Identified,
     MarkerRun,
@@ -35,7 +37,6 @@ from shared.meter_api import (
     SampleBlock,
     TraceEvent,
 )
-from shared.records import Instrument
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ class Bridge:
         store = await TraceStore.open(path)
         reader = await TraceReader.open(path)
         blocks = BlockBuilder(reader, self.settings.channels, self.settings.instrument)
-        ingest = Ingest(store, self._events, lambda hello: instrument_of(hello, self.settings), (self._listen,))
+        ingest = Ingest(store, self._events, self._instrument_of, (self._listen,))
         self._state = _Running(store, reader, blocks, ingest)
         await self._resume(self._state)
         self._events.record("started", utc_ns(), monotonic_ns(), detail=self.settings.name)
@@ -97,6 +98,9 @@ class Bridge:
             self._events.flush()
             await reader.close()
             await store.close()
+
+    def _instrument_of(self, hello: Hello | None) -> Instrument:
+        return instrument_of(hello, self.settings.instrument, vouched=self.settings.vouched)
 
     @property
     def _now(self) -> _Running:
@@ -137,9 +141,7 @@ class Bridge:
         await asyncio.sleep(0)
         self._events.flush()
         await self._now.store.flush()
-        return await self._now.blocks.block(
-            start_utc_ns, end_utc_ns, record, fallback=self._now.ingest.instrument
-        )
+        return await self._now.blocks.block(start_utc_ns, end_utc_ns, record, fallback=self._now.ingest.instrument)
 
     async def frames(self, start_utc_ns: int, end_utc_ns: int) -> FrameBlock:
         """Return everything stored of the frames of a window, everything that has arrived until now included."""
@@ -266,5 +268,3 @@ class Bridge:
         if silent and not self._stale:
             self._stale = True
             self._events.record("stale", utc_ns(), monotonic_ns(), detail=f"no valid frame for {limit_s:.1f} s")
-
-

@@ -7,9 +7,9 @@ import gzip
 import os
 from pathlib import Path
 
-from meter_bridge.answers import csv_lines
-from shared.errors import ConfigurationError
-from shared.meter_api import SampleBlock
+from meter_bridge.sample_blocks import csv_lines
+from shared.kernel.errors import ConfigurationError
+from shared.wire.meter_api import SampleBlock
 
 
 def export(block: SampleBlock, path: Path) -> int:

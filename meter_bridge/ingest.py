@@ -8,15 +8,15 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from meter_bridge.anchor import AnchorKeeper
-from meter_bridge.event_log import EventLog
-from meter_bridge.frames import DEVICE_MS_MODULUS, SEQUENCE_MODULUS, Frame, Hello, Malformed
-from meter_bridge.records import EventKind, StoredSample, pack_extra
-from meter_bridge.sequence import SequenceTracker
+from meter_bridge.protocol.frames import DEVICE_MS_MODULUS, SEQUENCE_MODULUS, Frame, Hello, Malformed
+from meter_bridge.protocol.sequence import SequenceTracker
 from meter_bridge.sources.base import Arrival, LinkEvent
-from meter_bridge.timebase import STEP_S, TimeBase
-from meter_bridge.trace_store import TraceStore
-from shared.records import Instrument
+from meter_bridge.timing.anchor import AnchorKeeper
+from meter_bridge.timing.timebase import STEP_S, TimeBase
+from meter_bridge.trace.event_log import EventLog
+from meter_bridge.trace.records import EventKind, StoredSample, pack_extra
+from meter_bridge.trace.store import TraceStore
+from shared.kernel.records import Instrument
 
 _MATURE_BLOCKS = 5
 _BUFFERED_S = 10.0

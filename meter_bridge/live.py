@@ -8,9 +8,9 @@ import math
 from collections import deque
 from dataclasses import dataclass, field
 
-from shared.clock import NS_PER_S
-from shared.meter_api import LivePower, PowerAggregate
-from shared.records import NodeName
+from shared.kernel.clock import NS_PER_S
+from shared.kernel.records import NodeName
+from shared.wire.meter_api import LivePower, PowerAggregate
 
 MAX_HZ = 10.0
 QUEUE_MESSAGES = 32

@@ -5,10 +5,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from meter_bridge.budget import AccuracySettings
-from meter_bridge.sources.plugs import PlugAddress
-from shared.records import NodeName, Record
-from shared.settings import DaemonSettings
+from meter_bridge.instrument.description import InstrumentSettings
+from shared.kernel.records import NodeName, Record
+from shared.kernel.settings import DaemonSettings
+
+Dialect = Literal["shelly1", "shelly2", "tasmota"]
 
 
 class SerialSettings(Record):
@@ -53,6 +54,13 @@ class PmicSettings(Record):
     rate_hz: float = Field(default=1.0, gt=0, le=5)
 
 
+class PlugAddress(Record):
+    """One plug, one channel."""
+
+    url: str = Field(pattern=r"^https?://[^\s/]+$")
+    dialect: Dialect
+
+
 class PlugSettings(Record):
     """Smart plugs, one a channel."""
 
@@ -85,17 +93,6 @@ SourceSettings = (
 )  # fmt: skip
 
 
-class InstrumentSettings(Record):
-    """What is known of the instrument and cannot be asked over the wire."""
-
-    name: str = "epi-meter"
-    measurement_point: str = "AC inlet of each node"
-    relative_uncertainty: float | None = Field(
-        default=None, ge=0, le=1, description="standard uncertainty of power, where no calibration or class is known"
-    )
-    accuracy: AccuracySettings = AccuracySettings()
-
-
 class BridgeSettings(DaemonSettings):
     """The whole TOML file."""
 
@@ -116,6 +113,11 @@ class BridgeSettings(DaemonSettings):
         if offered is not None and offered != len(self.channels):
             raise ValueError(f"channels: the source has {offered} channels, {len(self.channels)} nodes are named")
         return self
+
+    @property
+    def vouched(self) -> bool:
+        """True where the settings vouch for a meter that never says hello."""
+        return isinstance(self.source, SerialSettings) and self.source.accept_without_hello
 
 
 def _channels_of(source: SourceSettings) -> int | None:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from node_agent.app import build_app
 from node_agent.settings import NodeSettings
-from shared.auth import check_bind, load_token
-from shared.errors import ConflictError, EpiError
-from shared.http import serve
-from shared.settings import load_settings
+from shared.kernel.errors import ConflictError, EpiError
+from shared.kernel.settings import load_settings
+from shared.service.auth import check_bind, load_token
+from shared.service.http import serve
 
 
 def main() -> None:

@@ -7,18 +7,18 @@ from importlib.metadata import version
 from fastapi import Depends, FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from node_agent.activity import note
 from node_agent.jobs import Node
+from node_agent.machine.activity import note
 from node_agent.settings import NodeSettings
-from shared.artifacts import artifact_router
-from shared.auth import bearer_guard
-from shared.clock import utc_ns
-from shared.http import make_app
-from shared.jobs import JobServer, job_router
-from shared.node_jobs.activity import AgentActivity
-from shared.node_jobs.engines import EngineInfo
-from shared.node_jobs.host import NodeFacts
-from shared.protocol import Health
+from shared.files.artifacts import artifact_router
+from shared.kernel.clock import utc_ns
+from shared.service.auth import bearer_guard
+from shared.service.http import make_app
+from shared.wire.job_server import JobServer, job_router
+from shared.wire.node_jobs.activity import AgentActivity
+from shared.wire.node_jobs.engines import EngineInfo
+from shared.wire.node_jobs.host import NodeFacts
+from shared.wire.protocol import Health
 
 VERSION = version("epi-factory")
 

@@ -12,16 +12,16 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from node_agent.host import read_facts
+from node_agent.machine.host import read_facts
 from node_agent.settings import NodeSettings
-from shared.auth import load_token
-from shared.client import AgentClient
-from shared.clock import utc_ns
-from shared.node_jobs.engines import EngineInfo
-from shared.node_jobs.host import NodeFacts, SetGovernorParams, SettleParams, SettleResult
-from shared.protocol import JobState
-from shared.records import Record
-from shared.settings import load_settings, validate_settings
+from shared.kernel.clock import utc_ns
+from shared.kernel.records import Record
+from shared.kernel.settings import load_settings, validate_settings
+from shared.service.auth import load_token
+from shared.wire.client import AgentClient
+from shared.wire.node_jobs.engines import EngineInfo
+from shared.wire.node_jobs.host import NodeFacts, SetGovernorParams, SettleParams, SettleResult
+from shared.wire.protocol import JobState
 
 app = typer.Typer(help="One machine of the cluster: its facts and its agent.", no_args_is_help=True)
 

@@ -1,4 +1,4 @@
-"""What a node can be asked to do: the handlers behind each job kind of shared.node_jobs.
+"""What a node can be asked to do: the handlers behind each job kind of shared.wire.node_jobs.
 
 Not here: how an engine works (engines/), how a process is watched (processes), the HTTP surface (app).
 """
@@ -11,23 +11,31 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
-from node_agent.activity import read_activity
 from node_agent.engines.base import Engine, Worker
 from node_agent.engines.distributed_llama import DistributedLlamaEngine, DllamaWorker
 from node_agent.engines.llama_cpp import RPC_WORKER_MODULE, LlamaCppEngine, RpcWorker
-from node_agent.governor import set_governor
-from node_agent.host import read_facts
-from node_agent.led import blink
+from node_agent.machine.activity import read_activity
+from node_agent.machine.governor import set_governor
+from node_agent.machine.host import read_facts
+from node_agent.machine.led import blink
+from node_agent.machine.steady_gate import looker, settle
 from node_agent.processes import Supervised
 from node_agent.settings import NodeSettings
-from node_agent.steady import looker, settle
-from node_agent.transfer import obtain
-from shared.artifacts import ArtifactStore, NoRoomError
-from shared.errors import ConflictError, InfrastructureError
-from shared.jobs import JobContext, JobKind
-from shared.node_jobs.activity import AgentActivity, activity_between
-from shared.node_jobs.artifacts import CollectParams, CollectResult, HoldParams, HoldResult, ObtainParams, ObtainResult
-from shared.node_jobs.engines import (
+from node_agent.transfers.methods import obtain
+from shared.files.artifacts import ArtifactStore, NoRoomError
+from shared.kernel.errors import ConflictError, InfrastructureError
+from shared.kernel.records import EngineName
+from shared.wire.job_server import JobContext, JobKind
+from shared.wire.node_jobs.activity import AgentActivity, activity_between
+from shared.wire.node_jobs.artifacts import (
+    CollectParams,
+    CollectResult,
+    HoldParams,
+    HoldResult,
+    ObtainParams,
+    ObtainResult,
+)
+from shared.wire.node_jobs.engines import (
     Empty,
     EngineInfo,
     StartEngineParams,
@@ -36,7 +44,7 @@ from shared.node_jobs.engines import (
     StartWorkerResult,
     StopEngineParams,
 )
-from shared.node_jobs.host import (
+from shared.wire.node_jobs.host import (
     IdentifyParams,
     IdentifyResult,
     NodeFacts,
@@ -45,7 +53,7 @@ from shared.node_jobs.host import (
     SettleParams,
     SettleResult,
 )
-from shared.node_jobs.workloads import (
+from shared.wire.node_jobs.workloads import (
     DecodeParams,
     GenerateParams,
     GenerateResult,
@@ -56,7 +64,6 @@ from shared.node_jobs.workloads import (
     ScoreResult,
     WorkloadResult,
 )
-from shared.records import EngineName
 
 _MARKER_SLACK_S = 30.0
 _ENGINE_HOLDER = "_engine"  # no campaign can have this name
@@ -181,7 +188,7 @@ class Node:
     async def marker(self, params: MarkerParams, _job: JobContext) -> MarkerResult:
         """Step the marker load and say when it was on."""
         argv = [
-            sys.executable, "-m", "node_agent.marker", "--on", str(params.on_s), "--off", str(params.off_s),
+            sys.executable, "-m", "node_agent.machine.marker", "--on", str(params.on_s), "--off", str(params.off_s),
             "--cycles", str(params.cycles),
         ]  # fmt: skip
         span_s = params.cycles * (params.on_s + params.off_s) + params.off_s

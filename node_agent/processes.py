@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from shared.errors import BugError, InfrastructureError
+from shared.kernel.errors import BugError, InfrastructureError
 
 _LOG_LIMIT_BYTES = 1 << 20
 _TAIL_BYTES = 4000

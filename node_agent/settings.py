@@ -1,11 +1,11 @@
-"""What a node agent reads from its TOML file. Not here: what a job asks for (shared.node_jobs)."""
+"""What a node agent reads from its TOML file. Not here: what a job asks for (shared.wire.node_jobs)."""
 
 from ipaddress import ip_address
 from pathlib import Path
 
 from pydantic import Field, field_validator
 
-from shared.settings import DaemonSettings
+from shared.kernel.settings import DaemonSettings
 
 
 class NodeSettings(DaemonSettings):

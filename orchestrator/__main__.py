@@ -6,10 +6,10 @@ from pathlib import Path
 
 from orchestrator.app import build_app
 from orchestrator.settings import OrchestratorSettings
-from shared.auth import load_token
-from shared.errors import EpiError
-from shared.http import serve
-from shared.settings import load_settings
+from shared.kernel.errors import EpiError
+from shared.kernel.settings import load_settings
+from shared.service.auth import load_token
+from shared.service.http import serve
 
 
 def main() -> int:

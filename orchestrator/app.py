@@ -15,15 +15,16 @@ from orchestrator.api.specs import spec_router
 from orchestrator.campaign.lab import Lab
 from orchestrator.campaign.live import LiveHub, relay_power
 from orchestrator.campaign.service import CampaignService
-from orchestrator.campaign.spec_shelf import SpecShelf
-from orchestrator.notify.hub import notifying
+from orchestrator.campaign.spec_library import SpecShelf
+from orchestrator.notify.dispatcher import notifying
+from orchestrator.reports.publish import publish
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.store.journal import open_journal
 from orchestrator.web.routes import web_router
-from shared.auth import bearer_guard, load_token
-from shared.clock import utc_ns
-from shared.http import make_app
-from shared.protocol import Health
+from shared.kernel.clock import utc_ns
+from shared.service.auth import bearer_guard, load_token
+from shared.service.http import make_app
+from shared.wire.protocol import Health
 
 
 def build_app(settings: OrchestratorSettings) -> FastAPI:
@@ -42,7 +43,7 @@ def build_app(settings: OrchestratorSettings) -> FastAPI:
             lab = Lab(settings)
             stack.push_async_callback(lab.close)
             hub = LiveHub()
-            service = CampaignService(journal, lab, hub)
+            service = CampaignService(journal, lab, hub, on_finished=publish)
             shelf = SpecShelf(settings.specs_dir)
             app.include_router(campaign_router(service, token))
             app.include_router(spec_router(service, shelf, token))

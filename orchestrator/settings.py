@@ -5,8 +5,8 @@ from typing import Literal, get_args
 
 from pydantic import Field
 
-from shared.records import Record
-from shared.settings import AgentAddress, DaemonSettings
+from shared.kernel.records import Record
+from shared.kernel.settings import AgentAddress, DaemonSettings
 
 NoticeKind = Literal["started", "run_done", "attempt_failed", "paused", "finished", "failed", "cancelled"]
 ALL_KINDS: tuple[NoticeKind, ...] = get_args(NoticeKind)

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from shared.errors import ConfigurationError, EpiError
+from shared.kernel.errors import ConfigurationError, EpiError
 
 GROUP = "epi.commands"
 
@@ -85,6 +85,7 @@ def main() -> None:
         if error.hint:
             console.print(f"  do:    {error.hint}", markup=False)
         sys.exit(1)
+
 
 if __name__ == "__main__":
     main()

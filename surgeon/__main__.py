@@ -4,9 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from shared.auth import load_token
-from shared.errors import EpiError
-from shared.http import serve
+from shared.kernel.errors import EpiError
+from shared.service.auth import load_token
+from shared.service.http import serve
 from surgeon.app import build_app
 from surgeon.settings import load
 

@@ -6,17 +6,17 @@ from importlib.metadata import version
 
 from fastapi import Depends, FastAPI
 
-from shared.artifacts import ArtifactStore, artifact_router
-from shared.auth import bearer_guard
-from shared.clock import utc_ns
-from shared.http import make_app
-from shared.jobs import JobServer, job_router
-from shared.protocol import Health
-from shared.records import Record
-from surgeon.cache import ResultCache
+from shared.files.artifacts import ArtifactStore, artifact_router
+from shared.kernel.clock import utc_ns
+from shared.kernel.records import Record
+from shared.service.auth import bearer_guard
+from shared.service.http import make_app
+from shared.wire.job_server import JobServer, job_router
+from shared.wire.protocol import Health
 from surgeon.jobs import Tools, job_kinds
 from surgeon.rankings import METHODS
 from surgeon.settings import SurgeonSettings
+from surgeon.work.cache import ResultCache
 
 
 class MethodInfo(Record):

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from pydantic import Field
 
-from shared.errors import NotFoundError
-from shared.records import Record
-from shared.settings import DaemonSettings, load_settings
-from shared.surgeon_jobs import Name
+from shared.kernel.errors import NotFoundError
+from shared.kernel.records import Record
+from shared.kernel.settings import DaemonSettings, load_settings
+from shared.wire.surgeon_jobs import Name
 
 
 class QuestionFile(Record):

@@ -4,8 +4,8 @@ import json
 import zlib
 from pathlib import Path
 
-from shared.node_jobs.workloads import ItemScore, ScoreParams, ScoreResult
-from shared.records import TokenLedger
+from shared.kernel.records import TokenLedger
+from shared.wire.node_jobs.workloads import ItemScore, ScoreParams, ScoreResult
 
 TASK = """\
 task: {name}

@@ -17,7 +17,7 @@ from typing import Any
 
 from orchestrator.benchmarks.records import SuiteSpec
 from orchestrator.benchmarks.suite import BenchmarkSuite
-from shared.records import Record
+from shared.kernel.records import Record
 
 ROOT = Path(__file__).parent.parent
 MODEL = ROOT / "demo" / "model"

@@ -11,7 +11,7 @@ import sentencepiece
 from safetensors.numpy import save_file
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from surgeon.vocabulary import QWEN2_PATTERN
+from surgeon.conversion.vocabulary import QWEN2_PATTERN
 
 TEXT = (
     "The river Rhine flows north to the sea. Water boils at one hundred degrees. A cat sleeps in the sun while the dog"

@@ -2,17 +2,11 @@
 
 from collections.abc import Callable, Sequence
 
-from orchestrator.domain.matrix import parse_selection
-from orchestrator.domain.records import (
-    DEMO_RULES,
-    AccuracyTask,
-    MarkerLoad,
-    MeasurementProtocol,
-    Provenance,
-    RunInput,
-)
-from shared.meter_api import SampleBlock
-from shared.records import Configuration, Instrument, QuestionResult, TokenLedger, Window
+from orchestrator.domain.campaign.matrix import parse_selection
+from orchestrator.domain.campaign.protocol import DEMO_RULES, AccuracyTask, MeasurementProtocol
+from orchestrator.domain.run.records import MarkerLoad, Provenance, RunInput
+from shared.kernel.records import Configuration, Instrument, QuestionResult, TokenLedger, Window
+from shared.wire.meter_api import SampleBlock
 
 T0 = 1_790_000_000_123_456_789
 NS = 1_000_000_000
@@ -69,9 +63,7 @@ def configuration(identity: str) -> Configuration:
     return next(c for c in parse_selection(identity) if c.id == identity)
 
 
-MARKER = MarkerLoad(
-    node="n1", start_utc_ns=at(2.2), end_utc_ns=at(4.7), on=((at(2.7), at(3.2)), (at(3.7), at(4.2)))
-)
+MARKER = MarkerLoad(node="n1", start_utc_ns=at(2.2), end_utc_ns=at(4.7), on=((at(2.7), at(3.2)), (at(3.7), at(4.2))))
 
 
 def run_input(identity: str = "baseline", repetition: int = 1, **changes: object) -> RunInput:

@@ -15,7 +15,7 @@ import psutil
 from node_agent.engines.base import Engine, Worker
 from node_agent.engines.distributed_llama import DistributedLlamaEngine, DllamaWorker
 from node_agent.engines.llama_cpp import LlamaCppEngine, RpcWorker
-from shared.node_jobs.engines import StartEngineParams, StartEngineResult
+from shared.wire.node_jobs.engines import StartEngineParams, StartEngineResult
 from tests import dllama_stand_in
 
 REAL_DLLAMA = os.environ.get("EPI_DLLAMA") or shutil.which("dllama")

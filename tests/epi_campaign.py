@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from orchestrator.domain.evaluate import evaluate_run
-from orchestrator.domain.matrix import parse_selection
-from orchestrator.reports.result_files import write_campaign, write_run
-from orchestrator.reports.schema import CampaignFile
-from shared.records import Configuration, QuestionResult, TokenLedger
+from orchestrator.domain.campaign.matrix import parse_selection
+from orchestrator.domain.run.evaluate import evaluate_run
+from orchestrator.results.files import write_campaign, write_run
+from orchestrator.results.schema import CampaignFile
+from shared.kernel.records import Configuration, QuestionResult, TokenLedger
 from tests.domain_lab import PROTOCOL, T0, block, load, run_input
 
 TASKS = ("demo_mmlu_2shot", "demo_arc_3shot", "demo_hellaswag_2shot")

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import uvicorn
 
-from shared.client import AgentClient
-from shared.http import make_app
-from shared.jobs import JobContext, JobKind, JobServer, job_router
-from shared.records import Record
+from shared.kernel.records import Record
+from shared.service.http import make_app
+from shared.wire.client import AgentClient
+from shared.wire.job_server import JobContext, JobKind, JobServer, job_router
 
 
 class Nothing(Record):

@@ -4,9 +4,9 @@ import json
 import sqlite3
 from pathlib import Path
 
-from orchestrator.domain.schedule import schedule
-from orchestrator.domain.spec import CampaignSpec, TasksSpec
-from orchestrator.domain.steps import RUN_STEPS
+from orchestrator.domain.campaign.schedule import schedule
+from orchestrator.domain.campaign.spec import CampaignSpec, TasksSpec
+from orchestrator.domain.campaign.steps import RUN_STEPS
 from orchestrator.store.journal import open_journal
 
 _START_NS = 1_700_000_000_000_000_000

@@ -13,11 +13,11 @@ import tomli_w
 
 from orchestrator.campaign.demo_spec import demo_spec
 from orchestrator.cli.api import Api
-from orchestrator.domain.spec import CampaignSpec, WorkloadSpec
+from orchestrator.domain.campaign.spec import CampaignSpec, WorkloadSpec
 from orchestrator.local import control
 from orchestrator.local.layout import LocalLab, load_demo
-from shared.errors import InfrastructureError
-from shared.node_jobs.workloads import MarkerParams
+from shared.kernel.errors import InfrastructureError
+from shared.wire.node_jobs.workloads import MarkerParams
 
 DEMO = Path(__file__).parents[1] / "demo" / "demo.toml"
 

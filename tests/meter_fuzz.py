@@ -4,9 +4,9 @@ import json
 import random
 from collections.abc import Iterator
 
-from meter_bridge.frames import Frame, Hello, format_frame, format_hello
-from meter_bridge.lines import LineBuffer
-from meter_bridge.parser import LineParser
+from meter_bridge.protocol.frames import Frame, Hello, format_frame, format_hello
+from meter_bridge.protocol.lines import LineBuffer
+from meter_bridge.protocol.parser import LineParser
 
 CHUNK_LINES = 10_000
 

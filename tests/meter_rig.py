@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from shared.meter_api import MeterStatus, SampleBlock, TraceEvent
+from shared.wire.meter_api import MeterStatus, SampleBlock, TraceEvent
 
 
 def free_port() -> int:
@@ -134,5 +134,3 @@ def stop(process: subprocess.Popen[str]) -> int:
 def cpu_s(pid: int) -> float:
     """CPU time of a process so far, in seconds."""
     return time.clock_gettime((~pid << 3) | 2)
-
-

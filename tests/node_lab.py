@@ -13,8 +13,8 @@ from socket import AF_INET, SOCK_STREAM, socket
 import psutil
 
 from node_agent.processes import ProcessIdentity
-from shared.client import AgentClient
-from shared.errors import InfrastructureError
+from shared.kernel.errors import InfrastructureError
+from shared.wire.client import AgentClient
 
 TOKEN = "a-token-for-the-test"
 

@@ -6,7 +6,7 @@ from meter_bridge.cli.calibrate import calibrate
 from meter_bridge.cli.emulate import emulate
 from meter_bridge.cli.export import export
 from meter_bridge.cli.fault import fault
-from meter_bridge.cli.identify import identify
+from meter_bridge.cli.find_channel import identify
 from meter_bridge.cli.maintain import compact, prune
 from meter_bridge.cli.record import record, replay
 from meter_bridge.cli.status import status

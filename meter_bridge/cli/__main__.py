@@ -3,7 +3,7 @@
 import sys
 
 from meter_bridge.cli import app
-from shared.errors import EpiError
+from shared.kernel.errors import EpiError
 
 if __name__ == "__main__":
     try:

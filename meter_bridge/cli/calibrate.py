@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from meter_bridge.calibration import FEWEST_LOADS, CalibrationDraft, CalibrationRecord, LoadPoint
 from meter_bridge.cli.remote import DEFAULT_URL, AsJson, Remote, TokenFile, Url, with_bridge
-from shared.errors import ConfigurationError, DataError
+from meter_bridge.instrument.calibration import FEWEST_LOADS, CalibrationDraft, CalibrationRecord, LoadPoint
+from shared.kernel.errors import ConfigurationError, DataError
 
 _STEADY = 0.02
 """A load whose readings scatter more than this share of their mean was not steady."""

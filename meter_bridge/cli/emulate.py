@@ -6,15 +6,15 @@ from typing import Annotated
 
 import typer
 
-from meter_bridge.frames import EnergyRegister
+from meter_bridge.protocol.frames import EnergyRegister
 from meter_bridge.sources.emulator.device import DeviceSpec, EmulatedMeter
 from meter_bridge.sources.emulator.faults import FaultPlan, parse_fault
 from meter_bridge.sources.emulator.loads import Load, ProcessLoad, ScheduleLoad, load_trace, parse_schedule
 from meter_bridge.sources.emulator.port import PtyPort
 from meter_bridge.sources.emulator.run import EmulatorRunner
-from shared.clock import monotonic_ns
-from shared.errors import ConfigurationError
-from shared.meter_api import Ambient
+from shared.kernel.clock import monotonic_ns
+from shared.kernel.errors import ConfigurationError
+from shared.wire.meter_api import Ambient
 
 _FIELDS = ("V", "A", "PF", "VAR", "Hz")
 
@@ -34,9 +34,7 @@ def emulate(
     crc: Annotated[bool, typer.Option(help="end each line in a CRC-16")] = True,
     baud: Annotated[int, typer.Option(help="pretended baud rate: frames that do not fit are refused")] = 115_200,
     fields: Annotated[str, typer.Option(help="quantities beside W")] = "V,A,PF,VAR",
-    energy_register: Annotated[
-        EnergyRegister, typer.Option(help="none, total, or delta (clears on read)")
-    ] = "none",
+    energy_register: Annotated[EnergyRegister, typer.Option(help="none, total, or delta (clears on read)")] = "none",
     serial: Annotated[str, typer.Option(help="serial number in the hello line")] = "emulator",
     ambient_c: Annotated[float | None, typer.Option(help="temperature of the room; none: no sensor")] = None,
     humidity: Annotated[float | None, typer.Option(help="relative humidity of the room in percent")] = None,

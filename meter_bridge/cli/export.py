@@ -8,8 +8,8 @@ from rich.progress import Progress
 
 from meter_bridge.cli.remote import DEFAULT_URL, Remote, TokenFile, Url, moment_ns, with_bridge
 from meter_bridge.export import export as write
-from shared.errors import ConfigurationError
-from shared.meter_api import SampleBlock
+from shared.kernel.errors import ConfigurationError
+from shared.wire.meter_api import SampleBlock
 
 _PIECE_NS = 600 * 10**9
 

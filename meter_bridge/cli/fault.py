@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from shared.errors import ConfigurationError, InfrastructureError
+from shared.kernel.errors import ConfigurationError, InfrastructureError
 
 _ANSWER_BYTES = 1000
 

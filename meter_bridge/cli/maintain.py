@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from meter_bridge.cli.remote import DEFAULT_URL, AsJson, Remote, TokenFile, Url, with_bridge
-from meter_bridge.maintenance import MaintenanceRequest, MaintenanceResult
+from meter_bridge.trace.maintenance import MaintenanceRequest, MaintenanceResult
 
 _MIB = 1 << 20
 

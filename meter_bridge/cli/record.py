@@ -10,16 +10,16 @@ from typing import Annotated
 import typer
 from rich.progress import Progress
 
-from meter_bridge.frames import Frame, Hello, format_frame, format_hello
-from meter_bridge.recording import RecordingHead, RecordingWriter, read_head, read_recording
+from meter_bridge.protocol.frames import Frame, Hello, format_frame, format_hello
 from meter_bridge.settings import BridgeSettings
 from meter_bridge.sources.base import Arrival
 from meter_bridge.sources.emulator.port import PtyPort
 from meter_bridge.sources.registry import make_source
 from meter_bridge.sources.replay import replay_hello
-from shared.clock import monotonic_ns
-from shared.errors import InfrastructureError
-from shared.settings import load_settings
+from meter_bridge.trace.recording import RecordingHead, RecordingWriter, read_head, read_recording
+from shared.kernel.clock import monotonic_ns
+from shared.kernel.errors import InfrastructureError
+from shared.kernel.settings import load_settings
 
 _HELLO_WAIT_S = 10.0
 

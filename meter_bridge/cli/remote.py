@@ -11,10 +11,10 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from shared.auth import load_token
-from shared.client import AgentClient
-from shared.errors import ConfigurationError
-from shared.meter_api import MeterStatus, SampleBlock
+from shared.kernel.errors import ConfigurationError
+from shared.service.auth import load_token
+from shared.wire.client import AgentClient
+from shared.wire.meter_api import MeterStatus, SampleBlock
 
 T = TypeVar("T")
 CA_VARIABLE = "EPI_METER_CA_FILE"

@@ -5,8 +5,8 @@ from rich.console import Console
 from rich.table import Table
 
 from meter_bridge.cli.remote import DEFAULT_URL, AsJson, TokenFile, Url, with_bridge
-from shared.clock import iso_utc
-from shared.meter_api import Ambient, MeterStatus
+from shared.kernel.clock import iso_utc
+from shared.wire.meter_api import Ambient, MeterStatus
 
 _UNKNOWN_PPM = 1000.0
 

@@ -11,10 +11,10 @@ from rich.live import Live
 from rich.table import Table
 
 from meter_bridge.cli.remote import DEFAULT_URL, TokenFile, Url, ca_file
-from shared.auth import load_token
-from shared.errors import AuthError, InfrastructureError
-from shared.meter_api import LivePower
-from shared.tls import pinned
+from shared.kernel.errors import AuthError, InfrastructureError
+from shared.service.auth import load_token
+from shared.service.tls import pinned
+from shared.wire.meter_api import LivePower
 
 _BAR_CHARS = 30
 

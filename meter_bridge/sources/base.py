@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from meter_bridge.frames import Frame, Hello, Malformed
-from shared.clock import monotonic_ns, utc_ns
+from meter_bridge.protocol.frames import Frame, Hello, Malformed
+from shared.kernel.clock import monotonic_ns, utc_ns
 
 LinkKind = Literal["connected", "disconnected", "overflow", "resync", "ended"]
 

@@ -12,8 +12,8 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from meter_bridge.frames import DEVICE_MS_MODULUS, MAX_LINE_BYTES, SEQUENCE_MODULUS, Frame, Hello, Malformed
-from meter_bridge.lines import LineBuffer
+from meter_bridge.protocol.frames import DEVICE_MS_MODULUS, MAX_LINE_BYTES, SEQUENCE_MODULUS, Frame, Hello, Malformed
+from meter_bridge.protocol.lines import LineBuffer
 from meter_bridge.sources.base import Emit, LinkEvent, Source, stamp
 
 LOOK_EVERY_S = 0.1

@@ -5,10 +5,10 @@ Functions and units from nvml.h: nvmlDeviceGetPowerUsage gives milliwatts, for s
 
 import ctypes
 
-from meter_bridge.frames import Hello
+from meter_bridge.protocol.frames import Hello
 from meter_bridge.sources.polled import Reading
-from shared.clock import monotonic_ns
-from shared.errors import InfrastructureError
+from shared.kernel.clock import monotonic_ns
+from shared.kernel.errors import InfrastructureError
 
 LIBRARY = "libnvidia-ml.so.1"
 _SUCCESS = 0

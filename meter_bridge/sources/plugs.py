@@ -5,30 +5,21 @@ Answers as in the makers' API documentation: Shelly Gen1 `/meter/0`, Gen2 `/rpc/
 """
 
 import asyncio
-from typing import Any, Literal
+from typing import Any
 
 import httpx
-from pydantic import Field
 
-from meter_bridge.frames import NAN, Hello
+from meter_bridge.protocol.frames import NAN, Hello
+from meter_bridge.settings import Dialect, PlugAddress
 from meter_bridge.sources.polled import Reading
-from shared.clock import monotonic_ns
-from shared.errors import DataError, InfrastructureError
-from shared.records import Record
+from shared.kernel.clock import monotonic_ns
+from shared.kernel.errors import DataError, InfrastructureError
 
-Dialect = Literal["shelly1", "shelly2", "tasmota"]
 PATHS: dict[Dialect, str] = {
     "shelly1": "/meter/0",
     "shelly2": "/rpc/Switch.GetStatus?id=0",
     "tasmota": "/cm?cmnd=Status%208",
 }
-
-
-class PlugAddress(Record):
-    """One plug, one channel."""
-
-    url: str = Field(pattern=r"^https?://[^\s/]+$")
-    dialect: Dialect
 
 
 class PlugReader:

@@ -6,10 +6,10 @@ It sees the board behind its supply, without USB devices and without the supply'
 import asyncio
 import re
 
-from meter_bridge.frames import Hello
+from meter_bridge.protocol.frames import Hello
 from meter_bridge.sources.polled import Reading
-from shared.clock import monotonic_ns
-from shared.errors import DataError, InfrastructureError
+from shared.kernel.clock import monotonic_ns
+from shared.kernel.errors import DataError, InfrastructureError
 
 _LINE = re.compile(r"^\s*(\S+?)_([AV])\s+(?:current|volt)\(\d+\)=([-+0-9.eE]+)[AV]\s*$")
 

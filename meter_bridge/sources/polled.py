@@ -4,10 +4,10 @@ import asyncio
 from dataclasses import dataclass
 from typing import Protocol
 
-from meter_bridge.frames import DEVICE_MS_MODULUS, SEQUENCE_MODULUS, Frame, Hello
+from meter_bridge.protocol.frames import DEVICE_MS_MODULUS, SEQUENCE_MODULUS, Frame, Hello
 from meter_bridge.sources.base import Arrival, Emit, LinkEvent, Source, stamp
-from shared.clock import monotonic_ns, utc_ns
-from shared.errors import EpiError
+from shared.kernel.clock import monotonic_ns, utc_ns
+from shared.kernel.errors import EpiError
 
 HELLO_EVERY_S = 1.0
 LONGEST_WAIT_S = 5.0

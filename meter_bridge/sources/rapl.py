@@ -6,10 +6,10 @@ Counters in microjoules, wrapping at `max_energy_range_uj` (Documentation/power/
 from dataclasses import dataclass
 from pathlib import Path
 
-from meter_bridge.frames import Hello
+from meter_bridge.protocol.frames import Hello
 from meter_bridge.sources.polled import Reading
-from shared.clock import monotonic_ns
-from shared.errors import InfrastructureError
+from shared.kernel.clock import monotonic_ns
+from shared.kernel.errors import InfrastructureError
 
 POWERCAP = Path("/sys/class/powercap")
 

@@ -1,7 +1,7 @@
 """Makes the source that the settings name."""
 
 from meter_bridge import settings as conf
-from meter_bridge.frames import Hello
+from meter_bridge.protocol.frames import Hello
 from meter_bridge.settings import BridgeSettings
 from meter_bridge.sources.base import Source
 from meter_bridge.sources.logs import LogSource, csv_parser, parse_ptdaemon

@@ -6,11 +6,11 @@ Time is virtual: arrivals carry recorded times moved to the present, so drift an
 import asyncio
 from pathlib import Path
 
-from meter_bridge.frames import Hello
-from meter_bridge.recording import RecordingHead, read_head, read_recording
+from meter_bridge.protocol.frames import Hello
 from meter_bridge.sources.base import Arrival, Emit, LinkEvent, Source
-from shared.clock import monotonic_ns, utc_ns
-from shared.errors import EpiError
+from meter_bridge.trace.recording import RecordingHead, read_head, read_recording
+from shared.kernel.clock import monotonic_ns, utc_ns
+from shared.kernel.errors import EpiError
 
 HELLO_EVERY_NS = 1_000_000_000
 _BREATHE_FRAMES = 50

@@ -13,11 +13,11 @@ from typing import Any
 import serial
 import serial_asyncio
 
-from meter_bridge.frames import Frame, Hello, Malformed
-from meter_bridge.lines import LineBuffer
-from meter_bridge.parser import LineParser
+from meter_bridge.protocol.frames import Frame, Hello, Malformed
+from meter_bridge.protocol.lines import LineBuffer
+from meter_bridge.protocol.parser import LineParser
 from meter_bridge.sources.base import Arrival, Emit, LinkEvent, Source, stamp
-from shared.clock import monotonic_ns, utc_ns
+from shared.kernel.clock import monotonic_ns, utc_ns
 
 FIRST_WAIT_S = 0.2
 LONGEST_WAIT_S = 5.0

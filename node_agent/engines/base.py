@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Protocol
 
 from node_agent.processes import Supervised
-from shared.errors import InfrastructureError
-from shared.node_jobs.engines import StartEngineParams, StartEngineResult
-from shared.node_jobs.workloads import (
+from shared.kernel.errors import InfrastructureError
+from shared.kernel.records import EngineName
+from shared.wire.node_jobs.engines import StartEngineParams, StartEngineResult
+from shared.wire.node_jobs.workloads import (
     DecodeParams,
     GenerateParams,
     GenerateResult,
@@ -22,7 +23,6 @@ from shared.node_jobs.workloads import (
     ScoreResult,
     WorkloadResult,
 )
-from shared.records import EngineName
 
 Progress = Callable[[float, str], None]
 _START_S = 60.0

@@ -28,10 +28,11 @@ from node_agent.engines.base import Capabilities, Progress, Worker
 from node_agent.engines.dllama_files import Q40, DllamaTokenizer, check_nodes, read_model_header
 from node_agent.engines.dllama_output import Transcript
 from node_agent.processes import Supervised
-from shared.clock import utc_ns
-from shared.errors import BugError, ConfigurationError, InfrastructureError
-from shared.node_jobs.engines import StartEngineParams, StartEngineResult
-from shared.node_jobs.workloads import (
+from shared.kernel.clock import utc_ns
+from shared.kernel.errors import BugError, ConfigurationError, InfrastructureError
+from shared.kernel.records import TokenLedger
+from shared.wire.node_jobs.engines import StartEngineParams, StartEngineResult
+from shared.wire.node_jobs.workloads import (
     DecodeParams,
     GenerateParams,
     GenerateResult,
@@ -41,7 +42,6 @@ from shared.node_jobs.workloads import (
     ScoreResult,
     WorkloadResult,
 )
-from shared.records import TokenLedger
 
 DLLAMA_BUILD = "distributed-llama 8d624a7 (v0.16.4+1)"
 _GONE_AFTER_S = 5.0

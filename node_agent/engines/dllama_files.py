@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from shared.errors import ConfigurationError, DataError
+from shared.kernel.errors import ConfigurationError, DataError
 
 _MODEL_MAGIC = 0x0A00ABCD
 _TOKENIZER_MAGIC = 0x567124

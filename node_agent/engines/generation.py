@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 
 from node_agent.engines.scoring import Tick, common_prefix
 from node_agent.engines.tokens import Tokenizer
-from shared.clock import utc_ns
-from shared.errors import ConfigurationError
-from shared.llama import Context, Model
-from shared.node_jobs.workloads import GeneratedText, GenerateItem, GenerateParams, GenerateResult, StopReason
-from shared.records import TokenLedger
+from shared.kernel.clock import utc_ns
+from shared.kernel.errors import ConfigurationError
+from shared.kernel.records import TokenLedger
+from shared.llama.model import Context, Model
+from shared.wire.node_jobs.workloads import GeneratedText, GenerateItem, GenerateParams, GenerateResult, StopReason
 
 
 def cut_at_stop(text: str, until: Sequence[str]) -> tuple[str, bool]:

@@ -17,10 +17,10 @@ from node_agent.engines.base import Capabilities, Progress, Worker, wait_until
 from node_agent.engines.rpc_devices import local_last
 from node_agent.engines.wire import SOCKET_NAME, EngineGoneError, EngineStatus, LoadRequest, Operation, call
 from node_agent.processes import Supervised
-from shared.errors import InfrastructureError
-from shared.llama import LLAMA_BUILD
-from shared.node_jobs.engines import StartEngineParams, StartEngineResult
-from shared.node_jobs.workloads import (
+from shared.kernel.errors import InfrastructureError
+from shared.llama.model import LLAMA_BUILD
+from shared.wire.node_jobs.engines import StartEngineParams, StartEngineResult
+from shared.wire.node_jobs.workloads import (
     DecodeParams,
     GenerateParams,
     GenerateResult,

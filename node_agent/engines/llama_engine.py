@@ -28,9 +28,9 @@ from node_agent.engines.scoring import Scorer
 from node_agent.engines.tokens import Tokenizer
 from node_agent.engines.wire import EngineStatus, LoadedModel, LoadRequest, short_path
 from node_agent.engines.workloads import Workloads
-from shared.errors import BugError, ConfigurationError, EpiError, InfrastructureError
-from shared.llama import LLAMA_BUILD, Context, Model, api, echo_errors
-from shared.node_jobs.workloads import DecodeParams, GenerateParams, PrefillParams, ScoreParams
+from shared.kernel.errors import BugError, ConfigurationError, EpiError, InfrastructureError
+from shared.llama.model import LLAMA_BUILD, Context, Model, api, echo_errors
+from shared.wire.node_jobs.workloads import DecodeParams, GenerateParams, PrefillParams, ScoreParams
 
 _BATCH_TOKENS = 512
 _LOGIT_BYTES = 64 << 20
@@ -147,9 +147,7 @@ class Engine:
         tokenizer = Tokenizer(self._model)
         self._scorer = Scorer(self._context, tokenizer, most_outputs=most_outputs, **sizes)
         self._workloads = Workloads(self._context, tokenizer, **sizes)
-        self._generator = Generator(
-            self._model, self._context, tokenizer, context_tokens=request.context_tokens
-        )
+        self._generator = Generator(self._model, self._context, tokenizer, context_tokens=request.context_tokens)
         # One token through every worker, so that the first measured request finds everything in place.
         self._context.decode([0], [0])
         self._context.clear()

@@ -3,8 +3,8 @@
 import ctypes
 from collections.abc import Sequence
 
-from shared.errors import InfrastructureError
-from shared.llama import ggml
+from shared.kernel.errors import InfrastructureError
+from shared.llama.model import ggml
 
 
 def connect(endpoint: str) -> int:

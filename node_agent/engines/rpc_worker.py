@@ -12,7 +12,7 @@ import signal
 import sys
 
 from node_agent.engines.keepalive import keep_alive_once_listening
-from shared.llama import api, ggml
+from shared.llama.model import api, ggml
 
 _CPU_DEVICE = 0  # GGML_BACKEND_DEVICE_TYPE_CPU
 

@@ -18,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from node_agent.engines.tokens import ScoredPair, Tokenizer, split_spaces
-from shared.clock import utc_ns
-from shared.errors import ConfigurationError
-from shared.llama import Context
-from shared.node_jobs.workloads import ItemScore, ScoreGroup, ScoreItem, ScoreParams, ScoreResult
-from shared.records import TokenLedger
+from shared.kernel.clock import utc_ns
+from shared.kernel.errors import ConfigurationError
+from shared.kernel.records import TokenLedger
+from shared.llama.model import Context
+from shared.wire.node_jobs.workloads import ItemScore, ScoreGroup, ScoreItem, ScoreParams, ScoreResult
 
 Tick = Callable[[float, str], None]
 """Called between batches with (fraction done, message); raises to stop."""

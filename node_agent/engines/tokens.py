@@ -6,8 +6,8 @@ Not here: what is evaluated when (scoring).
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from shared.errors import DataError
-from shared.llama import Model, api
+from shared.kernel.errors import DataError
+from shared.llama.model import Model, api
 
 Encode = Callable[[str], list[int]]
 

@@ -16,8 +16,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from shared.errors import BugError, ErrorPayload, InfrastructureError, from_payload
-from shared.records import Record, Sha256
+from shared.kernel.errors import BugError, ErrorPayload, InfrastructureError, from_payload
+from shared.kernel.records import Record, Sha256
 
 Operation = Literal["status", "load", "unload", "prefill", "decode", "score", "generate"]
 SOCKET_NAME = "engine.sock"

@@ -10,11 +10,11 @@ import numpy as np
 
 from node_agent.engines.scoring import Tick
 from node_agent.engines.tokens import Tokenizer
-from shared.clock import utc_ns
-from shared.errors import ConfigurationError
-from shared.llama import Context
-from shared.node_jobs.workloads import DecodeParams, PrefillParams, RequestRecord, WorkloadResult
-from shared.records import TokenLedger
+from shared.kernel.clock import utc_ns
+from shared.kernel.errors import ConfigurationError
+from shared.kernel.records import TokenLedger
+from shared.llama.model import Context
+from shared.wire.node_jobs.workloads import DecodeParams, PrefillParams, RequestRecord, WorkloadResult
 
 
 def fit_length(tokens: Sequence[int], length: int) -> list[int]:

@@ -9,14 +9,14 @@ from pathlib import Path
 from fastapi import APIRouter, Depends
 
 from orchestrator.campaign.service import CampaignService
-from orchestrator.domain.answers import Recommendation, ResearchAnswer
-from orchestrator.domain.curve import BestChance, OperatingPoint
-from orchestrator.domain.hypotheses import Hypothesis
-from orchestrator.domain.pareto import ParetoPoint
-from orchestrator.domain.validity import Validity
-from orchestrator.reports.campaign_results import load_results
-from shared.auth import bearer_guard
-from shared.records import ConfigurationId, Record
+from orchestrator.domain.analysis.curve import BestChance, OperatingPoint
+from orchestrator.domain.analysis.pareto import ParetoPoint
+from orchestrator.domain.run.validity import Validity
+from orchestrator.reports.hypotheses import Hypothesis, hypotheses
+from orchestrator.reports.research_questions import Recommendation, ResearchAnswer, answers_of, recommendation_of
+from orchestrator.results.read_model import load_results
+from shared.kernel.records import ConfigurationId, Record
+from shared.service.auth import bearer_guard
 
 
 class CampaignAnalysis(Record):
@@ -50,7 +50,7 @@ def _analysis(folder: Path) -> CampaignAnalysis:
         return CampaignAnalysis(recommendation=none)
     found = load_results(folder)
     return CampaignAnalysis(
-        recommendation=found.recommendation, hypotheses=found.hypotheses, operating_points=found.operating_points,
-        best_chances=found.best_chances, pareto=found.pareto, questions=found.answers_to_questions,
-        validity=found.validity,
+        recommendation=recommendation_of(found), hypotheses=hypotheses(found.hypotheses),
+        operating_points=found.operating_points, best_chances=found.best_chances, pareto=found.pareto,
+        questions=answers_of(found), validity=found.validity,
     )  # fmt: skip

@@ -15,13 +15,13 @@ from orchestrator.api.etag import TAGGED, IfNoneMatch, campaign_tag, campaigns_t
 from orchestrator.api.models import CampaignStatus, CampaignSummary, ConfigurationResult, RunDetail
 from orchestrator.api.views import campaign_status, campaign_summaries, configuration_results, run_detail
 from orchestrator.campaign.service import CampaignService
-from orchestrator.domain.spec import CampaignSpec
-from orchestrator.reports.result_files import run_files
+from orchestrator.domain.campaign.spec import CampaignSpec
+from orchestrator.results.files import run_files
 from orchestrator.store.records import Entry
-from shared.auth import bearer_guard
-from shared.errors import NotFoundError
-from shared.records import ConfigurationId
-from shared.sqlite import INT64_MAX
+from shared.files.sqlite import INT64_MAX
+from shared.kernel.errors import NotFoundError
+from shared.kernel.records import ConfigurationId
+from shared.service.auth import bearer_guard
 
 FileKind = Literal["epi", "run", "benchmark", "power_trace"]
 Repetition = Annotated[int, PathParam(ge=1, le=999)]

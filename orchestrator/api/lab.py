@@ -9,17 +9,17 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query
 
 from orchestrator.api.models import AgentStatus, LabStatus
-from orchestrator.campaign.identify import IdentifyAnswer, IdentifyRequest, identify_node
+from orchestrator.campaign.find_channel import IdentifyAnswer, IdentifyRequest, identify_node
 from orchestrator.campaign.lab import Lab
 from orchestrator.campaign.live import LiveHub
 from orchestrator.campaign.service import CampaignService
-from shared.auth import bearer_guard
-from shared.client import AgentClient
-from shared.clock import NS_PER_S, utc_ns
-from shared.errors import EpiError
-from shared.meter_api import LivePower, MeterStatus
-from shared.node_jobs.host import NodeFacts
-from shared.records import NodeName
+from shared.kernel.clock import NS_PER_S, utc_ns
+from shared.kernel.errors import EpiError
+from shared.kernel.records import NodeName
+from shared.service.auth import bearer_guard
+from shared.wire.client import AgentClient
+from shared.wire.meter_api import LivePower, MeterStatus
+from shared.wire.node_jobs.host import NodeFacts
 
 _FRESH_S = 2.0
 

@@ -15,9 +15,9 @@ from fastapi import APIRouter, Depends, Query, WebSocket, WebSocketDisconnect
 from orchestrator.api.models import Ticket
 from orchestrator.campaign.live import LiveHub, LiveMessage
 from orchestrator.store.journal import Journal
-from shared.auth import bearer_guard
-from shared.errors import AuthError
-from shared.sqlite import INT64_MAX
+from shared.files.sqlite import INT64_MAX
+from shared.kernel.errors import AuthError
+from shared.service.auth import bearer_guard
 
 _TICKET_S = 30.0
 _TICKETS_MAX = 1000

@@ -2,7 +2,7 @@
 
 | endpoint | answer |
 |---|---|
-| `GET /v1/health` | `shared.protocol.Health` |
+| `GET /v1/health` | `shared.wire.protocol.Health` |
 | `POST /v1/tickets` | `Ticket`: one-shot pass for the browser's WebSocket |
 | `GET /v1/lab` | `LabStatus`: agents, facts, meter (cached while a window is open) |
 | `POST /v1/lab/nodes/{node}/identify` | body `IdentifyRequest`; `IdentifyAnswer` of `campaign.identify` |
@@ -18,22 +18,22 @@
 | `GET /v1/campaigns/{id}/analysis` | `CampaignAnalysis`: recommendation, hypotheses, operating points, Pareto |
 | `GET /v1/campaigns/{id}/export` | the result tree as .tar.gz |
 | `GET /v1/entries?since=&limit=` | list of `orchestrator.store.records.Entry` |
-| `GET /v1/power?seconds=` | list of `shared.meter_api.LivePower`, the recent past (at most 600 s) |
+| `GET /v1/power?seconds=` | list of `shared.wire.meter_api.LivePower`, the recent past (at most 600 s) |
 | `WS /v1/live?ticket=&since=` | `orchestrator.campaign.live.LiveMessage`: power, entry, progress |
 """
 
 from typing import Any
 
-from orchestrator.domain.deliveries import DeliveryTotal
-from orchestrator.domain.spec import CampaignSpec
-from orchestrator.domain.states import AttemptOutcome, CampaignState, Request, RunState
-from orchestrator.domain.stopping import CampaignLook
-from orchestrator.domain.utilisation import Utilisation
-from shared.errors import ErrorPayload
-from shared.meter_api import MeterStatus
-from shared.node_jobs.host import NodeFacts
-from shared.protocol import Health
-from shared.records import Configuration, Record, Window
+from orchestrator.domain.analysis.deliveries import DeliveryTotal
+from orchestrator.domain.analysis.interim import CampaignLook
+from orchestrator.domain.analysis.utilisation import Utilisation
+from orchestrator.domain.campaign.spec import CampaignSpec
+from orchestrator.domain.campaign.states import AttemptOutcome, CampaignState, Request, RunState
+from shared.kernel.errors import ErrorPayload
+from shared.kernel.records import Configuration, Record, Window
+from shared.wire.meter_api import MeterStatus
+from shared.wire.node_jobs.host import NodeFacts
+from shared.wire.protocol import Health
 
 
 class Ticket(Record):

@@ -8,14 +8,14 @@ from fastapi import APIRouter, Depends, Query
 
 from orchestrator.campaign.service import CampaignService
 from orchestrator.campaign.spec_file import load_spec
-from orchestrator.campaign.spec_shelf import EXAMPLES, SpecShelf
-from orchestrator.domain.outline import SpecCheck, SpecPlan, check, spec_plan
-from orchestrator.domain.spec import CampaignSpec
-from orchestrator.reports.campaign_results import load_results
-from orchestrator.reports.rates import measured_plan
-from shared.auth import bearer_guard
-from shared.errors import NotFoundError
-from shared.records import ConfigurationId, Record
+from orchestrator.campaign.spec_library import EXAMPLES, SpecShelf
+from orchestrator.domain.campaign.dry_run import SpecCheck, SpecPlan, check, spec_plan
+from orchestrator.domain.campaign.spec import CampaignSpec
+from orchestrator.results.rates import measured_plan
+from orchestrator.results.read_model import load_results
+from shared.kernel.errors import NotFoundError
+from shared.kernel.records import ConfigurationId, Record
+from shared.service.auth import bearer_guard
 
 
 class NamedSpecs(Record):

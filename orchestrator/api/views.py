@@ -11,20 +11,20 @@ from orchestrator.api.models import (
     RunDetail,
     RunStatus,
 )
-from orchestrator.campaign.looks import LOOK_STEP
+from orchestrator.campaign.interim import LOOK_STEP
 from orchestrator.campaign.service import CampaignService
-from orchestrator.domain.deliveries import delivery_totals
-from orchestrator.domain.matrix import reference_of
-from orchestrator.domain.schedule import PlannedRun, configurations_of, runs_total, schedule
-from orchestrator.domain.statistics import ConfigurationResult as DomainResult
-from orchestrator.domain.utilisation import utilisation
-from orchestrator.reports.result_files import list_runs, read_run, run_files
-from orchestrator.reports.schema import EpiFile
+from orchestrator.domain.analysis.deliveries import delivery_totals
+from orchestrator.domain.analysis.statistics import ConfigurationResult as DomainResult
+from orchestrator.domain.analysis.utilisation import utilisation
+from orchestrator.domain.campaign.matrix import reference_of
+from orchestrator.domain.campaign.schedule import PlannedRun, configurations_of, runs_total, schedule
 from orchestrator.reports.summary import load_results
+from orchestrator.results.files import list_runs, read_run, run_files
+from orchestrator.results.schema import EpiFile
 from orchestrator.store.records import Attempt, Campaign
-from shared.errors import NotFoundError
-from shared.node_jobs.artifacts import ObtainResult
-from shared.records import Configuration
+from shared.kernel.errors import NotFoundError
+from shared.kernel.records import Configuration
+from shared.wire.node_jobs.artifacts import ObtainResult
 
 
 async def campaign_summaries(service: CampaignService, campaigns: list[Campaign]) -> list[CampaignSummary]:
@@ -75,9 +75,7 @@ async def configuration_results(service: CampaignService, campaign: Campaign) ->
     return await asyncio.to_thread(_results, folder)
 
 
-async def run_detail(
-    service: CampaignService, campaign: Campaign, configuration: str, repetition: int
-) -> RunDetail:
+async def run_detail(service: CampaignService, campaign: Campaign, configuration: str, repetition: int) -> RunDetail:
     """Return one run with its result file, if it has one.
 
     Raises:
@@ -182,6 +180,4 @@ def _detail(folder: Path, status: RunStatus) -> RunDetail:
     if status.state != "done":
         return RunDetail(status=status, files=present)
     found = read_run(folder, status.configuration, status.repetition)
-    return RunDetail(
-        status=status, windows=found.run.windows, epi=found.epi.model_dump(mode="json"), files=present
-    )
+    return RunDetail(status=status, windows=found.run.windows, epi=found.epi.model_dump(mode="json"), files=present)

@@ -7,8 +7,8 @@ import numpy as np
 from orchestrator.benchmarks.cluster_lm import DocCost
 from orchestrator.benchmarks.prepared_task import GENERATED, PreparedTask
 from orchestrator.benchmarks.records import Metric, TaskSpec
-from shared.errors import BugError, ConfigurationError
-from shared.records import QuestionResult
+from shared.kernel.errors import BugError, ConfigurationError
+from shared.kernel.records import QuestionResult
 
 
 def metric_of(task: PreparedTask, spec: TaskSpec) -> Metric:

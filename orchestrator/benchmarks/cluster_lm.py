@@ -13,8 +13,9 @@ go_offline()
 from lm_eval.api.model import LM  # noqa: E402
 
 from orchestrator.benchmarks.grouping import Question, group_by_prefix  # noqa: E402
-from shared.errors import ConfigurationError, DataError  # noqa: E402
-from shared.node_jobs.workloads import (  # noqa: E402
+from shared.kernel.errors import ConfigurationError, DataError  # noqa: E402
+from shared.kernel.records import TokenLedger  # noqa: E402
+from shared.wire.node_jobs.workloads import (  # noqa: E402
     GeneratedText,
     GenerateItem,
     GenerateParams,
@@ -23,7 +24,6 @@ from shared.node_jobs.workloads import (  # noqa: E402
     ScoreParams,
     ScoreResult,
 )
-from shared.records import TokenLedger  # noqa: E402
 
 Score = Callable[[ScoreParams], ScoreResult]
 Generate = Callable[[GenerateParams], GenerateResult]
@@ -87,9 +87,7 @@ class ClusterLM(LM):  # type: ignore[misc]  # lm_eval ships no types
         )
         result = self._score(grouped.params)
         _check_shape(grouped.params, result)
-        answers = {
-            key: result.groups[group][item] for key, (group, item) in zip(keys, grouped.places, strict=True)
-        }
+        answers = {key: result.groups[group][item] for key, (group, item) in zip(keys, grouped.places, strict=True)}
         self.spans.append(_cost(result))
         self.costs |= _costs((doc, answer) for (doc, _), answer in answers.items())
         return [(answers[key].log_likelihoods[option], answers[key].greedy[option]) for key, option in wanted]

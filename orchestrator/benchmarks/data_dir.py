@@ -15,7 +15,7 @@ import platformdirs
 
 from orchestrator.benchmarks.local_data import Doc, read_docs
 from orchestrator.benchmarks.published import Published
-from shared.errors import DataError, NotFoundError
+from shared.kernel.errors import DataError, NotFoundError
 
 ENVIRONMENT = "EPI_DATA_DIR"
 SUFFIXES = {".csv", ".jsonl", ".json", ".parquet"}

@@ -8,8 +8,8 @@ import httpx
 
 from orchestrator.benchmarks.data_dir import docs_sha256, read_folder
 from orchestrator.benchmarks.published import Published
-from shared.errors import DataError, InfrastructureError
-from shared.records import Record
+from shared.kernel.errors import DataError, InfrastructureError
+from shared.kernel.records import Record
 
 OnBytes = Callable[[str, int, int | None], None]
 """Called with (file name, bytes so far, total or None)."""

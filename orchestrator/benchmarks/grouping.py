@@ -2,13 +2,13 @@
 
 The cut between prefix and suffix must not change the tokens. A tokenizer of the BPE family never joins a line break
 with a following letter or digit, so prefixes are cut only after a line break that a non-space character follows. The
-engine still tokenises prefix, suffix and continuation together (shared.node_jobs.workloads.ScoreGroup).
+engine still tokenises prefix, suffix and continuation together (shared.wire.node_jobs.workloads.ScoreGroup).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from shared.node_jobs.workloads import ScoreGroup, ScoreItem, ScoreParams
+from shared.wire.node_jobs.workloads import ScoreGroup, ScoreItem, ScoreParams
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,7 @@ def group_by_prefix(questions: Sequence[Question]) -> Grouped:
                 ScoreGroup(
                     prefix=prefix,
                     items=tuple(
-                        ScoreItem(
-                            suffix=questions[i].context[len(prefix) :], continuations=questions[i].continuations
-                        )
+                        ScoreItem(suffix=questions[i].context[len(prefix) :], continuations=questions[i].continuations)
                         for i in group
                     ),
                 )

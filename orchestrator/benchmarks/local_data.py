@@ -16,7 +16,7 @@ from orchestrator.benchmarks.offline import go_offline
 go_offline()
 import datasets  # noqa: E402
 
-from shared.errors import ConfigurationError, DataError, NotFoundError  # noqa: E402
+from shared.kernel.errors import ConfigurationError, DataError, NotFoundError  # noqa: E402
 
 Doc = dict[str, Any]
 Splits = dict[str, "datasets.Dataset"]

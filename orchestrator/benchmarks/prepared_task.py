@@ -18,7 +18,7 @@ from lm_eval.api.task import ConfigurableTask  # noqa: E402
 
 from orchestrator.benchmarks.local_data import Doc, Splits  # noqa: E402
 from orchestrator.benchmarks.task_files import TaskFile  # noqa: E402
-from shared.errors import ConfigurationError  # noqa: E402
+from shared.kernel.errors import ConfigurationError  # noqa: E402
 
 GENERATED = "generate_until"
 _ASKABLE = ("multiple_choice", "loglikelihood", GENERATED)

@@ -1,7 +1,7 @@
 """Records of a benchmark suite: what is asked (`SuiteSpec`) and what came out (`SuiteResult`).
 
-Not here: one question's record and the token ledger (shared.records), accuracies and their composite
-(orchestrator.domain.accuracy).
+Not here: one question's record and the token ledger (shared.kernel.records), accuracies and their composite
+(orchestrator.domain.run.accuracy).
 Light to import: nothing here needs lm-eval.
 """
 
@@ -12,8 +12,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from orchestrator.domain.records import AccuracyField
-from shared.records import QuestionResult, Record, TokenLedger
+from orchestrator.domain.campaign.protocol import AccuracyField
+from shared.kernel.records import QuestionResult, Record, TokenLedger
 
 Metric = Literal["acc", "acc_norm", "exact_match"]
 ROLE_SHOTS = {"mmlu_5shot": 5, "arc_challenge_25shot": 25, "hellaswag_10shot": 10}

@@ -14,8 +14,9 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from orchestrator.benchmarks.cluster_lm import Generate, Score
-from shared.errors import ConfigurationError, DataError
-from shared.node_jobs.workloads import (
+from shared.kernel.errors import ConfigurationError, DataError
+from shared.kernel.records import Record, TokenLedger
+from shared.wire.node_jobs.workloads import (
     GeneratedText,
     GenerateItem,
     GenerateParams,
@@ -26,7 +27,6 @@ from shared.node_jobs.workloads import (
     ScoreParams,
     ScoreResult,
 )
-from shared.records import Record, TokenLedger
 
 _Place = tuple[int, int]
 A = TypeVar("A", ItemScore, GeneratedText)

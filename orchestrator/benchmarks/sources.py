@@ -6,7 +6,7 @@ from orchestrator.benchmarks.data_dir import DataDir, read_folder
 from orchestrator.benchmarks.local_data import Splits, check_data_files, load_data_files, to_dataset
 from orchestrator.benchmarks.published import PUBLISHED, as_published
 from orchestrator.benchmarks.task_files import TaskFile
-from shared.errors import NotFoundError
+from shared.kernel.errors import NotFoundError
 
 
 def splits_for(file: TaskFile, data: DataDir) -> Splits:

@@ -24,8 +24,8 @@ from orchestrator.benchmarks.records import Metric, SuiteResult, SuiteSpec, Task
 from orchestrator.benchmarks.sampling import stratified_indices  # noqa: E402
 from orchestrator.benchmarks.sources import splits_for  # noqa: E402
 from orchestrator.benchmarks.task_files import TaskFile, TaskFiles  # noqa: E402
-from shared.errors import BugError, ConfigurationError  # noqa: E402
-from shared.records import QuestionResult, TokenLedger  # noqa: E402
+from shared.kernel.errors import BugError, ConfigurationError  # noqa: E402
+from shared.kernel.records import QuestionResult, TokenLedger  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -132,9 +132,7 @@ class BenchmarkSuite:
         return SuiteResult(
             questions=questions,
             accuracy=accuracy,
-            accuracy_by_role={
-                task.role: accuracy[task.name] for task in self.spec.tasks if task.role is not None
-            },
+            accuracy_by_role={task.role: accuracy[task.name] for task in self.spec.tasks if task.role is not None},
             n=dict(asked),
             start_utc_ns=min(span.start_utc_ns for span in lm.spans),
             end_utc_ns=max(span.end_utc_ns for span in lm.spans),

@@ -11,7 +11,7 @@ go_offline()
 import lm_eval.tasks  # noqa: E402
 from lm_eval.tasks._yaml_loader import load_yaml  # noqa: E402
 
-from shared.errors import ConfigurationError, NotFoundError  # noqa: E402
+from shared.kernel.errors import ConfigurationError, NotFoundError  # noqa: E402
 
 OWN_TASKS = Path(__file__).parent / "tasks"
 """Task files that ship with the lab."""

@@ -19,19 +19,20 @@ from orchestrator.campaign.cluster import Cluster
 from orchestrator.campaign.lab import Lab
 from orchestrator.campaign.measured import AttemptPlace, Measured
 from orchestrator.campaign.preparation import Variant
-from orchestrator.campaign.stabilise import stabilise
+from orchestrator.campaign.steady_state import stabilise
 from orchestrator.campaign.topology import SCORING_ENGINE, nodes_of
-from orchestrator.domain.records import ServedBy
-from orchestrator.domain.schedule import PlannedRun
-from orchestrator.domain.spec import CampaignSpec, WorkloadSpec
-from orchestrator.domain.stabilisation import Stabilisation
-from shared.clock import NS_PER_S, utc_ns
-from shared.errors import InfrastructureError
-from shared.meter_api import MeterStatus, SampleBlock
-from shared.node_jobs.activity import AgentActivity, activity_between
-from shared.node_jobs.engines import EngineInfo
-from shared.node_jobs.host import NodeFacts, SettleParams, SettleResult
-from shared.node_jobs.workloads import (
+from orchestrator.domain.campaign.schedule import PlannedRun
+from orchestrator.domain.campaign.spec import CampaignSpec, WorkloadSpec
+from orchestrator.domain.campaign.steady_state import Stabilisation
+from orchestrator.domain.run.records import ServedBy
+from shared.kernel.clock import NS_PER_S, utc_ns
+from shared.kernel.errors import InfrastructureError
+from shared.kernel.records import EngineName, TokenLedger, Window, WindowLabel
+from shared.wire.meter_api import MeterStatus, SampleBlock
+from shared.wire.node_jobs.activity import AgentActivity, activity_between
+from shared.wire.node_jobs.engines import EngineInfo
+from shared.wire.node_jobs.host import NodeFacts, SettleParams, SettleResult
+from shared.wire.node_jobs.workloads import (
     DecodeParams,
     GenerateParams,
     GenerateResult,
@@ -41,7 +42,6 @@ from shared.node_jobs.workloads import (
     ScoreResult,
     WorkloadResult,
 )
-from shared.records import EngineName, TokenLedger, Window, WindowLabel
 
 if TYPE_CHECKING:
     from orchestrator.benchmarks.suite import BenchmarkSuite

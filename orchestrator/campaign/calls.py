@@ -11,12 +11,12 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from orchestrator.domain.steps import SetupStep, Step
+from orchestrator.domain.campaign.steps import SetupStep, Step
 from orchestrator.store.journal import Journal
-from shared.client import AgentClient, JobTimeoutError
-from shared.clock import utc_ns
-from shared.errors import BugError, EpiError, ErrorPayload, InfrastructureError, from_payload
-from shared.protocol import JobState
+from shared.kernel.clock import utc_ns
+from shared.kernel.errors import BugError, EpiError, ErrorPayload, InfrastructureError, from_payload
+from shared.wire.client import AgentClient, JobTimeoutError
+from shared.wire.protocol import JobState
 
 R = TypeVar("R", bound=BaseModel)
 

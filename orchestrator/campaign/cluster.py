@@ -13,11 +13,12 @@ from orchestrator.campaign.lab import Lab
 from orchestrator.campaign.measured import AttemptPlace
 from orchestrator.campaign.preparation import ModelFile, Variant
 from orchestrator.campaign.topology import SCORING_ENGINE, workers_of
-from orchestrator.domain.records import ServedBy
-from orchestrator.domain.spec import CampaignSpec
-from orchestrator.domain.steps import RunStep, Step
-from shared.node_jobs.artifacts import HoldParams, HoldResult, ObtainParams, ObtainResult
-from shared.node_jobs.engines import (
+from orchestrator.domain.campaign.spec import CampaignSpec
+from orchestrator.domain.campaign.steps import RunStep, Step
+from orchestrator.domain.run.records import ServedBy
+from shared.kernel.records import EngineName
+from shared.wire.node_jobs.artifacts import HoldParams, HoldResult, ObtainParams, ObtainResult
+from shared.wire.node_jobs.engines import (
     Empty,
     StartEngineParams,
     StartEngineResult,
@@ -25,7 +26,6 @@ from shared.node_jobs.engines import (
     StartWorkerResult,
     StopEngineParams,
 )
-from shared.records import EngineName
 
 R = TypeVar("R", bound=BaseModel)
 

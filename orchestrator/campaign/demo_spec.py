@@ -3,10 +3,10 @@
 import tomllib
 from pathlib import Path
 
-from orchestrator.domain.schedule import configurations_of
-from orchestrator.domain.spec import CampaignSpec
-from shared.errors import ConfigurationError
-from shared.settings import validate_settings
+from orchestrator.domain.campaign.schedule import configurations_of
+from orchestrator.domain.campaign.spec import CampaignSpec
+from shared.kernel.errors import ConfigurationError
+from shared.kernel.settings import validate_settings
 
 
 def demo_spec(

@@ -1,4 +1,4 @@
-"""From what an attempt brought home to result files: hands everything to `domain.evaluate` and `reports`."""
+"""From what an attempt brought home to result files: hands everything to `domain.run.evaluate` and `results`."""
 
 from importlib.metadata import version
 from pathlib import Path
@@ -6,19 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.campaign.measured import Measured
 from orchestrator.campaign.preparation import Variant
-from orchestrator.domain.evaluate import evaluate_run
-from orchestrator.domain.records import Environment, MarkerLoad, Provenance, RunInput
-from orchestrator.domain.schedule import configurations_of
-from orchestrator.domain.spec import CampaignSpec
-from orchestrator.domain.stopping import CampaignLook
-from orchestrator.reports import write_campaign, write_run, write_summary
-from orchestrator.reports.report import write_report
-from orchestrator.reports.schema import CampaignFile
-from shared.errors import BugError, InfrastructureError
-from shared.meter_api import Ambient
-from shared.node_jobs.artifacts import ObtainResult
-from shared.node_jobs.host import NodeFacts
-from shared.records import Instrument, NodeName
+from orchestrator.domain.analysis.interim import CampaignLook
+from orchestrator.domain.campaign.schedule import configurations_of
+from orchestrator.domain.campaign.spec import CampaignSpec
+from orchestrator.domain.run.evaluate import evaluate_run
+from orchestrator.domain.run.records import Environment, MarkerLoad, Provenance, RunInput
+from orchestrator.results.files import write_campaign, write_run
+from orchestrator.results.schema import CampaignFile
+from shared.kernel.errors import BugError, InfrastructureError
+from shared.kernel.records import Instrument, NodeName
+from shared.wire.meter_api import Ambient
+from shared.wire.node_jobs.artifacts import ObtainResult
+from shared.wire.node_jobs.host import NodeFacts
 
 if TYPE_CHECKING:
     from orchestrator.benchmarks.records import SuiteResult
@@ -95,11 +94,6 @@ class ResultWriter:
             "windows": [[window.start_utc_ns, window.end_utc_ns] for window in measured.windows],
             "waits": [[measured.stabilisation.start_utc_ns, measured.stabilisation.end_utc_ns]],
         }
-
-    def write_reports(self) -> None:
-        """Write summary, report and figures from the files that are there; costs seconds, so never inside a window."""
-        write_summary(self._dir)
-        write_report(self._dir)
 
     def _run_input(self, measured: Measured, variant: Variant, suite: "SuiteResult") -> RunInput:
         assert measured.samples is not None and measured.marker is not None and measured.meter is not None

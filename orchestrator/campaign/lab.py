@@ -5,15 +5,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from orchestrator.settings import OrchestratorSettings
-from shared.auth import load_token
-from shared.client import AgentClient
-from shared.clock import utc_ns
-from shared.errors import ConfigurationError
-from shared.meter_api import MeterStatus, SampleBlock
-from shared.node_jobs.activity import AgentActivity
-from shared.node_jobs.engines import EngineInfo
-from shared.node_jobs.host import NodeFacts
-from shared.settings import AgentAddress
+from shared.kernel.clock import utc_ns
+from shared.kernel.errors import ConfigurationError
+from shared.kernel.settings import AgentAddress
+from shared.service.auth import load_token
+from shared.wire.client import AgentClient
+from shared.wire.meter_api import MeterStatus, SampleBlock
+from shared.wire.node_jobs.activity import AgentActivity
+from shared.wire.node_jobs.engines import EngineInfo
+from shared.wire.node_jobs.host import NodeFacts
 
 
 class Lab:

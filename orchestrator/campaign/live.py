@@ -14,10 +14,10 @@ from pydantic import Field, ValidationError
 
 from orchestrator.campaign.lab import Lab
 from orchestrator.store.records import Entry
-from shared.auth import load_token
-from shared.meter_api import LivePower
-from shared.records import Record
-from shared.tls import pinned
+from shared.kernel.records import Record
+from shared.service.auth import load_token
+from shared.service.tls import pinned
+from shared.wire.meter_api import LivePower
 
 log = logging.getLogger(__name__)
 

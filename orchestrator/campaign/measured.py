@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 
 from orchestrator.benchmarks.records import SuiteResult
 from orchestrator.campaign.preparation import Variant
-from orchestrator.domain.records import ServedBy
-from orchestrator.domain.stabilisation import Stabilisation
-from shared.meter_api import MeterStatus, SampleBlock
-from shared.node_jobs.activity import AgentActivity
-from shared.node_jobs.artifacts import ObtainResult
-from shared.node_jobs.host import NodeFacts
-from shared.node_jobs.workloads import MarkerResult
-from shared.records import Configuration, Window, WindowLabel
+from orchestrator.domain.campaign.steady_state import Stabilisation
+from orchestrator.domain.run.records import ServedBy
+from shared.kernel.records import Configuration, Window, WindowLabel
+from shared.wire.meter_api import MeterStatus, SampleBlock
+from shared.wire.node_jobs.activity import AgentActivity
+from shared.wire.node_jobs.artifacts import ObtainResult
+from shared.wire.node_jobs.host import NodeFacts
+from shared.wire.node_jobs.workloads import MarkerResult
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from orchestrator.campaign.preparation import Variant
-from shared.records import Configuration
+from shared.kernel.records import Configuration
 
 
 class VariantPipeline:

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 from orchestrator.campaign.calls import Call, Caller
 from orchestrator.campaign.lab import Lab
 from orchestrator.campaign.topology import SCORING_ENGINE, ModelFacts, check_fit, nodes_of, roots_of
-from orchestrator.domain.schedule import configurations_of
-from orchestrator.domain.spec import CampaignSpec
-from shared.errors import BugError, ConfigurationError, EpiError
-from shared.node_jobs.artifacts import HoldParams, HoldResult, ObtainParams, ObtainResult
-from shared.records import Configuration, NodeName, Sha256
-from shared.surgeon_jobs import (
+from orchestrator.domain.campaign.schedule import configurations_of
+from orchestrator.domain.campaign.spec import CampaignSpec
+from shared.kernel.errors import BugError, ConfigurationError, EpiError
+from shared.kernel.records import Configuration, NodeName, Sha256
+from shared.wire.node_jobs.artifacts import HoldParams, HoldResult, ObtainParams, ObtainResult
+from shared.wire.surgeon_jobs import (
     ApplyParams,
     ApplyResult,
     ConvertParams,

@@ -10,8 +10,8 @@ from typing import TypeVar
 
 from orchestrator.campaign.lab import Lab
 from orchestrator.store.journal import Journal
-from shared.errors import EpiError, InfrastructureError, NotFoundError
-from shared.protocol import JobState
+from shared.kernel.errors import EpiError, InfrastructureError, NotFoundError
+from shared.wire.protocol import JobState
 
 _FIRST_LOOK_S = 1.0
 _LONGEST_PAUSE_S = 10.0

@@ -18,11 +18,11 @@ from orchestrator.campaign.measured import AttemptPlace, Measured
 from orchestrator.campaign.pipeline import VariantPipeline
 from orchestrator.campaign.preparation import Variant
 from orchestrator.campaign.recovery import Recovery
-from orchestrator.domain.schedule import PlannedRun
-from orchestrator.domain.spec import CampaignSpec
-from orchestrator.domain.states import AttemptOutcome
+from orchestrator.domain.campaign.schedule import PlannedRun
+from orchestrator.domain.campaign.spec import CampaignSpec
+from orchestrator.domain.campaign.states import AttemptOutcome
 from orchestrator.store.journal import Journal
-from shared.errors import EpiError, InfrastructureError
+from shared.kernel.errors import EpiError, InfrastructureError
 
 
 @dataclass(frozen=True)
@@ -120,9 +120,7 @@ class RunLoop:
         campaign, place = self._spec.id, measured.place
         async with self._explained(place):
             await self._attempts.bring_home(measured)
-            await self._journal.append(
-                campaign, kind="intent", run=place.run, attempt=place.number, step="evaluate"
-            )
+            await self._journal.append(campaign, kind="intent", run=place.run, attempt=place.number, step="evaluate")
             payload = await asyncio.to_thread(self._writer.write_run, measured, variant)
         await self._journal.append(campaign, kind="result", run=place.run, step="evaluate", payload=payload)
         await self._journal.end_attempt(campaign, place.run, place.number, "done")
@@ -175,6 +173,4 @@ class RunLoop:
             raise
 
     async def _end(self, place: AttemptPlace, outcome: AttemptOutcome, reason: str, fault: str) -> None:
-        await self._journal.end_attempt(
-            self._spec.id, place.run, place.number, outcome, reason=reason, fault=fault
-        )
+        await self._journal.end_attempt(self._spec.id, place.run, place.number, outcome, reason=reason, fault=fault)

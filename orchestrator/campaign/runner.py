@@ -8,25 +8,26 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.campaign.attempt import AttemptRunner
 from orchestrator.campaign.calls import Caller
 from orchestrator.campaign.evaluation import ResultWriter
+from orchestrator.campaign.interim import PlannedLooks
 from orchestrator.campaign.lab import Lab
-from orchestrator.campaign.looks import PlannedLooks
 from orchestrator.campaign.pipeline import VariantPipeline
 from orchestrator.campaign.preparation import prepare_bases, prepare_variant, release
 from orchestrator.campaign.recovery import Recovery, what_became_of
 from orchestrator.campaign.run_loop import RunLoop
 from orchestrator.campaign.topology import check_engines
-from orchestrator.domain.schedule import configurations_of, schedule
-from orchestrator.domain.spec import CampaignSpec
-from orchestrator.domain.states import CampaignState
-from orchestrator.domain.stopping import CampaignLook
+from orchestrator.domain.analysis.interim import CampaignLook
+from orchestrator.domain.campaign.schedule import configurations_of, schedule
+from orchestrator.domain.campaign.spec import CampaignSpec
+from orchestrator.domain.campaign.states import CampaignState
 from orchestrator.store.journal import Journal
-from shared.errors import EpiError, NotFoundError
-from shared.protocol import JobState
+from shared.kernel.errors import EpiError, NotFoundError
+from shared.wire.protocol import JobState
 
 if TYPE_CHECKING:
     from orchestrator.benchmarks.suite import BenchmarkSuite
@@ -66,11 +67,13 @@ class CampaignRunner:
         lab: Lab,
         suite_of: Callable[[CampaignSpec], "BenchmarkSuite"],
         on_doing: Callable[[Doing], None],
+        on_finished: Callable[[Path], None],
     ) -> None:
         self._journal = journal
         self._lab = lab
         self._suite_of = suite_of
         self._on_doing = on_doing
+        self._on_finished = on_finished
 
     async def run(self, spec: CampaignSpec) -> None:
         """Do all that is left of the campaign; its end state is in the journal."""
@@ -143,7 +146,7 @@ class CampaignRunner:
         self._tell(spec.id, "", "report")
         if failed or looks:
             await recovery.patiently(lambda: self._write_head(writer, failed, looks))
-        await asyncio.to_thread(writer.write_reports)
+        await asyncio.to_thread(self._on_finished, self._lab.settings.results_dir / spec.id)
         if failed:
             first, why = next(iter(failed.items()))
             reason = f"{len(failed)} run(s) could not be measured, first: {first}: {why}"

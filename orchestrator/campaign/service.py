@@ -2,19 +2,21 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.benchmarks.records import SuiteSpec
 from orchestrator.campaign.lab import Lab
 from orchestrator.campaign.live import LiveHub, LiveMessage, Progress
 from orchestrator.campaign.runner import CampaignRunner, Doing
-from orchestrator.domain.schedule import configurations_of, runs_total
-from orchestrator.domain.spec import CampaignSpec
-from orchestrator.domain.states import TERMINAL_CAMPAIGN
+from orchestrator.domain.campaign.schedule import configurations_of, runs_total
+from orchestrator.domain.campaign.spec import CampaignSpec
+from orchestrator.domain.campaign.states import TERMINAL_CAMPAIGN
 from orchestrator.store.journal import Journal
 from orchestrator.store.records import Attempt, Campaign
-from shared.clock import utc_ns
-from shared.errors import ConflictError
+from shared.kernel.clock import utc_ns
+from shared.kernel.errors import ConflictError
 
 if TYPE_CHECKING:
     from orchestrator.benchmarks.suite import BenchmarkSuite
@@ -25,10 +27,14 @@ log = logging.getLogger(__name__)
 class CampaignService:
     """Owns the runner's task; everything else asks it."""
 
-    def __init__(self, journal: Journal, lab: Lab, hub: LiveHub) -> None:
+    def __init__(
+        self, journal: Journal, lab: Lab, hub: LiveHub, *, on_finished: Callable[[Path], None] = lambda folder: None
+    ) -> None:
+        """`on_finished` is called in a thread with the result folder of every campaign whose runs are all done."""
         self.journal = journal
         self.lab = lab
         self.hub = hub
+        self._on_finished = on_finished
         self._wake = asyncio.Event()
         self._doing: Doing | None = None
         self._current: str | None = None
@@ -104,7 +110,7 @@ class CampaignService:
                 continue
             spec = waiting[0].spec
             self._current = spec.id
-            runner = CampaignRunner(self.journal, self.lab, self._suite, self._on_doing)
+            runner = CampaignRunner(self.journal, self.lab, self._suite, self._on_doing, self._on_finished)
             try:
                 await self._estimate(spec)
                 await runner.run(spec)

@@ -4,9 +4,9 @@ import json
 import tomllib
 from pathlib import Path
 
-from orchestrator.domain.spec import CampaignSpec
-from shared.errors import ConfigurationError
-from shared.settings import validate_settings
+from orchestrator.domain.campaign.spec import CampaignSpec
+from shared.kernel.errors import ConfigurationError
+from shared.kernel.settings import validate_settings
 
 
 def load_spec(path: Path, **overrides: object) -> CampaignSpec:

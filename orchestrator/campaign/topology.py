@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.campaign.lab import Lab
-from shared.errors import ConfigurationError
-from shared.node_jobs.engines import EngineInfo
-from shared.records import Configuration, EngineName
+from shared.kernel.errors import ConfigurationError
+from shared.kernel.records import Configuration, EngineName
+from shared.wire.node_jobs.engines import EngineInfo
 
 SCORING_ENGINE: EngineName = "llama.cpp"
 
@@ -113,9 +113,7 @@ async def check_engines(lab: Lab, configurations: Sequence[Configuration]) -> di
     return known
 
 
-def _of_node(
-    node: str, wanted: set[EngineName], has: Mapping[EngineName, EngineInfo]
-) -> dict[EngineName, EngineInfo]:
+def _of_node(node: str, wanted: set[EngineName], has: Mapping[EngineName, EngineInfo]) -> dict[EngineName, EngineInfo]:
     for engine in sorted(wanted):
         if engine not in has or not has[engine].available:
             raise ConfigurationError(

@@ -11,9 +11,9 @@ from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
 
 from orchestrator.local.layout import LocalLab
-from shared.auth import load_token
-from shared.errors import ConfigurationError, EpiError, ErrorPayload, InfrastructureError, from_payload
-from shared.tls import pinned, system_trust
+from shared.kernel.errors import ConfigurationError, EpiError, ErrorPayload, InfrastructureError, from_payload
+from shared.service.auth import load_token
+from shared.service.tls import pinned, system_trust
 
 
 class Api:

@@ -10,12 +10,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from shared.auth import load_token
-from shared.client import AgentClient
-from shared.errors import ConfigurationError
-from shared.node_jobs.engines import StartEngineParams, StartEngineResult
-from shared.node_jobs.workloads import GenerateParams, GenerateResult, ScoreParams, ScoreResult
-from shared.protocol import JobState
+from shared.kernel.errors import ConfigurationError
+from shared.service.auth import load_token
+from shared.wire.client import AgentClient
+from shared.wire.node_jobs.engines import StartEngineParams, StartEngineResult
+from shared.wire.node_jobs.workloads import GenerateParams, GenerateResult, ScoreParams, ScoreResult
+from shared.wire.protocol import JobState
 
 if TYPE_CHECKING:
     from orchestrator.benchmarks.records import SuiteResult, SuiteSpec

@@ -8,16 +8,16 @@ import typer
 from rich.console import Console
 
 from orchestrator.campaign.spec_file import load_spec
-from orchestrator.campaign.spec_shelf import EXAMPLES, SpecShelf
+from orchestrator.campaign.spec_library import EXAMPLES, SpecShelf
 from orchestrator.cli.api import Api
 from orchestrator.cli.follow import follow, print_results
 from orchestrator.cli.lab import DemoOption, JsonOption, running_lab
 from orchestrator.cli.reach import Reach, reaching
-from orchestrator.cli.words import print_campaigns, print_check, print_plan, print_status
-from orchestrator.domain.outline import SpecPlan, check, spec_plan
-from orchestrator.domain.planner import Rates
-from shared.errors import ConfigurationError
-from shared.settings import load_settings
+from orchestrator.cli.rendering import print_campaigns, print_check, print_plan, print_status
+from orchestrator.domain.campaign.dry_run import SpecPlan, check, spec_plan
+from orchestrator.domain.campaign.planner import Rates
+from shared.kernel.errors import ConfigurationError
+from shared.kernel.settings import load_settings
 
 app = typer.Typer(help="Make, check, plan, start, watch and command campaigns.", no_args_is_help=True)
 
@@ -96,8 +96,8 @@ def plan(
         answer = reach.api().call("POST", f"/v1/specs/plan?like={like}", loaded.model_dump(mode="json"))
         planned = SpecPlan.model_validate(answer)
     elif source is not None:
-        from orchestrator.reports.campaign_results import load_results
-        from orchestrator.reports.rates import measured_plan
+        from orchestrator.results.rates import measured_plan
+        from orchestrator.results.read_model import load_results
 
         planned = measured_plan(loaded, load_results(source), base_bytes)
     elif rates is not None:
@@ -107,7 +107,9 @@ def plan(
     reach.show(planned.model_dump(mode="json"), lambda _: print_plan(planned))
 
 
-@app.command("start", epilog=_examples("epi campaign start paper.toml", "epi campaign start paper.toml --url http://lab:8700"))
+@app.command(
+    "start", epilog=_examples("epi campaign start paper.toml", "epi campaign start paper.toml --url http://lab:8700")
+)
 @reaching
 def start(reach: Reach, spec: SpecArgument) -> None:
     """Create and start a campaign from a spec file; the same spec twice is one campaign."""

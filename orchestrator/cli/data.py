@@ -10,7 +10,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 from rich.table import Table
 
 from orchestrator.benchmarks.published import PUBLISHED, Published
-from shared.errors import ConfigurationError
+from shared.kernel.errors import ConfigurationError
 
 app = typer.Typer(help="Benchmark questions: fetch them, or check what is here.", no_args_is_help=True)
 

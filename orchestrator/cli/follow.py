@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from orchestrator.cli.api import Api
-from shared.errors import InfrastructureError
+from shared.kernel.errors import InfrastructureError
 
 _GIVE_UP_S = 60.0
 _ENDED = ("finished", "failed", "cancelled", "paused")

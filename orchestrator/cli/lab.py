@@ -12,7 +12,7 @@ from rich.console import Console
 
 from orchestrator.local import control
 from orchestrator.local.layout import LocalLab
-from shared.errors import ConfigurationError
+from shared.kernel.errors import ConfigurationError
 
 up = typer.Typer(help="Start orchestrator, agents, meter bridge and emulator here and leave them running.")
 down = typer.Typer(help="Stop the lab that `epi up` started.")

@@ -12,7 +12,7 @@ import typer
 
 from orchestrator.cli.api import Api, find_api
 from orchestrator.cli.lab import JsonOption, OutOption
-from shared.errors import ConfigurationError
+from shared.kernel.errors import ConfigurationError
 
 UrlOption = Annotated[str | None, typer.Option("--url", help="Orchestrator of another machine, e.g. http://lab:8700.")]
 TokenOption = Annotated[Path | None, typer.Option("--token-file", help="Token for --url (or EPI_TOKEN).")]

@@ -11,16 +11,16 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table as RichTable
 
-from orchestrator.cli.words import print_costs, print_resolution, span
-from orchestrator.domain.accuracy import normalised_weights
-from orchestrator.domain.matrix import parse_selection
-from orchestrator.domain.outline import FULL_SUITES
-from orchestrator.domain.planner import PlanRequest, Rates, plan, propose
-from orchestrator.domain.power import Expectation
-from orchestrator.domain.records import AccuracyField, AccuracyTask, default_accuracy
-from orchestrator.domain.wording import number
-from shared.errors import ConfigurationError
-from shared.settings import load_settings
+from orchestrator.cli.rendering import print_costs, print_resolution, span
+from orchestrator.domain.campaign.design_power import Expectation
+from orchestrator.domain.campaign.dry_run import FULL_SUITES
+from orchestrator.domain.campaign.matrix import parse_selection
+from orchestrator.domain.campaign.planner import PlanRequest, Rates, plan, propose
+from orchestrator.domain.campaign.protocol import AccuracyField, AccuracyTask, default_accuracy
+from orchestrator.domain.run.accuracy import normalised_weights
+from orchestrator.reports.rendering import number
+from shared.kernel.errors import ConfigurationError
+from shared.kernel.settings import load_settings
 
 calc = typer.Typer(help="Calculate every EPI of a result tree anew, from its run, trace and benchmark files alone.")
 validate = typer.Typer(help="Judge a result tree that somebody sends: every defect, its place, its cure.")
@@ -42,9 +42,9 @@ def calc_command(
     as_json: JsonOption = False,
 ) -> None:
     """Calculate anew; exit code 1 when a written figure differs by more than 1e-9 relative."""
-    from orchestrator.reports.recompute import recompute_campaign, write_recomputed
-    from orchestrator.reports.result_files import list_runs
     from orchestrator.reports.summary import load_results, write_summary
+    from orchestrator.results.files import list_runs
+    from orchestrator.results.recompute import recompute_campaign, write_recomputed
 
     _must_exist(folder)
     total = sum(1 for _ in list_runs(folder))
@@ -104,8 +104,8 @@ def validate_command(
     schemas: Annotated[Path | None, typer.Option(help="Also write the JSON Schemas into this folder.")] = None,
 ) -> None:
     """Judge a submission; exit code 1 when anything FAILs."""
-    from orchestrator.reports.json_schemas import write_schemas
-    from orchestrator.reports.validate import Defect, validate_submission
+    from orchestrator.results.json_schemas import write_schemas
+    from orchestrator.results.validate import Defect, validate_submission
 
     if schemas is not None:
         write_schemas(schemas)
@@ -145,9 +145,9 @@ def report_command(folder: FolderArgument) -> None:
 @figures.command()
 def figures_command(folder: FolderArgument) -> None:
     """Write figures/ of a campaign; each has its caption beside it as text."""
-    from orchestrator.reports.campaign_results import load_results
     from orchestrator.reports.figures_more import campaign_drawings
     from orchestrator.reports.report import write_figures
+    from orchestrator.results.read_model import load_results
 
     _must_exist(folder)
     with err.status("drawing"):
@@ -220,8 +220,8 @@ def plan_command(
 
 
 def _look(folder: Path, precision: float | None, as_json: bool) -> None:
-    from orchestrator.domain.stopping import look_at
-    from orchestrator.reports.campaign_results import load_results
+    from orchestrator.domain.analysis.interim import look_at
+    from orchestrator.results.read_model import load_results
 
     _must_exist(folder)
     data = load_results(folder)
@@ -239,8 +239,8 @@ def _rates(
     source: Path | None, rates_file: Path | None, base_bytes: int, comparisons: int
 ) -> tuple[Rates, Expectation, dict[AccuracyField, AccuracyTask]]:
     if source is not None:
-        from orchestrator.reports.campaign_results import load_results
-        from orchestrator.reports.rates import measured_expectation, measured_rates
+        from orchestrator.results.rates import measured_expectation, measured_rates
+        from orchestrator.results.read_model import load_results
 
         _must_exist(source)
         data = load_results(source)

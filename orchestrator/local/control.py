@@ -13,8 +13,8 @@ import httpx
 import tomli_w
 
 from orchestrator.local.layout import LocalLab, Part, load_demo
-from shared.errors import ConfigurationError, InfrastructureError
-from shared.tls import system_trust
+from shared.kernel.errors import ConfigurationError, InfrastructureError
+from shared.service.tls import system_trust
 
 _READY_TIMEOUT_S = 90.0
 _STOP_TIMEOUT_S = 60.0
@@ -60,7 +60,7 @@ def start(lab: LocalLab, demo_file: Path, *, tied: bool) -> subprocess.Popen[byt
     _shelve_demo(lab, demo_file)
     command = ["-m", "orchestrator.local.supervisor", "--out", str(lab.out), "--demo", str(demo_file)]
     if tied:
-        command = ["-m", "orchestrator.local.tied", str(os.getpid()), *command[1:]]
+        command = ["-m", "orchestrator.local.die_with_parent", str(os.getpid()), *command[1:]]
     with (lab.log_dir / "supervisor.log").open("ab") as log:
         # A session of its own, so that Ctrl-C reaches only the command, which then stops the lab in order.
         return subprocess.Popen(

@@ -11,10 +11,10 @@ from pathlib import Path
 import tomli_w
 from pydantic import Field
 
-from shared.auth import make_token
-from shared.errors import ConfigurationError
-from shared.records import NodeName, Record
-from shared.settings import load_settings
+from shared.kernel.errors import ConfigurationError
+from shared.kernel.records import NodeName, Record
+from shared.kernel.settings import load_settings
+from shared.service.auth import make_token
 
 _SOCKET_PATH_LIMIT = 60
 """A Unix socket's path may have 107 bytes; the lab adds up to 45 of its own."""
@@ -168,7 +168,9 @@ class LocalLab:
 
         def address(part: str) -> dict[str, object]:
             return {
-                "name": part, "url": f"http://{host(part)}:{port_of[part]}", "token_file": str(self.token_file(part))
+                "name": part,
+                "url": f"http://{host(part)}:{port_of[part]}",
+                "token_file": str(self.token_file(part)),
             }
 
         settings: dict[str, dict[str, object]] = {
@@ -179,7 +181,8 @@ class LocalLab:
                 "sanity_prompts": str(demo.sanity_prompts),
                 "heldout_text": str(demo.heldout_text),
             },
-            "meter": common("meter") | {
+            "meter": common("meter")
+            | {
                 "channels": list(demo.nodes),
                 "source": {"kind": "serial", "device": str(self.meter_link)},
                 "instrument": {"measurement_point": "emulated: CPU time of each node's engine processes"},

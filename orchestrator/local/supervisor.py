@@ -14,8 +14,8 @@ import sys
 from pathlib import Path
 
 from orchestrator.local.layout import LocalLab, Part, load_demo
-from shared.clock import iso_utc, utc_ns
-from shared.errors import EpiError
+from shared.kernel.clock import iso_utc, utc_ns
+from shared.kernel.errors import EpiError
 
 _BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 _STABLE_S = 30.0
@@ -41,9 +41,7 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
         stops = [asyncio.Event() for _ in self._parts]
-        keepers = [
-            asyncio.create_task(self._keep(part, stop)) for part, stop in zip(self._parts, stops, strict=True)
-        ]
+        keepers = [asyncio.create_task(self._keep(part, stop)) for part, stop in zip(self._parts, stops, strict=True)]
         await self._stopping.wait()
         for keeper, stop in zip(reversed(keepers), reversed(stops), strict=True):
             stop.set()

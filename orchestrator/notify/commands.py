@@ -3,10 +3,10 @@
 import time
 
 from orchestrator.campaign.service import CampaignService
-from orchestrator.campaign.spec_shelf import SpecShelf
-from orchestrator.domain.schedule import runs_total
+from orchestrator.campaign.spec_library import SpecShelf
+from orchestrator.domain.campaign.schedule import runs_total
 from orchestrator.store.records import Campaign
-from shared.errors import ConfigurationError
+from shared.kernel.errors import ConfigurationError
 
 HELP = """EPI Factory
 /campaigns - all campaigns
@@ -79,7 +79,5 @@ async def _summary(service: CampaignService, campaign: Campaign) -> str:
             measured.setdefault(entry.run.split("/")[0], []).append(entry.payload["epi"])
     if not measured:
         return f"{campaign.spec.id}: nothing measured yet"
-    lines = [
-        f"{name}: {sorted(values)[len(values) // 2]:.4g} (n = {len(values)})" for name, values in measured.items()
-    ]
+    lines = [f"{name}: {sorted(values)[len(values) // 2]:.4g} (n = {len(values)})" for name, values in measured.items()]
     return "\n".join([f"{campaign.spec.id}: median EPI, J/(token*accuracy), lower is better", *lines])

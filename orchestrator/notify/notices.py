@@ -2,8 +2,8 @@
 
 from orchestrator.settings import NoticeKind
 from orchestrator.store.records import Entry
-from shared.clock import iso_utc
-from shared.records import Record
+from shared.kernel.clock import iso_utc
+from shared.kernel.records import Record
 
 _OF_STATE: dict[str, NoticeKind] = {
     "running": "started",

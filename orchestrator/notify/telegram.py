@@ -13,11 +13,11 @@ from telegram.error import TelegramError
 from telegram.ext import Application, CommandHandler, ContextTypes, MessageHandler, filters
 
 from orchestrator.campaign.service import CampaignService
-from orchestrator.campaign.spec_shelf import SpecShelf
+from orchestrator.campaign.spec_library import SpecShelf
 from orchestrator.notify.commands import HELP, answer
 from orchestrator.notify.notices import Notice
 from orchestrator.settings import TelegramSettings
-from shared.errors import EpiError
+from shared.kernel.errors import EpiError
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from standardwebhooks.webhooks import Webhook
 
 from orchestrator.notify.notices import Notice
 from orchestrator.settings import WebhookSettings
-from shared.errors import ConfigurationError
+from shared.kernel.errors import ConfigurationError
 
 log = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ matplotlib.use("Agg")
 
 from matplotlib.figure import Figure
 
-from orchestrator.domain.statistics import ConfigurationResult
-from shared.records import Configuration
+from orchestrator.domain.analysis.statistics import ConfigurationResult
+from shared.kernel.records import Configuration
 
 GROUP_STYLE = {"all": ("#1b6ca8", "o"), "early": ("#c8553d", "s"), "late": ("#3a7d44", "^")}
 KINDS = ("svg", "pdf", "png")

@@ -7,14 +7,14 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 
-from orchestrator.domain.alignment import NS, traces_of
-from orchestrator.domain.answers import best_named
-from orchestrator.domain.curve import OperatingPoint
-from orchestrator.domain.decomposition import EnergyShares
-from orchestrator.domain.pareto import ParetoPoint
-from orchestrator.reports.campaign_results import CampaignResults
+from orchestrator.domain.analysis.curve import OperatingPoint
+from orchestrator.domain.analysis.decomposition import EnergyShares
+from orchestrator.domain.analysis.pareto import ParetoPoint
+from orchestrator.domain.run.alignment import NS, traces_of
 from orchestrator.reports.figures import GROUP_STYLE, Drawing, draw_epi_curve
-from orchestrator.reports.result_files import read_trace
+from orchestrator.reports.research_questions import best_named
+from orchestrator.results.files import read_trace
+from orchestrator.results.read_model import CampaignResults
 
 
 def campaign_drawings(data: CampaignResults) -> tuple[Drawing, ...]:
@@ -136,9 +136,7 @@ def _traces(data: CampaignResults) -> Drawing | None:
 
 
 def _compared(data: CampaignResults) -> tuple[str, str] | None:
-    measured = {
-        name for name, runs in data.runs.items() if any(item.label == "decode" for item in runs[0].windows)
-    }
+    measured = {name for name, runs in data.runs.items() if any(item.label == "decode" for item in runs[0].windows)}
     best = best_named(data.results)
     variants = [item.id for item in data.configurations if item.depth > 0 and item.id in measured]
     name = best if best in measured else (variants[-1] if variants else None)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 
-from orchestrator.reports.campaign_results import CampaignResults, load_results
 from orchestrator.reports.figures import KINDS, Drawing, render
 from orchestrator.reports.figures_more import campaign_drawings
-from orchestrator.reports.result_files import write_files
+from orchestrator.reports.hypotheses import hypotheses
+from orchestrator.reports.research_questions import answers_of, recommendation_of
 from orchestrator.reports.summary import opening
 from orchestrator.reports.tables import (
     Table,
@@ -23,6 +23,8 @@ from orchestrator.reports.tables import (
     servings_table,
     validity_lines,
 )
+from orchestrator.results.files import write_files
+from orchestrator.results.read_model import CampaignResults, load_results
 
 
 @dataclass(frozen=True)
@@ -63,11 +65,11 @@ def report_html(data: CampaignResults, drawings: tuple[Drawing, ...]) -> str:
     return template.render(
         title=data.campaign.title or data.campaign.campaign_id,
         opening=opening(data),
-        recommendation=data.recommendation.sentence,
+        recommendation=recommendation_of(data).sentence,
         tables=_tables(data),
         figures=[_InlineFigure(item.name, item.caption, _inline(item)) for item in drawings],
-        hypotheses=data.hypotheses,
-        questions=data.answers_to_questions,
+        hypotheses=hypotheses(data.hypotheses),
+        questions=answers_of(data),
         validity=validity_lines(data),
         failures=sorted(data.campaign.failures.items()),
         provenance=_provenance(data),
@@ -77,7 +79,7 @@ def report_html(data: CampaignResults, drawings: tuple[Drawing, ...]) -> str:
 def report_markdown(data: CampaignResults, drawings: tuple[Drawing, ...]) -> str:
     """Return the report as Markdown; its figures are the SVG files in `figures/`."""
     lines = [f"# {data.campaign.title or data.campaign.campaign_id}", ""]
-    for sentence in (*opening(data), f"**{data.recommendation.sentence}**"):
+    for sentence in (*opening(data), f"**{recommendation_of(data).sentence}**"):
         lines += [sentence, ""]
     for table in _tables(data):
         lines += [f"## {table.title}", "", table.note, "", *table.markdown(), ""]
@@ -85,9 +87,9 @@ def report_markdown(data: CampaignResults, drawings: tuple[Drawing, ...]) -> str
     for number, item in enumerate(drawings, start=1):
         lines += [f"![{item.name}](figures/{item.name}.svg)", "", f"Figure {number}. {item.caption}", ""]
     lines += ["## Hypotheses", ""]
-    lines += [f"- **{h.name}** {h.claim}: **{h.answer}**. {h.sentence}" for h in data.hypotheses]
+    lines += [f"- **{h.name}** {h.claim}: **{h.answer}**. {h.sentence}" for h in hypotheses(data.hypotheses)]
     lines += ["", "## Research questions", ""]
-    lines += [f"- **{q.name} {q.question}** {q.answer}" for q in data.answers_to_questions]
+    lines += [f"- **{q.name} {q.question}** {q.answer}" for q in answers_of(data)]
     lines += ["", "## Validity", "", *validity_lines(data)]
     if data.campaign.failures:
         failures = sorted(data.campaign.failures.items())

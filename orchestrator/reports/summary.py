@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from orchestrator.reports.campaign_results import CampaignResults, load_results
 from orchestrator.reports.figures import epi_curve
-from orchestrator.reports.result_files import write_files
+from orchestrator.reports.research_questions import recommendation_of
 from orchestrator.reports.tables import energy_table, results_table, servings_table, validity_lines
+from orchestrator.results.files import write_files
+from orchestrator.results.read_model import CampaignResults, load_results
 
 __all__ = ["CampaignResults", "load_results", "opening", "summary_markdown", "write_summary"]
 
@@ -54,7 +55,7 @@ def summary_markdown(data: CampaignResults) -> str:
     lines = [f"# {campaign.title or campaign.campaign_id}", ""]
     for sentence in opening(data):
         lines += [sentence, ""]
-    lines += [data.recommendation.sentence, ""]
+    lines += [recommendation_of(data).sentence, ""]
     servings = servings_table(data)
     for table in (results_table(data), *([servings] if servings else []), energy_table(data)):
         lines += [f"## {table.title}", "", table.note, "", *table.markdown(), ""]

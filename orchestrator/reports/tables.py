@@ -5,15 +5,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from orchestrator.domain.deliveries import delivery_totals
-from orchestrator.domain.evaluate import RunEvaluation
-from orchestrator.domain.matrix import reference_of
-from orchestrator.domain.records import RunInput
-from orchestrator.domain.statistics import Interval
-from orchestrator.domain.validity import agents_inside
-from orchestrator.domain.wording import number
-from orchestrator.reports.campaign_results import CampaignResults
-from shared.records import Configuration
+from orchestrator.domain.analysis.deliveries import delivery_totals
+from orchestrator.domain.analysis.statistics import Interval
+from orchestrator.domain.campaign.matrix import reference_of
+from orchestrator.domain.run.evaluate import RunEvaluation
+from orchestrator.domain.run.records import RunInput
+from orchestrator.domain.run.validity import agents_inside
+from orchestrator.reports.rendering import number
+from orchestrator.results.read_model import CampaignResults
+from shared.kernel.records import Configuration
 
 _NUMBER = re.compile(r"[\d.]+")
 
@@ -102,9 +102,7 @@ def deliveries_table(data: CampaignResults) -> Table:
         for total in delivery_totals(pairs):
             rows.append((name, total.node, total.way, str(total.times), str(total.net_bytes), str(total.file_bytes)))
         failures += [
-            f"{name}, {node}: {failure.way} failed ({failure.reason})"
-            for node, one in pairs
-            for failure in one.failed
+            f"{name}, {node}: {failure.way} failed ({failure.reason})" for node, one in pairs for failure in one.failed
         ]
     return Table(
         title="How the models reached the nodes",

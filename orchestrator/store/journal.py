@@ -15,13 +15,13 @@ from typing import Any, TextIO
 
 import aiosqlite
 
-from orchestrator.domain.spec import CampaignSpec
-from orchestrator.domain.states import AttemptOutcome, CampaignState, Request, check_outcome, check_transition
+from orchestrator.domain.campaign.spec import CampaignSpec
+from orchestrator.domain.campaign.states import AttemptOutcome, CampaignState, Request, check_outcome, check_transition
 from orchestrator.store.journal_reader import JournalReader
 from orchestrator.store.records import Campaign, Entry, EntryKind
-from shared.clock import utc_ns
-from shared.errors import ConflictError, NotFoundError
-from shared.sqlite import open_database
+from shared.files.sqlite import open_database
+from shared.kernel.clock import utc_ns
+from shared.kernel.errors import ConflictError, NotFoundError
 
 _MIGRATIONS = (
     """
@@ -138,9 +138,7 @@ class Journal(JournalReader):
         """
         of_it = "WHERE campaign = ? AND run = ? AND number = ?"
         async with self._transaction() as entries:
-            async with self._db.execute(
-                f"SELECT outcome FROM attempt {of_it}", (campaign_id, run, number)
-            ) as rows:
+            async with self._db.execute(f"SELECT outcome FROM attempt {of_it}", (campaign_id, run, number)) as rows:
                 row = await rows.fetchone()
             where = f"{campaign_id}/{run}/attempt-{number}"
             if row is None:

@@ -6,9 +6,9 @@ from typing import Any
 
 import aiosqlite
 
-from orchestrator.domain.spec import CampaignSpec
+from orchestrator.domain.campaign.spec import CampaignSpec
 from orchestrator.store.records import Attempt, Campaign, Entry, EntryKind
-from shared.errors import NotFoundError
+from shared.kernel.errors import NotFoundError
 
 
 class JournalReader:
@@ -125,9 +125,7 @@ class JournalReader:
         """Return entries with a sequence number above `since`, oldest first."""
         of_one = "" if campaign_id is None else " AND campaign = ?"
         values = (since, limit) if campaign_id is None else (since, campaign_id, limit)
-        async with self._db.execute(
-            f"SELECT * FROM entry WHERE seq > ?{of_one} ORDER BY seq LIMIT ?", values
-        ) as rows:
+        async with self._db.execute(f"SELECT * FROM entry WHERE seq > ?{of_one} ORDER BY seq LIMIT ?", values) as rows:
             return [_entry(row) async for row in rows]
 
     async def last_seq(self, campaign_id: str | None = None) -> int:

@@ -4,9 +4,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from orchestrator.domain.spec import CampaignSpec
-from orchestrator.domain.states import AttemptOutcome, CampaignState, Request
-from shared.records import Record
+from orchestrator.domain.campaign.spec import CampaignSpec
+from orchestrator.domain.campaign.states import AttemptOutcome, CampaignState, Request
+from shared.kernel.records import Record
 
 EntryKind = Literal["state", "intent", "result", "failure", "interrupted", "attempt"]
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from shared.errors import NotFoundError
-from shared.records import Record
+from shared.kernel.errors import NotFoundError
+from shared.kernel.records import Record
 
 HERE = Path(__file__).parent
 STATIC_DIR = HERE / "static"

@@ -2,16 +2,16 @@
 
 A format module parses its files and answers two questions: `describe` (what model is this?) and `recipe` (which bytes
 make up the checkpoint after surgery?). A recipe is a list of output files, each a list of pieces: literal bytes, or a
-range of a source file. Nothing is written here (`shared.surgery`), so everything that can be refused is refused before
-the first byte is written, and memory does not depend on the size of the model.
+range of a source file. Nothing is written here (`shared.checkpoints.surgery`), so everything that can be refused is
+refused before the first byte is written, and memory does not depend on the size of the model.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared.errors import ConfigurationError
-from shared.records import Record, SurgeryPlan
+from shared.kernel.errors import ConfigurationError
+from shared.kernel.records import Record, SurgeryPlan
 
 
 class CheckpointInfo(Record):

@@ -24,8 +24,8 @@ from shared.checkpoints.base import (
     keeps_everything,
 )
 from shared.checkpoints.experts import expert_ranges, kept_pieces
-from shared.errors import ConfigurationError, DataError
-from shared.records import SurgeryPlan
+from shared.kernel.errors import ConfigurationError, DataError
+from shared.kernel.records import SurgeryPlan
 
 MAGIC: Final = 0x0A00ABCD
 QWEN3_MOE: Final = 0xABCD02

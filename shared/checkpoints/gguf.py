@@ -19,7 +19,7 @@ from typing import Final
 from shared.checkpoints.base import CheckpointInfo, Range
 from shared.checkpoints.ggml_types import FILE_TYPES, TENSOR_TYPES
 from shared.checkpoints.gguf_cursor import ARRAY, INTEGERS, SCALARS, STRING, UINT32, Cursor
-from shared.errors import ConfigurationError, DataError
+from shared.kernel.errors import ConfigurationError, DataError
 
 MAGIC: Final = b"GGUF"
 DEFAULT_ALIGNMENT: Final = 32
@@ -316,6 +316,4 @@ def layer_of(name: str) -> int:
 
 def expert_layers(file: GgufFile) -> tuple[int, ...]:
     """Return the numbers of the layers that have experts, ascending."""
-    return tuple(
-        sorted({int(match[1]) for tensor in file.tensors if (match := EXPERT_TENSOR.fullmatch(tensor.name))})
-    )
+    return tuple(sorted({int(match[1]) for tensor in file.tensors if (match := EXPERT_TENSOR.fullmatch(tensor.name))}))

@@ -5,7 +5,7 @@ import struct
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from shared.errors import DataError
+from shared.kernel.errors import DataError
 
 UINT32: Final = 4
 BOOL: Final = 7

@@ -41,8 +41,8 @@ from shared.checkpoints.gguf import (
     type_name,
 )
 from shared.checkpoints.gguf_cursor import ARRAY, BOOL, STRING, UINT32
-from shared.errors import ConfigurationError
-from shared.records import SurgeryPlan, canonical_json
+from shared.kernel.errors import ConfigurationError
+from shared.kernel.records import SurgeryPlan, canonical_json
 
 BIASED_ARCHITECTURE: Final = "hy_v3"
 DROPPED_BIAS: Final = -1e9

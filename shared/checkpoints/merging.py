@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shared.checkpoints.base import Computed, Range
-from shared.errors import ConfigurationError, DataError
+from shared.kernel.errors import ConfigurationError, DataError
 
 Array = npt.NDArray[np.float32]
 _SUM_BYTES: Final = 128 << 20
@@ -121,7 +121,7 @@ def encoded(values: Array, kind: str) -> bytes:
 
 
 def _ggml() -> Any:
-    from shared.llama import ggml
+    from shared.llama.model import ggml
 
     library = ggml()
     library.ggml_quantize_requires_imatrix.argtypes = [ctypes.c_int]

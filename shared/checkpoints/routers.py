@@ -11,7 +11,7 @@ from typing import Final
 
 from shared.checkpoints.base import Range
 from shared.checkpoints.ggml_types import TENSOR_TYPES
-from shared.errors import ConfigurationError, DataError
+from shared.kernel.errors import ConfigurationError, DataError
 
 _BLOCKS_AT_ONCE: Final = 1 << 16
 _BLOCK_BYTES: Final = {name: block_bytes for name, _, block_bytes in TENSOR_TYPES.values()}

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from shared.errors import ConfigurationError, DataError
+from shared.kernel.errors import ConfigurationError, DataError
 
 MAX_HEADER_BYTES: Final = 100_000_000  # the library's own limit
 INDEX_NAME: Final = "model.safetensors.index.json"

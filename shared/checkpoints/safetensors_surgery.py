@@ -26,8 +26,8 @@ from shared.checkpoints.base import (
 )
 from shared.checkpoints.experts import expert_ranges, kept_pieces
 from shared.checkpoints.safetensors import INDEX_NAME, Checkpoint, TensorEntry, TensorFile
-from shared.errors import ConfigurationError, DataError
-from shared.records import SurgeryPlan, canonical_json
+from shared.kernel.errors import ConfigurationError, DataError
+from shared.kernel.records import SurgeryPlan, canonical_json
 
 PLAN_FILE: Final = "epi_surgery.json"
 PLAN_KEY: Final = "epi.surgery.plan_sha256"

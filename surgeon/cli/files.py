@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from shared.errors import ConfigurationError
+from shared.kernel.errors import ConfigurationError
 from surgeon.cli.output import Json, Threads, absolute, progress, run_task, show
 
 app = typer.Typer()
@@ -30,7 +30,7 @@ def info(model: Checkpoint, as_json: Json = False) -> None:
 
     Example: epi surgery info qwen3-30b-a3b.gguf
     """
-    from shared import surgery
+    from shared.checkpoints import surgery
 
     found = surgery.describe(model)
     text = (
@@ -53,12 +53,14 @@ def convert(
 
     Example: epi surgery convert Qwen3-30B-A3B/ qwen3.m && epi surgery convert Qwen3-30B-A3B/ qwen3.t
     """
-    from surgeon.tasks import ConvertDllamaTask, ConvertTask, Task
+    from surgeon.work.tasks import ConvertDllamaTask, ConvertTask, Task
 
     task: Task
     if target.suffix in (".m", ".t"):
         task = ConvertDllamaTask(
-            source=source.resolve(), target=target.resolve(), weights=(outtype or OutType.Q40).value,
+            source=source.resolve(),
+            target=target.resolve(),
+            weights=(outtype or OutType.Q40).value,
             tokenizer=target.suffix == ".t",
         )
     else:
@@ -86,7 +88,7 @@ def quantize(
 
     Example: epi surgery quantize cut-f16.gguf cut-iq3.gguf IQ3_S --imatrix statistics.safetensors --plan drop16.json
     """
-    from surgeon.tasks import QuantizeTask
+    from surgeon.work.tasks import QuantizeTask
 
     task = QuantizeTask(
         source=source.resolve(), target=target.resolve(), quantization=quantization, threads=threads,
@@ -107,8 +109,8 @@ def apply(
 
     Example: epi surgery apply qwen3-q4.gguf drop16.json qwen3-q4-drop16.gguf
     """
-    from shared import surgery
-    from surgeon.plan_file import read_plan
+    from shared.checkpoints import surgery
+    from surgeon.planning.plan_file import read_plan
 
     chosen = read_plan(plan)
     with progress("apply") as tell:
@@ -132,7 +134,7 @@ def verify(
 
     Example: epi surgery verify qwen3-q4.gguf drop16.json qwen3-q4-drop16.gguf
     """
-    from surgeon.plan_file import read_plan
+    from surgeon.planning.plan_file import read_plan
     from surgeon.verification.verify import verify as verify_result
 
     report = verify_result(base, read_plan(plan), result)
@@ -157,13 +159,11 @@ def validate(
 
     Example: epi surgery validate drop16.gguf --baseline base.gguf --prompts sanity.jsonl --heldout heldout.txt
     """
-    from surgeon.tasks import EvaluateTask
-    from surgeon.validate import verdict
+    from surgeon.quality.gate import verdict
+    from surgeon.work.tasks import EvaluateTask
 
     def seen(path: Path, what: str):  # type: ignore[no-untyped-def]
-        task = EvaluateTask(
-            model=path.resolve(), heldout=absolute(heldout), prompts=absolute(prompts), threads=threads
-        )
+        task = EvaluateTask(model=path.resolve(), heldout=absolute(heldout), prompts=absolute(prompts), threads=threads)
         return run_task(task, what).evaluation
 
     before = seen(baseline, "baseline") if baseline is not None else None
@@ -180,7 +180,7 @@ def validate(
 
 
 def _report_file(as_json: bool, path: Path) -> None:
-    from shared.durable import hash_file
+    from shared.files.durability import hash_file
 
     sha256, size = hash_file(path), path.stat().st_size
     show(as_json, {"target": str(path), "sha256": sha256, "size_bytes": size},

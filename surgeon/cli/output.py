@@ -11,8 +11,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from surgeon.child import run_in_child
-from surgeon.tasks import Done, Task
+from surgeon.work.child import run_in_child
+from surgeon.work.tasks import Done, Task
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads; not more than there are idle cores.")]

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from shared.errors import ConfigurationError
-from shared.records import LayerGroup, canonical_json
-from shared.surgeon_jobs import PlanChoice
+from shared.kernel.errors import ConfigurationError
+from shared.kernel.records import LayerGroup, canonical_json
+from shared.wire.surgeon_jobs import PlanChoice
 from surgeon.cli.output import Json, Threads, absolute, console, run_task, show
 
 app = typer.Typer()
@@ -56,7 +56,7 @@ def observe(
 
     Example: epi surgery observe qwen3-f16.gguf facts.txt code.txt -o statistics.safetensors --threads 8
     """
-    from surgeon.tasks import ObserveTask
+    from surgeon.work.tasks import ObserveTask
 
     try:
         i, n = (int(part) for part in shard.split("/"))
@@ -83,7 +83,7 @@ def merge(
 
     Example: epi surgery merge shard0.st shard1.st -o statistics.safetensors
     """
-    from surgeon import statistics
+    from surgeon.observation import statistics
 
     total = statistics.merge(statistics.load(path) for path in files)
     statistics.save(total, output)
@@ -135,7 +135,7 @@ def rank(
 
     Example: epi surgery rank -s statistics.safetensors --method reap --domain facts=1 --domain code=2
     """
-    from surgeon.choosing import method_named, ranking_inputs
+    from surgeon.planning.plan_making import method_named, ranking_inputs
 
     values = method_named(method).saliency(ranking_inputs(statistics, model, _blend(domain), seed))
     if as_json:
@@ -173,8 +173,8 @@ def plan(
 
     Example: epi surgery plan -s statistics.safetensors --keep 16,14,12,12 --layout biased -o list.json
     """
-    from shared.durable import hash_file
-    from surgeon.choosing import choose, ranking_inputs
+    from shared.files.durability import hash_file
+    from surgeon.planning.plan_making import choose, ranking_inputs
 
     if (depth is None) == (keep is None):
         raise ConfigurationError("give either --depth or --keep")

@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from shared.errors import ConfigurationError
-from shared.records import SurgeryPlan, canonical_json
+from shared.kernel.errors import ConfigurationError
+from shared.kernel.records import SurgeryPlan, canonical_json
 from surgeon.cli.output import Json, Threads, absolute, errors, run_task, show
-from surgeon.tasks import EepMergeTask, EepTask, NaeeTask, SkippingTask
+from surgeon.work.tasks import EepMergeTask, EepTask, NaeeTask, SkippingTask
 
 app = typer.Typer(
     help="Search for the experts to keep.", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None
@@ -75,7 +75,7 @@ def eep(
 
     Example: epi surgery search eep demo-f16.gguf --depth 8 --questions arc.jsonl -o eep8.json --cache eep8.cache
     """
-    from surgeon.plan_file import read_plan
+    from surgeon.planning.plan_file import read_plan
 
     task = EepTask(
         model=model.resolve(), questions=_question_files(questions), depth=depth, iterations=iterations,
@@ -103,7 +103,7 @@ def eep_merge(
 
     Example: epi surgery search eep-merge demo-f16.gguf --plan eep8.json --questions arc.jsonl -o merge8.json
     """
-    from surgeon.plan_file import read_plan
+    from surgeon.planning.plan_file import read_plan
 
     task = EepMergeTask(
         model=model.resolve(), plan=read_plan(plan), questions=_question_files(questions), iterations=iterations,

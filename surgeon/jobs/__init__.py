@@ -1,6 +1,6 @@
-"""The surgeon's job kinds (`shared.surgeon_jobs`) as handlers: on files, and from statistics to plans."""
+"""The surgeon's job kinds (`shared.wire.surgeon_jobs`) as handlers: on files, and from statistics to plans."""
 
-from shared.jobs import JobKind
+from shared.wire.job_server import JobKind
 from surgeon.jobs.files import FileJobs
 from surgeon.jobs.plans import PlanJobs
 from surgeon.jobs.tools import Tools

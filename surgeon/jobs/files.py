@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from shared import surgery
-from shared.artifacts import scratch_file
-from shared.durable import hash_file
-from shared.errors import ConfigurationError, InfrastructureError
-from shared.jobs import JobContext, JobKind
-from shared.surgeon_jobs import (
+from shared.checkpoints import surgery
+from shared.files.artifacts import scratch_file
+from shared.files.durability import hash_file
+from shared.kernel.errors import ConfigurationError, InfrastructureError
+from shared.wire.job_server import JobContext, JobKind
+from shared.wire.surgeon_jobs import (
     ApplyParams,
     ApplyResult,
     ConvertParams,
@@ -26,14 +26,14 @@ from shared.surgeon_jobs import (
     VerifyParams,
     VerifyResult,
 )
-from surgeon.bases import describe_base, ready_made
-from surgeon.cache import key_of
-from surgeon.child import run_in_child
+from surgeon.conversion.bases import describe_base, ready_made
 from surgeon.jobs.tools import Tools, part
-from surgeon.sanity import Evaluation
-from surgeon.tasks import ConvertDllamaTask, ConvertTask, EvaluateTask, QuantizeTask
-from surgeon.validate import verdict
+from surgeon.quality.gate import verdict
+from surgeon.quality.sanity import Evaluation
 from surgeon.verification.verify import verify as verify_result
+from surgeon.work.cache import key_of
+from surgeon.work.child import run_in_child
+from surgeon.work.tasks import ConvertDllamaTask, ConvertTask, EvaluateTask, QuantizeTask
 
 _OUTTYPES: Final = {"gguf": ("F16", "F32", "BF16"), "dllama": ("Q40", "Q80", "F16", "F32"), "dllama_tokenizer": ("",)}
 """Number formats by file format; the first is the usual one."""

@@ -2,11 +2,11 @@
 
 import asyncio
 
-from shared.artifacts import scratch_file
-from shared.durable import hash_file
-from shared.errors import ConfigurationError
-from shared.jobs import JobContext, JobKind
-from shared.surgeon_jobs import (
+from shared.files.artifacts import scratch_file
+from shared.files.durability import hash_file
+from shared.kernel.errors import ConfigurationError
+from shared.wire.job_server import JobContext, JobKind
+from shared.wire.surgeon_jobs import (
     MergeParams,
     ObserveParams,
     ObserveResult,
@@ -19,12 +19,13 @@ from shared.surgeon_jobs import (
     SkippingParams,
     SkippingResult,
 )
-from surgeon import choosing, statistics
-from surgeon.cache import key_of
-from surgeon.child import run_in_child
 from surgeon.jobs.tools import Tools, part
+from surgeon.observation import statistics
+from surgeon.planning import plan_making
 from surgeon.rankings.base import RankingInputs
-from surgeon.tasks import EepMergeTask, EepTask, NaeeTask, ObserveTask, SearchTask, SkippingTask
+from surgeon.work.cache import key_of
+from surgeon.work.child import run_in_child
+from surgeon.work.tasks import EepMergeTask, EepTask, NaeeTask, ObserveTask, SearchTask, SkippingTask
 
 
 class PlanJobs:
@@ -85,7 +86,7 @@ class PlanJobs:
 
         def rank() -> RankResult:
             inputs = self._inputs(params.model_sha256, params.statistics_sha256, params.domain_weights, params.seed)
-            rows = choosing.method_named(params.method).saliency(inputs).tolist()
+            rows = plan_making.method_named(params.method).saliency(inputs).tolist()
             return RankResult(method=params.method, saliency=tuple(tuple(row) for row in rows))
 
         return await asyncio.to_thread(rank)
@@ -95,7 +96,7 @@ class PlanJobs:
 
         def choose() -> PlanResult:
             inputs = self._inputs(params.model_sha256, params.statistics_sha256, params.domain_weights, params.seed)
-            plan = choosing.choose(
+            plan = plan_making.choose(
                 params, inputs, base_sha256=params.model_sha256, statistics_sha256=params.statistics_sha256
             )
             return PlanResult(plan=plan, plan_hash=plan.plan_hash())
@@ -106,7 +107,7 @@ class PlanJobs:
         self, model_sha256: str, statistics_sha256: str | None, weights: dict[str, float] | None, seed: int
     ) -> RankingInputs:
         found = None if statistics_sha256 is None else self._store.path(statistics_sha256)
-        return choosing.ranking_inputs(found, self._store.path(model_sha256), weights, seed)
+        return plan_making.ranking_inputs(found, self._store.path(model_sha256), weights, seed)
 
     async def search(self, params: SearchParams, context: JobContext) -> SearchResult:
         """Search; what EEP has evaluated is kept, so that an interrupted search goes on."""

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from shared.artifacts import ArtifactInfo, ArtifactStore, scratch_file
-from shared.jobs import JobContext
-from shared.records import Record, SurgeryPlan, canonical_json
-from surgeon.cache import ResultCache
+from shared.files.artifacts import ArtifactInfo, ArtifactStore, scratch_file
+from shared.kernel.records import Record, SurgeryPlan, canonical_json
+from shared.wire.job_server import JobContext
 from surgeon.settings import SurgeonSettings
+from surgeon.work.cache import ResultCache
 
 R = TypeVar("R", bound=Record)
 

@@ -10,7 +10,7 @@ import gguf as gguf_library
 import numpy as np
 
 from shared.checkpoints import gguf
-from shared.errors import ConfigurationError
+from shared.kernel.errors import ConfigurationError
 from surgeon.rankings.base import Array, RankingInputs
 
 _PARTS: Final = ("ffn_gate_exps", "ffn_up_exps", "ffn_down_exps")

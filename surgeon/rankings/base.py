@@ -8,8 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from shared.errors import ConfigurationError
-from surgeon.statistics import Statistics
+from shared.kernel.errors import ConfigurationError
+from surgeon.observation.statistics import Statistics
 
 Array = npt.NDArray[np.float64]
 

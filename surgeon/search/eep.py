@@ -20,8 +20,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from shared.errors import ConfigurationError, DataError
-from shared.records import Record
+from shared.kernel.errors import ConfigurationError, DataError
+from shared.kernel.records import Record
 
 Candidate = tuple[tuple[int, ...], ...]
 """[layer][rank] ascending ids of the kept experts."""

@@ -15,9 +15,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from shared import llama
-from shared.errors import ConfigurationError
-from surgeon.merging import MergeArrays, merge_rows
+from shared.kernel.errors import ConfigurationError
+from shared.llama import model as llama
+from surgeon.planning.merging import MergeArrays, merge_rows
 from surgeon.search.eep import Fitness, FitnessCache, Generation
 
 Array = npt.NDArray[Any]

@@ -20,7 +20,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from shared.errors import ConfigurationError
+from shared.kernel.errors import ConfigurationError
 
 Array = npt.NDArray[Any]
 Progress = Callable[[int, int], None]
@@ -124,9 +124,7 @@ def _greedy(counter: _Counter, n_experts: int, keep: int) -> tuple[float, tuple[
     best = counter(current)
     while True:
         outside = [expert for expert in range(n_experts) if expert not in best[1]]
-        swaps = (
-            tuple(sorted({*best[1], entering} - {leaving})) for leaving in best[1] for entering in outside
-        )
+        swaps = (tuple(sorted({*best[1], entering} - {leaving})) for leaving in best[1] for entering in outside)
         better = _best(counter, swaps) if outside else best
         if better[0] >= best[0] * (1 - 1e-9):
             return best

@@ -1,6 +1,6 @@
 """What a search says about its result; light, since every process that starts tasks imports it."""
 
-from shared.records import Record
+from shared.kernel.records import Record
 
 
 class NaeeReport(Record):

@@ -4,16 +4,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared import surgery
-from shared.durable import hash_file
-from shared.errors import ConfigurationError
-from shared.records import SurgeryPlan
-from surgeon import statistics as files
-from surgeon.merging import MergeArrays
-from surgeon.offline import LayerExperts
+from shared.checkpoints import surgery
+from shared.files.durability import hash_file
+from shared.kernel.errors import ConfigurationError
+from shared.kernel.records import SurgeryPlan
+from surgeon.observation import statistics as files
+from surgeon.planning.merging import MergeArrays
 from surgeon.search.eep import Candidate, EepOptions, Fitness, FitnessCache, Generation, search
 from surgeon.search.eep_merge import MergeOptions, WeightsInMemory, search_merge
 from surgeon.search.naee import MAX_SUBSETS, ReconstructionLoss, n_subsets, search_layer
+from surgeon.search.offline_experts import LayerExperts
 from surgeon.search.reports import EepReport, NaeeReport
 from surgeon.search.task_fitness import TaskFitness
 

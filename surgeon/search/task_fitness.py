@@ -6,12 +6,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from shared import llama, surgery
-from shared.durable import hash_file
-from shared.errors import ConfigurationError
-from surgeon.choices import QUESTION_TEMPLATE, ChoiceScorer, Question, load_questions
-from surgeon.masking import ExpertMask
+from shared.checkpoints import surgery
+from shared.files.durability import hash_file
+from shared.kernel.errors import ConfigurationError
+from shared.llama import model as llama
 from surgeon.search.eep import Candidate, Fitness, split
+from surgeon.search.masking import ExpertMask
+from surgeon.search.multiple_choice import QUESTION_TEMPLATE, ChoiceScorer, Question, load_questions
 
 
 class TaskFitness:
@@ -53,9 +54,7 @@ class TaskFitness:
             for scorers, numbers in zip((self._train, self._validation), split(len(items), train_share), strict=True):
                 chosen: list[Question] = [items[number] for number in numbers]
                 prompt = template or QUESTION_TEMPLATE
-                scorers.append(
-                    ChoiceScorer(self.model, chosen, template=prompt, threads=threads, on_tensor=self._mask)
-                )
+                scorers.append(ChoiceScorer(self.model, chosen, template=prompt, threads=threads, on_tensor=self._mask))
         self.identity = digest.hexdigest()
 
     def __enter__(self) -> Self:

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from shared.checkpoints.base import Range
-from shared.errors import DataError
-from shared.records import Record
+from shared.kernel.errors import DataError
+from shared.kernel.records import Record
 
 _CHUNK_BYTES: Final = 4 << 20
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from shared.checkpoints import dllama
 from shared.checkpoints.base import Range, check_plan, keeps_everything
-from shared.records import SurgeryPlan
+from shared.kernel.records import SurgeryPlan
 from surgeon.verification.comparison import Comparison, Verification, require
 
 

@@ -9,7 +9,7 @@ from typing import BinaryIO, Final
 from shared.checkpoints import gguf
 from shared.checkpoints.base import CheckpointInfo, Range, check_plan, keeps_everything
 from shared.checkpoints.gguf import GgufFile, TensorInfo
-from shared.records import SurgeryPlan, canonical_json
+from shared.kernel.records import SurgeryPlan, canonical_json
 from surgeon.verification.comparison import Comparison, Verification, check_gaps, require
 
 _BIAS: Final = -1e9
@@ -73,7 +73,7 @@ def _metadata(base: GgufFile, result: GgufFile, plan: SurgeryPlan, info: Checkpo
 
 def _renamed(base: GgufFile, prefix: str) -> set[str]:
     old = f"{base.architecture}."
-    return {f"{prefix}.{entry.key[len(old):]}" if entry.key.startswith(old) else entry.key for entry in base.entries}
+    return {f"{prefix}.{entry.key[len(old) :]}" if entry.key.startswith(old) else entry.key for entry in base.entries}
 
 
 def _tensors(
@@ -121,9 +121,7 @@ def _tensors(
         require(len(added) == 4 * len(plan.kept), "tensors of the biased layout are missing", where)
 
 
-def _added(
-    tensor: TensorInfo, base: GgufFile, file: BinaryIO, kept: tuple[int, ...], comparison: Comparison
-) -> None:
+def _added(tensor: TensorInfo, base: GgufFile, file: BinaryIO, kept: tuple[int, ...], comparison: Comparison) -> None:
     part = tensor.name.split(".", 2)[-1]
     n_experts, n_embd = base.integer("expert_count"), base.integer("embedding_length")
     shapes = {

@@ -10,7 +10,7 @@ from typing import BinaryIO, Final
 from shared.checkpoints import safetensors, safetensors_surgery
 from shared.checkpoints.base import Range, check_plan, keeps_everything
 from shared.checkpoints.safetensors import Checkpoint, TensorEntry
-from shared.records import SurgeryPlan, canonical_json
+from shared.kernel.records import SurgeryPlan, canonical_json
 from surgeon.verification.comparison import Comparison, Verification, check_gaps, require
 
 _NUMBERED: Final = re.compile(r"model\.layers\.(\d+)\.(\w+)\.experts\.(\d+)\.(.+)")

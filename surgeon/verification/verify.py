@@ -1,14 +1,15 @@
 """Prove that a checkpoint is what its base and its plan make of it: tensor by tensor, range by range.
 
-Independent of the code that writes (`shared.surgery`): both files are parsed, every tensor of the result is compared
-with the base's bytes it must hold, every other byte must be padding, every metadata entry must be the base's or one
-that surgery is allowed to change. Only merged experts are not compared with bytes of the base: they are computed again.
+Independent of the code that writes (`shared.checkpoints.surgery`): both files are parsed, every tensor of the result is
+compared with the base's bytes it must hold, every other byte must be padding, every metadata entry must be the base's
+or one that surgery is allowed to change. Only merged experts are not compared with bytes of the base: they are computed
+again.
 """
 
 from pathlib import Path
 
-from shared.records import SurgeryPlan
-from shared.surgery import check_routers, format_of, router_sha256
+from shared.checkpoints.surgery import check_routers, format_of, router_sha256
+from shared.kernel.records import SurgeryPlan
 from surgeon.verification.comparison import Verification, require
 from surgeon.verification.of_dllama import verify_dllama
 from surgeon.verification.of_gguf import verify_gguf

@@ -41,10 +41,10 @@ def make_trace(path: Path) -> None:
 
 def evaluate_all(path: Path) -> dict[str, float]:
     """Evaluate 75 runs, reading each run's part of the trace; return seconds and peak memory in MB."""
-    from orchestrator.domain.alignment import Trace
-    from orchestrator.domain.evaluate import evaluate_traces
-    from orchestrator.domain.records import MarkerLoad
-    from shared.records import QuestionResult, TokenLedger, Window
+    from orchestrator.domain.run.alignment import Trace
+    from orchestrator.domain.run.evaluate import evaluate_traces
+    from orchestrator.domain.run.records import MarkerLoad
+    from shared.kernel.records import QuestionResult, TokenLedger, Window
     from tests.domain_lab import PROTOCOL, run_input
 
     n, second = HZ * HOURS * 3600, 1_000_000_000

@@ -81,9 +81,7 @@ def run(folder: Path, requests: int) -> bool:
         one.bind(("127.0.0.1", 0))
         port = int(one.getsockname()[1])
     command = [sys.executable, "-m", "orchestrator", "--config", str(write_settings(folder, port))]
-    client = httpx.Client(
-        base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {TOKEN}"}, timeout=30
-    )
+    client = httpx.Client(base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {TOKEN}"}, timeout=30)
     kept = calm = True
     with client, subprocess.Popen(command, stderr=subprocess.DEVNULL) as daemon:
         try:

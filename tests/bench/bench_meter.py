@@ -16,14 +16,14 @@ import time
 from contextlib import closing, suppress
 from pathlib import Path
 
-from meter_bridge.event_log import EventLog
-from meter_bridge.frames import Frame
-from meter_bridge.identity import instrument_of
 from meter_bridge.ingest import Ingest
-from meter_bridge.recording import RecordingHead, RecordingWriter
+from meter_bridge.instrument.description import instrument_of
+from meter_bridge.protocol.frames import Frame
 from meter_bridge.settings import BridgeSettings
 from meter_bridge.sources.replay import ReplaySource
-from meter_bridge.trace_store import TraceStore
+from meter_bridge.trace.event_log import EventLog
+from meter_bridge.trace.recording import RecordingHead, RecordingWriter
+from meter_bridge.trace.store import TraceStore
 from tests.meter_fuzz import run_fuzzed
 from tests.meter_rig import MeterRig, cpu_s
 
@@ -79,7 +79,7 @@ def replay(full: bool) -> bool:
         )
         store = await TraceStore.open(folder / "trace.sqlite")
         events = EventLog(store.put_event)
-        sink = Ingest(store, events, lambda hello: instrument_of(hello, settings))
+        sink = Ingest(store, events, lambda hello: instrument_of(hello, settings.instrument, vouched=settings.vouched))
         source = ReplaySource(path, 4, speed=200.0)
         begun = time.monotonic()
         task = asyncio.create_task(source.run(sink.accept))

@@ -15,19 +15,19 @@ from pathlib import Path
 
 import numpy as np
 
-from shared.durable import hash_file
-from shared.records import SurgeryPlan
-from surgeon import planning
-from surgeon.convert import convert
-from surgeon.corpus import load_corpus
-from surgeon.merging import MergeArrays
-from surgeon.observe import ObserveOptions, observe
-from surgeon.offline import LayerExperts
+from shared.files.durability import hash_file
+from shared.kernel.records import SurgeryPlan
+from surgeon.conversion.to_gguf import convert
+from surgeon.observation.corpus import load_corpus
+from surgeon.observation.observe import ObserveOptions, observe
+from surgeon.planning import allocation
+from surgeon.planning.merging import MergeArrays
 from surgeon.rankings import METHODS
 from surgeon.rankings.base import RankingInputs
 from surgeon.search.eep import Candidate, EepOptions, Fitness, FitnessCache, search
 from surgeon.search.eep_merge import MergeOptions, WeightsInMemory, search_merge
 from surgeon.search.naee import ReconstructionLoss, search_layer
+from surgeon.search.offline_experts import LayerExperts
 from surgeon.search.task_fitness import TaskFitness
 
 DEMO = Path(__file__).parents[2] / "demo"
@@ -116,7 +116,7 @@ def fill(table, fitness, model, statistics, depths, iterations, cache) -> tuple[
             seeds = SEEDS if name == "random" else (0,)
             inputs = [RankingInputs(n_layers, n_experts, statistics, None, model, seed) for seed in seeds]
             table.measure(
-                name, depth, [planning.make_plan(method.saliency(i), budget, method=name).kept for i in inputs]
+                name, depth, [allocation.make_plan(method.saliency(i), budget, method=name).kept for i in inputs]
             )
         kept = naee(model, statistics.reservoir["inputs"], n_experts - depth, fitness.experts_per_token)
         table.measure("naee (exhaustive)", depth, [kept])

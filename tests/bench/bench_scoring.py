@@ -22,10 +22,10 @@ from node_agent.engines.scoring import Scorer, common_prefix
 from node_agent.engines.tokens import ScoredPair, Tokenizer
 from orchestrator.benchmarks.records import SuiteSpec, TaskSpec
 from orchestrator.benchmarks.suite import BenchmarkSuite
-from shared.llama import Context, Model
-from shared.node_jobs.workloads import ItemScore, ScoreGroup, ScoreItem, ScoreParams, ScoreResult
-from shared.records import TokenLedger
-from surgeon.convert import convert
+from shared.kernel.records import TokenLedger
+from shared.llama.model import Context, Model
+from shared.wire.node_jobs.workloads import ItemScore, ScoreGroup, ScoreItem, ScoreParams, ScoreResult
+from surgeon.conversion.to_gguf import convert
 
 ROOT = Path(__file__).parents[2]
 CONTEXT_TOKENS, SEQUENCES = 16384, 32
@@ -87,8 +87,11 @@ def captured(spec: SuiteSpec) -> ScoreParams:
         groups = tuple(
             tuple(
                 ItemScore(
-                    log_likelihoods=(0.0,) * len(item.continuations), greedy=(False,) * len(item.continuations),
-                    ledger=blank, start_utc_ns=0, end_utc_ns=1,
+                    log_likelihoods=(0.0,) * len(item.continuations),
+                    greedy=(False,) * len(item.continuations),
+                    ledger=blank,
+                    start_utc_ns=0,
+                    end_utc_ns=1,
                 )
                 for item in group.items
             )

@@ -22,15 +22,15 @@ import gguf
 import numpy as np
 
 from shared.checkpoints import dllama
-from shared.records import SurgeryPlan, canonical_json
+from shared.kernel.records import SurgeryPlan, canonical_json
 from tests.checkpoint_factory import TEXT, make_checkpoint
 
 N_EXPERTS, KEPT, DIM, INNER = 64, 56, 2048, 768
 _CHILD = """
 import sys, time
 from pathlib import Path
-from shared import surgery
-from shared.records import SurgeryPlan
+from shared.checkpoints import surgery
+from shared.kernel.records import SurgeryPlan
 plan = SurgeryPlan.model_validate_json(Path(sys.argv[2]).read_bytes())
 if sys.argv[4] == "nosync":
     surgery.os.fsync = lambda handle: None
@@ -45,7 +45,7 @@ _IN_MEMORY = """
 import sys, time
 from pathlib import Path
 import gguf, numpy as np
-from shared.records import SurgeryPlan
+from shared.kernel.records import SurgeryPlan
 plan = SurgeryPlan.model_validate_json(Path(sys.argv[2]).read_bytes())
 started = time.perf_counter()
 reader = gguf.GGUFReader(sys.argv[1])
@@ -213,7 +213,7 @@ def bench_apply(folder: Path, gigabytes: float, repeats: int, formats: list[str]
             f" {median['apply nosync'] / median['cp']:.3f}; peak RSS {rss:.0f} MB",
             flush=True,
         )  # fmt: skip
-        print(f"  all: {({mode: [round(one, 2) for one in values] for mode, values in times.items()})}", flush=True)
+        print(f"  all: { ({mode: [round(one, 2) for one in values] for mode, values in times.items()}) }", flush=True)
         if name == "gguf":
             remove(target)
             os.sync()
@@ -225,10 +225,10 @@ def bench_apply(folder: Path, gigabytes: float, repeats: int, formats: list[str]
 
 def bench_observe(folder: Path, repeats: int) -> None:
     """Observation against plain evaluation of the same windows, on a model large enough that Python is not the load."""
-    from shared import llama
-    from surgeon.convert import convert
-    from surgeon.corpus import load_corpus, windows
-    from surgeon.observe import observe
+    from shared.llama import model as llama
+    from surgeon.conversion.to_gguf import convert
+    from surgeon.observation.corpus import load_corpus, windows
+    from surgeon.observation.observe import observe
 
     make_checkpoint(
         folder / "hf", n_layers=6, n_experts=32, experts_per_token=4, hidden=768, expert_hidden=512, vocab_size=384,

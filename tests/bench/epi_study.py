@@ -1,4 +1,4 @@
-"""Simulated campaigns with known truth, thousands at once, for the estimator in `orchestrator.domain.paired`.
+"""Simulated campaigns with known truth, thousands at once, for the estimator in `orchestrator.domain.analysis.paired`.
 
 A campaign: C configurations (the first is the reference), R interleaved repetitions with block drift, questions in
 subjects with random difficulty, the same questions for all configurations. Correctness follows a probit model with a
@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, stats
 
-from orchestrator.domain.paired import QuestionDesign, holm, ratio_terms
-from orchestrator.domain.power import Expectation, power, resolution
-from orchestrator.domain.records import ACCURACY_FIELDS
-from orchestrator.domain.sequential import StoppingRule, established
+from orchestrator.domain.analysis.paired import QuestionDesign, holm, ratio_terms
+from orchestrator.domain.campaign.design_power import Expectation, power, resolution
+from orchestrator.domain.campaign.protocol import ACCURACY_FIELDS
+from orchestrator.domain.campaign.sequential import StoppingRule, established
 
 Floats = NDArray[np.float64]
 

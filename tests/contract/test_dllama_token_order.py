@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from shared.checkpoints import dllama, safetensors
-from surgeon.convert import read_tensor, to_float32
-from surgeon.convert_dllama import convert_model, convert_tokenizer, parse_tokenizer, token_order
+from surgeon.conversion.to_dllama import convert_model, convert_tokenizer, parse_tokenizer, token_order
+from surgeon.conversion.to_gguf import read_tensor, to_float32
 from tests.benchmarks_reference import MODEL
 
 

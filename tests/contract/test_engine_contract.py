@@ -9,9 +9,9 @@ import psutil
 import pytest
 
 from node_agent.engines.dllama_files import DllamaTokenizer
-from shared.errors import ConfigurationError, InfrastructureError
-from shared.llama import Model
-from shared.node_jobs.workloads import (
+from shared.kernel.errors import ConfigurationError, InfrastructureError
+from shared.llama.model import Model
+from shared.wire.node_jobs.workloads import (
     DecodeParams,
     GenerateItem,
     GenerateParams,

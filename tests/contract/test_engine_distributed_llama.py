@@ -8,9 +8,9 @@ import pytest
 from node_agent.engines.distributed_llama import DistributedLlamaEngine, DllamaWorker
 from node_agent.engines.dllama_files import DllamaTokenizer, cut_to_length, read_model_header
 from node_agent.engines.dllama_output import Transcript
-from shared.errors import ConfigurationError, DataError, InfrastructureError
-from shared.node_jobs.engines import StartEngineParams
-from shared.node_jobs.workloads import DecodeParams
+from shared.kernel.errors import ConfigurationError, DataError, InfrastructureError
+from shared.wire.node_jobs.engines import StartEngineParams
+from shared.wire.node_jobs.workloads import DecodeParams
 from tests.engine_lab import KINDS, ModelFiles, dllama_program, engine_lab, free_port, quiet
 from tests.node_tiny_dllama import write_model, write_tokenizer
 

@@ -12,10 +12,12 @@ import pytest
 from node_agent.engines.llama_cpp import LlamaCppEngine
 from node_agent.engines.tokens import Tokenizer
 from node_agent.engines.workloads import Workloads
-from shared.errors import ConfigurationError, DataError, InfrastructureError
-from shared.llama import Context, Model
-from shared.node_jobs.engines import StartEngineParams
-from shared.node_jobs.workloads import (
+from shared.checkpoints.surgery import apply_plan
+from shared.kernel.errors import ConfigurationError, DataError, InfrastructureError
+from shared.kernel.records import SurgeryPlan
+from shared.llama.model import Context, Model
+from shared.wire.node_jobs.engines import StartEngineParams
+from shared.wire.node_jobs.workloads import (
     DecodeParams,
     GenerateItem,
     GenerateParams,
@@ -24,8 +26,6 @@ from shared.node_jobs.workloads import (
     ScoreItem,
     ScoreParams,
 )
-from shared.records import SurgeryPlan
-from shared.surgery import apply_plan
 from tests.engine_lab import EngineLab, ModelFiles, engine_lab, quiet
 from tests.node_tiny_model import write_tiny_model
 

@@ -23,8 +23,7 @@ from pathlib import Path
 
 import pytest
 
-from meter_bridge.frames import Frame, Hello
-from meter_bridge.recording import RecordingHead, RecordingWriter
+from meter_bridge.protocol.frames import Frame, Hello
 from meter_bridge.sources.base import Arrival, LinkEvent, Source
 from meter_bridge.sources.logs import LogSource, csv_parser, parse_ptdaemon
 from meter_bridge.sources.nvml import NvmlReader
@@ -34,6 +33,7 @@ from meter_bridge.sources.polled import PolledSource
 from meter_bridge.sources.rapl import RaplReader
 from meter_bridge.sources.replay import ReplaySource
 from meter_bridge.sources.serial import SerialSource
+from meter_bridge.trace.recording import RecordingHead, RecordingWriter
 
 TIOCGEXCL = 0x80045440
 """Of Linux: is the terminal locked? Python's `termios` does not name it."""
@@ -298,6 +298,7 @@ async def test_an_absent_device_is_one_sentence(name: str, tmp_path: Path) -> No
 
 async def test_the_port_is_exclusive(tmp_path: Path) -> None:
     async with serial_rig(tmp_path) as rig:
+
         async def second() -> None:
             other = SerialSource(tmp_path / "meter", 2)
             refused = await collect(other, lambda _: "program" in (other.problem or ""), 3)
@@ -313,6 +314,7 @@ async def test_a_closed_port_is_free_for_the_next_bridge(tmp_path: Path) -> None
     async with serial_rig(tmp_path) as rig:
         port = os.open(tmp_path / "meter", os.O_RDWR | os.O_NOCTTY)
         try:
+
             async def locked() -> None:
                 assert fcntl.ioctl(port, TIOCGEXCL, bytes(4)) != bytes(4)
 

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from shared import surgery
-from shared.checkpoints import gguf
-from shared.durable import hash_file
-from shared.records import SurgeryPlan
-from surgeon.convert import convert
-from surgeon.convert_dllama import convert_model
-from surgeon.quantize import quantize
+from shared.checkpoints import gguf, surgery
+from shared.files.durability import hash_file
+from shared.kernel.records import SurgeryPlan
+from surgeon.conversion.quantize import quantize
+from surgeon.conversion.to_dllama import convert_model
+from surgeon.conversion.to_gguf import convert
 from surgeon.verification.verify import verify
 from tests.checkpoint_factory import make_checkpoint
 

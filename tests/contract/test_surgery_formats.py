@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from shared import surgery
-from shared.checkpoints import dllama, gguf, safetensors
-from shared.errors import ConfigurationError, DataError
-from shared.records import SurgeryPlan
-from surgeon.convert import convert
-from surgeon.convert_dllama import convert_model, convert_tokenizer, parse_tokenizer
-from surgeon.quantize import quantize
+from shared.checkpoints import dllama, gguf, safetensors, surgery
+from shared.kernel.errors import ConfigurationError, DataError
+from shared.kernel.records import SurgeryPlan
+from surgeon.conversion.quantize import quantize
+from surgeon.conversion.to_dllama import convert_model, convert_tokenizer, parse_tokenizer
+from surgeon.conversion.to_gguf import convert
 from surgeon.verification.verify import verify
 from tests.checkpoint_factory import make_checkpoint
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from shared import surgery
+from shared.checkpoints import surgery
 from shared.checkpoints.base import Range
-from shared.errors import EpiError
-from shared.records import SurgeryPlan
-from surgeon.convert import convert
-from surgeon.convert_dllama import convert_model
+from shared.kernel.errors import EpiError
+from shared.kernel.records import SurgeryPlan
+from surgeon.conversion.to_dllama import convert_model
+from surgeon.conversion.to_gguf import convert
 from tests.checkpoint_factory import make_checkpoint
 
 PLAN = SurgeryPlan(n_experts=4, kept=((0, 2, 3),))

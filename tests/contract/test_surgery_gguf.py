@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shared import llama, surgery
-from shared.artifacts import hash_file
-from shared.checkpoints import gguf
-from shared.errors import ConfigurationError, DataError, InfrastructureError
-from shared.records import SurgeryPlan
-from surgeon.convert import convert
-from surgeon.masking import mask_of
-from surgeon.selections import count_selections
+from shared.checkpoints import gguf, surgery
+from shared.files.artifacts import hash_file
+from shared.kernel.errors import ConfigurationError, DataError, InfrastructureError
+from shared.kernel.records import SurgeryPlan
+from shared.llama import model as llama
+from surgeon.conversion.to_gguf import convert
+from surgeon.observation.selection_counts import count_selections
+from surgeon.search.masking import mask_of
 from surgeon.verification.verify import verify
 from tests.checkpoint_factory import TEXT, make_checkpoint
 

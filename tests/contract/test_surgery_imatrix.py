@@ -5,16 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shared import surgery
-from shared.checkpoints import gguf
-from shared.errors import ConfigurationError
-from shared.records import SurgeryPlan
-from surgeon.convert import convert
-from surgeon.corpus import load_corpus
-from surgeon.imatrix import importance_matrix
-from surgeon.observe import ObserveOptions, observe
-from surgeon.quantize import quantize
-from surgeon.statistics import Statistics
+from shared.checkpoints import gguf, surgery
+from shared.kernel.errors import ConfigurationError
+from shared.kernel.records import SurgeryPlan
+from surgeon.conversion.imatrix import importance_matrix
+from surgeon.conversion.quantize import quantize
+from surgeon.conversion.to_gguf import convert
+from surgeon.observation.corpus import load_corpus
+from surgeon.observation.observe import ObserveOptions, observe
+from surgeon.observation.statistics import Statistics
 from tests.checkpoint_factory import TEXT, make_checkpoint
 
 PLAN = SurgeryPlan(n_experts=12, kept=((0, 2, 3, 5, 7, 8, 11), (1, 2, 4, 5, 6, 9, 10)))

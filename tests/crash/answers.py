@@ -7,15 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from orchestrator.local.layout import LocalLab
-from orchestrator.reports.recompute import recompute_campaign
+from orchestrator.results.recompute import recompute_campaign
 from tests.lab import wait_for_end
 
 HEADLINE = "decode"
 
 
-def answers(
-    lab: LocalLab, campaign: str, configurations: Sequence[str], repetition: int = 1
-) -> dict[str, list[Any]]:
+def answers(lab: LocalLab, campaign: str, configurations: Sequence[str], repetition: int = 1) -> dict[str, list[Any]]:
     """Return configuration -> (question, choice, log-likelihoods) of a repetition."""
     found = {}
     for name in configurations:

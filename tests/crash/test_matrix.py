@@ -22,10 +22,10 @@ from dataclasses import dataclass
 
 import pytest
 
-from orchestrator.domain.spec import CampaignSpec
+from orchestrator.domain.campaign.spec import CampaignSpec
 from orchestrator.local.layout import LocalLab
 from orchestrator.store.records import Entry
-from shared.errors import EpiError
+from shared.kernel.errors import EpiError
 from tests.crash.answers import check_end, entries_of, outcome_of
 from tests.crash.stepwise import StepwiseLab, stepwise_lab
 from tests.lab import process_of, short_spec, start_campaign

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from shared import surgery
-from shared.records import SurgeryPlan, canonical_json
-from surgeon.convert import convert
+from shared.checkpoints import surgery
+from shared.kernel.records import SurgeryPlan, canonical_json
+from surgeon.conversion.to_gguf import convert
 from surgeon.verification.verify import verify
 from tests.checkpoint_factory import make_checkpoint
 
@@ -18,8 +18,8 @@ PLAN = SurgeryPlan(n_experts=12, kept=((0, 2, 3, 5, 7, 8),) * 2)
 CHILD = """
 import sys, time
 from pathlib import Path
-from shared import surgery
-from shared.records import SurgeryPlan
+from shared.checkpoints import surgery
+from shared.kernel.records import SurgeryPlan
 surgery._STEP_BYTES = 4096
 def wait(done, total):
     if done > total * float(sys.argv[4]):

@@ -13,7 +13,7 @@ import websockets
 
 from orchestrator.app import build_app
 from orchestrator.settings import OrchestratorSettings
-from shared.settings import AgentAddress
+from shared.kernel.settings import AgentAddress
 
 TOKEN = "t" * 32
 

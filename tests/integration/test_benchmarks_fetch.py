@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from orchestrator.benchmarks.fetch import check, download
 from orchestrator.benchmarks.published import PUBLISHED, Published
 from orchestrator.cli.data import app
-from shared.errors import ConfigurationError, DataError, InfrastructureError
+from shared.kernel.errors import ConfigurationError, DataError, InfrastructureError
 
 DOCS = [
     {"question": f"Which is {n}?", "subject": "anatomy", "choices": ["a", "b", "c", "d"], "answer": n % 4}

@@ -12,10 +12,10 @@ from orchestrator.benchmarks.cluster_lm import Generate
 from orchestrator.benchmarks.records import SuiteSpec, TaskSpec
 from orchestrator.benchmarks.resume import ResumableScore
 from orchestrator.benchmarks.suite import BenchmarkSuite
-from shared.errors import ConfigurationError, InfrastructureError
-from shared.node_jobs.workloads import GenerateItem, GenerateParams, GenerateResult
-from shared.records import TokenLedger
-from surgeon.convert import convert
+from shared.kernel.errors import ConfigurationError, InfrastructureError
+from shared.kernel.records import TokenLedger
+from shared.wire.node_jobs.workloads import GenerateItem, GenerateParams, GenerateResult
+from surgeon.conversion.to_gguf import convert
 from tests.benchmarks_oracle import OracleEngine
 from tests.benchmarks_reference import MODEL
 from tests.engine_lab import EngineLab, ModelFiles, engine_lab, quiet

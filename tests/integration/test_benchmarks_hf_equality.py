@@ -13,9 +13,9 @@ from node_agent.engines.scoring import Scorer
 from node_agent.engines.tokens import Tokenizer
 from orchestrator.benchmarks.records import SuiteResult
 from orchestrator.benchmarks.suite import BenchmarkSuite
-from shared.llama import Context, Model
-from shared.node_jobs.workloads import ScoreParams, ScoreResult
-from surgeon.convert import convert
+from shared.llama.model import Context, Model
+from shared.wire.node_jobs.workloads import ScoreParams, ScoreResult
+from surgeon.conversion.to_gguf import convert
 from tests.benchmarks_reference import (
     LIVE_QUESTIONS,
     MODEL,

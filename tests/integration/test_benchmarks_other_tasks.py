@@ -14,7 +14,7 @@ from lm_eval.api.task import ConfigurableTask
 from orchestrator.benchmarks.records import SuiteSpec, TaskSpec
 from orchestrator.benchmarks.suite import BenchmarkSuite
 from orchestrator.benchmarks.task_files import TaskFiles
-from shared.errors import ConfigurationError, NotFoundError
+from shared.kernel.errors import ConfigurationError, NotFoundError
 from tests.benchmarks_oracle import OracleEngine, oracle
 
 DOCS: dict[str, list[dict[str, Any]]] = {

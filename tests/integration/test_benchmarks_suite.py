@@ -10,7 +10,7 @@ from lm_eval.api.model import LM
 
 from orchestrator.benchmarks.records import SuiteSpec, TaskSpec
 from orchestrator.benchmarks.suite import BenchmarkSuite
-from shared.errors import ConfigurationError, DataError, NotFoundError
+from shared.kernel.errors import ConfigurationError, DataError, NotFoundError
 from tests.benchmarks_oracle import OracleEngine, oracle, write_task
 
 

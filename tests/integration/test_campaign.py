@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.domain.stabilisation import StabilisationSpec
-from shared.node_jobs.host import SettleParams
+from orchestrator.domain.campaign.steady_state import StabilisationSpec
+from shared.wire.node_jobs.host import SettleParams
 from tests.lab import TestLab, quick_spec, running_lab, start_campaign, wait_for_end
 
 

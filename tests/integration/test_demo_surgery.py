@@ -10,14 +10,13 @@ from node_agent.engines.scoring import Scorer
 from node_agent.engines.tokens import Tokenizer
 from orchestrator.benchmarks.records import SuiteResult, SuiteSpec
 from orchestrator.benchmarks.suite import BenchmarkSuite
-from shared import surgery
-from shared.checkpoints import gguf
-from shared.llama import Context, Model
-from shared.node_jobs.workloads import ScoreParams, ScoreResult
-from shared.records import SurgeryPlan
-from surgeon.convert import convert
-from surgeon.quantize import quantize
-from surgeon.selections import count_selections
+from shared.checkpoints import gguf, surgery
+from shared.kernel.records import SurgeryPlan
+from shared.llama.model import Context, Model
+from shared.wire.node_jobs.workloads import ScoreParams, ScoreResult
+from surgeon.conversion.quantize import quantize
+from surgeon.conversion.to_gguf import convert
+from surgeon.observation.selection_counts import count_selections
 from tests.benchmarks_reference import MODEL, ROLES, TASKS
 
 pytestmark = pytest.mark.timeout(900)

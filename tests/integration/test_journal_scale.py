@@ -18,7 +18,7 @@ import pytest
 from orchestrator.app import build_app
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.store.journal import open_journal
-from shared.settings import AgentAddress
+from shared.kernel.settings import AgentAddress
 from tests.journal_factory import fill_journal, old_spec
 
 CAMPAIGNS = 134

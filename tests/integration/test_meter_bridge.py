@@ -18,7 +18,7 @@ import httpx
 import pytest
 import websockets
 
-from shared.meter_api import Ambient, LivePower
+from shared.wire.meter_api import Ambient, LivePower
 from tests.meter_rig import MeterRig, stop
 
 TOKEN = "a-token-for-tests"

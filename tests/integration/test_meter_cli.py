@@ -10,10 +10,10 @@ import pytest
 from typer.testing import CliRunner
 
 from meter_bridge.cli import app
-from meter_bridge.frames import Frame
-from meter_bridge.recording import RecordingWriter, read_head, read_recording
-from shared.errors import EpiError
-from shared.meter_api import LivePower, MeterStatus
+from meter_bridge.protocol.frames import Frame
+from meter_bridge.trace.recording import RecordingWriter, read_head, read_recording
+from shared.kernel.errors import EpiError
+from shared.wire.meter_api import LivePower, MeterStatus
 from tests.meter_rig import MeterRig, stop
 from tests.node_lab import TOKEN, agents
 

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 import tomli_w
 
-from orchestrator.domain.spec import WorkloadSpec
-from orchestrator.domain.timeouts import TimeoutsSpec
+from orchestrator.domain.campaign.spec import WorkloadSpec
+from orchestrator.domain.campaign.timeouts import TimeoutsSpec
 from orchestrator.local.layout import load_demo
 from tests.lab import DEMO, TestLab, api_of, running_lab, short_spec, start_campaign, wait_for_end, wait_for_step
 from tests.netlab import NetLab, net_lab
@@ -135,9 +135,7 @@ def test_a_poor_network_is_borne(scene: Scene, kind: str) -> None:
     # The engine sends its graph with every token, which takes seconds at 12.5 kB/s: few tokens, or this takes an hour.
     few = WorkloadSpec(tokens_each=16, prompts=1)
     windows = spec.windows.model_copy(update={"prefill": few, "decode": few})
-    spec = spec.model_copy(
-        update={"windows": windows, "tasks": spec.tasks.model_copy(update={"questions": 1})}
-    )
+    spec = spec.model_copy(update={"windows": windows, "tasks": spec.tasks.model_copy(update={"questions": 1})})
     start_campaign(scene.lab, spec)
     wait_for_step(scene.lab, campaign, "baseline/rep-1", "idle")
     with poor:

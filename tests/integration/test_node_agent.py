@@ -15,16 +15,16 @@ import pytest
 
 from node_agent.processes import ProcessIdentity
 from node_agent.settings import NodeSettings
-from shared.client import AgentClient
-from shared.errors import AuthError, ConfigurationError, DataError, InfrastructureError, NotFoundError
-from shared.node_jobs.activity import AgentActivity, activity_between
-from shared.node_jobs.artifacts import ObtainParams
-from shared.node_jobs.engines import EngineInfo, StartEngineParams, StartWorkerParams, StopEngineParams
-from shared.node_jobs.host import NodeFacts
-from shared.node_jobs.workloads import DecodeParams, MarkerParams
-from shared.records import SurgeryPlan
-from shared.settings import validate_settings
-from shared.surgery import apply_plan
+from shared.checkpoints.surgery import apply_plan
+from shared.kernel.errors import AuthError, ConfigurationError, DataError, InfrastructureError, NotFoundError
+from shared.kernel.records import SurgeryPlan
+from shared.kernel.settings import validate_settings
+from shared.wire.client import AgentClient
+from shared.wire.node_jobs.activity import AgentActivity, activity_between
+from shared.wire.node_jobs.artifacts import ObtainParams
+from shared.wire.node_jobs.engines import EngineInfo, StartEngineParams, StartWorkerParams, StopEngineParams
+from shared.wire.node_jobs.host import NodeFacts
+from shared.wire.node_jobs.workloads import DecodeParams, MarkerParams
 from tests import dllama_stand_in
 from tests.node_lab import TOKEN, agents, client
 from tests.node_tiny_dllama import write_model, write_tokenizer
@@ -113,9 +113,7 @@ async def test_a_stopped_agent_leaves_nothing_even_in_the_middle_of_work(tmp_pat
             engine = StartEngineParams(model_sha256=one.store(model), workers=(one.worker,))
             await root.run("t/worker", "start_worker", StartWorkerParams(), timeout_s=30)
             await root.run("t/engine", "start_engine", engine, timeout_s=30)
-            await root.submit(
-                "t/long", "decode", DecodeParams(prompts=("Hello",), tokens_each=1000, repeats=100)
-            )
+            await root.submit("t/long", "decode", DecodeParams(prompts=("Hello",), tokens_each=1000, repeats=100))
             async with root.follow() as _events:
                 await asyncio.sleep(0.3)
                 pids = [one.pid_of("worker"), one.pid_of("engine")]

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from shared.artifacts import hash_file
-from shared.errors import ConfigurationError, InfrastructureError
-from shared.node_jobs.artifacts import CollectParams, HoldParams, ObtainParams, ObtainResult, Way
-from shared.records import SurgeryPlan, canonical_json
-from shared.surgery import apply_plan
+from shared.checkpoints.surgery import apply_plan
+from shared.files.artifacts import hash_file
+from shared.kernel.errors import ConfigurationError, InfrastructureError
+from shared.kernel.records import SurgeryPlan, canonical_json
+from shared.wire.node_jobs.artifacts import CollectParams, HoldParams, ObtainParams, ObtainResult, Way
 from tests.node_lab import AgentProcess, agents, client
 from tests.node_tiny_model import write_tiny_model
 from tests.ssh_lab import ssh_server

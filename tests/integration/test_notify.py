@@ -16,11 +16,11 @@ from standardwebhooks.webhooks import Webhook
 from orchestrator.campaign.lab import Lab
 from orchestrator.campaign.live import LiveHub
 from orchestrator.campaign.service import CampaignService
-from orchestrator.campaign.spec_shelf import SpecShelf
-from orchestrator.notify.hub import notifying
+from orchestrator.campaign.spec_library import SpecShelf
+from orchestrator.notify.dispatcher import notifying
 from orchestrator.settings import NotifySettings, OrchestratorSettings, TelegramSettings, WebhookSettings
 from orchestrator.store.journal import open_journal
-from shared.settings import AgentAddress
+from shared.kernel.settings import AgentAddress
 
 SECRET = base64.b64encode(b"a secret of twenty-four b").decode()
 CHAT, STRANGER = 7, 8

@@ -27,7 +27,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from orchestrator.local.layout import DemoSettings, load_demo
-from shared.errors import ErrorPayload
+from shared.kernel.errors import ErrorPayload
 from tests.lab import DEMO, TestLab, running_lab
 
 SERVICES = ("orchestrator", "node1", "surgeon", "meter")

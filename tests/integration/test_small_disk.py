@@ -8,8 +8,8 @@ import pytest
 import tomli_w
 
 from orchestrator.local.layout import load_demo
-from shared.client import AgentClient
-from shared.node_jobs.artifacts import CollectParams, CollectResult, HoldParams, HoldResult
+from shared.wire.client import AgentClient
+from shared.wire.node_jobs.artifacts import CollectParams, CollectResult, HoldParams, HoldResult
 from tests.lab import DEMO, TestLab, api_of, quick_spec, running_lab, start_campaign, wait_for_end, wait_for_step
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

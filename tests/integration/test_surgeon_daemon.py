@@ -13,10 +13,10 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from shared.client import AgentClient
-from shared.errors import ConfigurationError, DataError, NotFoundError
-from shared.records import Record
-from shared.surgeon_jobs import (
+from shared.kernel.errors import ConfigurationError, DataError, NotFoundError
+from shared.kernel.records import Record
+from shared.wire.client import AgentClient
+from shared.wire.surgeon_jobs import (
     ApplyParams,
     ApplyResult,
     ConvertParams,

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from shared.client import AgentClient
-from shared.errors import AuthError, ConfigurationError, InfrastructureError
+from shared.kernel.errors import AuthError, ConfigurationError, InfrastructureError
+from shared.wire.client import AgentClient
 
 TOKEN = "t" * 32
 

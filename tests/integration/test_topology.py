@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.domain.spec import CampaignSpec
-from orchestrator.reports.campaign_results import load_results
+from orchestrator.domain.campaign.spec import CampaignSpec
+from orchestrator.results.read_model import load_results
 from tests.engine_lab import dllama_program
 from tests.lab import DEMO, TestLab, quick_spec, running_lab, start_campaign, wait_for_end
 from tests.node_tiny_model import write_tiny_model

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from shared.engine_wheel import find_wheel
+from shared.llama.engine_wheel import find_wheel
 from tests.provision.machines import Machine, Network, machines, network
 from tests.provision.supplies import supplies
 
@@ -45,7 +45,9 @@ _CALL = """
 import httpx
 client = httpx.Client(base_url=given["url"], headers={"Authorization": "Bearer " + given["token"]}, timeout=60)
 """
-_JOB = _CALL + """
+_JOB = (
+    _CALL
+    + """
 import time
 body = {"kind": given["kind"], "params": given["params"]}
 answer = client.put("/v1/jobs/" + given["id"], json=body).raise_for_status().json()
@@ -53,6 +55,7 @@ while answer["status"] in ("queued", "running"):
     time.sleep(0.3)
     answer = client.get("/v1/jobs/" + given["id"]).json()
 """
+)
 _GET = _CALL + 'answer = client.get(given["path"]).raise_for_status().json()\n'
 
 

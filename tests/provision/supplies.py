@@ -16,14 +16,12 @@ from typing import Any
 
 import yaml
 
-from shared.engine_wheel import cache_dir, find_wheel
+from shared.llama.engine_wheel import cache_dir, find_wheel
 
 ROOT = Path(__file__).parents[2]
 SUITE = "bookworm"
 MIRROR = "http://deb.debian.org/debian"
-BASE_PACKAGES = (
-    "python3,python3-apt,systemd,systemd-sysv,dbus,openssh-server,sudo,udev,iproute2,ca-certificates,procps"
-)
+BASE_PACKAGES = "python3,python3-apt,systemd,systemd-sysv,dbus,openssh-server,sudo,udev,iproute2,ca-certificates,procps"
 LAB_PACKAGES = (
     "chrony", "nftables", "python3-venv", "sqlite3", "libgomp1", "cage", "chromium", "xwayland", "g++", "git", "make"
 )  # fmt: skip

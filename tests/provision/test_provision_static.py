@@ -18,7 +18,7 @@ import yaml
 from meter_bridge.settings import BridgeSettings
 from node_agent.settings import NodeSettings
 from orchestrator.settings import OrchestratorSettings
-from shared.settings import DaemonSettings, load_settings
+from shared.kernel.settings import DaemonSettings, load_settings
 from surgeon.settings import SurgeonSettings
 
 ROOT = Path(__file__).parents[2]
@@ -43,9 +43,7 @@ def pip_tool(name: str) -> str:
     return tool(name, f"{sys.executable} -m pip install -e '.[provision]'")
 
 
-def call(
-    *argv: str, cwd: Path = ANSIBLE, env: Mapping[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
+def call(*argv: str, cwd: Path = ANSIBLE, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     # A UTF-8 locale is all that Ansible insists on.
     environment = os.environ | {"PATH": path, "LC_ALL": "C.UTF-8", "ANSIBLE_NOCOLOR": "1"} | dict(env or {})

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from shared.systemd import watchdog_interval_s
+from shared.service.systemd import watchdog_interval_s
 
 SO_TIMESTAMPNS = 35
 """Of Linux; Python's `socket` does not name it."""
@@ -19,8 +19,8 @@ SERVICE = """
 import sys
 import tempfile
 from pathlib import Path
-from shared.settings import DaemonSettings
-from shared.http import make_app, serve
+from shared.kernel.settings import DaemonSettings
+from shared.service.http import make_app, serve
 app = make_app("tiny", "1")
 
 @app.get("/environment")

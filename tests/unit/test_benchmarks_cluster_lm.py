@@ -4,9 +4,9 @@ import pytest
 from lm_eval.api.instance import Instance
 
 from orchestrator.benchmarks.cluster_lm import ClusterLM
-from shared.errors import ConfigurationError, DataError
-from shared.node_jobs.workloads import GeneratedText, GenerateParams, GenerateResult, ScoreParams, ScoreResult
-from shared.records import TokenLedger
+from shared.kernel.errors import ConfigurationError, DataError
+from shared.kernel.records import TokenLedger
+from shared.wire.node_jobs.workloads import GeneratedText, GenerateParams, GenerateResult, ScoreParams, ScoreResult
 from tests.benchmarks_oracle import OracleEngine, oracle
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator.benchmarks.data_dir import DataDir, default_data_dir, docs_sha256
 from orchestrator.benchmarks.published import PUBLISHED
-from shared.errors import DataError, NotFoundError
+from shared.kernel.errors import DataError, NotFoundError
 
 MMLU, ARC, HELLASWAG = PUBLISHED["mmlu"], PUBLISHED["arc_challenge"], PUBLISHED["hellaswag"]
 MMLU_DOCS = [

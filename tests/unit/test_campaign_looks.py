@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from orchestrator.campaign.looks import PlannedLooks
-from orchestrator.domain.schedule import schedule
-from orchestrator.domain.spec import CampaignSpec, LooksSpec, TasksSpec
-from orchestrator.reports.campaign_results import load_results
-from orchestrator.reports.result_files import write_campaign
+from orchestrator.campaign.interim import PlannedLooks
+from orchestrator.domain.campaign.schedule import schedule
+from orchestrator.domain.campaign.spec import CampaignSpec, LooksSpec, TasksSpec
 from orchestrator.reports.summary import opening
+from orchestrator.results.files import write_campaign
+from orchestrator.results.read_model import load_results
 from orchestrator.store.journal import open_journal
 from tests.epi_campaign import write_campaign_tree
 

@@ -8,10 +8,10 @@ import pytest
 
 from orchestrator.campaign.calls import Call, Caller
 from orchestrator.campaign.recovery import Recovery, what_became_of
-from orchestrator.domain.spec import CampaignSpec, TasksSpec
+from orchestrator.domain.campaign.spec import CampaignSpec, TasksSpec
 from orchestrator.store.journal import Journal, open_journal
-from shared.client import AgentClient
-from shared.errors import ConfigurationError, InfrastructureError
+from shared.kernel.errors import ConfigurationError, InfrastructureError
+from shared.wire.client import AgentClient
 from tests.hanging_agent import Nothing, agent_that_hangs
 
 TASKS = TasksSpec(mmlu_5shot="a", arc_challenge_25shot="b", hellaswag_10shot="c")

@@ -8,12 +8,12 @@ import pytest
 
 from orchestrator.campaign.demo_spec import demo_spec
 from orchestrator.campaign.spec_file import load_spec
-from orchestrator.campaign.spec_shelf import EXAMPLES
-from orchestrator.domain.outline import Pace, spec_plan
-from orchestrator.domain.planner import Rates
-from orchestrator.domain.schedule import configurations_of, runs_total, schedule
-from orchestrator.domain.utilisation import utilisation
-from shared.errors import ConfigurationError
+from orchestrator.campaign.spec_library import EXAMPLES
+from orchestrator.domain.analysis.utilisation import utilisation
+from orchestrator.domain.campaign.dry_run import Pace, spec_plan
+from orchestrator.domain.campaign.planner import Rates
+from orchestrator.domain.campaign.schedule import configurations_of, runs_total, schedule
+from shared.kernel.errors import ConfigurationError
 
 DEMO = Path(__file__).parents[2] / "demo" / "demo.toml"
 EPI = [sys.executable, "-m", "shared.cli", "campaign"]

@@ -8,11 +8,11 @@ import pytest
 from orchestrator.campaign.calls import Call, Caller
 from orchestrator.campaign.spec_file import load_spec
 from orchestrator.cli.campaign import EXAMPLES
-from orchestrator.domain.timeouts import TimeoutsSpec
+from orchestrator.domain.campaign.timeouts import TimeoutsSpec
 from orchestrator.store.journal import open_journal
-from shared.client import JobTimeoutError
-from shared.errors import InfrastructureError
-from shared.node_jobs.workloads import MarkerParams, ScoreGroup, ScoreItem, ScoreParams
+from shared.kernel.errors import InfrastructureError
+from shared.wire.client import JobTimeoutError
+from shared.wire.node_jobs.workloads import MarkerParams, ScoreGroup, ScoreItem, ScoreParams
 from tests.hanging_agent import Nothing, agent_that_hangs
 
 GB = 10**9

@@ -3,10 +3,10 @@
 import pytest
 
 from orchestrator.campaign.topology import ModelFacts, check_fit, engines_of, nodes_of, roots_of, workers_of
-from orchestrator.domain.matrix import parse_selection
-from orchestrator.domain.records import MatrixOptions
-from shared.errors import ConfigurationError
-from shared.records import Configuration
+from orchestrator.domain.campaign.matrix import parse_selection
+from orchestrator.domain.campaign.serving import MatrixOptions
+from shared.kernel.errors import ConfigurationError
+from shared.kernel.records import Configuration
 
 LAB = ["node1", "node2", "node3", "node4"]
 MOE, DENSE = ModelFacts("moe", "", 2), ModelFacts("qwen3-8b", "a dense model (qwen3): there are no experts", None)

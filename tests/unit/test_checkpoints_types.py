@@ -17,8 +17,8 @@ def test_tables_are_the_gguf_librarys() -> None:
 
 def test_surgery_loads_no_numbers_and_no_web_framework() -> None:
     code = (
-        "import sys, shared.surgery, shared.checkpoints.gguf_surgery, shared.checkpoints.safetensors_surgery,"
-        " shared.checkpoints.dllama;"
+        "import sys, shared.checkpoints.surgery, shared.checkpoints.gguf_surgery,"
+        " shared.checkpoints.safetensors_surgery, shared.checkpoints.dllama;"
         " print(sorted({'numpy', 'gguf', 'fastapi', 'httpx', 'llama_cpp'} & set(sys.modules)))"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.domain.alignment import Trace, combine_lags, fit_lag, gaps, integrate, shift_window, traces_of
-from orchestrator.domain.records import MarkerLoad
-from shared.errors import DataError
-from shared.meter_api import SampleBlock
-from shared.records import Window
+from orchestrator.domain.run.alignment import Trace, combine_lags, fit_lag, gaps, integrate, shift_window, traces_of
+from orchestrator.domain.run.records import MarkerLoad
+from shared.kernel.errors import DataError
+from shared.kernel.records import Window
+from shared.wire.meter_api import SampleBlock
 from tests.domain_lab import T0, at, block
 
 

@@ -9,17 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from orchestrator.domain.bootstrap import joint_draws
-from orchestrator.domain.budget import Component, combine
-from orchestrator.domain.curve import all_series, operating_point, series_of
-from orchestrator.domain.decomposition import EnergyShares, roofline
-from orchestrator.domain.hypotheses import hypotheses, two_lines
-from orchestrator.domain.matrix import full_matrix
-from orchestrator.domain.paired import ratio_terms
-from orchestrator.domain.pareto import frontier, pareto_points
-from orchestrator.domain.records import MatrixOptions
-from orchestrator.reports.campaign_results import CampaignResults, load_results
-from shared.records import Configuration
+from orchestrator.domain.analysis.bootstrap import joint_draws
+from orchestrator.domain.analysis.budget import Component, combine
+from orchestrator.domain.analysis.curve import all_series, operating_point, series_of
+from orchestrator.domain.analysis.decomposition import EnergyShares, roofline
+from orchestrator.domain.analysis.hypotheses import hypothesis_tests, two_lines
+from orchestrator.domain.analysis.paired import ratio_terms
+from orchestrator.domain.analysis.pareto import frontier, pareto_points
+from orchestrator.domain.campaign.matrix import full_matrix
+from orchestrator.domain.campaign.serving import MatrixOptions
+from orchestrator.reports.hypotheses import hypotheses
+from orchestrator.reports.research_questions import answers_of, recommendation_of
+from orchestrator.results.read_model import CampaignResults, load_results
+from shared.kernel.records import Configuration
 from tests.epi_campaign import write_campaign_tree
 
 
@@ -44,20 +46,20 @@ def test_one_question_a_task_has_no_interval_and_no_verdict(tmp_path: Path) -> N
 
 
 def test_no_saving_ends_in_do_not_prune(useless: CampaignResults) -> None:
-    assert useless.recommendation.configuration_id is None
-    assert "Do not prune" in useless.recommendation.sentence
+    assert recommendation_of(useless).configuration_id is None
+    assert "Do not prune" in recommendation_of(useless).sentence
     assert all(result.comparison != "better" for result in useless.results.values())
-    answers = {item.name: item.answer for item in useless.hypotheses}
+    answers = {item.name: item.answer for item in hypotheses(useless.hypotheses)}
     assert answers["H1"] != "supported" and answers["H2"] != "supported" and answers["H4"] == "open"
 
 
 def test_a_real_optimum_is_named_with_its_price(useful: CampaignResults) -> None:
-    best = useful.recommendation.configuration_id
+    best = recommendation_of(useful).configuration_id
     assert best is not None and best.endswith("_late")
     result = useful.results[best]
     assert result.comparison == "better" and result.adjusted_p_value is not None and result.adjusted_p_value < 0.05
     assert result.epi_ratio_interval is not None and result.epi_ratio_interval.high < 1
-    answers = {item.name: item.answer for item in useful.hypotheses}
+    answers = {item.name: item.answer for item in hypotheses(useful.hypotheses)}
     assert answers["H2"] == "supported" and answers["H3"] == "supported"
 
 
@@ -106,14 +108,14 @@ def test_fewer_questions_give_wider_answers_and_one_repetition_none(tmp_path_fac
     assert "one repetition" in data.results["drop8_all"].reason
     assert data.results["drop8_all"].accuracy_difference_interval is not None
     assert not data.operating_points and not data.best_chances
-    assert {item.answer for item in data.hypotheses} == {"not measured"}
-    assert len(data.answers_to_questions) == 5 and data.validity.verdict == "FLAG"
+    assert {item.answer for item in hypotheses(data.hypotheses)} == {"not measured"}
+    assert len(answers_of(data)) == 5 and data.validity.verdict == "FLAG"
 
 
 def test_hypotheses_do_not_depend_on_order(useful: CampaignResults) -> None:
     data, terms, draws = useful.statistics.data, useful.statistics.terms, useful.statistics.draws
     assert data is not None and terms is not None and draws is not None
-    assert hypotheses(data, terms, draws) == useful.hypotheses
+    assert hypothesis_tests(data, terms, draws) == useful.hypotheses
     assert [series.group for series in all_series(data)] == ["all", "early", "late"]
 
 

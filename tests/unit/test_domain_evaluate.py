@@ -2,16 +2,17 @@
 
 import pytest
 
-from orchestrator.domain.alignment import integrate, traces_of
-from orchestrator.domain.evaluate import evaluate_run
-from orchestrator.domain.per_question import question_energies, summarise_questions
-from orchestrator.domain.records import DEMO_RULES, Environment, MeasurementProtocol
-from orchestrator.domain.stabilisation import Stabilisation
-from shared.errors import DataError
-from shared.meter_api import TraceEvent
-from shared.node_jobs.activity import AgentActivity, AgentEvent
-from shared.node_jobs.host import NodeFacts
-from shared.records import QuestionResult
+from orchestrator.domain.campaign.protocol import DEMO_RULES, MeasurementProtocol
+from orchestrator.domain.campaign.steady_state import Stabilisation
+from orchestrator.domain.run.alignment import integrate, traces_of
+from orchestrator.domain.run.evaluate import evaluate_run
+from orchestrator.domain.run.per_question import question_energies, summarise_questions
+from orchestrator.domain.run.records import Environment
+from shared.kernel.errors import DataError
+from shared.kernel.records import QuestionResult
+from shared.wire.meter_api import TraceEvent
+from shared.wire.node_jobs.activity import AgentActivity, AgentEvent
+from shared.wire.node_jobs.host import NodeFacts
 from tests.domain_lab import INSTRUMENT, PROTOCOL, T0, at, block, load, questions, run_input, window
 
 FOUR = {f"n{i}": load for i in range(1, 5)}

@@ -2,9 +2,9 @@
 
 import pytest
 
-from orchestrator.domain.matrix import full_matrix, parse_selection, reference_of
-from orchestrator.domain.records import MatrixOptions
-from shared.errors import ConfigurationError
+from orchestrator.domain.campaign.matrix import full_matrix, parse_selection, reference_of
+from orchestrator.domain.campaign.serving import MatrixOptions
+from shared.kernel.errors import ConfigurationError
 
 
 def test_full_matrix_is_the_seeds_25_and_the_control() -> None:

@@ -7,20 +7,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.domain.bootstrap import joint_draws
-from orchestrator.domain.campaign_data import CampaignData
-from orchestrator.domain.matrix import full_matrix, reference_of
-from orchestrator.domain.paired import (
+from orchestrator.domain.analysis.bootstrap import joint_draws
+from orchestrator.domain.analysis.campaign_data import CampaignData
+from orchestrator.domain.analysis.paired import (
     QuestionDesign,
     accuracies,
     energy_ratio,
     energy_spread,
     holm,
     influences,
-    median_factor,
     ratio_terms,
     satterthwaite,
 )
+from orchestrator.domain.arrays import median_factor
+from orchestrator.domain.campaign.matrix import full_matrix, reference_of
 from tests.bench.epi_study import Truth, predicted_power, sequential_study, simulate, study
 
 ZERO = np.zeros(3, dtype=np.int64)

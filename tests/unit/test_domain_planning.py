@@ -8,13 +8,13 @@ from scipy import stats
 from typer.testing import CliRunner
 
 from orchestrator.cli.results import plan_app
-from orchestrator.domain.planner import PlanRequest, Rates, plan, propose
-from orchestrator.domain.power import Expectation, power, questions_needed, resolution
-from orchestrator.domain.records import ACCURACY_FIELDS
-from orchestrator.domain.sequential import StoppingRule, decide, established, nominal_levels
-from orchestrator.domain.stopping import look_at
-from orchestrator.reports.campaign_results import load_results
-from shared.errors import ConfigurationError
+from orchestrator.domain.analysis.interim import look_at
+from orchestrator.domain.campaign.design_power import Expectation, power, questions_needed, resolution
+from orchestrator.domain.campaign.planner import PlanRequest, Rates, plan, propose
+from orchestrator.domain.campaign.protocol import ACCURACY_FIELDS
+from orchestrator.domain.campaign.sequential import StoppingRule, decide, established, nominal_levels
+from orchestrator.results.read_model import load_results
+from shared.kernel.errors import ConfigurationError
 from tests.epi_campaign import write_campaign_tree
 
 WEIGHTS = dict.fromkeys(ACCURACY_FIELDS, 1 / 3)

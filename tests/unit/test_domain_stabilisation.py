@@ -5,11 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from orchestrator.domain.deliveries import delivery_totals
-from orchestrator.domain.stabilisation import StabilisationSpec
-from shared.drift import relative_drift
-from shared.node_jobs.artifacts import ObtainResult, WayFailure
-from shared.node_jobs.host import SettleParams
+from orchestrator.domain.analysis.deliveries import delivery_totals
+from orchestrator.domain.campaign.steady_state import StabilisationSpec
+from shared.kernel.slope import relative_drift
+from shared.wire.node_jobs.artifacts import ObtainResult, WayFailure
+from shared.wire.node_jobs.host import SettleParams
 
 
 def test_the_modes_say_what_the_nodes_are_asked_for() -> None:

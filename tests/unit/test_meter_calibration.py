@@ -8,11 +8,11 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from meter_bridge.budget import AccuracySettings, budget
-from meter_bridge.calibration import CalibrationDraft, CalibrationRecord, LoadPoint, fit_calibration
-from meter_bridge.calibration_store import CalibrationStore
 from meter_bridge.cli.calibrate import read_points
-from shared.errors import DataError, NotFoundError
+from meter_bridge.instrument.budget import AccuracySettings, budget
+from meter_bridge.instrument.calibration import CalibrationDraft, CalibrationRecord, LoadPoint, fit_calibration
+from meter_bridge.instrument.calibration_store import CalibrationStore
+from shared.kernel.errors import DataError, NotFoundError
 
 LOADS = (3.0, 6.0, 12.0, 25.0, 50.0)
 

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from meter_bridge.detectors import ChannelWatch, examine
-from meter_bridge.identify import identify, verdict
+from meter_bridge.find_channel import identify, verdict
+from meter_bridge.instrument.detectors import ChannelWatch, examine
 from meter_bridge.live import QUEUE_MESSAGES, LiveHub
-from shared.meter_api import MarkerRun, SampleBlock
-from shared.records import Instrument
+from shared.kernel.records import Instrument
+from shared.wire.meter_api import MarkerRun, SampleBlock
 
 NS = 1_000_000_000
 

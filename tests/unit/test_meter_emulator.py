@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meter_bridge.frames import Frame, Hello, Malformed
-from meter_bridge.parser import LineParser
+from meter_bridge.protocol.frames import Frame, Hello, Malformed
+from meter_bridge.protocol.parser import LineParser
 from meter_bridge.sources.emulator.device import DeviceSpec, EmulatedMeter
 from meter_bridge.sources.emulator.faults import KINDS, FaultPlan, parse_fault
 from meter_bridge.sources.emulator.loads import ProcessLoad, ScheduleLoad, load_trace, parse_schedule, process_cpu_s
-from shared.errors import ConfigurationError, DataError
+from shared.kernel.errors import ConfigurationError, DataError
 
 _BURNER = """
 import hashlib, resource, sys, threading

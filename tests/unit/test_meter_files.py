@@ -9,11 +9,11 @@ import pytest
 
 from meter_bridge.cli.remote import moment_ns
 from meter_bridge.export import export
-from meter_bridge.frames import Frame
-from meter_bridge.recording import RecordedFrame, RecordingHead, RecordingWriter, read_head, read_recording
-from shared.errors import ConfigurationError, DataError
-from shared.meter_api import SampleBlock
-from shared.records import Instrument
+from meter_bridge.protocol.frames import Frame
+from meter_bridge.trace.recording import RecordedFrame, RecordingHead, RecordingWriter, read_head, read_recording
+from shared.kernel.errors import ConfigurationError, DataError
+from shared.kernel.records import Instrument
+from shared.wire.meter_api import SampleBlock
 
 HEAD = RecordingHead(("a", "b"), 10.0, "epi-meter", emulated=False, measurement_point="AC", firmware="1.2")
 

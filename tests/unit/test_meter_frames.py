@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meter_bridge.frames import (
+from meter_bridge.protocol.frames import (
     MAX_LINE_BYTES,
     Frame,
     Hello,
@@ -18,10 +18,10 @@ from meter_bridge.frames import (
     format_hello,
     frame_budget_bytes,
 )
-from meter_bridge.lines import LineBuffer
-from meter_bridge.parser import LineParser
-from shared.errors import ConfigurationError
-from shared.meter_api import Ambient
+from meter_bridge.protocol.lines import LineBuffer
+from meter_bridge.protocol.parser import LineParser
+from shared.kernel.errors import ConfigurationError
+from shared.wire.meter_api import Ambient
 from tests.meter_fuzz import run_fuzzed
 
 watts = st.one_of(st.just(math.nan), st.integers(-200_000, 200_000).map(lambda mw: mw / 1000))

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from meter_bridge.anchor import AnchorKeeper
-from meter_bridge.answers import BlockBuilder
-from meter_bridge.event_log import SINGLE_PER_S, EventLog
-from meter_bridge.frames import Frame, Hello, Malformed
 from meter_bridge.ingest import HELLO_WAIT_S, EarlierStream, Ingest
-from meter_bridge.records import StoredEvent, StoredSample
-from meter_bridge.settings import InstrumentSettings
+from meter_bridge.instrument.description import InstrumentSettings
+from meter_bridge.protocol.frames import Frame, Hello, Malformed
+from meter_bridge.sample_blocks import BlockBuilder
 from meter_bridge.sources.base import Arrival, LinkEvent
-from meter_bridge.trace_reader import TraceReader
-from meter_bridge.trace_store import TraceStore
-from shared.records import Instrument
+from meter_bridge.timing.anchor import AnchorKeeper
+from meter_bridge.trace.event_log import SINGLE_PER_S, EventLog
+from meter_bridge.trace.reader import TraceReader
+from meter_bridge.trace.records import StoredEvent, StoredSample
+from meter_bridge.trace.store import TraceStore
+from shared.kernel.records import Instrument
 
 NS = 1_000_000_000
 UTC0 = 1_800_000_000 * NS

@@ -9,14 +9,14 @@ import random
 import numpy as np
 import pytest
 
-from meter_bridge.frames import Frame
-from meter_bridge.parser import LineParser
+from meter_bridge.protocol.frames import Frame
+from meter_bridge.protocol.parser import LineParser
 from meter_bridge.sources.emulator.device import DeviceSpec, EmulatedMeter
 from meter_bridge.sources.emulator.faults import FaultPlan
 from meter_bridge.sources.emulator.loads import ScheduleLoad
-from meter_bridge.timebase import TimeBase
-from orchestrator.domain.alignment import LagFit, Trace, fit_lag
-from orchestrator.domain.records import MarkerLoad
+from meter_bridge.timing.timebase import TimeBase
+from orchestrator.domain.run.alignment import LagFit, Trace, fit_lag
+from orchestrator.domain.run.records import MarkerLoad
 
 NS = 1_000_000_000
 RATE = 10.0

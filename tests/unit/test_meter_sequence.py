@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meter_bridge.frames import Frame
-from meter_bridge.sequence import SequenceTracker
+from meter_bridge.protocol.frames import Frame
+from meter_bridge.protocol.sequence import SequenceTracker
 
 
 def frame(seq: int | None, ms: int | None) -> Frame:

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meter_bridge import trace_store
-from meter_bridge.anchor import Anchor
-from meter_bridge.frames import Frame
-from meter_bridge.records import StoredEvent, StoredSample, pack_extra, pack_power, unpack_extra, unpack_power
-from meter_bridge.trace_reader import TraceReader
-from meter_bridge.trace_store import TraceStore
-from shared.records import Instrument
+from meter_bridge.protocol.frames import Frame
+from meter_bridge.timing.anchor import Anchor
+from meter_bridge.trace import store as trace_store
+from meter_bridge.trace.reader import TraceReader
+from meter_bridge.trace.records import StoredEvent, StoredSample, pack_extra, pack_power, unpack_extra, unpack_power
+from meter_bridge.trace.store import TraceStore
+from shared.kernel.records import Instrument
 
 INSTRUMENT = Instrument(name="m", kind="ac_meter", emulated=False)
 
@@ -113,7 +113,7 @@ async def test_a_full_disk_stops_storing_says_so_and_recovers(tmp_path: Path, mo
 _WRITER = """
 import asyncio, sys
 from pathlib import Path
-from meter_bridge.trace_store import TraceStore
+from meter_bridge.trace.store import TraceStore
 from tests.unit.test_meter_store import owners, sample
 
 async def main():

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meter_bridge.timebase import TimeBase, fit_clock
+from meter_bridge.timing.timebase import TimeBase, fit_clock
 
 NS = 1_000_000_000
 

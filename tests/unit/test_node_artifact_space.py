@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from node_agent.rsync import Traffic, parse_stats
 from node_agent.settings import NodeSettings
-from node_agent.transfer import costs
-from shared.artifacts import ArtifactStore
-from shared.errors import InfrastructureError, NotFoundError
-from shared.node_jobs.artifacts import ObtainParams
-from shared.records import SurgeryPlan
+from node_agent.transfers.methods import costs
+from node_agent.transfers.rsync import Traffic, parse_stats
+from shared.files.artifacts import ArtifactStore
+from shared.kernel.errors import InfrastructureError, NotFoundError
+from shared.kernel.records import SurgeryPlan
+from shared.wire.node_jobs.artifacts import ObtainParams
 
 
 def put(store: ArtifactStore, content: bytes, used_at_s: int) -> str:

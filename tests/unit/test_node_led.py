@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from node_agent.led import blink
-from shared.errors import ConfigurationError, InfrastructureError
-from shared.node_jobs.host import IdentifyParams
+from node_agent.machine.led import blink
+from shared.kernel.errors import ConfigurationError, InfrastructureError
+from shared.wire.node_jobs.host import IdentifyParams
 
 
 def trigger_of(root: Path, led: str) -> Path:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from node_agent.processes import ProcessIdentity, Supervised, tail
-from shared.errors import InfrastructureError
+from shared.kernel.errors import InfrastructureError
 
 _SLEEPER = [sys.executable, "-c", "import time; time.sleep(60)"]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from node_agent.readings import (
+from node_agent.machine.readings import (
     parse_chrony_offset,
     parse_cpu_model,
     parse_cpu_times,
@@ -33,7 +33,7 @@ def test_pmic_joins_rails_by_name() -> None:
     assert supply_v == 5.1
 
 
-@pytest.mark.parametrize("text", ["", "error=1 error_msg=\"Command not registered\"\n", " EXT5V_V volt(24)=x\n"])
+@pytest.mark.parametrize("text", ["", 'error=1 error_msg="Command not registered"\n', " EXT5V_V volt(24)=x\n"])
 def test_no_pmic_is_unknown(text: str) -> None:
     assert parse_pmic(text) == (None, None)
 

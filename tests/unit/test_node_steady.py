@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from node_agent.governor import set_governor
-from node_agent.steady import judge, looker, settle, temperature_slope
-from shared.errors import ConfigurationError, InfrastructureError
-from shared.node_jobs.activity import AgentActivity, AgentEvent, activity_between
-from shared.node_jobs.host import SetGovernorParams, SettleParams, SettleSample
+from node_agent.machine.governor import set_governor
+from node_agent.machine.steady_gate import judge, looker, settle, temperature_slope
+from shared.kernel.errors import ConfigurationError, InfrastructureError
+from shared.wire.node_jobs.activity import AgentActivity, AgentEvent, activity_between
+from shared.wire.node_jobs.host import SetGovernorParams, SettleParams, SettleSample
 
 PARAMS = SettleParams(min_s=0, max_s=60, span_s=60, max_slope_c_per_min=0.5, max_busy=0.05)
 

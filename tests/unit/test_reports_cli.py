@@ -9,10 +9,10 @@ import pytest
 from typer.testing import CliRunner
 
 from orchestrator.cli.results import calc, figures, plan_app, report, validate
-from orchestrator.reports.json_schemas import MODELS, schema_of
-from orchestrator.reports.result_files import write_bytes
-from orchestrator.reports.validate import validate_submission
-from shared.errors import ConfigurationError
+from orchestrator.results.files import write_bytes
+from orchestrator.results.json_schemas import MODELS, schema_of
+from orchestrator.results.validate import validate_submission
+from shared.kernel.errors import ConfigurationError
 from tests.epi_campaign import write_campaign_tree
 
 run = CliRunner()

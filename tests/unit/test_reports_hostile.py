@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.reports.result_files import iso_utc_ns, parse_iso_utc_ns, read_trace, trace_csv
-from orchestrator.reports.validate import validate_submission
-from shared.errors import DataError
-from shared.meter_api import SampleBlock
+from orchestrator.results.files import iso_utc_ns, parse_iso_utc_ns, read_trace, trace_csv
+from orchestrator.results.validate import validate_submission
+from shared.kernel.errors import DataError
+from shared.wire.meter_api import SampleBlock
 from tests.domain_lab import INSTRUMENT
 from tests.epi_campaign import write_campaign_tree
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.domain.evaluate import evaluate_run
-from orchestrator.reports.recompute import recompute_campaign
-from orchestrator.reports.result_files import json_bytes, parse_iso_utc_ns, write_campaign, write_run
-from orchestrator.reports.schema import CampaignFile
+from orchestrator.domain.run.evaluate import evaluate_run
 from orchestrator.reports.summary import write_summary
+from orchestrator.results.files import json_bytes, parse_iso_utc_ns, write_campaign, write_run
+from orchestrator.results.recompute import recompute_campaign
+from orchestrator.results.schema import CampaignFile
 from tests.domain_lab import PROTOCOL, T0, block, configuration, load, questions, run_input
 
 

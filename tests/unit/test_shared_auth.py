@@ -3,8 +3,8 @@
 import pytest
 from starlette.requests import HTTPConnection
 
-from shared.auth import FailureLimiter, bearer_guard, check_bind
-from shared.errors import AuthError, ConfigurationError, TooManyFailuresError
+from shared.kernel.errors import AuthError, ConfigurationError, TooManyFailuresError
+from shared.service.auth import FailureLimiter, bearer_guard, check_bind
 
 
 def request(token: str | None, host: str = "10.0.0.1") -> HTTPConnection:

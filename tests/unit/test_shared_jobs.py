@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from shared.errors import ConfigurationError, ConflictError, DataError, NotFoundError
-from shared.jobs import JobContext, JobKind, JobServer
-from shared.protocol import JobRequest, JobState
-from shared.records import Record
+from shared.kernel.errors import ConfigurationError, ConflictError, DataError, NotFoundError
+from shared.kernel.records import Record
+from shared.wire.job_server import JobContext, JobKind, JobServer
+from shared.wire.protocol import JobRequest, JobState
 
 
 class Params(Record):

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.domain.spec import CampaignSpec, TasksSpec
+from orchestrator.domain.campaign.spec import CampaignSpec, TasksSpec
 from orchestrator.store.journal import open_journal
-from shared.errors import ConflictError, NotFoundError
+from shared.kernel.errors import ConflictError, NotFoundError
 
 
 def spec(**changes: object) -> CampaignSpec:

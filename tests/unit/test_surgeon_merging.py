@@ -8,17 +8,17 @@ import pytest
 from pydantic import ValidationError
 from safetensors.numpy import load_file
 
-from shared import llama, surgery
-from shared.checkpoints import dllama, gguf
-from shared.errors import ConfigurationError, DataError
-from shared.records import MergeMatrices, SurgeryPlan
-from surgeon.convert import convert
-from surgeon.convert_dllama import convert_model
-from surgeon.masking import ExpertMask
-from surgeon.merging import MergeArrays
-from surgeon.quantize import quantize
+from shared.checkpoints import dllama, gguf, surgery
+from shared.kernel.errors import ConfigurationError, DataError
+from shared.kernel.records import MergeMatrices, SurgeryPlan
+from shared.llama import model as llama
+from surgeon.conversion.quantize import quantize
+from surgeon.conversion.to_dllama import convert_model
+from surgeon.conversion.to_gguf import convert
+from surgeon.planning.merging import MergeArrays
 from surgeon.search.eep import Fitness
 from surgeon.search.eep_merge import MergeOptions, WeightsInMemory, search_merge
+from surgeon.search.masking import ExpertMask
 from surgeon.verification.verify import verify
 from tests.checkpoint_factory import TEXT, make_checkpoint
 
@@ -145,9 +145,7 @@ def test_memory_and_file_are_one_model(lab: Path, tmp_path: Path, source: str, t
     assert np.abs(inside - before).max() > 0.5
 
 
-def test_memory_for_sums_does_not_change_the_bytes(
-    lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_memory_for_sums_does_not_change_the_bytes(lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     surgery.apply_plan(lab / "Q8_0.gguf", MIXED, tmp_path / "a")
     monkeypatch.setattr("shared.checkpoints.merging._SUM_BYTES", 1)
     surgery.apply_plan(lab / "Q8_0.gguf", MIXED, tmp_path / "b")

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shared.errors import ConfigurationError
-from surgeon.convert import convert
-from surgeon.corpus import load_corpus
-from surgeon.observe import ObserveOptions, observe
-from surgeon.offline import LayerExperts
+from shared.kernel.errors import ConfigurationError
+from surgeon.conversion.to_gguf import convert
+from surgeon.observation.corpus import load_corpus
+from surgeon.observation.observe import ObserveOptions, observe
 from surgeon.search.naee import ReconstructionLoss, n_subsets, search_layer
+from surgeon.search.offline_experts import LayerExperts
 from tests.checkpoint_factory import TEXT, make_checkpoint
 from tests.numpy_forward import NumpyQwen3Moe
 

@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shared import llama
 from shared.checkpoints import gguf
-from shared.errors import ConfigurationError, DataError
-from surgeon import statistics
-from surgeon.convert import convert
-from surgeon.corpus import load_corpus, windows
-from surgeon.layer_sums import LayerView
-from surgeon.observe import ObserveOptions, observe
+from shared.kernel.errors import ConfigurationError, DataError
+from shared.llama import model as llama
+from surgeon.conversion.to_gguf import convert
+from surgeon.observation import statistics
+from surgeon.observation.corpus import load_corpus, windows
+from surgeon.observation.layer_sums import LayerView
+from surgeon.observation.observe import ObserveOptions, observe
 from surgeon.rankings import METHODS
 from surgeon.rankings.base import RankingInputs
 from tests.checkpoint_factory import TEXT, make_checkpoint
@@ -131,7 +131,7 @@ def test_shards_add_up_to_the_very_same_file(lab: Path, one_pass: statistics.Sta
 def test_an_interrupted_run_goes_on(
     lab: Path, one_pass: statistics.Statistics, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("surgeon.observe._SAVE_EVERY", 1)
+    monkeypatch.setattr("surgeon.observation.observe._SAVE_EVERY", 1)
     corpus = load_corpus([lab / "left.txt", lab / "right.txt"])
 
     class KilledError(RuntimeError):

@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shared import llama
-from shared.errors import ConfigurationError
-from surgeon import statistics
-from surgeon.choices import ChoiceScorer, Question
-from surgeon.convert import convert
-from surgeon.corpus import load_corpus
-from surgeon.observe import observe
+from shared.kernel.errors import ConfigurationError
+from shared.llama import model as llama
+from surgeon.conversion.to_gguf import convert
+from surgeon.observation import statistics
+from surgeon.observation.corpus import load_corpus
+from surgeon.observation.observe import observe
 from surgeon.search.eep import Candidate, EepOptions, Fitness, FitnessCache, search, split
+from surgeon.search.multiple_choice import ChoiceScorer, Question
+from surgeon.search.skipping import DynamicSkipping, median_ratios
 from surgeon.search.task_fitness import TaskFitness
-from surgeon.skipping import DynamicSkipping, median_ratios
 from tests.checkpoint_factory import TEXT, make_checkpoint
 from tests.numpy_forward import NumpyQwen3Moe
 
@@ -151,7 +151,7 @@ def test_skipping_counts_and_changes(tmp_path: Path, naming: str) -> None:
 
 
 def test_bad_questions_are_named(tmp_path: Path) -> None:
-    from surgeon.choices import load_questions
+    from surgeon.search.multiple_choice import load_questions
 
     path = tmp_path / "q.jsonl"
     for line in (

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shared.errors import ConfigurationError, DataError
-from shared.surgeon_jobs import PromptAnswer
+from shared.kernel.errors import ConfigurationError, DataError
+from shared.wire.surgeon_jobs import PromptAnswer
 from surgeon import settings as surgeon_settings
-from surgeon.convert import convert
-from surgeon.quantize import file_types, quantize
-from surgeon.sanity import Evaluation, SanityPrompt, degenerate_reason, evaluate, judge, load_prompts
-from surgeon.validate import verdict
+from surgeon.conversion.quantize import file_types, quantize
+from surgeon.conversion.to_gguf import convert
+from surgeon.quality.gate import verdict
+from surgeon.quality.sanity import Evaluation, SanityPrompt, degenerate_reason, evaluate, judge, load_prompts
 from tests.checkpoint_factory import TEXT, make_checkpoint
 from tests.numpy_forward import NumpyQwen3Moe
 
@@ -79,7 +79,7 @@ def test_perplexity_is_that_of_a_plain_forward(tmp_path: Path) -> None:
     convert(tmp_path / "hf", tmp_path / "f32.gguf", outtype="F32")
     (tmp_path / "held.txt").write_text(TEXT[:300])
     found = evaluate(tmp_path / "f32.gguf", heldout=tmp_path / "held.txt", prompts=None)
-    from shared import llama
+    from shared.llama import model as llama
 
     with llama.Model(tmp_path / "f32.gguf") as model:
         tokens = model.tokenize(TEXT[:300])

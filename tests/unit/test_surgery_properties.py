@@ -8,9 +8,9 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shared import surgery
-from shared.records import SurgeryPlan
-from surgeon import planning
+from shared.checkpoints import surgery
+from shared.kernel.records import SurgeryPlan
+from surgeon.planning import allocation
 from surgeon.verification.verify import verify
 
 TYPES = [
@@ -129,10 +129,10 @@ def test_a_plan_keeps_the_most_salient(saliency: np.ndarray, data: st.DataObject
     n_layers, n_experts = saliency.shape
     group = data.draw(st.sampled_from(["all", "early", "late"]))
     depth = data.draw(st.integers(0, n_experts - 1))
-    layers = planning.layers_of(group, n_layers)
+    layers = allocation.layers_of(group, n_layers)
     protected = [data.draw(st.sets(st.integers(0, n_experts - 1), max_size=n_experts - depth)) for _ in range(n_layers)]
-    budget = planning.uniform_budget(n_layers, n_experts, layers, depth)
-    plan = planning.make_plan(saliency, budget, method="x", layout="biased", protected=protected)
+    budget = allocation.uniform_budget(n_layers, n_experts, layers, depth)
+    plan = allocation.make_plan(saliency, budget, method="x", layout="biased", protected=protected)
     for layer, (kept, dropped) in enumerate(zip(plan.kept, plan.dropped, strict=True)):
         assert len(dropped) == (depth if layer in layers else 0)
         assert protected[layer] <= set(kept)
@@ -148,5 +148,5 @@ def test_bisected_budgets_add_up_within_bounds(saliency: np.ndarray, data: st.Da
     fewest = data.draw(st.integers(1, n_experts))
     most = data.draw(st.integers(fewest, n_experts))
     total = data.draw(st.integers(fewest * n_layers, most * n_layers))
-    budget = planning.bisected_budget(saliency, range(n_layers), total, fewest=fewest, most=most)
+    budget = allocation.bisected_budget(saliency, range(n_layers), total, fewest=fewest, most=most)
     assert sum(budget) == total and all(fewest <= count <= most for count in budget)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.whole_files import remove_stale, written_whole
+from shared.files.atomic import remove_stale, written_whole
 
 
 def names(folder: Path) -> list[str]:

@@ -14,15 +14,15 @@ from fastapi import APIRouter, Depends, FastAPI, Query, WebSocket, WebSocketDisc
 from fastapi.responses import Response
 
 from orchestrator.api.models import CampaignStatus, CampaignSummary, ConfigurationResult, LabStatus, RunDetail, Ticket
-from orchestrator.campaign.identify import IdentifyAnswer, IdentifyRequest
+from orchestrator.campaign.find_channel import IdentifyAnswer, IdentifyRequest
 from orchestrator.campaign.live import LiveMessage
 from orchestrator.web.routes import web_router
-from shared.auth import bearer_guard
-from shared.clock import utc_ns
-from shared.errors import ConfigurationError, NotFoundError
-from shared.http import make_app
-from shared.meter_api import LivePower
-from shared.protocol import Health
+from shared.kernel.clock import utc_ns
+from shared.kernel.errors import ConfigurationError, NotFoundError
+from shared.service.auth import bearer_guard
+from shared.service.http import make_app
+from shared.wire.meter_api import LivePower
+from shared.wire.protocol import Health
 from tests.web.invented_machines import lab_status, power_at
 from tests.web.invented_results import analysis_of, detail_of, file_of, results_of
 from tests.web.states import STATES, InventedLab, S

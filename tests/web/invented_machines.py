@@ -3,12 +3,12 @@
 import math
 
 from orchestrator.api.models import AgentStatus, LabStatus
-from shared.clock import utc_ns
-from shared.errors import ErrorPayload
-from shared.meter_api import Ambient, LivePower, MeterStatus, PowerAggregate
-from shared.node_jobs.host import NodeFacts
-from shared.protocol import Health
-from shared.records import Instrument
+from shared.kernel.clock import utc_ns
+from shared.kernel.errors import ErrorPayload
+from shared.kernel.records import Instrument
+from shared.wire.meter_api import Ambient, LivePower, MeterStatus, PowerAggregate
+from shared.wire.node_jobs.host import NodeFacts
+from shared.wire.protocol import Health
 from tests.web.states import RUN_S, InventedLab, S
 
 NODES = ("node1", "node2", "node3", "node4")
@@ -48,7 +48,6 @@ def power_at(lab: InventedLab, at_utc_ns: int) -> LivePower:
         mean = 3.0 + 0.1 * i + (4.0 - 0.4 * i) * busy + ripple
         nodes[node] = PowerAggregate(min_w=mean - 0.15, mean_w=mean, max_w=mean + 0.2)
     return LivePower(utc_ns=at_utc_ns, nodes=nodes, cluster_w=sum(n.mean_w for n in nodes.values()), emulated=True)
-
 
 
 def lab_status(lab: InventedLab) -> LabStatus:

@@ -4,15 +4,15 @@ import math
 from functools import cache
 
 from orchestrator.api.models import ConfigurationResult, RunDetail
-from orchestrator.domain.answers import Recommendation, ResearchAnswer
-from orchestrator.domain.curve import DepthChance, OperatingPoint
-from orchestrator.domain.evaluate import evaluate_run
-from orchestrator.domain.hypotheses import Hypothesis
-from orchestrator.domain.matrix import GROUPS, reference_of
-from orchestrator.domain.validity import Finding, Validity
-from orchestrator.reports.result_files import trace_csv
-from orchestrator.reports.schema import BenchmarkFile, EpiFile
-from shared.records import Configuration
+from orchestrator.domain.analysis.curve import DepthChance, OperatingPoint
+from orchestrator.domain.campaign.matrix import GROUPS, reference_of
+from orchestrator.domain.run.evaluate import evaluate_run
+from orchestrator.domain.run.validity import Finding, Validity
+from orchestrator.reports.hypotheses import Hypothesis
+from orchestrator.reports.research_questions import Recommendation, ResearchAnswer
+from orchestrator.results.files import trace_csv
+from orchestrator.results.schema import BenchmarkFile, EpiFile
+from shared.kernel.records import Configuration
 from tests import domain_lab
 from tests.web.states import InventedLab
 
@@ -92,15 +92,11 @@ def analysis_of() -> dict[str, object]:
         for shift, group in enumerate(GROUPS)
     ]
     found = [
-        Hypothesis(
-            name="H1", claim="EPI against depth is U-shaped", answer="supported", sentence="All layers: 0.97."
-        ),
+        Hypothesis(name="H1", claim="EPI against depth is U-shaped", answer="supported", sentence="All layers: 0.97."),
         Hypothesis(
             name="H2", claim="The EPI-optimal is not the most accurate", answer="open", sentence="0.81 of draws."
         ),
-        Hypothesis(
-            name="H4", claim="Energy does not fall linearly", answer="not measured", sentence="One depth only."
-        ),
+        Hypothesis(name="H4", claim="Energy does not fall linearly", answer="not measured", sentence="One depth only."),
     ]
     advice = Recommendation(configuration_id="drop4_all", sentence="Use drop4_all: EPI -2.9 % (-5.5 to -0.3 %).")
     return {

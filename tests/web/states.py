@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 
 from orchestrator.api.models import AttemptStatus, CampaignStatus, CampaignSummary, RunStatus
 from orchestrator.campaign.live import Progress
-from orchestrator.domain.schedule import PlannedRun, configurations_of
-from orchestrator.domain.spec import CampaignSpec, TasksSpec
-from orchestrator.domain.states import CampaignState
-from shared.clock import utc_ns
+from orchestrator.domain.campaign.schedule import PlannedRun, configurations_of
+from orchestrator.domain.campaign.spec import CampaignSpec, TasksSpec
+from orchestrator.domain.campaign.states import CampaignState
+from shared.kernel.clock import utc_ns
 
 STATES = (
     "first_use",
@@ -42,6 +42,7 @@ _STEPS = (
     ("evaluate", 1),
 )
 S = 1_000_000_000
+
 
 @dataclass
 class InventedLab:

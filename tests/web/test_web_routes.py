@@ -6,7 +6,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from orchestrator.web.routes import STATIC_DIR, VENDOR_FILES, web_router
-from shared.http import make_app
+from shared.service.http import make_app
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ interval with its own clock.
 import random
 from dataclasses import dataclass, replace
 
-from meter_bridge.frames import (
+from meter_bridge.protocol.frames import (
     DEVICE_MS_MODULUS,
     EnergyRegister,
     Frame,
@@ -18,7 +18,7 @@ from meter_bridge.frames import (
 )
 from meter_bridge.sources.emulator.faults import Fault, FaultPlan
 from meter_bridge.sources.emulator.loads import Load
-from shared.meter_api import Ambient
+from shared.wire.meter_api import Ambient
 
 FIRMWARE = "emulator-1"
 _MAINS_V = 230.0

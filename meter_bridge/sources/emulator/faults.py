@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Final
 
-from shared.errors import ConfigurationError
+from shared.kernel.errors import ConfigurationError
 
 KINDS: Final[dict[str, dict[str, float]]] = {
     "noise": {"w": 0.5},

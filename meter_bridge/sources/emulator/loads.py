@@ -15,7 +15,7 @@ from typing import Protocol
 
 import psutil
 
-from shared.errors import ConfigurationError, DataError
+from shared.kernel.errors import ConfigurationError, DataError
 
 RESCAN_S = 1.0
 _HISTORY_S = 10.0

@@ -8,7 +8,7 @@ import tty
 from contextlib import suppress
 from pathlib import Path
 
-from shared.errors import ConfigurationError
+from shared.kernel.errors import ConfigurationError
 
 
 class PtyPort:

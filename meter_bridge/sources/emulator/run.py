@@ -8,8 +8,8 @@ from pathlib import Path
 from meter_bridge.sources.emulator.device import EmulatedMeter
 from meter_bridge.sources.emulator.faults import FaultPlan, parse_fault
 from meter_bridge.sources.emulator.port import PtyPort
-from shared.clock import monotonic_ns
-from shared.errors import EpiError
+from shared.kernel.clock import monotonic_ns
+from shared.kernel.errors import EpiError
 
 _SPEC_BYTES = 200
 _LONGEST_DELAY_NS = 2_000_000_000

@@ -1,0 +1,1 @@
+"""What measures: calibration, uncertainty, description, and what looks wrong about its values."""

@@ -1,0 +1,71 @@
+"""Calibration records on disk: one numbered file a version, written once, never changed."""
+
+import os
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from meter_bridge.instrument.calibration import CalibrationDraft, CalibrationRecord, fit_calibration
+from shared.files.artifacts import fsync_directory
+from shared.kernel.clock import utc_ns
+from shared.kernel.errors import DataError, NotFoundError
+from shared.kernel.records import NodeName
+
+
+class CalibrationStore:
+    """The versions under `directory`; the newest is in force."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        directory.mkdir(parents=True, exist_ok=True)
+        self._records = [_read(path) for path in sorted(directory.glob("cal-*.json"))]
+
+    @property
+    def records(self) -> tuple[CalibrationRecord, ...]:
+        """All versions, oldest first."""
+        return tuple(self._records)
+
+    @property
+    def newest(self) -> CalibrationRecord | None:
+        """The calibration in force, if there is any."""
+        return self._records[-1] if self._records else None
+
+    def get(self, calibration_id: str) -> CalibrationRecord:
+        """Return one version.
+
+        Raises:
+            NotFoundError: there is none of that id.
+        """
+        for record in self._records:
+            if record.id == calibration_id:
+                return record
+        known = ", ".join(record.id for record in self._records) or "none"
+        raise NotFoundError("no such calibration", where=calibration_id, hint=f"known: {known}")
+
+    def add(self, draft: CalibrationDraft, *, instrument: str, nodes: tuple[NodeName, ...]) -> CalibrationRecord:
+        """Fit a draft and keep it as the next version.
+
+        Raises:
+            DataError: the draft is nonsense; nothing is kept.
+        """
+        version = self._records[-1].version + 1 if self._records else 1
+        record = fit_calibration(draft, version=version, created_utc_ns=utc_ns(), instrument=instrument, nodes=nodes)
+        path = self._directory / f"{record.id}.json"
+        fresh = path.with_suffix(".new")
+        with fresh.open("w", encoding="utf-8") as file:
+            file.write(record.model_dump_json(indent=2) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+        fsync_directory(self._directory)
+        self._records.append(record)
+        return record
+
+
+def _read(path: Path) -> CalibrationRecord:
+    try:
+        return CalibrationRecord.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise DataError(f"damaged calibration: {where}: {first['msg']}", where=str(path)) from error

@@ -1,0 +1,1 @@
+"""How a meter speaks: lines, frames, parser, sequence (docs/meter-protocol.md)."""

@@ -1,0 +1,1 @@
+"""From the device's clock to UTC."""

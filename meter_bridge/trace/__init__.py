@@ -1,0 +1,1 @@
+"""The trace database: records, one writer, readers, retention, recordings."""

@@ -1,0 +1,214 @@
+"""Recordings: what a source sent, with arrival times, in a file that can be replayed; and traces read as recordings.
+
+A recording is gzip'd JSON lines: a head, then one frame a line with `a`, nanoseconds since the first arrival.
+"""
+
+import csv
+import gzip
+import json
+import math
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any
+
+from meter_bridge.protocol.frames import NAN, Frame
+from meter_bridge.trace.records import unpack_extra, unpack_power
+from shared.kernel.errors import DataError
+from shared.kernel.records import Instrument
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedFrame:
+    """A frame and its arrival, in nanoseconds since the first."""
+
+    offset_ns: int
+    frame: Frame
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingHead:
+    """What the recording is of."""
+
+    nodes: tuple[str, ...]
+    rate_hz: float
+    device: str
+    emulated: bool
+    measurement_point: str | None = None
+    firmware: str | None = None
+
+
+class RecordingWriter:
+    """Writes a recording; use as a context manager."""
+
+    def __init__(self, path: Path, head: RecordingHead) -> None:
+        self._file: IO[str] = gzip.open(path, "wt", encoding="utf-8", compresslevel=6)  # noqa: SIM115 - closed in __exit__
+        self._first_ns: int | None = None
+        self.frames = 0
+        self._file.write(json.dumps({"epi_recording": FORMAT, **asdict(head)}) + "\n")
+
+    def __enter__(self) -> "RecordingWriter":
+        """Return the writer."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Finish the file."""
+        self._file.close()
+
+    def add(self, frame: Frame, arrival_mono_ns: int) -> None:
+        """Append one frame."""
+        self._first_ns = arrival_mono_ns if self._first_ns is None else self._first_ns
+        row: dict[str, Any] = {"a": arrival_mono_ns - self._first_ns}
+        for name, value in asdict(frame).items():
+            if isinstance(value, tuple):
+                row[name] = [None if math.isnan(entry) else entry for entry in value]
+            elif value is not None:
+                row[name] = value
+        self._file.write(json.dumps(row, separators=(",", ":"), allow_nan=False) + "\n")
+        self.frames += 1
+
+
+def read_head(path: Path) -> RecordingHead:
+    """Return the head of a recording, or what can be said of a trace CSV or a trace database.
+
+    Raises:
+        DataError: the file is none of them.
+    """
+    kind = _kind(path)
+    if kind == "sqlite":
+        return _sqlite_head(path)
+    if kind == "csv":
+        rows = list(_csv_rows(path))
+        nodes = tuple(rows[0][1]) if rows else ()
+        span_s = rows[-1][0] - rows[0][0] if len(rows) > 1 else 1.0
+        return RecordingHead(nodes, max((len(rows) - 1) / span_s, 0.01), path.name, emulated=False)
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        return _parse_head(file.readline(), path)
+
+
+def read_recording(path: Path) -> Iterator[RecordedFrame]:
+    """Yield the frames of a recording, a trace CSV or a trace database, in order.
+
+    Raises:
+        DataError: the file is none of them, or is damaged; frames before the damage are yielded.
+    """
+    kind = _kind(path)
+    if kind == "sqlite":
+        yield from _sqlite_frames(path)
+    elif kind == "csv":
+        first: float | None = None
+        for number, (at_s, powers) in enumerate(_csv_rows(path)):
+            first = at_s if first is None else first
+            offset_ns = round((at_s - first) * 1e9)
+            yield RecordedFrame(offset_ns, Frame(tuple(powers.values()), seq=number, device_ms=offset_ns // 1_000_000))
+    else:
+        yield from _recorded_frames(path)
+
+
+def _kind(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            start = file.read(16)
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}", where=str(path)) from error
+    if start.startswith(b"SQLite format 3"):
+        return "sqlite"
+    if start[:2] == b"\x1f\x8b":
+        return "recording"
+    if start.startswith(b"timestamp,"):
+        return "csv"
+    raise DataError(
+        "neither a recording, nor a trace CSV, nor a trace database", where=str(path),
+        hint="make one with `epi meter record`",
+    )  # fmt: skip
+
+
+def _parse_head(line: str, path: Path) -> RecordingHead:
+    try:
+        fields = json.loads(line)
+        if fields.pop("epi_recording") != FORMAT:
+            raise ValueError("unknown format")
+        return RecordingHead(**{**fields, "nodes": tuple(fields["nodes"])})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"not a recording: {error}", where=str(path)) from error
+
+
+def _recorded_frames(path: Path) -> Iterator[RecordedFrame]:
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as file:
+            _parse_head(file.readline(), path)
+            for line in file:
+                row = json.loads(line)
+                offset_ns = row.pop("a")
+                columns: dict[str, Any] = {
+                    name: tuple(NAN if entry is None else float(entry) for entry in value)
+                    if isinstance(value, list)
+                    else value
+                    for name, value in row.items()
+                }
+                yield RecordedFrame(offset_ns, Frame(**columns))
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"damaged recording: {error}", where=str(path)) from error
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[float, dict[str, float]]]:
+    """Yield (Unix seconds, watts by node) for each time of a long CSV: timestamp, node, watts."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            nodes: dict[str, float] = {}
+            for row in csv.DictReader(file):
+                nodes.setdefault(row["node"], NAN)
+        with path.open(encoding="utf-8", newline="") as file:
+            stamp, powers = None, dict(nodes)
+            for row in csv.DictReader(file):
+                if row["timestamp"] != stamp:
+                    if stamp is not None:
+                        yield datetime.fromisoformat(stamp).timestamp(), powers
+                    stamp, powers = row["timestamp"], dict(nodes)
+                powers[row["node"]] = float(row["watts"])
+            if stamp is not None:
+                yield datetime.fromisoformat(stamp).timestamp(), powers
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise DataError(f"not a trace CSV: {error}", where=str(path)) from error
+
+
+def _sqlite_head(path: Path) -> RecordingHead:
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+        try:
+            record, power = db.execute(
+                "SELECT record, power_w FROM sample JOIN stream ON stream.id = stream_id"
+                " JOIN instrument ON instrument.id = instrument_id ORDER BY sample.id DESC LIMIT 1"
+            ).fetchone() or (None, b"")
+        except sqlite3.Error as error:
+            raise DataError(f"not a trace database: {error}", where=str(path)) from error
+    if record is None:
+        raise DataError("the trace is empty", where=str(path))
+    instrument = Instrument.model_validate_json(record)
+    nodes = tuple(f"node{channel + 1}" for channel in range(len(unpack_power(power))))
+    return RecordingHead(
+        nodes, instrument.sample_rate_hz or 1.0, instrument.name, instrument.emulated, instrument.measurement_point,
+        instrument.firmware,
+    )  # fmt: skip
+
+
+def _sqlite_frames(path: Path) -> Iterator[RecordedFrame]:
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+        first: int | None = None
+        for utc_ns, seq, device_ms, power, extra, frequency, register in db.execute(
+            "SELECT utc_ns, seq, device_ms, power_w, extra, frequency_hz, register_wh FROM sample ORDER BY id"
+        ):
+            first = utc_ns if first is None else first
+            power_w = unpack_power(power)
+            yield RecordedFrame(
+                utc_ns - first,
+                Frame(
+                    power_w=power_w, seq=seq, device_ms=device_ms, frequency_hz=frequency,
+                    energy_wh=None if register is None else unpack_power(register),
+                    **unpack_extra(extra, len(power_w)),
+                ),
+            )  # fmt: skip

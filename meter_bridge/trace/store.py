@@ -1,0 +1,230 @@
+"""The trace database: one writer, batches, raw values.
+
+`put` never waits: it appends to a bounded list in memory, and a task commits that list twice a second. So a power cut
+loses at most the last second (WAL with synchronous=FULL), and kill -9 nothing that was committed. When the disk is
+full, storing stops and is retried; the newest samples up to the bound survive in memory, the rest is counted as lost.
+
+Not here: what the samples mean, calibration (applied on read, `calibration`), export (`export`).
+"""
+
+import asyncio
+import contextlib
+import logging
+import sqlite3
+from collections import deque
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import aiosqlite
+
+from meter_bridge.timing.anchor import Anchor
+from meter_bridge.trace.records import StoredEvent, StoredSample, pack_power
+from shared.files.sqlite import open_database
+from shared.kernel.clock import monotonic_ns, utc_ns
+from shared.kernel.records import Instrument
+
+log = logging.getLogger(__name__)
+
+BATCH_S = 0.5
+RETRY_S = 2.0
+PENDING_LIMIT = 20_000
+"""Samples held in memory while the disk refuses them: over half an hour at 10 Hz."""
+
+MIGRATIONS = (
+    """
+    CREATE TABLE instrument (id INTEGER PRIMARY KEY, record TEXT NOT NULL UNIQUE) STRICT;
+    CREATE TABLE anchor (
+        id INTEGER PRIMARY KEY, boot_id TEXT NOT NULL, utc_minus_mono_ns INTEGER NOT NULL, from_utc_ns INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE stream (
+        id INTEGER PRIMARY KEY, instrument_id INTEGER NOT NULL REFERENCES instrument, started_utc_ns INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE sample (
+        id INTEGER PRIMARY KEY, utc_ns INTEGER NOT NULL, mono_ns INTEGER NOT NULL, arrival_mono_ns INTEGER NOT NULL,
+        stream_id INTEGER NOT NULL REFERENCES stream, anchor_id INTEGER NOT NULL REFERENCES anchor,
+        seq INTEGER, device_ms INTEGER, power_w BLOB NOT NULL, extra BLOB, frequency_hz REAL, register_wh BLOB
+    ) STRICT;
+    CREATE INDEX sample_by_time ON sample (utc_ns);
+    CREATE UNIQUE INDEX sample_once ON sample (stream_id, seq, device_ms) WHERE seq IS NOT NULL;
+    CREATE TABLE event (
+        id INTEGER PRIMARY KEY, utc_ns INTEGER NOT NULL, mono_ns INTEGER NOT NULL, kind TEXT NOT NULL,
+        count INTEGER NOT NULL, detail TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX event_by_time ON event (utc_ns);
+    """,
+)
+_INSERT_SAMPLE = (
+    "INSERT OR IGNORE INTO sample (utc_ns, mono_ns, arrival_mono_ns, stream_id, anchor_id, seq, device_ms, power_w,"
+    " extra, frequency_hz, register_wh) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_INSERT_EVENT = "INSERT INTO event (utc_ns, mono_ns, kind, count, detail) VALUES (?, ?, ?, ?, ?)"
+
+
+class TraceStore:
+    """The one writer of the trace database."""
+
+    def __init__(self, db: aiosqlite.Connection, path: Path) -> None:
+        self.path = path
+        self._db = db
+        self._lock = asyncio.Lock()
+        self._wake = asyncio.Event()
+        self._owners: list[tuple[str, tuple[Any, ...]]] = []
+        self._samples: deque[StoredSample] = deque()
+        self._events: deque[StoredEvent] = deque()
+        self._next_ids = {"instrument": 1, "anchor": 1, "stream": 1}
+        self._instruments: dict[str, int] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._problem: str | None = None
+        self.lost = 0
+
+    @classmethod
+    async def open(cls, path: Path) -> "TraceStore":
+        """Open or make the database at `path` and start the writer."""
+        store = cls(await open_database(path, MIGRATIONS, synchronous="FULL"), path)
+        for table in store._next_ids:
+            async with store._db.execute(f"SELECT coalesce(max(id), 0) + 1 FROM {table}") as rows:
+                store._next_ids[table] = int((await rows.fetchone() or (1,))[0])
+        async with store._db.execute("SELECT id, record FROM instrument") as rows:
+            store._instruments = {row["record"]: row["id"] async for row in rows}
+        store._task = asyncio.create_task(store._write())
+        return store
+
+    @property
+    def problem(self) -> str | None:
+        """Why nothing is stored at the moment; None while storing."""
+        return self._problem
+
+    def instrument_id(self, instrument: Instrument) -> int:
+        """Return the id of an instrument record, which is stored once."""
+        record = instrument.model_dump_json()
+        if record not in self._instruments:
+            self._instruments[record] = self._own("instrument", "(id, record) VALUES (?, ?)", record)
+        return self._instruments[record]
+
+    def new_anchor(self, anchor: Anchor, from_utc_ns: int) -> int:
+        """Return the id of a new anchor."""
+        return self._own(
+            "anchor", "(id, boot_id, utc_minus_mono_ns, from_utc_ns) VALUES (?, ?, ?, ?)",
+            anchor.boot_id, anchor.utc_minus_mono_ns, from_utc_ns,
+        )  # fmt: skip
+
+    def new_stream(self, instrument_id: int, started_utc_ns: int) -> int:
+        """Return the id of a new stream: frames of one device clock that was not reset in between."""
+        columns = "(id, instrument_id, started_utc_ns) VALUES (?, ?, ?)"
+        return self._own("stream", columns, instrument_id, started_utc_ns)
+
+    def _own(self, table: str, columns: str, *values: Any) -> int:
+        new = self._next_ids[table]
+        self._next_ids[table] += 1
+        self._owners.append((f"INSERT INTO {table} {columns}", (new, *values)))
+        return new
+
+    def put(self, sample: StoredSample) -> None:
+        """Take a sample; it is on disk within `BATCH_S` or after `flush`."""
+        self._samples.append(sample)
+        self._bound()
+        self._wake.set()
+
+    def put_event(self, event: StoredEvent) -> None:
+        """Take an event; like `put`."""
+        self._events.append(event)
+        self._bound()
+        self._wake.set()
+
+    def _bound(self) -> None:
+        while len(self._samples) > PENDING_LIMIT:
+            self._samples.popleft()
+            self.lost += 1
+        while len(self._events) > PENDING_LIMIT:
+            self._events.popleft()
+
+    async def flush(self) -> None:
+        """Commit everything taken so far; a refusing disk leaves it in memory and in `problem`."""
+        # Shielded: a caller that goes away must not tear a transaction.
+        await asyncio.shield(self._flush())
+
+    async def _flush(self) -> None:
+        async with self._lock:
+            await self._commit()
+
+    async def close(self) -> None:
+        """Commit what is left and close."""
+        async with self._lock:
+            # With the lock held the writer is between two batches, never inside one.
+            if self._task is not None:
+                self._task.cancel()
+        await self.flush()
+        await self._db.close()
+
+    async def exclusively(self, statements: Iterable[tuple[str, tuple[Any, ...]]]) -> list[int]:
+        """Run maintenance statements between two batches; return the rows each changed."""
+        async with self._lock:
+            await self._commit()
+            changed = []
+            for sql, values in statements:
+                cursor = await self._db.execute(sql, values)
+                changed.append(cursor.rowcount)
+                await cursor.close()
+            return changed
+
+    async def _write(self) -> None:
+        while True:
+            await self._wake.wait()
+            await asyncio.sleep(BATCH_S if self._problem is None else RETRY_S)
+            self._wake.clear()
+            await self.flush()
+            if self._samples or self._events:
+                self._wake.set()
+
+    async def _commit(self) -> None:
+        owners, samples, events = list(self._owners), list(self._samples), list(self._events)
+        if not (owners or samples or events):
+            return
+        self._samples.clear()
+        self._events.clear()
+        try:
+            await self._db.execute("BEGIN IMMEDIATE")
+            for sql, values in owners:
+                await self._db.execute(sql, values)
+            await self._db.executemany(_INSERT_SAMPLE, [_sample_row(sample) for sample in samples])
+            await self._db.executemany(_INSERT_EVENT, [_event_row(event) for event in events])
+            await self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            with contextlib.suppress(sqlite3.Error):
+                await self._db.execute("ROLLBACK")
+            self._samples.extendleft(reversed(samples))
+            self._events.extendleft(reversed(events))
+            self._bound()
+            self._refused(error)
+        else:
+            del self._owners[: len(owners)]
+            self._accepted()
+
+    def _refused(self, error: sqlite3.Error) -> None:
+        reason = f"the trace is not being stored: {error}"
+        if self._problem is None:
+            log.error("%s (%s)", reason, self.path)
+            self.put_event(StoredEvent(utc_ns(), monotonic_ns(), "storage_failed", detail=str(error)))
+        self._problem = reason
+
+    def _accepted(self) -> None:
+        if self._problem is None:
+            return
+        self._problem = None
+        log.warning("the trace is stored again (%s), %d samples were lost", self.path, self.lost)
+        self.put_event(
+            StoredEvent(utc_ns(), monotonic_ns(), "storage_recovered", detail=f"{self.lost} samples lost so far")
+        )
+
+
+def _sample_row(sample: StoredSample) -> tuple[Any, ...]:
+    return (
+        sample.utc_ns, sample.mono_ns, sample.arrival_mono_ns, sample.stream_id, sample.anchor_id, sample.seq,
+        sample.device_ms, pack_power(sample.power_w), sample.extra, sample.frequency_hz,
+        None if sample.register_wh is None else pack_power(sample.register_wh),
+    )  # fmt: skip
+
+
+def _event_row(event: StoredEvent) -> tuple[Any, ...]:
+    return (event.utc_ns, event.mono_ns, event.kind, event.count, event.detail)

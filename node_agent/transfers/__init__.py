@@ -1,0 +1,1 @@
+"""How artifacts reach this node."""

@@ -1,0 +1,153 @@
+"""How an artifact reaches this node: which ways are possible, what each is expected to cost, and doing the cheapest.
+
+By plan costs the plan's own bytes and needs the base here; HTTP costs what is missing of the file and resumes; rsync
+needs a configured source and costs at most the file, less by an unknown part when the base is here as its basis.
+Every way ends with the hash being checked.
+"""
+
+import asyncio
+import shutil
+import time
+from dataclasses import dataclass
+
+from node_agent.settings import NodeSettings
+from node_agent.transfers.rsync import rsync
+from shared.checkpoints.surgery import apply_plan
+from shared.files.artifacts import ArtifactStore, NoRoomError, scratch_file
+from shared.kernel.errors import ConfigurationError, EpiError
+from shared.kernel.records import canonical_json
+from shared.service.auth import load_token
+from shared.wire.job_server import JobContext
+from shared.wire.node_jobs.artifacts import ObtainParams, ObtainResult, Way, WayCost, WayFailure
+
+
+def costs(params: ObtainParams, store: ArtifactStore, settings: NodeSettings) -> tuple[WayCost, ...]:
+    """Return what each way would cost here and now, cheapest first, impossible ones last.
+
+    Rsync is put at the file's size, its upper bound; `prefer_rsync` puts it before HTTP.
+    """
+    base_here = params.base_sha256 is not None and store.has(params.base_sha256)
+    partial = store.partial_path(params.sha256)
+    missing = max(params.size_bytes - (partial.stat().st_size if partial.exists() else 0), 0)
+    found: dict[Way, WayCost] = {}
+    if store.has(params.sha256):
+        found["here"] = WayCost(way="here", expected_bytes=0)
+    else:
+        found["here"] = WayCost(way="here", reason="it is not here")
+    if params.plan is None:
+        found["plan"] = WayCost(way="plan", reason="no plan was given")
+    elif not base_here:
+        found["plan"] = WayCost(way="plan", reason="the base model is not here")
+    else:
+        found["plan"] = WayCost(way="plan", expected_bytes=len(canonical_json(params.plan)))
+    if settings.source_url is None:
+        found["http"] = WayCost(way="http", reason="no source_url is set")
+    else:
+        found["http"] = WayCost(way="http", expected_bytes=missing)
+    if settings.rsync_source is None:
+        found["rsync"] = WayCost(way="rsync", reason="no rsync_source is set")
+    elif shutil.which("rsync") is None:
+        found["rsync"] = WayCost(way="rsync", reason="rsync is not installed")
+    else:
+        found["rsync"] = WayCost(way="rsync", expected_bytes=params.size_bytes)
+
+    def order(cost: WayCost) -> tuple[bool, float]:
+        if cost.expected_bytes is None or cost.way not in params.ways:
+            return True, 0.0
+        preferred = settings.prefer_rsync and cost.way == "rsync" and found["http"].expected_bytes is not None
+        return False, (found["http"].expected_bytes or 0) - 0.5 if preferred else float(cost.expected_bytes)
+
+    return tuple(sorted(found.values(), key=order))
+
+
+async def obtain(params: ObtainParams, store: ArtifactStore, settings: NodeSettings, job: JobContext) -> ObtainResult:
+    """Bring the artifact here in the cheapest way; if that way fails, in the next one.
+
+    Raises:
+        ConfigurationError: no way is possible; each reason is given.
+        NoRoomError: the file does not fit the quota, by whatever way.
+        EpiError: the last way that was tried failed.
+    """
+    start = time.monotonic()
+    considered = costs(params, store, settings)
+    usable = [cost.way for cost in considered if cost.expected_bytes is not None and cost.way in params.ways]
+    if not usable:
+        reasons = "; ".join(f"{cost.way}: {cost.reason or 'not allowed by this job'}" for cost in considered)
+        raise ConfigurationError(f"there is no way to bring this artifact here: {reasons}", where=params.sha256)
+    failed: list[WayFailure] = []
+    for way in usable:
+        traffic = _Traffic()
+        try:
+            await _bring(way, params, store, settings, job, traffic)
+        except EpiError as error:
+            if way == usable[-1] or isinstance(error, NoRoomError):
+                raise
+            failed.append(WayFailure(way=way, reason=str(error), bytes_received=traffic.received))
+            job.progress(0.0, f"{way} failed ({error.message}); trying the next way")
+        else:
+            break
+    return ObtainResult(
+        sha256=params.sha256, size_bytes=store.path(params.sha256).stat().st_size, way=way,
+        bytes_received=traffic.received or 0, bytes_sent=traffic.sent, seconds=time.monotonic() - start,
+        considered=considered, failed=tuple(failed),
+    )  # fmt: skip
+
+
+@dataclass
+class _Traffic:
+    """Bytes over the net while a way is tried; null when its program did not say."""
+
+    received: int | None = 0
+    sent: int = 0
+
+
+async def _bring(
+    way: Way, params: ObtainParams, store: ArtifactStore, settings: NodeSettings, job: JobContext, traffic: _Traffic
+) -> None:
+    if way == "plan":
+        await _by_plan(params, store, job, traffic)
+    elif way == "http":
+        await _by_http(params.sha256, store, settings, job, traffic)
+    elif way == "rsync":
+        await _by_rsync(params, store, settings, traffic)
+
+
+async def _by_rsync(params: ObtainParams, store: ArtifactStore, settings: NodeSettings, traffic: _Traffic) -> None:
+    # Not HTTP's partial file: that one holds a beginning of the artifact, this one a copy of the basis.
+    partial = store.partial_path(params.sha256).with_suffix(".rsync.download")
+    basis = store.path(params.base_sha256) if params.base_sha256 and store.has(params.base_sha256) else None
+    await asyncio.to_thread(store.make_room, max(params.size_bytes, basis.stat().st_size if basis else 0))
+    source = f"{(settings.rsync_source or '').rstrip('/')}/{params.sha256}"
+    traffic.received = None
+    moved = await rsync(source, partial, shell=settings.rsync_shell, basis=basis)
+    traffic.received, traffic.sent = moved.received, moved.sent
+    await asyncio.to_thread(store.adopt, partial, expected_sha256=params.sha256)
+
+
+async def _by_http(
+    sha256: str, store: ArtifactStore, settings: NodeSettings, job: JobContext, traffic: _Traffic
+) -> None:
+    assert settings.source_url is not None, "costs() offers HTTP only with a source"
+    token = load_token(settings.source_token_file) if settings.source_token_file else None
+
+    def report(received: int, done: int, total: int) -> None:
+        traffic.received = received
+        job.progress(done / max(total, 1), f"{done >> 20} of {total >> 20} MiB")
+
+    await store.download(settings.source_url, token, sha256, on_bytes=report, ca_file=settings.source_ca_file)
+
+
+async def _by_plan(params: ObtainParams, store: ArtifactStore, job: JobContext, traffic: _Traffic) -> None:
+    assert params.plan is not None and params.base_sha256 is not None, "costs() offers a plan only with a base"
+    plan = params.plan
+    traffic.received = len(canonical_json(plan))
+    base = store.path(params.base_sha256)
+    loop = asyncio.get_running_loop()
+
+    def report(done: int, total: int) -> None:
+        loop.call_soon_threadsafe(job.progress, done / max(total, 1), "applying the plan")
+
+    await asyncio.to_thread(store.make_room, params.size_bytes or base.stat().st_size, keep={params.base_sha256})
+    async with scratch_file(store) as target:
+        await asyncio.to_thread(apply_plan, base, plan, target, on_progress=report)
+        await asyncio.to_thread(store.adopt, target, expected_sha256=params.sha256)

@@ -1,0 +1,99 @@
+"""What the campaign commands print when JSON was not asked for."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from orchestrator.domain.analysis.interim import CampaignLook
+from orchestrator.domain.analysis.utilisation import Utilisation
+from orchestrator.domain.campaign.design_power import Resolution
+from orchestrator.domain.campaign.dry_run import SpecCheck, SpecPlan
+from orchestrator.domain.campaign.planner import CampaignPlan
+
+
+def print_campaigns(campaigns: list[dict[str, Any]]) -> None:
+    """Print the list of campaigns."""
+    table = Table("campaign", "state", "runs", "reason")
+    for one in campaigns:
+        table.add_row(one["id"], one["state"], f"{one['runs_done']}/{one['runs_total']}", one["reason"])
+    Console(soft_wrap=True).print(table)
+
+
+def print_status(status: dict[str, Any]) -> None:
+    """Print where a campaign is."""
+    print(f"{status['id']}: {status['state']}, {status['runs_done']} of {status['runs_total']} runs done")
+    if status["request"] != "none":
+        print(f"  asked: {status['request']}, obeyed after the present run")
+    if status["step"]:
+        print(f"  now:   {status['step']}")
+    if status["eta_s"] is not None:
+        print(f"  left:  {span(status['eta_s'])}")
+    if status["utilisation"] is not None:
+        print(f"  {Utilisation.model_validate(status['utilisation']).sentence()}")
+    for look in status["looks"][-1:] if status["state"] == "running" else ():
+        print(f"  look:  {CampaignLook.model_validate(look).sentence()}")
+    for one in status["deliveries"]:
+        vain = f", {one['failed']} cheaper way(s) failed" if one["failed"] else ""
+        print(
+            f"  sent:  {one['net_bytes']} bytes to {one['node']} for {one['times']} model(s) by {one['way']}"
+            f" ({one['file_bytes']} bytes of files){vain}"
+        )
+    if status["reason"]:
+        print(f"  why:   {status['reason']}")
+
+
+def print_check(found: SpecCheck) -> None:
+    """Print what a spec runs."""
+    print(f"{found.id}: {len(found.configurations)} configurations x {found.repetitions}, {found.runs} runs")
+    print(f"  {', '.join(found.configurations)}")
+
+
+def print_plan(found: SpecPlan) -> None:
+    """Print what a spec will run and what it can show."""
+    print_check(found)
+    ways = ("as listed", "backwards")
+    print(f"order     {', '.join(f'repetition {one + 1} {ways[one % 2]}' for one in range(found.repetitions))}")
+    if found.plan is None:
+        print(f"duration  at least {span(found.waiting_seconds)}, what the spec says to wait; no rates are known:")
+        print("          give --like ID or --from DIR of a measured (even short) campaign, or --rates FILE")
+    else:
+        print(f"rates     from {found.rates_from}")
+        print_costs(found.plan)
+    if found.resolution is not None:
+        print_resolution(found.resolution, found.expected.comparisons)
+    for warning in found.plan.warnings if found.plan is not None else ():
+        print(f"warning   {warning}")
+
+
+def print_costs(plan: CampaignPlan) -> None:
+    """Print duration, energy, disk and network."""
+    print(f"duration  {span(plan.duration_seconds)}: {plan.runs} runs of {span(plan.run_seconds)}")
+    print(f"energy    {plan.energy_joules / 3.6e6:.3g} kWh ({plan.energy_joules:.3g} J)")
+    print(
+        f"disk      orchestrator {size(plan.disk_bytes_orchestrator)}, each node with the engine"
+        f" {size(plan.disk_bytes_node)}, surgeon {size(plan.disk_bytes_surgeon)}"
+    )
+    print(f"network   {size(plan.network_bytes)}")
+
+
+def print_resolution(found: Resolution, comparisons: int) -> None:
+    """Print what a design can show."""
+    print(
+        f"resolves  an EPI lower by {found.smallest_effect:.1%} (80 % power, {comparisons} comparisons); one sigma of a"
+        f" ratio {found.relative_uncertainty:.2%}: energy {found.energy_part:.2%}, accuracy {found.accuracy_part:.2%}"
+    )
+
+
+def span(seconds: float) -> str:
+    """Return a duration in the unit that fits it."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.1f} days"
+
+
+def size(count: int) -> str:
+    """Return a number of bytes in the unit that fits it."""
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

@@ -1,0 +1,1 @@
+"""After the runs: comparisons, intervals, curves, hypotheses of a whole campaign."""

@@ -1,0 +1,1 @@
+"""Before a campaign runs: spec, matrix, servings, schedule, timeouts, planner, dry run."""

@@ -1,0 +1,127 @@
+"""Before a campaign starts: what its spec will run, in which order, how long, on which disk, and what it can show.
+
+The rates come from an earlier campaign (`orchestrator.results.rates`) or from the user; without any, the order, the
+waiting and the power of the design are still known.
+"""
+
+from pydantic import Field
+
+from orchestrator.domain.campaign.design_power import Expectation, Resolution, resolution
+from orchestrator.domain.campaign.planner import CampaignPlan, PlanRequest, Rates, plan
+from orchestrator.domain.campaign.protocol import ACCURACY_FIELDS, AccuracyField
+from orchestrator.domain.campaign.schedule import configurations_of, schedule
+from orchestrator.domain.campaign.spec import CampaignSpec, WindowsSpec
+from shared.kernel.records import Record
+
+FULL_SUITES: dict[AccuracyField, int] = {
+    "mmlu_5shot": 14_042, "arc_challenge_25shot": 1_172, "hellaswag_10shot": 10_042,
+}  # fmt: skip
+_WINDOWS = 5
+"""idle, marker, prefill, decode, score: each has its stillness before it."""
+
+
+class SpecCheck(Record):
+    """A sound spec in short."""
+
+    id: str
+    spec_hash: str
+    configurations: tuple[str, ...]
+    repetitions: int
+    runs: int
+
+
+class SpecPlan(SpecCheck):
+    """What a spec will run and what it can show; null where nothing is known to calculate it from."""
+
+    order: tuple[str, ...] = Field(description="run ids in the order they are measured")
+    waiting_seconds: float = Field(description="stillness, idle and marker of all runs: the least it can take")
+    questions: dict[AccuracyField, int]
+    rates_from: str | None = Field(description="where the rates come from; null: none are known")
+    plan: CampaignPlan | None = Field(description="duration, energy, disk, network; null without rates")
+    expected: Expectation
+    resolution: Resolution | None = Field(description="power of the design; null with one repetition")
+
+
+class Pace(Record):
+    """How quickly a cluster did a campaign's windows: what carries over to windows of other lengths."""
+
+    prefill_tokens_per_s: float = Field(gt=0)
+    decode_tokens_per_s: float = Field(gt=0)
+    between_s: float = Field(ge=0, description="loading and talk of one run, outside windows and stillness")
+
+    def fixed_seconds(self, windows: WindowsSpec) -> float:
+        """Return the seconds of one run that do not depend on the number of questions."""
+        prefill = windows.prefill.prompts * windows.prefill.repeats * windows.prefill.tokens_each
+        decode = windows.decode.prompts * windows.decode.repeats * windows.decode.tokens_each
+        return (
+            waiting_seconds(windows) + self.between_s
+            + prefill / self.prefill_tokens_per_s + decode / self.decode_tokens_per_s
+        )  # fmt: skip
+
+
+def waiting_seconds(windows: WindowsSpec) -> float:
+    """Return what one run waits by its spec: the stillness before each window, idle and marker."""
+    marker = windows.marker
+    return _WINDOWS * windows.settle_s + windows.idle_s + marker.cycles * (marker.on_s + marker.off_s) + marker.off_s
+
+
+def check(spec: CampaignSpec) -> SpecCheck:
+    """Say in short what a spec runs.
+
+    Raises:
+        ConfigurationError: a configuration that does not exist, or that its engine cannot run.
+    """
+    configurations = configurations_of(spec)
+    return SpecCheck(
+        id=spec.id, spec_hash=spec.spec_hash(), configurations=tuple(one.id for one in configurations),
+        repetitions=spec.repetitions, runs=len(configurations) * spec.repetitions,
+    )  # fmt: skip
+
+
+def spec_plan(
+    spec: CampaignSpec,
+    *,
+    rates: Rates | None = None,
+    pace: Pace | None = None,
+    expected: Expectation | None = None,
+    rates_from: str | None = None,
+) -> SpecPlan:
+    """Plan a spec.
+
+    Args:
+        spec: what is to be run.
+        rates: what a run costs; None: unknown.
+        pace: adjusts the rates' fixed seconds to the spec's own windows; None: they are taken as they are.
+        expected: spread, accuracy, discordance; None: the usual ones of a lab.
+        rates_from: where rates and expectation come from.
+
+    Raises:
+        ConfigurationError: a configuration that does not exist, or that its engine cannot run.
+    """
+    head = check(spec)
+    compared = sum(one.depth > 0 for one in configurations_of(spec))
+    awaited = (expected or Expectation()).model_copy(update={"comparisons": max(compared, 1)})
+    # A task may stand in for the suite its role is named after: its own size is known when its files are read.
+    questions = {field: spec.tasks.questions or FULL_SUITES[field] for field in ACCURACY_FIELDS}
+    weights = dict(zip(ACCURACY_FIELDS, spec.tasks.weights, strict=True))
+    planned = None
+    if rates is not None:
+        if pace is not None:
+            rates = rates.model_copy(update={"fixed_seconds": pace.fixed_seconds(spec.windows)})
+        planned = plan(
+            PlanRequest(
+                configurations=len(head.configurations), repetitions=spec.repetitions, questions=questions,
+                weights=weights, rates=rates, expected=awaited, rules=spec.rules,
+            )
+        )  # fmt: skip
+    known = spec.repetitions >= 2 and compared > 0
+    return SpecPlan(
+        **head.model_dump(),
+        order=tuple(planned_run.run for planned_run in schedule(spec)),
+        waiting_seconds=head.runs * waiting_seconds(spec.windows),
+        questions=questions,
+        rates_from=rates_from,
+        plan=planned,
+        expected=awaited,
+        resolution=resolution(questions, weights, spec.repetitions, awaited) if known else None,
+    )

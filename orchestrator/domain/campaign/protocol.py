@@ -1,0 +1,85 @@
+"""How runs are measured and judged, frozen with the campaign: accuracy fields, window rules, token basis."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from shared.kernel.records import Record
+
+AccuracyField = Literal["mmlu_5shot", "arc_challenge_25shot", "hellaswag_10shot"]
+ACCURACY_FIELDS: tuple[AccuracyField, ...] = ("mmlu_5shot", "arc_challenge_25shot", "hellaswag_10shot")
+TokenBasis = Literal["decode_generated", "prefill_prompt", "benchmark_generated"]
+
+
+class AccuracyTask(Record):
+    """Which benchmark tasks fill one accuracy field, and how much it weighs in the composite."""
+
+    tasks: tuple[str, ...] = Field(min_length=1, description="task names; a trailing * matches any ending")
+    weight: float = Field(default=1 / 3, ge=0)
+
+    def holds(self, task: str) -> bool:
+        """Tell whether `task` belongs to this field."""
+        return any(task.startswith(name[:-1]) if name.endswith("*") else task == name for name in self.tasks)
+
+
+def default_accuracy() -> dict[AccuracyField, AccuracyTask]:
+    """Return lm-eval's own tasks with equal weights."""
+    return {
+        "mmlu_5shot": AccuracyTask(tasks=("mmlu", "mmlu_*")),
+        "arc_challenge_25shot": AccuracyTask(tasks=("arc_challenge",)),
+        "hellaswag_10shot": AccuracyTask(tasks=("hellaswag",)),
+    }
+
+
+class WindowRules(Record):
+    """When a window is believed (MLPerf Power / SPEC PTDaemon, docs/epi.md); the demo shortens the durations."""
+
+    min_duration_s: float = Field(default=60.0, ge=0, description="shorter decode, prefill, score: FAIL")
+    recommended_duration_s: float = Field(default=600.0, ge=0, description="shorter: FLAG")
+    min_idle_s: float = Field(default=10.0, ge=0, description="shorter idle: FAIL")
+    max_sample_interval_s: float = Field(default=1.0, gt=0, description="longer median interval: FAIL")
+    gap_limit_s: float = Field(default=2.0, gt=0, description="longer gap, or edge without samples around it: FAIL")
+    min_samples: int = Field(default=10, ge=2)
+    max_instrument_uncertainty: float = Field(default=0.01, gt=0, description="relative, 1 sigma; more: FLAG")
+    ambient_c: tuple[float, float] = (20.0, 24.0)
+    max_temperature_drift_c: float = Field(default=5.0, gt=0, description="of a node over the run; more: FLAG")
+    required_governor: str = "performance"
+    settle_s: float | None = Field(
+        default=None, ge=0, description="less time since the window before: FLAG; null asks 10 s, 0 s where shortened"
+    )
+    max_register_disagreement: float = Field(default=0.02, gt=0, description="register against integral; more: FLAG")
+    max_agent_cpu_share: float = Field(default=0.002, gt=0, description="of one core, by a node's agent; more: FLAG")
+    max_calibration_age_days: float = Field(default=365.0, gt=0, description="older or unknown: FLAG")
+    shortened: bool = Field(default=False, description="durations are below the norm on purpose: the report says so")
+
+
+DEMO_RULES = WindowRules(
+    min_duration_s=0.5,
+    recommended_duration_s=1.0,
+    min_idle_s=0.5,
+    gap_limit_s=0.5,
+    min_samples=5,
+    shortened=True,
+)
+"""Rules of the demo: seconds instead of minutes, at 10 Hz."""
+
+
+class MeasurementProtocol(Record):
+    """How the run was measured and is judged; frozen with the campaign."""
+
+    token_basis: TokenBasis = "decode_generated"
+    accuracy: dict[AccuracyField, AccuracyTask] = Field(default_factory=default_accuracy, min_length=1)
+    accuracy_note: str = Field(default="", description="for example: tasks of the same style, not the real suites")
+    rules: WindowRules = WindowRules()
+    lag_range_s: tuple[Annotated[float, Field(ge=-60, le=60)], Annotated[float, Field(ge=-60, le=60)]] = Field(
+        default=(-0.25, 1.5), description="where the lag is looked for"
+    )
+    settle_s: float = Field(default=0.0, ge=0, description="stillness before each window")
+
+    @model_validator(mode="after")
+    def _weights_add_up(self) -> Self:
+        if self.accuracy and sum(task.weight for task in self.accuracy.values()) <= 0:
+            raise ValueError("the accuracy weights are all zero")
+        if self.lag_range_s[0] >= self.lag_range_s[1]:
+            raise ValueError("the lag range is empty")
+        return self

@@ -1,0 +1,1 @@
+"""One run: its records, alignment, energy, accuracy, EPI and validity."""

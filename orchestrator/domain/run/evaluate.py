@@ -1,0 +1,234 @@
+"""From one run's samples, windows and answers to its energy, accuracy, EPI and validity.
+
+`evaluate_run` is what the campaign's runner calls; the records it returns are what `orchestrator.reports` writes.
+"""
+
+from collections.abc import Mapping, Sequence
+from math import sqrt
+
+from pydantic import Field
+
+from orchestrator.domain.campaign.protocol import TokenBasis
+from orchestrator.domain.run.accuracy import AccuracyResult, measure_accuracy
+from orchestrator.domain.run.alignment import LagFit, Trace, combine_lags, fit_lag, shift_window, traces_of
+from orchestrator.domain.run.energy import (
+    PhaseEnergy,
+    WindowEnergy,
+    idle_watts,
+    phase_energy,
+    subtract_idle,
+    window_energy,
+)
+from orchestrator.domain.run.energy_register import RegisterCheck, check_register
+from orchestrator.domain.run.epi import PHASE_OF_BASIS, EpiValue, epi, tokens_on
+from orchestrator.domain.run.per_question import QuestionEnergy, question_energies
+from orchestrator.domain.run.records import RunInput
+from orchestrator.domain.run.validity import (
+    Finding,
+    Validity,
+    check_lag,
+    check_registers,
+    check_run,
+    check_silence,
+    check_stabilisation,
+    check_surroundings,
+    check_window,
+    judge,
+)
+from shared.kernel.errors import DataError
+from shared.kernel.records import NodeName, QuestionResult, Record, WindowLabel
+from shared.wire.meter_api import SampleBlock
+
+_LATEST_UTC_NS = 7_258_118_400_000_000_000  # 2200-01-01
+PHASES: tuple[WindowLabel, ...] = ("idle", "prefill", "decode", "score")
+
+
+class Lag(Record):
+    """The meter's lag that the windows were shifted by."""
+
+    lag_s: float
+    uncertainty_s: float
+    accepted: bool
+    reason: str = ""
+
+
+class RunUncertainty(Record):
+    """Relative standard uncertainties (1 sigma) of one run's EPI on the headline basis; null where unknown.
+
+    Repetition spread is a property of the configuration, not of one run: it stands in the campaign's results.
+    """
+
+    instrument: float | None = None
+    lag: float | None = None
+    accuracy: float | None = None
+    combined: float | None = Field(default=None, description="root sum of squares; null when a part is unknown")
+
+
+class RunEvaluation(Record):
+    """All that is calculated from one run. Energies in joules, windows on the meter's axis (lag applied)."""
+
+    run_id: str
+    configuration_id: str
+    repetition: int
+    token_basis: TokenBasis
+    lag: Lag
+    windows: tuple[WindowEnergy, ...]
+    idle_watts: dict[NodeName, float] | None
+    phases: dict[WindowLabel, PhaseEnergy]
+    headline: PhaseEnergy | None = Field(description="the phase of the headline basis")
+    total_tokens: int | None = Field(description="tokens of the headline basis")
+    accuracy: AccuracyResult
+    epi: EpiValue
+    epi_by_basis: dict[TokenBasis, EpiValue]
+    net_joules_per_token: float | None = None
+    joules_per_question: float | None = None
+    joules_per_correct: float | None = None
+    register_check: tuple[RegisterCheck, ...] = ()
+    question_energy: tuple[QuestionEnergy, ...] = Field(default=(), description="one per question, in order")
+    uncertainty: RunUncertainty
+    validity: Validity
+    window_validity: tuple[Validity, ...] = Field(description="one per window, in order")
+
+
+def evaluate_run(run: RunInput, samples: SampleBlock, questions: Sequence[QuestionResult]) -> RunEvaluation:
+    """Evaluate one run.
+
+    `samples` must reach beyond the first and the last window by the gap limit plus the largest lag, since an edge needs
+    a sample on both of its sides. Nothing here fails on bad measurements: they yield null values with reasons.
+
+    Raises:
+        DataError: sample times do not ascend, a time is no time, or a question was answered twice.
+    """
+    return evaluate_traces(with_meter_record(run, samples), traces_of(samples), questions)
+
+
+def with_meter_record(run: RunInput, samples: SampleBlock) -> RunInput:
+    """Return the run with the register and the events that came with the samples; what it has itself stays."""
+    return run.model_copy(
+        update={
+            "register_j": samples.register_j if run.register_j is None else run.register_j,
+            "meter_events": run.meter_events or samples.events,
+        }
+    )
+
+
+def evaluate_traces(
+    run: RunInput, traces: Mapping[NodeName, Trace], questions: Sequence[QuestionResult]
+) -> RunEvaluation:
+    """Evaluate one run from traces as arrays, as `evaluate_run` does from a sample block."""
+    protocol = run.protocol
+    traces = _of_nodes_in_use(run, traces)
+    _check_times(run, questions)
+    lag = _lag(run, traces)
+    measured = [
+        window_energy(
+            traces,
+            shift_window(window, lag.lag_s),
+            gap_limit_s=protocol.rules.gap_limit_s,
+            lag_uncertainty_s=lag.uncertainty_s,
+        )
+        for window in run.windows
+        if window.label != "marker"
+    ]
+    idle_w = idle_watts(measured)
+    windows = tuple(subtract_idle(window, idle_w) for window in measured)
+    phases = {label: phase for label in PHASES if (phase := phase_energy(label, windows)) is not None}
+    accuracy = measure_accuracy(questions, protocol.accuracy)
+    by_basis = {
+        basis: epi(basis, phases.get(label), accuracy.composite, accuracy.reason)
+        for basis, label in PHASE_OF_BASIS.items()
+        if basis == protocol.token_basis or (label in phases and tokens_on(basis, phases[label]) > 0)
+    }
+    headline = phases.get(PHASE_OF_BASIS[protocol.token_basis])
+    tokens = None if headline is None else tokens_on(protocol.token_basis, headline)
+    net = None if headline is None else headline.net_joules
+    score = phases.get("score")
+    score_j = None if score is None else score.total_joules
+    correct = sum(question.correct for question in questions)
+    names = _names(windows)
+    per_window = [check_window(window, protocol.rules, name) for window, name in zip(windows, names, strict=True)]
+    registers = check_register(traces, run.register_j, protocol.rules.gap_limit_s)
+    around = [
+        *check_run(run), *check_lag(lag), *_complete(run, phases), *check_surroundings(run, windows, names),
+        *check_registers(registers, protocol.rules), *check_silence(run),
+        *check_stabilisation(run),
+    ]  # fmt: skip
+    gap = protocol.rules.gap_limit_s
+    return RunEvaluation(
+        run_id=run.run_id,
+        configuration_id=run.configuration_id,
+        repetition=run.repetition,
+        token_basis=protocol.token_basis,
+        lag=Lag(lag_s=lag.lag_s, uncertainty_s=lag.uncertainty_s, accepted=lag.accepted, reason=lag.reason),
+        windows=windows,
+        idle_watts=idle_w,
+        phases=phases,
+        headline=headline,
+        total_tokens=tokens,
+        accuracy=accuracy,
+        epi=by_basis[protocol.token_basis],
+        epi_by_basis=by_basis,
+        net_joules_per_token=None if net is None or not tokens else net / tokens,
+        joules_per_question=score_j / len(questions) if score_j is not None and questions else None,
+        joules_per_correct=score_j / correct if score_j is not None and correct else None,
+        register_check=registers,
+        question_energy=question_energies(traces, questions, lag_s=lag.lag_s, gap_limit_s=gap),
+        uncertainty=_uncertainty(run, headline, accuracy),
+        validity=judge([*around, *(finding for findings in per_window for finding in findings)]),
+        window_validity=tuple(judge(findings) for findings in per_window),
+    )
+
+
+def _of_nodes_in_use(run: RunInput, traces: Mapping[NodeName, Trace]) -> Mapping[NodeName, Trace]:
+    """Return the traces whose energy counts: a configuration on two nodes is not charged for two that stand by."""
+    if run.nodes is None:
+        return traces
+    if missing := [name for name in run.nodes if name not in traces]:
+        raise DataError(f"the trace has no channel of {', '.join(missing)}", where=run.run_id)
+    return {name: traces[name] for name in run.nodes}
+
+
+def _check_times(run: RunInput, questions: Sequence[QuestionResult]) -> None:
+    times = [edge for window in run.windows for edge in (window.start_utc_ns, window.end_utc_ns)]
+    times += [edge for marker in run.markers for edge in (marker.start_utc_ns, marker.end_utc_ns)]
+    times += [edge for question in questions for edge in (question.start_utc_ns or 0, question.end_utc_ns or 0)]
+    if any(not 0 <= time < _LATEST_UTC_NS for time in times):
+        raise DataError("a window, marker or question lies outside the years 1970..2199", where=run.run_id)
+
+
+def _lag(run: RunInput, traces: Mapping[NodeName, Trace]) -> LagFit:
+    span = run.protocol.lag_range_s
+    fits = [fit_lag(traces[marker.node], marker, span) for marker in run.markers if marker.node in traces]
+    return combine_lags(fits, span)
+
+
+def _names(windows: Sequence[WindowEnergy]) -> list[str]:
+    seen: dict[str, int] = {}
+    names: list[str] = []
+    for window in windows:
+        seen[window.label] = seen.get(window.label, 0) + 1
+        names.append(f"{window.label}[{seen[window.label] - 1}]")
+    return names
+
+
+def _complete(run: RunInput, phases: dict[WindowLabel, PhaseEnergy]) -> list[Finding]:
+    needed: list[WindowLabel] = [PHASE_OF_BASIS[run.protocol.token_basis], "score"]
+    return [
+        Finding(rule="complete", verdict="FAIL", reason=f"no {label} window was measured", where="run")
+        for label in dict.fromkeys(needed)
+        if label not in phases
+    ]
+
+
+def _uncertainty(run: RunInput, headline: PhaseEnergy | None, accuracy: AccuracyResult) -> RunUncertainty:
+    instrument = run.instrument.relative_uncertainty
+    lag: float | None = None
+    if headline is not None and headline.total_joules and headline.lag_uncertainty_joules is not None:
+        lag = abs(headline.lag_uncertainty_joules / headline.total_joules)
+    sampling: float | None = None
+    if accuracy.composite and accuracy.standard_uncertainty is not None:
+        sampling = accuracy.standard_uncertainty / accuracy.composite
+    combined: float | None = None
+    if instrument is not None and lag is not None and sampling is not None:
+        combined = sqrt(instrument**2 + lag**2 + sampling**2)
+    return RunUncertainty(instrument=instrument, lag=lag, accuracy=sampling, combined=combined)

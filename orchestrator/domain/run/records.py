@@ -1,0 +1,131 @@
+"""What a run hands in: windows, markers, facts, provenance.
+
+Not here: what is calculated from them (`evaluate`) and how it lies in files (`orchestrator.results`).
+"""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from orchestrator.domain.campaign.protocol import MeasurementProtocol
+from orchestrator.domain.campaign.steady_state import Stabilisation
+from shared.kernel.records import (
+    Configuration,
+    ConfigurationId,
+    EngineName,
+    Instrument,
+    NodeName,
+    Record,
+    Sha256,
+    SurgeryPlan,
+    Window,
+    WindowLabel,
+)
+from shared.wire.meter_api import TraceEvent
+from shared.wire.node_jobs.activity import AgentActivity
+from shared.wire.node_jobs.artifacts import ObtainResult
+from shared.wire.node_jobs.host import NodeFacts
+
+
+class MarkerLoad(Record):
+    """A load that was stepped on and off on one node to find the meter's lag."""
+
+    node: NodeName
+    start_utc_ns: int
+    end_utc_ns: int
+    on: tuple[tuple[int, int], ...] = Field(min_length=1, description="[(start, end)] in UTC ns, ascending")
+
+    @model_validator(mode="after")
+    def _is_ordered(self) -> Self:
+        edges = [self.start_utc_ns, *(edge for pair in self.on for edge in pair), self.end_utc_ns]
+        if edges != sorted(edges):
+            raise ValueError("the marker's edges are not in order inside its span")
+        return self
+
+
+class Environment(Record):
+    """The seed's environment block; unknown is null."""
+
+    ambient_temp_c: float | None = Field(default=None, description="by the meter's sensor; null: it has none")
+    ambient_humidity_percent: float | None = Field(default=None, description="relative; null: the meter has no sensor")
+    frequency_governor: str | None = None
+    background_load: float | None = Field(default=None, description="mean 1-minute load of the nodes before the run")
+
+
+class ServedBy(Record):
+    """What a window's tokens came from."""
+
+    engine: EngineName
+    engine_build: str
+    model_sha256: Sha256
+    nodes: tuple[NodeName, ...] = Field(description="the nodes it ran on, the root first")
+
+
+class Provenance(Record):
+    """From what the result comes; unknown is null."""
+
+    plan_sha256: Sha256 | None = None
+    model_sha256: Sha256 | None = Field(default=None, description="the file the engine loaded")
+    base_sha256: Sha256 | None = None
+    statistics_sha256: Sha256 | None = None
+    spec_sha256: Sha256 | None = Field(default=None, description="the frozen campaign spec")
+    output_sha256: Sha256 | None = Field(default=None, description="all token ids the decode workload generated")
+    engine: str | None = Field(default=None, description="of the headline window")
+    engine_build: str | None = None
+    windows: dict[WindowLabel, ServedBy] = Field(
+        default_factory=dict, description="which engine each figure comes from; accuracy is that of `score`"
+    )
+    lm_eval_version: str | None = None
+    epi_factory_version: str | None = None
+    distributed_llama_version: str | None = None
+    task_names: tuple[str, ...] = ()
+
+
+class RunInput(Record):
+    """Everything known of one run but its samples and answers: what `run_NNN.json` holds and `evaluate_run` reads.
+
+    Windows and markers are in UTC ns of the orchestrator's clock, as recorded: not yet shifted by the lag.
+    """
+
+    schema_version: Literal[1] = 1
+    run_id: str = Field(min_length=1, description="unique within the campaign, for example drop3_late/rep-2")
+    campaign_id: str = Field(min_length=1)
+    configuration: Configuration
+    repetition: int = Field(ge=1)
+    attempt: int = Field(default=1, ge=1)
+    timestamp_utc_ns: int = Field(description="start of the run")
+    model: str = Field(description="name of the base model")
+    model_experts_per_token: int | None = Field(default=None, ge=1, description="the model's own K")
+    hardware: str = Field(description="one line, for example: 4x Raspberry Pi 5 8GB, gigabit Ethernet")
+    instrument: Instrument
+    environment: Environment = Environment()
+    facts_before: tuple[NodeFacts, ...] = ()
+    facts_after: tuple[NodeFacts, ...] = ()
+    silence: dict[NodeName, AgentActivity] = Field(
+        default_factory=dict, description="what each node's agent did from before the first window to after the last"
+    )
+    nodes: tuple[NodeName, ...] | None = Field(
+        default=None, description="the nodes in use, whose energy counts; null counts every channel of the trace"
+    )
+    window_silence: dict[WindowLabel, AgentActivity] = Field(
+        default_factory=dict, description="what the root's agent did from the start to the end of each workload"
+    )
+    deliveries: dict[NodeName, ObtainResult] = Field(
+        default_factory=dict, description="how this run's model reached the nodes that need it, with the bytes sent"
+    )
+    stabilisation: Stabilisation | None = None
+    windows: tuple[Window, ...]
+    markers: tuple[MarkerLoad, ...] = ()
+    register_j: dict[NodeName, float | None] | None = Field(
+        default=None, description="the meter's own energy register between first and last sample of the trace"
+    )
+    meter_events: tuple[TraceEvent, ...] = ()
+    calibrated_utc_ns: int | None = Field(default=None, description="when the instrument was last calibrated")
+    plan: SurgeryPlan | None = None
+    provenance: Provenance = Provenance()
+    protocol: MeasurementProtocol = MeasurementProtocol()
+
+    @property
+    def configuration_id(self) -> ConfigurationId:
+        """Return the id of the configuration."""
+        return self.configuration.id

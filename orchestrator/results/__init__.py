@@ -1,0 +1,1 @@
+"""Results as files: the published schema, writing, reading, recomputing and validating them."""

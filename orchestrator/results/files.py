@@ -1,0 +1,244 @@
+"""Writer and reader of the result tree: OUT/<campaign>/<configuration>/{run,epi,benchmark,power_trace}_NNN.
+
+Every file is written beside its name, synced and renamed: a reader never sees half a file. JSON is deterministic. What
+the numbers mean is in `schema`; how they are calculated in `orchestrator.domain`.
+"""
+
+import csv
+import io
+import json
+import os
+import re
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from orchestrator.domain.run.evaluate import RunEvaluation, with_meter_record
+from orchestrator.domain.run.records import RunInput
+from orchestrator.results.schema import BenchmarkFile, CampaignFile, EpiFile
+from shared.files.artifacts import fsync_directory
+from shared.kernel.errors import DataError
+from shared.kernel.records import Instrument, QuestionResult
+from shared.wire.meter_api import SampleBlock
+
+TRACE_HEADER = ("timestamp", "node", "watts")
+RUN_FILE = re.compile(r"(run|epi)_(\d{3,})\.json\Z")
+_TIMESTAMP = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?Z\Z")
+_NODE = re.compile(r"[a-z0-9][a-z0-9-]{0,31}\Z")
+M = TypeVar("M", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """One run as its files hold it."""
+
+    run: RunInput
+    epi: EpiFile
+    questions: tuple[QuestionResult, ...]
+
+
+def write_files(contents: Mapping[Path, bytes]) -> tuple[Path, ...]:
+    """Write files so that each appears whole or not at all, also after a power cut; they appear in the order given."""
+    temporary: dict[Path, Path] = {}
+    try:
+        for path, data in contents.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary[path] = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+            with temporary[path].open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        for path, scratch in temporary.items():
+            scratch.replace(path)
+    finally:
+        for scratch in temporary.values():
+            scratch.unlink(missing_ok=True)
+    for folder in dict.fromkeys(path.parent for path in contents):
+        fsync_directory(folder)
+    return tuple(contents)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write one file as `write_files` does."""
+    write_files({path: data})
+
+
+def json_bytes(record: BaseModel) -> bytes:
+    """Return a record as indented JSON; fields keep the schema's order, floats their shortest exact form."""
+    text = json.dumps(record.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False)
+    return f"{text}\n".encode()
+
+
+def run_files(campaign_dir: Path, configuration_id: str, repetition: int) -> dict[str, Path]:
+    """Return kind (`epi`, `run`, `benchmark`, `power_trace`) -> path of a run's file, whether it exists or not."""
+    folder, number = campaign_dir / configuration_id, f"{repetition:03d}"
+    endings = {"epi": "json", "run": "json", "benchmark": "json", "power_trace": "csv"}
+    return {kind: folder / f"{kind}_{number}.{ending}" for kind, ending in endings.items()}
+
+
+def write_campaign(campaign_dir: Path, campaign: CampaignFile) -> Path:
+    """Write `campaign.json`; call it again when failures are added."""
+    path = campaign_dir / "campaign.json"
+    write_bytes(path, json_bytes(campaign))
+    return path
+
+
+def write_run(
+    campaign_dir: Path,
+    run: RunInput,
+    evaluation: RunEvaluation,
+    samples: SampleBlock,
+    questions: Sequence[QuestionResult],
+) -> tuple[Path, ...]:
+    """Write the four files of a run; writing the same run again replaces them with equal bytes.
+
+    `run_NNN.json` is written last: a run whose file exists is complete.
+    """
+    paths = run_files(campaign_dir, run.configuration_id, run.repetition)
+    benchmark = BenchmarkFile(
+        run_id=run.run_id,
+        configuration_id=run.configuration_id,
+        repetition=run.repetition,
+        accuracy_tasks=run.protocol.accuracy,
+        note=run.protocol.accuracy_note,
+        questions=tuple(questions),
+        # Where no question has joules of its own, the reasons counted in epi_NNN.json say it all.
+        question_energy=evaluation.question_energy if any(e.joules for e in evaluation.question_energy) else (),
+    )
+    contents = {
+        paths["power_trace"]: trace_csv(samples),
+        paths["benchmark"]: json_bytes(benchmark),
+        paths["epi"]: json_bytes(EpiFile.of(run, evaluation)),
+        paths["run"]: json_bytes(with_meter_record(run, samples)),
+    }
+    return write_files(contents)
+
+
+def trace_csv(samples: SampleBlock) -> bytes:
+    """Return timestamp,node,watts: ISO 8601 UTC with nanoseconds, watts in the shortest form that reads back exactly.
+
+    Samples that a channel did not send have no line.
+    """
+    out = io.StringIO()
+    out.write(",".join(TRACE_HEADER) + "\n")
+    nodes = sorted(samples.power_w)
+    for index, at in enumerate(samples.utc_ns):
+        stamp = iso_utc_ns(at)
+        for node in nodes:
+            watts = samples.power_w[node][index]
+            if watts is not None:
+                out.write(f"{stamp},{node},{float(watts)!r}\n")
+    return out.getvalue().encode()
+
+
+def iso_utc_ns(at_utc_ns: int) -> str:
+    """Return an ISO 8601 UTC timestamp with nanoseconds."""
+    moment = datetime.fromtimestamp(at_utc_ns // 10**9, tz=UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{at_utc_ns % 10**9:09d}Z"
+
+
+def parse_iso_utc_ns(text: str) -> int:
+    """Return the UTC nanoseconds of `iso_utc_ns`, exactly.
+
+    Raises:
+        DataError: another format.
+    """
+    match = _TIMESTAMP.match(text)
+    if match is None:
+        raise DataError("not an ISO 8601 UTC timestamp like 2026-01-31T12:00:00.000000000Z", where=text[:40])
+    year, month, day, hour, minute, second = (int(part) for part in match.groups()[:6])
+    if not 1970 <= year < 2200:
+        raise DataError("a year outside 1970..2199", where=text[:40])
+    try:
+        seconds = int(datetime(year, month, day, hour, minute, second, tzinfo=UTC).timestamp())
+    except ValueError as error:
+        raise DataError(f"no such moment: {error}", where=text[:40]) from error
+    return seconds * 10**9 + int((match[7] or "").ljust(9, "0"))
+
+
+def read_trace(path: Path, instrument: Instrument) -> SampleBlock:
+    """Read a power trace; nodes that lack a moment have null there.
+
+    Raises:
+        DataError: a line that is not timestamp,node,watts, named by its number.
+    """
+    powers: dict[str, dict[int, float]] = {}
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = csv.reader(file)
+            if tuple(next(rows, ())) != TRACE_HEADER:
+                raise DataError(f"the first line must be {','.join(TRACE_HEADER)}", where=str(path))
+            last: tuple[str, int] = ("", 0)
+            for number, row in enumerate(rows, start=2):
+                where = f"{path}: line {number}"
+                if len(row) != 3:
+                    raise DataError(f"{len(row)} fields instead of 3", where=where)
+                if row[0] != last[0]:
+                    last = (row[0], parse_iso_utc_ns(row[0]))
+                if row[1] not in powers and not _NODE.match(row[1]):
+                    raise DataError(f"{row[1][:40]!r} is not a node name", where=where)
+                column = powers.setdefault(row[1], {})
+                if last[1] in column:
+                    raise DataError(f"node {row[1]} has two samples at {row[0]}", where=where)
+                column[last[1]] = _watts(row[2], where)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"cannot be read: {error}", where=str(path)) from error
+    times = sorted({at for column in powers.values() for at in column})
+    return SampleBlock(
+        instrument=instrument,
+        utc_ns=tuple(times),
+        power_w={node: tuple(column.get(at) for at in times) for node, column in powers.items()},
+    )
+
+
+def read_run(campaign_dir: Path, configuration_id: str, repetition: int) -> RunFiles:
+    """Read one run without its trace.
+
+    Raises:
+        DataError: a file is missing or does not fit its schema; the field is named.
+    """
+    paths = run_files(campaign_dir, configuration_id, repetition)
+    return RunFiles(
+        run=read_json(RunInput, paths["run"]),
+        epi=read_json(EpiFile, paths["epi"]),
+        questions=read_json(BenchmarkFile, paths["benchmark"]).questions,
+    )
+
+
+def list_runs(campaign_dir: Path) -> Iterator[tuple[str, int]]:
+    """Yield (configuration id, repetition) of every complete run, in order."""
+    for folder in sorted(path for path in campaign_dir.iterdir() if path.is_dir()):
+        names = [match for path in folder.iterdir() if (match := RUN_FILE.match(path.name))]
+        for number in sorted(int(match[2]) for match in names if match[1] == "run"):
+            yield folder.name, number
+
+
+def read_json(model: type[M], path: Path) -> M:
+    """Read a JSON file into a model.
+
+    Raises:
+        DataError: missing, not JSON, or a field that does not fit, named.
+    """
+    try:
+        return model.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}", where=str(path)) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "(whole file)"
+        raise DataError(f"{field}: {first['msg']}", where=str(path)) from error
+
+
+def _watts(text: str, where: str) -> float:
+    try:
+        value = float(text)
+    except ValueError as error:
+        raise DataError(f"{text[:30]!r} is not a number of watts", where=where) from error
+    if not abs(value) < float("inf"):
+        raise DataError(f"{text[:30]!r} is not finite", where=where)
+    return value

@@ -1,0 +1,259 @@
+"""Content-addressed files: the name is the SHA-256, downloads resume, nothing half-written has a final name."""
+
+import asyncio
+import os
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+from fastapi import APIRouter, Depends
+from fastapi.responses import FileResponse
+
+from shared.files.durability import fsync_directory, hash_file
+from shared.kernel.errors import DataError, InfrastructureError, NotFoundError
+from shared.kernel.records import Record, Sha256
+from shared.service.auth import bearer_guard
+from shared.service.tls import pinned
+
+_CHUNK_BYTES = 1 << 20
+
+
+class NoRoomError(InfrastructureError):
+    """What is held leaves too little of the quota."""
+
+
+class ArtifactInfo(Record):
+    """One stored file."""
+
+    sha256: Sha256
+    size_bytes: int
+
+
+class ArtifactStore:
+    """Files under `root`, named by their hash; partial files live in `root/partial`.
+
+    With a quota, the least recently used artifacts make room for new ones. Artifacts that somebody holds (a running
+    campaign, the engine) are never removed; holds are files in `root/holds` and survive restarts.
+    """
+
+    def __init__(self, root: Path, *, quota_bytes: int | None = None) -> None:
+        self.root = root
+        self.quota_bytes = quota_bytes
+        self._partial = root / "partial"
+        self._partial.mkdir(parents=True, exist_ok=True)
+        self._holds = root / "holds"
+
+    def path(self, sha256: str) -> Path:
+        """Return where an artifact lies, and remember that it was used.
+
+        Raises:
+            NotFoundError: it is not here.
+        """
+        path = self.root / sha256
+        try:
+            status = path.stat()
+            os.utime(path, ns=(time.time_ns(), status.st_mtime_ns))
+        except OSError as error:
+            raise NotFoundError("no such artifact here", where=sha256) from error
+        return path
+
+    def hold(self, holder: str, sha256s: Collection[str]) -> None:
+        """Say what `holder` needs from now on, in place of what it held before; nothing releases it.
+
+        `holder` becomes a file name: callers check it against a pattern.
+        """
+        self._holds.mkdir(exist_ok=True)
+        target = self._holds / holder
+        if not sha256s:
+            target.unlink(missing_ok=True)
+            return
+        scratch = self.scratch()
+        scratch.write_text("\n".join(sorted(sha256s)))
+        scratch.replace(target)
+        fsync_directory(self._holds)
+
+    def held(self) -> dict[str, frozenset[str]]:
+        """Return what each holder needs."""
+        if not self._holds.is_dir():
+            return {}
+        return {entry.name: frozenset(entry.read_text().split()) for entry in sorted(self._holds.iterdir())}
+
+    def used_bytes(self) -> int:
+        """Return the size of everything here, partial files too."""
+        folders = (self.root, self._partial)
+        return sum(entry.stat().st_size for folder in folders for entry in folder.iterdir() if entry.is_file())
+
+    def make_room(self, needed_bytes: int, *, keep: Collection[str] = ()) -> list[ArtifactInfo]:
+        """Remove the least recently used artifacts until `needed_bytes` more fit the quota; return what was removed.
+
+        Raises:
+            NoRoomError: what is held leaves too little room; nothing was removed then.
+        """
+        if self.quota_bytes is None:
+            return []
+        excess = self.used_bytes() + needed_bytes - self.quota_bytes
+        kept = frozenset(keep).union(*self.held().values())
+        free = [info for info in self._by_use() if info.sha256 not in kept]
+        if excess > sum(info.size_bytes for info in free):
+            raise NoRoomError(
+                f"{needed_bytes} bytes more do not fit the quota of {self.quota_bytes}: {self.used_bytes()} are used,"
+                f" of which only {sum(info.size_bytes for info in free)} may be removed",
+                where=str(self.root), hint="raise artifact_quota_bytes or end a campaign that holds artifacts",
+            )  # fmt: skip
+        removed = []
+        for info in free:
+            if excess <= 0:
+                break
+            (self.root / info.sha256).unlink()
+            excess -= info.size_bytes
+            removed.append(info)
+        return removed
+
+    def collect(self, keep_bytes: int) -> list[ArtifactInfo]:
+        """Remove unheld artifacts, least recently used first, until at most `keep_bytes` are used or none is left."""
+        kept = frozenset().union(*self.held().values())
+        removed: list[ArtifactInfo] = []
+        excess = self.used_bytes() - keep_bytes
+        for info in self._by_use():
+            if excess <= 0:
+                break
+            if info.sha256 not in kept:
+                (self.root / info.sha256).unlink()
+                excess -= info.size_bytes
+                removed.append(info)
+        return removed
+
+    def _by_use(self) -> list[ArtifactInfo]:
+        return sorted(self.list(), key=lambda info: (self.root / info.sha256).stat().st_atime_ns)
+
+    def clean_scratch(self) -> None:
+        """Remove scratch files of a process that died; partial downloads stay, they resume. Only before work begins."""
+        for entry in self._partial.iterdir():
+            if entry.suffix != ".download":
+                entry.unlink()
+
+    def partial_path(self, sha256: str) -> Path:
+        """Return where an unfinished transfer of an artifact lies or will lie."""
+        return self._partial / f"{sha256}.download"
+
+    def has(self, sha256: str) -> bool:
+        """Tell whether an artifact is here."""
+        return (self.root / sha256).is_file()
+
+    def list(self) -> list[ArtifactInfo]:
+        """Return what is here, ordered by hash."""
+        return [
+            ArtifactInfo(sha256=entry.name, size_bytes=entry.stat().st_size)
+            for entry in sorted(self.root.iterdir())
+            if entry.is_file() and len(entry.name) == 64
+        ]
+
+    def scratch(self) -> Path:
+        """Return a fresh path on the same file system, to be given to `adopt`."""
+        return self._partial / uuid.uuid4().hex
+
+    def adopt(self, path: Path, *, expected_sha256: str | None = None) -> ArtifactInfo:
+        """Hash a finished scratch file, make it durable and give it its name.
+
+        Raises:
+            DataError: the hash differs from `expected_sha256`; the file is removed.
+        """
+        sha256 = hash_file(path)
+        if expected_sha256 is not None and sha256 != expected_sha256:
+            path.unlink()
+            raise DataError(f"hash {sha256} differs from the expected {expected_sha256}", where=path.name)
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+        path.replace(self.root / sha256)
+        fsync_directory(self.root)
+        return ArtifactInfo(sha256=sha256, size_bytes=(self.root / sha256).stat().st_size)
+
+    async def download(
+        self,
+        base_url: str,
+        token: str | None,
+        sha256: str,
+        *,
+        on_bytes: Callable[[int, int, int], None] | None = None,
+        ca_file: Path | None = None,
+    ) -> int:
+        """Bring an artifact from another agent, resuming a partial file; return the bytes received.
+
+        `on_bytes` is called with (bytes received by this call, bytes here, total).
+
+        Raises:
+            InfrastructureError: the source cannot be reached or does not have it.
+            DataError: what arrived has another hash; the partial file is removed.
+        """
+        if self.has(sha256):
+            return 0
+        partial = self.partial_path(sha256)
+        received = 0
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        offset = partial.stat().st_size if partial.exists() else 0
+        if offset:
+            headers["Range"] = f"bytes={offset}-"
+        try:
+            async with (
+                httpx.AsyncClient(timeout=60, verify=pinned(ca_file) or True) as client,
+                client.stream("GET", f"{base_url}/v1/artifacts/{sha256}", headers=headers) as response,
+            ):
+                if response.status_code == 416:
+                    partial.unlink()
+                    raise DataError("the partial file does not fit the source; it was removed", where=sha256)
+                if response.status_code not in (200, 206):
+                    raise InfrastructureError(f"the source answered HTTP {response.status_code}", where=base_url)
+                if response.status_code == 200:
+                    offset = 0
+                total = offset + int(response.headers.get("content-length", 0))
+                await asyncio.to_thread(self.make_room, total - offset)
+                with partial.open("r+b" if offset else "wb") as file:
+                    file.seek(offset)
+                    async for chunk in response.aiter_bytes(_CHUNK_BYTES):
+                        file.write(chunk)
+                        received += len(chunk)
+                        if on_bytes is not None:
+                            on_bytes(received, offset + received, total)
+        except httpx.TransportError as error:
+            raise InfrastructureError(f"the download broke: {error!r}", where=base_url) from error
+        await asyncio.to_thread(self.adopt, partial, expected_sha256=sha256)
+        return received
+
+
+def artifact_router(store: ArtifactStore, token: str | None) -> APIRouter:
+    """Return read-only endpoints of `store`, guarded by the bearer token; ranges are supported."""
+    router = APIRouter(prefix="/v1", dependencies=[Depends(bearer_guard(token))])
+
+    @router.get("/artifacts")
+    async def list_artifacts() -> list[ArtifactInfo]:
+        """List the artifacts held here."""
+        return await asyncio.to_thread(store.list)
+
+    @router.get(
+        "/artifacts/{sha256}",
+        response_class=FileResponse,
+        responses={206: {"description": "The part that `Range` asked for"}, 416: {"description": "No such range"}},
+    )
+    async def get_artifact(sha256: Sha256) -> FileResponse:
+        """Send one artifact; `Range` resumes."""
+        return FileResponse(store.path(sha256), media_type="application/octet-stream")
+
+    return router
+
+
+@asynccontextmanager
+async def scratch_file(store: ArtifactStore) -> AsyncIterator[Path]:
+    """Give a scratch path that is removed unless it was adopted."""
+    path = store.scratch()
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+__all__ = [
+    "ArtifactInfo", "ArtifactStore", "NoRoomError", "artifact_router", "fsync_directory", "hash_file", "scratch_file",
+]  # fmt: skip

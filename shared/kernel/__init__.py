@@ -1,0 +1,1 @@
+"""What everything here stands on: records, errors, clock, settings, slopes. Imports nothing of ours."""

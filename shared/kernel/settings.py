@@ -1,0 +1,74 @@
+"""Settings of a daemon: one TOML file, validated on reading, errors that name file, key and cure."""
+
+import tomllib
+from pathlib import Path
+from typing import Self, TypeVar
+
+from pydantic import Field, ValidationError, model_validator
+
+from shared.kernel.errors import ConfigurationError
+from shared.kernel.records import NodeName, Record
+
+
+class DaemonSettings(Record):
+    """What every daemon needs; each part adds its own fields in its own subclass."""
+
+    name: NodeName
+    host: str = "127.0.0.1"
+    port: int = Field(ge=1, le=65535)
+    token_file: Path | None = None
+    state_dir: Path
+    tls_cert: Path | None = Field(default=None, description="certificate chain (PEM); with tls_key HTTPS is served")
+    tls_key: Path | None = None
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key belong together")
+        return self
+
+    @property
+    def audit_file(self) -> Path:
+        """Who asked this service for what."""
+        return self.state_dir / "audit.jsonl"
+
+
+class AgentAddress(Record):
+    """Where an agent is, which token opens it, and which CA its certificate must come from."""
+
+    name: NodeName
+    url: str = Field(pattern=r"^https?://[^\s/]+$")
+    token_file: Path | None = None
+    ca_file: Path | None = Field(default=None, description="the lab's own CA, pinned; for https")
+
+
+S = TypeVar("S", bound=Record)
+
+
+def load_settings(cls: type[S], path: Path) -> S:
+    """Read a TOML file into `cls`.
+
+    Raises:
+        ConfigurationError: unreadable file, bad TOML, or a field that does not fit, named with its key.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"cannot read the settings: {error.strerror}", where=str(path)) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"not valid TOML: {error}", where=str(path)) from error
+    return validate_settings(cls, data, where=str(path))
+
+
+def validate_settings(cls: type[S], data: object, *, where: str) -> S:
+    """Check parsed data against `cls`; the first field at fault is named.
+
+    Raises:
+        ConfigurationError: a field is missing, unknown or out of range.
+    """
+    try:
+        return cls.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "(whole file)"
+        raise ConfigurationError(f"{key}: {first['msg']}", where=where) from error

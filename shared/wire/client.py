@@ -1,0 +1,187 @@
+"""Client of an agent: idempotent job submission, following by events, one error tree on both sides."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+import httpx
+import websockets
+from pydantic import BaseModel, ValidationError
+
+from shared.kernel.errors import BugError, ConflictError, EpiError, ErrorPayload, InfrastructureError, from_payload
+from shared.service.tls import pinned, system_trust
+from shared.wire.protocol import Event, Health, JobRequest, JobState
+
+_RETRY_DELAYS_S = (0.1, 0.2, 0.5, 1.0, 2.0, 2.0, 2.0)
+
+
+class JobTimeoutError(InfrastructureError):
+    """A job did not end in its time; it was told to stop, if its agent could be reached."""
+
+
+class AgentClient:
+    """Talks to one agent at `base_url` (for example `http://127.0.0.1:8701`)."""
+
+    def __init__(
+        self, base_url: str, token: str | None, *, timeout_s: float = 30.0, ca_file: Path | None = None
+    ) -> None:
+        self.base_url = base_url.rstrip("/")
+        self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        self._tls = pinned(ca_file)
+        self._http = httpx.AsyncClient(
+            base_url=self.base_url, headers=self._headers, timeout=timeout_s, verify=self._tls or system_trust()
+        )
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def request(
+        self, method: str, path: str, *, json: Any = None, params: Any = None, patient: bool = True
+    ) -> Any:
+        """Send one request and return the parsed JSON answer; connection failures are retried for some seconds.
+
+        Only idempotent requests are sent through here, so trying again is safe; without `patient` it is tried once.
+
+        Raises:
+            EpiError: the agent's own error, or InfrastructureError when it cannot be reached.
+        """
+        last: Exception | None = None
+        for delay_s in (0.0, *_RETRY_DELAYS_S) if patient else (0.0,):
+            await asyncio.sleep(delay_s)
+            try:
+                response = await self._http.request(method, path, json=json, params=params)
+            except httpx.TransportError as error:
+                last = error
+                continue
+            if response.is_success:
+                return response.json()
+            raise _error_of(response)
+        raise InfrastructureError(
+            f"the agent does not answer: {last!r}", where=self.base_url, hint="is its process running?"
+        )
+
+    async def health(self, *, patient: bool = True) -> Health:
+        """Return who answers at this address."""
+        return Health.model_validate(await self.request("GET", "/v1/health", patient=patient))
+
+    async def submit(self, job_id: str, kind: str, params: BaseModel, *, delay_s: float = 0.0) -> JobState:
+        """Start a job, `delay_s` from now, or find the one that already has this id."""
+        request = JobRequest(kind=kind, params=params.model_dump(mode="json"), delay_s=delay_s)
+        answer = await self.request("PUT", f"/v1/jobs/{job_id}", json=request.model_dump(mode="json"))
+        return JobState.model_validate(answer)
+
+    async def job(self, job_id: str) -> JobState:
+        """Return a job's present state."""
+        return JobState.model_validate(await self.request("GET", f"/v1/jobs/{job_id}"))
+
+    async def unfinished_jobs(self) -> list[JobState]:
+        """Return the jobs that are queued or running."""
+        answer = await self.request("GET", "/v1/jobs", params={"unfinished": True, "limit": 1000})
+        return [JobState.model_validate(job) for job in answer]
+
+    async def cancel(self, job_id: str) -> JobState:
+        """Cancel a job."""
+        return JobState.model_validate(await self.request("DELETE", f"/v1/jobs/{job_id}"))
+
+    async def run(
+        self,
+        job_id: str,
+        kind: str,
+        params: BaseModel,
+        *,
+        timeout_s: float,
+        delay_s: float = 0.0,
+        on_progress: Callable[[JobState], None] | None = None,
+    ) -> dict[str, Any]:
+        """Start a job (or find it), wait for its end by the event feed, and return its result.
+
+        Waiting is silent: the agent is not polled; after a lost feed it is asked once and followed again.
+        `timeout_s` holds for running, and once more for waiting in the agent's queue before that.
+
+        Raises:
+            EpiError: what the agent reported.
+            JobTimeoutError: `timeout_s` passed; the job is cancelled.
+            InfrastructureError: the agent vanished or restarted during the job.
+        """
+        clock = _JobClock(delay_s + timeout_s)
+        state = clock.seen(await self.submit(job_id, kind, params, delay_s=delay_s))
+        while not state.is_terminal:
+            if clock.is_over:
+                await self._give_up(state, timeout_s)
+            try:
+                async with asyncio.timeout_at(clock.deadline) as limit, self.follow() as events:
+                    state = clock.seen(await self.job(job_id))
+                    limit.reschedule(clock.deadline)
+                    if state.is_terminal:
+                        break
+                    async for event in events:
+                        if event.job.id == job_id:
+                            state = clock.seen(event.job)
+                            limit.reschedule(clock.deadline)
+                            if on_progress is not None:
+                                on_progress(state)
+                            if state.is_terminal:
+                                break
+            except (OSError, websockets.WebSocketException, TimeoutError):
+                await asyncio.sleep(0.2)
+            if not state.is_terminal:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout_at(clock.deadline):
+                        state = clock.seen(await self.job(job_id))
+        if state.status == "finished":
+            return state.result or {}
+        if state.error is not None:
+            raise from_payload(state.error)
+        raise BugError(f"the job ended as {state.status!r} without an error", where=f"{self.base_url} {job_id}")
+
+    async def _give_up(self, state: JobState, timeout_s: float) -> NoReturn:
+        with suppress(EpiError):  # it may have vanished altogether
+            await self.request("DELETE", f"/v1/jobs/{state.id}", patient=False)
+        raise JobTimeoutError(
+            f"still {state.status} after {timeout_s:.0f} s", where=f"{self.base_url} {state.id}",
+            hint="look at the agent and its log",
+        )  # fmt: skip
+
+    @asynccontextmanager
+    async def follow(self, since: int = 2**62) -> AsyncIterator[AsyncIterator[Event]]:
+        """Open the agent's event feed; events after `since` come first, new ones follow."""
+        url = self.base_url.replace("http", "ws", 1) + f"/v1/events?since={since}"
+        async with websockets.connect(url, additional_headers=self._headers, max_size=2**26, ssl=self._tls) as socket:
+
+            async def events() -> AsyncIterator[Event]:
+                async for message in socket:
+                    yield Event.model_validate_json(message)
+
+            yield events()
+
+
+class _JobClock:
+    """When a job's time is over; it starts anew when the job leaves the agent's queue."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._queued = True
+        self.deadline = asyncio.get_running_loop().time() + timeout_s
+
+    @property
+    def is_over(self) -> bool:
+        return asyncio.get_running_loop().time() >= self.deadline
+
+    def seen(self, state: JobState) -> JobState:
+        """Take note of a state, and return it."""
+        if self._queued and state.status != "queued":
+            self._queued = False
+            self.deadline = asyncio.get_running_loop().time() + self._timeout_s
+        return state
+
+
+def _error_of(response: httpx.Response) -> EpiError:
+    where = f"{response.request.method} {response.request.url}"
+    try:
+        return from_payload(ErrorPayload.model_validate(response.json()["error"]))
+    except (ValueError, KeyError, TypeError, ValidationError):
+        cls = ConflictError if response.status_code == 409 else InfrastructureError
+        return cls(f"HTTP {response.status_code}: {response.text[:200]}", where=where)

@@ -1,0 +1,72 @@
+"""Starting and ending engines and their workers, and what an engine can do. Not here: the work they do (workloads)."""
+
+from pydantic import Field
+
+from shared.kernel.records import EngineName, NodeName, Record, Sha256
+
+
+class StartWorkerParams(Record):
+    """Start this node's worker for `engine`; a running one of that engine is kept unless `restart`."""
+
+    restart: bool = False
+    engine: EngineName = "llama.cpp"
+
+
+class StartWorkerResult(Record):
+    """Where the worker listens."""
+
+    endpoint: str = Field(description="host:port")
+    pid: int
+
+
+class StartEngineParams(Record):
+    """Load a model on this node's engine, layers split over `workers` (empty: local CPU only)."""
+
+    model_sha256: Sha256
+    workers: tuple[str, ...] = ()
+    context_tokens: int = Field(default=2048, ge=64, description="KV cache size in tokens over all sequences")
+    sequences: int = Field(default=32, ge=2, le=256, description="parallel sequences for scoring")
+    threads: int = Field(default=1, ge=1)
+    experts_per_token: int | None = Field(default=None, ge=1, description="K override by model parameter")
+    engine: EngineName = "llama.cpp"
+    tokenizer_sha256: Sha256 | None = Field(default=None, description="distributed-llama's .t file")
+    cache_f32: bool = Field(default=False, description="KV cache in F32: for comparing with F32 references")
+
+
+class StartEngineResult(Record):
+    """What was loaded."""
+
+    pid: int
+    engine: str = "llama.cpp"
+    build: str
+    architecture: str
+    n_layers: int
+    n_vocab: int
+    context_tokens: int
+    load_seconds: float
+    nodes: tuple[NodeName, ...] = ()
+
+
+class StopEngineParams(Record):
+    """Stop the engine; with `worker` also the RPC worker."""
+
+    worker: bool = False
+
+
+class Empty(Record):
+    """A job with nothing to say."""
+
+
+class EngineInfo(Record):
+    """What an engine of this node can do: one entry of `GET /v1/engines`."""
+
+    name: EngineName
+    available: bool = Field(description="False when its program or library is not installed here")
+    build: str
+    score: bool
+    generate: bool
+    tokenise: bool
+    distributed: bool
+    overrides_experts_per_token: bool
+    layouts: tuple[str, ...]
+    requests_per_workload: int | None = None

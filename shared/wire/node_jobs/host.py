@@ -1,0 +1,104 @@
+"""The machine under a node agent: facts, governor, waiting until it is steady."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from shared.kernel.records import NodeName, Record
+
+
+class SetGovernorParams(Record):
+    """Set the governor of every CPU."""
+
+    governor: Literal["performance", "ondemand", "schedutil", "conservative", "powersave"] = "performance"
+
+
+class SetGovernorResult(Record):
+    """Governor before and after; `changed` False when it was right already."""
+
+    before: str
+    after: str
+    changed: bool
+
+
+class SettleParams(Record):
+    """Wait until temperature and load are steady over the last `span_s` seconds, at least `min_s`, at most `max_s`."""
+
+    min_s: float = Field(default=60.0, ge=0, le=3600)
+    max_s: float = Field(default=300.0, gt=0, le=7200)
+    span_s: float = Field(default=60.0, gt=0, le=3600)
+    every_s: float = Field(default=5.0, ge=0.1, le=60)
+    max_slope_c_per_min: float = Field(default=0.5, gt=0)
+    max_busy: float = Field(default=0.05, gt=0, description="busy share of all CPUs, 0..1")
+    max_power_change: float = Field(default=0.05, gt=0, description="drift of the PMIC power in the span")
+
+
+class SettleSample(Record):
+    """One look at the machine while waiting."""
+
+    utc_ns: int
+    temperature_c: float | None = None
+    busy: float = Field(ge=0, le=1)
+    pmic_power_w: float | None = None
+
+
+class SettleResult(Record):
+    """`settled` False after `max_s`, with the reasons; the caller decides what it means."""
+
+    settled: bool
+    reasons: tuple[str, ...] = ()
+    start_utc_ns: int
+    end_utc_ns: int
+    slope_c_per_min: float | None = None
+    busy: float
+    samples: tuple[SettleSample, ...]
+
+
+class IdentifyParams(Record):
+    """Blink for so long."""
+
+    seconds: float = Field(default=10.0, ge=1, le=60)
+
+
+class IdentifyResult(Record):
+    """Which LED blinked, by the kernel's name, for example ACT."""
+
+    led: str
+
+
+class DiskSpace(Record):
+    """One mounted file system on a real device."""
+
+    mount: str
+    device: str
+    total_bytes: int
+    free_bytes: int
+
+
+class NodeFacts(Record):
+    """The answer of `GET /v1/facts`; what cannot be read is null, never invented."""
+
+    name: NodeName
+    board: str | None = None
+    cpu_model: str | None = None
+    n_cpus: int
+    memory_bytes: int
+    kernel: str
+    python: str
+    governor: str | None = None
+    cpu_mhz: float | None = None
+    temperature_c: float | None = None
+    throttled_bits: int | None = Field(default=None, description="vcgencmd get_throttled")
+    load_1min: float
+    clock_offset_s: float | None = Field(default=None, description="this host minus true time, by chrony")
+    engine_build: str | None = None
+    disk_free_bytes: int
+    cpu_max_mhz: float | None = None
+    governors: tuple[str, ...] = Field(default=(), description="governors this machine offers")
+    throttled_now: tuple[str, ...] | None = None
+    throttled_since_boot: tuple[str, ...] | None = None
+    supply_max_ma: int | None = Field(default=None, description="what the supply negotiated (Pi 5)")
+    pmic_power_w: float | None = Field(default=None, description="sum of the PMIC's rails: a cross-check, not a meter")
+    supply_v: float | None = Field(default=None, description="input voltage by the PMIC")
+    disks: tuple[DiskSpace, ...] = ()
+    utc_ns: int

@@ -1,0 +1,71 @@
+"""What agents say to each other: version, job requests and states, events, facts.
+
+A job is an agent's execution of one step. Its id is made by the caller and is deterministic, so that asking twice is
+asking once: `PUT /v1/jobs/{id}` of a known id returns the existing job.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints
+
+from shared.kernel.errors import ErrorPayload
+from shared.kernel.records import NodeName, Record
+
+PROTOCOL_VERSION = (1, 0)
+"""(major, minor): another major is refused with 409, a higher minor only adds."""
+
+JobId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]*(/[a-z0-9][a-z0-9_.-]*){0,7}$", max_length=200)]
+JobStatus = Literal["queued", "running", "finished", "failed", "cancelled", "interrupted"]
+TERMINAL: frozenset[JobStatus] = frozenset({"finished", "failed", "cancelled", "interrupted"})
+
+
+class JobRequest(Record):
+    """The body of `PUT /v1/jobs/{id}`; `params` are checked against the model of their kind."""
+
+    protocol: tuple[int, int] = PROTOCOL_VERSION
+    kind: str = Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")
+    params: dict[str, Any] = Field(default_factory=dict)
+    delay_s: float = Field(
+        default=0.0, ge=0, le=3600,
+        description="stillness before the work: all talk about the job is over when it begins",
+    )  # fmt: skip
+
+
+class JobState(Record):
+    """A job as its agent remembers it."""
+
+    id: str
+    kind: str
+    status: JobStatus
+    progress: float = Field(default=0.0, ge=0, le=1)
+    message: str = ""
+    result: dict[str, Any] | None = None
+    error: ErrorPayload | None = None
+    created_utc_ns: int
+    started_utc_ns: int | None = None
+    ended_utc_ns: int | None = None
+
+    @property
+    def is_terminal(self) -> bool:
+        """True when the job will not change any more."""
+        return self.status in TERMINAL
+
+
+class Event(Record):
+    """One line of an agent's event feed (`WS /v1/events?since=SEQ`); `job` is the state after the event."""
+
+    seq: int
+    utc_ns: int
+    job: JobState
+
+
+class Health(Record):
+    """The answer of `GET /v1/health`."""
+
+    service: Literal["orchestrator", "node_agent", "meter_bridge", "surgeon"]
+    name: NodeName
+    version: str
+    protocol: tuple[int, int] = PROTOCOL_VERSION
+    utc_ns: int
+    ok: bool = True
+    problems: tuple[str, ...] = ()

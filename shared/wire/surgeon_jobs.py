@@ -1,0 +1,277 @@
+"""What the surgeon can be asked to do: parameters and results of each job kind.
+
+| kind | does |
+|---|---|
+| `prepare` | convert a configured checkpoint to F16 GGUF and quantise it: the campaign's base model |
+| `convert` | convert a configured checkpoint to GGUF, or to distributed-llama's model or tokenizer |
+| `quantize` | quantise an F32, F16 or BF16 model, with an importance matrix where asked |
+| `observe` | collect expert statistics of an F16 model over a configured calibration corpus, or over a shard of it |
+| `merge` | add the statistics of shards: exactly those of one pass |
+| `rank` | say how much each expert matters, by one method |
+| `search` | search for the experts to keep: NAEE by reconstruction loss, EEP by accuracy on configured questions |
+| `skipping` | say what NAEE's dynamic skipping would cost in accuracy and skip in expert computations |
+| `plan` | rank experts and choose the ones each layer keeps |
+| `apply` | apply a plan to a base model; the result is an artifact |
+| `verify` | prove, range by range, that an artifact is what base and plan make of it |
+| `validate` | sanity prompts and perplexity: is the variant still a language model? |
+
+Models and corpora are named in the surgeon's settings; no path ever comes from the network.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from shared.kernel.records import LayerGroup, Layout, Record, Sha256, SurgeryPlan
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
+
+
+class PrepareParams(Record):
+    """Make the base model from the configured checkpoint `model`: a folder of safetensors, or a GGUF file."""
+
+    model: Name
+    quantization: str = "Q4_K_M"
+
+
+class PrepareResult(Record):
+    """The two files and what the model is; a file that was quantised already is both."""
+
+    f16_sha256: Sha256
+    base_sha256: Sha256
+    base_size_bytes: int
+    architecture: str
+    n_layers: int
+    n_experts: int
+    experts_per_token: int
+    n_kv_heads: int | None = Field(default=None, description="bounds the nodes of distributed-llama")
+    no_surgery: str = Field(default="", description="why only the model as it is can be measured: dense, for example")
+
+
+class FileResult(Record):
+    """An artifact that was made."""
+
+    sha256: Sha256
+    size_bytes: int
+
+
+class ConvertParams(Record):
+    """Convert the configured checkpoint `model`."""
+
+    model: Name
+    format: Literal["gguf", "dllama", "dllama_tokenizer"] = "gguf"
+    outtype: Literal["F32", "F16", "BF16", "Q40", "Q80"] | None = Field(
+        default=None, description="null: F16 for GGUF, Q40 for distributed-llama"
+    )
+
+
+class QuantizeParams(Record):
+    """Quantise the artifact `model_sha256`."""
+
+    model_sha256: Sha256
+    quantization: str = "Q4_K_M"
+    statistics_sha256: Sha256 | None = Field(default=None, description="observed with columns: importance matrix")
+    plan: SurgeryPlan | None = Field(default=None, description="the plan the model was cut with: cuts the matrix too")
+
+
+class ObserveParams(Record):
+    """Collect statistics over the configured corpus; shard (i, n) takes every n-th window from i on."""
+
+    model_sha256: Sha256
+    corpus: Name
+    shard: tuple[int, int] = (0, 1)
+    max_tokens: int | None = Field(default=None, ge=1)
+    columns: bool = Field(default=False, description="also sums of squares per input column: importance matrix")
+    reservoir: int = Field(default=0, ge=0, le=65536, description="block inputs to keep per layer: NAEE")
+
+
+class ObserveResult(Record):
+    """The statistics file."""
+
+    statistics_sha256: Sha256
+    n_tokens: int
+
+
+class MergeParams(Record):
+    """Add the statistics of disjoint shards of one corpus."""
+
+    statistics_sha256s: tuple[Sha256, ...] = Field(min_length=1)
+
+
+class RankParams(Record):
+    """Ask one method; `domain_weights` blends the statistics' domains per token."""
+
+    model_sha256: Sha256
+    statistics_sha256: Sha256 | None = None
+    method: Name = "reap"
+    domain_weights: dict[str, float] | None = None
+    seed: int = 0
+
+
+class RankResult(Record):
+    """`saliency[layer][expert]`; within a layer the lowest are dropped first."""
+
+    method: str
+    saliency: tuple[tuple[float, ...], ...]
+
+
+class SearchParams(Record):
+    """Search for the experts each layer keeps when `depth` are dropped; `eep_merge` goes on from `plan`."""
+
+    model_sha256: Sha256
+    method: Literal["naee", "eep", "eep_merge"]
+    depth: int | None = Field(default=None, ge=1, description="NAEE and EEP")
+    plan: SurgeryPlan | None = Field(default=None, description="EEP's merge phase: the plan of the prune phase")
+    start: tuple[SurgeryPlan, ...] = Field(default=(), description="EEP: plans to begin with beside random ones")
+    train_share: float = Field(default=0.5, gt=0, lt=1, description="EEP: share of the questions the search may see")
+    statistics_sha256: Sha256 | None = Field(default=None, description="NAEE: observed with a reservoir")
+    max_subsets: int = Field(default=50_000, ge=1, description="NAEE: above it greedy with swaps")
+    questions: tuple[Name, ...] = Field(default=(), description="EEP: names in the surgeon's settings")
+    iterations: int = Field(default=40, ge=0, le=10_000)
+    offspring: int = Field(default=12, ge=1, le=1000)
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _knows_where_to_go(self) -> Self:
+        if (self.plan is None) == (self.method == "eep_merge"):
+            raise ValueError("`plan` is what eep_merge, and only it, begins with")
+        if (self.depth is None) != (self.method == "eep_merge"):
+            raise ValueError("naee and eep need a depth; eep_merge has its plan's")
+        return self
+
+
+class SearchResult(Record):
+    """The plan and what is known of its worth: losses by layer (NAEE), accuracies (EEP)."""
+
+    plan: SurgeryPlan
+    plan_hash: Sha256
+    losses: tuple[float, ...] = ()
+    exhaustive: bool | None = None
+    train_accuracy: float | None = None
+    validation_accuracy: float | None = None
+    validation_accuracy_of_base: float | None = Field(
+        default=None, description="of the whole model; for eep_merge, of the plan it began with"
+    )
+
+
+class SkippingParams(Record):
+    """Evaluate NAEE's dynamic skipping with beta per layer from the statistics."""
+
+    model_sha256: Sha256
+    statistics_sha256: Sha256
+    questions: tuple[Name, ...] = Field(min_length=1, description="names in the surgeon's settings")
+
+
+class SkippingScore(Record):
+    """One file of questions, without and with skipping."""
+
+    questions: str
+    accuracy: float
+    accuracy_skipping: float
+    share_skipped: float = Field(description="of the expert computations")
+
+
+class SkippingResult(Record):
+    """What skipping would do; stock engines compute skipped experts all the same."""
+
+    betas: tuple[float, ...]
+    tasks: tuple[SkippingScore, ...]
+    saves_energy_on_stock_engines: Literal[False] = False
+
+
+class PlanChoice(Record):
+    """Which experts to drop: `depth` in each layer of `group`, or all but `keep[layer]`, by `method`."""
+
+    method: Name = "frequency"
+    depth: int | None = Field(default=None, ge=0)
+    keep: tuple[int, ...] | None = Field(default=None, description="instead of depth and group: experts by layer")
+    group: LayerGroup | tuple[int, ...] = Field(default="all", description="or layer numbers")
+    layout: Layout = "uniform"
+    experts_per_token: int | None = None
+    budget: Literal["uniform", "bisect"] = Field(
+        default="uniform", description="bisect: the layers keep the same share of saliency, not the same number"
+    )
+    fewest: int = Field(default=1, ge=1, description="bisect: the fewest experts a layer keeps")
+    protect_super: bool = Field(default=False, description="never drop experts with outstanding outputs")
+    domain_weights: dict[str, float] | None = Field(default=None, description="blend of the statistics' domains")
+    seed: int = Field(default=0, description="of the method `random`")
+
+    @model_validator(mode="after")
+    def _says_how_many(self) -> Self:
+        if (self.depth is None) == (self.keep is None):
+            raise ValueError("give either a depth or the experts to keep in each layer")
+        return self
+
+
+class PlanParams(PlanChoice):
+    """Choose for the artifact `model_sha256`."""
+
+    model_sha256: Sha256
+    statistics_sha256: Sha256 | None = None
+
+
+class PlanResult(Record):
+    """The plan and its canonical hash."""
+
+    plan: SurgeryPlan
+    plan_hash: Sha256
+
+
+class ApplyParams(Record):
+    """Apply `plan` to the artifact `base_sha256`."""
+
+    base_sha256: Sha256
+    plan: SurgeryPlan
+
+
+class ApplyResult(Record):
+    """The variant as an artifact."""
+
+    sha256: Sha256
+    size_bytes: int
+    seconds: float
+
+
+class VerifyParams(Record):
+    """Compare the artifact `sha256` with what `plan` makes of `base_sha256`."""
+
+    base_sha256: Sha256
+    plan: SurgeryPlan
+    sha256: Sha256
+
+
+class VerifyResult(Record):
+    """What was compared; a difference fails the job and names it."""
+
+    n_tensors: int
+    n_ranges: int
+    n_bytes: int
+    plan_hash: Sha256
+    identical: bool = Field(description="the plan changes nothing and the artifact is the base")
+
+
+class ValidateParams(Record):
+    """Ask a variant the sanity prompts; with `baseline_sha256`, compare perplexity with it."""
+
+    sha256: Sha256
+    baseline_sha256: Sha256 | None = None
+    max_perplexity_ratio: float = Field(default=4.0, gt=0)
+
+
+class PromptAnswer(Record):
+    """One sanity prompt and what the variant said."""
+
+    prompt: str
+    answer: str
+    ok: bool
+    reason: str = ""
+
+
+class ValidateResult(Record):
+    """`ok` False stops the variant before deployment; `reason` says why."""
+
+    ok: bool
+    reason: str = ""
+    perplexity: float | None = None
+    baseline_perplexity: float | None = None
+    answers: tuple[PromptAnswer, ...] = ()

@@ -1,0 +1,1 @@
+"""Expert statistics from calibration text: what the experts do before anybody cuts."""

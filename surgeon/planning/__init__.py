@@ -1,0 +1,1 @@
+"""From saliency to a plan: which layers are cut and how many experts each keeps."""

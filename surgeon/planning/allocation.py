@@ -1,0 +1,146 @@
+"""From saliency to a plan: which layers are cut, how many experts each keeps, which are protected.
+
+Not here: the methods (`surgeon.rankings`), applying a plan (`shared.checkpoints.surgery`).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import ValidationError
+
+from shared.kernel.errors import ConfigurationError
+from shared.kernel.records import LayerGroup, Layout, SurgeryPlan
+
+Array = npt.NDArray[np.float64]
+GROUP_SHARE: Final = 4
+"""`early` and `late` are a quarter of the layers each."""
+
+
+def layers_of(group: LayerGroup | Sequence[int], n_layers: int) -> tuple[int, ...]:
+    """Return the layers of a group, ascending.
+
+    `early` is the first quarter and `late` the last, rounded down but at least one layer: 48 layers give 12, 6 give 1,
+    7 give 1, 3 give 1. A sequence of layer numbers is taken as it is.
+
+    Raises:
+        ConfigurationError: a layer number that does not exist, or one twice.
+    """
+    quarter = max(n_layers // GROUP_SHARE, 1)
+    if group == "all":
+        return tuple(range(n_layers))
+    if group == "early":
+        return tuple(range(quarter))
+    if group == "late":
+        return tuple(range(n_layers - quarter, n_layers))
+    numbers = tuple(sorted(int(number) for number in group))
+    if len(set(numbers)) != len(numbers) or any(not 0 <= number < n_layers for number in numbers):
+        raise ConfigurationError(f"bad list of layers {list(numbers)}", hint=f"the layers are 0..{n_layers - 1}")
+    return numbers
+
+
+def super_experts(norm_max: Array, *, times_median: float = 10.0, share: float = 0.1) -> list[set[int]]:
+    """Return per layer the experts whose largest output stands out; dropping one of them ruins the model.
+
+    An expert is one if its largest output norm is over `times_median` medians of all experts of the model and over
+    `share` of the largest of all. Source of the idea: Su et al., "Unveiling Super Experts", arXiv 2507.23279, which
+    compares with the 99.5th percentile and a tenth of the maximum; the median is used here so that small models with
+    few experts have a threshold as well.
+    """
+    threshold = max(times_median * float(np.median(norm_max)), share * float(norm_max.max(initial=0.0)))
+    return [set(np.flatnonzero(row > threshold).tolist()) for row in norm_max]
+
+
+def uniform_budget(n_layers: int, n_experts: int, layers: Sequence[int], depth: int) -> list[int]:
+    """Return how many experts each layer keeps when `depth` are dropped in each of `layers`."""
+    cut = set(layers)
+    return [n_experts - depth if layer in cut else n_experts for layer in range(n_layers)]
+
+
+def bisected_budget(
+    saliency: Array, layers: Sequence[int], kept_total: int, *, fewest: int, most: int | None = None
+) -> list[int]:
+    """Return per-layer budgets that sum to `kept_total` over `layers` and retain about the same share of saliency each.
+
+    The share f is found by bisection: each layer keeps the smallest number of its most salient experts that hold at
+    least f of the layer's saliency, within [fewest, most]. What is left over or missing after the bisection goes to
+    the layers where one more expert holds most, or is taken where it holds least.
+
+    Raises:
+        ConfigurationError: the bounds leave no way to keep `kept_total`, or a negative saliency (no share exists).
+    """
+    n_experts = saliency.shape[1]
+    most = n_experts if most is None else most
+    if not fewest * len(layers) <= kept_total <= most * len(layers) or not 1 <= fewest <= most <= n_experts:
+        raise ConfigurationError(
+            f"{kept_total} experts cannot be kept in {len(layers)} layers with {fewest}..{most} in each"
+        )
+    rows = np.sort(saliency[list(layers)], axis=1)[:, ::-1]
+    if rows.min() < 0:
+        raise ConfigurationError("shares of a negative saliency mean nothing", hint="use the uniform budget")
+    shares = np.cumsum(rows, axis=1) / np.maximum(rows.sum(axis=1, keepdims=True), np.finfo(float).tiny)
+
+    def budgets(fraction: float) -> npt.NDArray[np.int64]:
+        needed = (shares < fraction - 1e-12).sum(axis=1) + 1
+        return np.asarray(np.clip(needed, fewest, most), np.int64)
+
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        if int(budgets(middle).sum()) <= kept_total:
+            low = middle
+        else:
+            high = middle
+    result = budgets(low)
+    gains = np.diff(shares, axis=1, prepend=0.0)
+    while (missing := kept_total - int(result.sum())) != 0:
+        if missing > 0:
+            gain = [gains[row, n] if n < most else -1.0 for row, n in enumerate(result)]
+            result[int(np.argmax(gain))] += 1
+        else:
+            loss = [gains[row, n - 1] if n > fewest else np.inf for row, n in enumerate(result)]
+            result[int(np.argmin(loss))] -= 1
+    full = [n_experts] * len(saliency)
+    for layer, number in zip(layers, result.tolist(), strict=True):
+        full[layer] = number
+    return full
+
+
+def make_plan(
+    saliency: Array,
+    budget: Sequence[int],
+    *,
+    method: str,
+    layout: Layout = "uniform",
+    experts_per_token: int | None = None,
+    protected: Sequence[set[int]] | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    base_sha256: str | None = None,
+    statistics_sha256: str | None = None,
+    router_sha256: str | None = None,
+) -> SurgeryPlan:
+    """Keep the `budget[layer]` most salient experts of each layer; ties keep the lower id; protected ones always stay.
+
+    Raises:
+        ConfigurationError: an impossible budget: nothing left, more protected than kept, or unequal in `uniform`.
+    """
+    kept: list[tuple[int, ...]] = []
+    for layer, (row, count) in enumerate(zip(saliency, budget, strict=True)):
+        safe = protected[layer] if protected is not None else set[int]()
+        if not 1 <= count <= len(row):
+            raise ConfigurationError(
+                f"{count} of {len(row)} experts would be left", where=f"layer {layer}", hint="drop fewer"
+            )
+        if len(safe) > count:
+            raise ConfigurationError(f"{len(safe)} experts are protected, {count} are kept", where=f"layer {layer}")
+        order = sorted(range(len(row)), key=lambda expert: (expert not in safe, -row[expert], expert))
+        kept.append(tuple(sorted(order[:count])))
+    try:
+        return SurgeryPlan(
+            n_experts=saliency.shape[1], kept=tuple(kept), layout=layout, experts_per_token=experts_per_token,
+            method=method, parameters=dict(parameters or {}), base_sha256=base_sha256,
+            statistics_sha256=statistics_sha256, router_sha256=router_sha256,
+        )  # fmt: skip
+    except ValidationError as error:
+        raise ConfigurationError(str(error.errors()[0]["msg"]), hint="use the layout 'biased'") from error

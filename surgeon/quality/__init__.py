@@ -1,0 +1,1 @@
+"""Is the model still a language model? The quality gate before deployment."""

@@ -1,0 +1,93 @@
+"""Run one task in a process of its own: llama.cpp aborts its process when it gives up, and Python threads share a lock.
+
+`python -m surgeon.work.child` reads a task as JSON from stdin and writes JSON lines: progress, then one result or
+error. It dies with its parent. `run_in_child` is the other end.
+"""
+
+import asyncio
+import ctypes
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any, Final
+
+from shared.kernel.errors import BugError, EpiError, ErrorPayload, InfrastructureError, from_payload
+from surgeon.work.tasks import TASK, Done, Task, run
+
+Progress = Callable[[float, str], None]
+_PR_SET_PDEATHSIG: Final = 1
+_LINE_LIMIT: Final = 64 << 20
+
+
+async def run_in_child(task: Task, on_progress: Progress) -> Done:
+    """Run the task in a child process; cancelling kills it.
+
+    Raises:
+        EpiError: what the task raised.
+        InfrastructureError: the child died, with its last words.
+    """
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "surgeon.work.child",
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        limit=_LINE_LIMIT,
+    )  # fmt: skip
+    assert process.stdin and process.stdout and process.stderr
+    words = asyncio.create_task(process.stderr.read())
+    try:
+        process.stdin.write(task.model_dump_json().encode())
+        process.stdin.close()
+        outcome: dict[str, Any] = {}
+        async for line in process.stdout:
+            message = json.loads(line)
+            if "progress" in message:
+                on_progress(message["progress"], message["message"])
+            else:
+                outcome = message
+        await process.wait()
+    except BaseException:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+        raise
+    finally:
+        last_words = (await words).decode("utf-8", "replace").strip()
+    if "error" in outcome:
+        raise from_payload(ErrorPayload.model_validate(outcome["error"]))
+    if "result" not in outcome:
+        raise InfrastructureError(
+            f"the {task.task} process ended with {process.returncode}: {last_words[-500:]}", hint="memory? see the log"
+        )
+    return Done.model_validate(outcome["result"])
+
+
+def _die_with_parent(parent: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def main() -> None:
+    """Read a task, do it, write what happens."""
+    _die_with_parent(os.getppid())
+    out = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # whatever a library prints must not come between the lines
+
+    def write(message: dict[str, Any]) -> None:
+        out.write(json.dumps(message) + "\n")
+
+    try:
+        task = TASK.validate_json(sys.stdin.read())
+        done = run(task, lambda fraction, message: write({"progress": fraction, "message": message}))
+        write({"result": done.model_dump(mode="json")})
+    except EpiError as error:
+        write({"error": error.to_payload().model_dump()})
+    except Exception as error:
+        write({"error": BugError(f"{type(error).__name__}: {error}").to_payload().model_dump()})
+        raise
+
+
+if __name__ == "__main__":
+    main()
