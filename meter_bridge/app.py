@@ -21,7 +21,7 @@ from shared.kernel.clock import utc_ns
 from shared.kernel.errors import AuthError, ConfigurationError
 from shared.service.auth import bearer_guard
 from shared.service.http import make_app
-from shared.wire.meter_api import Identified, MarkerRun, MeterStatus, SampleBlock, TraceEvent
+from shared.wire.meter_api import FoundChannel, MarkerRun, MeterStatus, SampleBlock, TraceEvent
 from shared.wire.protocol import Health
 
 LONGEST_WINDOW_NS = 24 * 3600 * 1_000_000_000
@@ -137,10 +137,11 @@ def _care(bridge: Bridge, token: str | None) -> APIRouter:
             for node in bridge.settings.channels
         ]
 
-    @router.post("/identify")
-    async def identify(marker: MarkerRun) -> Identified:
+    @router.post("/identify", include_in_schema=False)  # its former name
+    @router.post("/find_channel")
+    async def find_channel(marker: MarkerRun) -> FoundChannel:
         """Say whose channel rose with the marker load of one node."""
-        return await bridge.identify(marker)
+        return await bridge.find_channel(marker)
 
     @router.post("/maintenance")
     async def maintenance(request: MaintenanceRequest) -> MaintenanceResult:
@@ -163,7 +164,7 @@ def _live(bridge: Bridge, token: str | None) -> APIRouter:
             await socket.close(_POLICY_VIOLATION, error.message)
             return
         await socket.accept()
-        subscriber = bridge.hub.subscribe(min(max(hz, 0.1), MAX_HZ))
+        subscriber = bridge.broadcaster.subscribe(min(max(hz, 0.1), MAX_HZ))
         sender = asyncio.create_task(_send(socket, subscriber))
         try:
             # Listening is how the end of a silent client is noticed.
@@ -172,7 +173,7 @@ def _live(bridge: Bridge, token: str | None) -> APIRouter:
         except WebSocketDisconnect:
             pass
         finally:
-            bridge.hub.unsubscribe(subscriber)
+            bridge.broadcaster.unsubscribe(subscriber)
             sender.cancel()
             with suppress(asyncio.CancelledError, WebSocketDisconnect, RuntimeError):
                 await sender

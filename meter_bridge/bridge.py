@@ -9,13 +9,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from meter_bridge.find_channel import identify
+from meter_bridge.find_channel import find_channel
 from meter_bridge.ingest import EarlierStream, Ingest
 from meter_bridge.instrument.calibration import OLD_AFTER_DAYS, CalibrationDraft, CalibrationRecord
 from meter_bridge.instrument.calibration_store import CalibrationStore
 from meter_bridge.instrument.description import instrument_of, with_calibration
 from meter_bridge.instrument.detectors import ChannelWatch
-from meter_bridge.live import LiveHub
+from meter_bridge.live import LiveBroadcaster
 from meter_bridge.protocol.frames import Hello
 from meter_bridge.sample_blocks import BlockBuilder, FrameBlock, frame_block, trace_event
 from meter_bridge.settings import BridgeSettings
@@ -31,7 +31,7 @@ from shared.kernel.errors import BugError, ConfigurationError
 from shared.kernel.records import Instrument
 from shared.wire.meter_api import (
     ClockStatus,
-    Identified,
+    FoundChannel,
     MarkerRun,
     MeterStatus,
     SampleBlock,
@@ -48,7 +48,7 @@ _EXAMINE_EVERY_S = 5.0
 _RESUME_SAMPLES = 3000
 _LONGEST_MARKER_NS = 600 * NS_PER_S
 _MARKER_LAG_S = 1.0
-"""How late a meter may tell what happened; edges blurred by it are left out by `identify`."""
+"""How late a meter may tell what happened; edges blurred by it are left out by `find_channel`."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Bridge:
     def __init__(self, settings: BridgeSettings) -> None:
         self.settings = settings
         self.source: Source = make_source(settings)
-        self.hub = LiveHub(settings.channels)
+        self.broadcaster = LiveBroadcaster(settings.channels)
         self.calibrations = CalibrationStore(settings.state_dir / "calibration")
         self._watch = ChannelWatch(settings.channels)
         self._findings: list[str] = []
@@ -166,7 +166,7 @@ class Bridge:
         name = f"{instrument.name} firmware {instrument.firmware}"
         return self.calibrations.add(draft, instrument=name, nodes=self.settings.channels)
 
-    async def identify(self, marker: MarkerRun) -> Identified:
+    async def find_channel(self, marker: MarkerRun) -> FoundChannel:
         """Return whose channel rose with a marker that has ended; waits for what the meter tells late.
 
         Raises:
@@ -179,7 +179,7 @@ class Bridge:
             raise ConfigurationError("a marker lasts up to ten minutes", where="end_utc_ns")
         await asyncio.sleep(_MARKER_LAG_S)
         end_utc_ns = marker.end_utc_ns + round(_MARKER_LAG_S * NS_PER_S)
-        return identify(marker, await self.samples(marker.start_utc_ns, end_utc_ns, RAW))
+        return find_channel(marker, await self.samples(marker.start_utc_ns, end_utc_ns, RAW))
 
     async def maintain(self, *, keep_days: float | None, compact_days: float | None) -> MaintenanceResult:
         """Delete or slim old samples; see `maintenance`."""
@@ -229,7 +229,7 @@ class Bridge:
         if self._stale:
             self._stale = False
             self._events.record("alive", sample.utc_ns, sample.arrival_mono_ns, detail="frames come again")
-        if not self.hub.wanted:
+        if not self.broadcaster.wanted:
             return
         power_w, newest = sample.power_w, self.calibrations.newest
         if newest is not None:
@@ -238,7 +238,7 @@ class Bridge:
                 lines[node].correct(value) if node in lines else value
                 for node, value in zip(self.settings.channels, power_w, strict=True)
             )
-        self.hub.push(sample.utc_ns, sample.mono_ns, power_w, emulated=self._now.ingest.instrument.emulated)
+        self.broadcaster.push(sample.utc_ns, sample.mono_ns, power_w, emulated=self._now.ingest.instrument.emulated)
 
     async def _read(self, ingest: Ingest) -> None:
         try:
@@ -254,13 +254,13 @@ class Bridge:
         while True:
             await asyncio.sleep(1.0)
             self._events.flush()
-            self._check_silence(ingest)
+            self._check_staleness(ingest)
             examined_s += 1.0
             if examined_s >= _EXAMINE_EVERY_S:
                 examined_s = 0.0
                 self._findings = self._watch.findings()
 
-    def _check_silence(self, ingest: Ingest) -> None:
+    def _check_staleness(self, ingest: Ingest) -> None:
         rate = None if ingest.hello is None else ingest.hello.rate_hz
         limit_s = max(STALE_S, _STALE_FRAMES / rate if rate else 0.0)
         since_ns = max(ingest.connected_mono_ns, 0 if ingest.last is None else ingest.last.arrival_mono_ns)

@@ -1,19 +1,19 @@
 """Finds which channel meters which node: a marker load is switched on one node at a time, and its channel rises.
 
-Pure. Not here: stepping the load (the node agent's marker job) and fetching samples (`bridge`, `cli.identify`).
+Pure. Not here: stepping the load (the node agent's marker job) and fetching samples (`bridge`, `cli.find_channel`).
 """
 
 import math
 from collections.abc import Sequence
 
-from shared.wire.meter_api import Identified, MarkerRun, SampleBlock
+from shared.wire.meter_api import FoundChannel, MarkerRun, SampleBlock
 
 SMALLEST_STEP_W = 0.3
 CLEARLY = 3.0
 """The right channel must rise this many times as much as any other."""
 
 
-def identify(run: MarkerRun, block: SampleBlock, lag_s: float = 0.0) -> Identified:
+def find_channel(run: MarkerRun, block: SampleBlock, lag_s: float = 0.0) -> FoundChannel:
     """Return whose channel rose with the marker; samples near its edges (0.2 s) are left out, since lag blurs them."""
     rises = {node: _rise(run, block.utc_ns, values, lag_s) for node, values in block.power_w.items()}
     ordered = sorted(rises, key=lambda node: rises[node], reverse=True)
@@ -23,7 +23,7 @@ def identify(run: MarkerRun, block: SampleBlock, lag_s: float = 0.0) -> Identifi
         others = [abs(rises[node]) for node in ordered[1:]]
         if not others or rises[best] >= CLEARLY * max(others):
             answered = best
-    return Identified(node=run.node, rises_w=rises, answered_by=answered)
+    return FoundChannel(node=run.node, rises_w=rises, answered_by=answered)
 
 
 def _rise(run: MarkerRun, utc_ns: Sequence[int], power_w: Sequence[float | None], lag_s: float) -> float:
@@ -43,7 +43,7 @@ def _rise(run: MarkerRun, utc_ns: Sequence[int], power_w: Sequence[float | None]
     return math.fsum(on) / len(on) - math.fsum(off) / len(off)
 
 
-def verdict(found: Sequence[Identified]) -> tuple[str, ...]:
+def verdict(found: Sequence[FoundChannel]) -> tuple[str, ...]:
     """Return one sentence for each node whose own channel did not answer; empty when the wiring is right."""
     sentences = []
     for entry in found:

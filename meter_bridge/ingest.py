@@ -61,13 +61,13 @@ class Ingest:
         self,
         store: TraceStore,
         events: EventLog,
-        identify: Callable[[Hello | None], Instrument],
+        describe: Callable[[Hello | None], Instrument],
         listeners: tuple[StampedSample, ...] = (),
         keeper: AnchorKeeper | None = None,
     ) -> None:
         self._store = store
         self._events = events
-        self._identify = identify
+        self._describe = describe
         self._listeners = listeners
         self._keeper = keeper or AnchorKeeper()
         self._anchor_id: int | None = None
@@ -79,7 +79,7 @@ class Ingest:
         self._connected_once = False
         self._confirmed = False
         self.hello: Hello | None = None
-        self.instrument = identify(None)
+        self.instrument = describe(None)
         self.frames = 0
         self.reconnects = 0
         self.connected = False
@@ -142,7 +142,7 @@ class Ingest:
         if hello == known:
             return
         rebooted = known is not None and hello.boot != known.boot
-        instrument = self._identify(hello)
+        instrument = self._describe(hello)
         if instrument != self.instrument or rebooted:
             # Samples before and after are not of one instrument, or not of one clock.
             self._stream = None
@@ -176,7 +176,7 @@ class Ingest:
             self._stream = None
             if not self._confirmed:
                 # After a reconnect with another clock it may be another device: what it is, its hello will say.
-                self.hello, self.instrument = None, self._identify(None)
+                self.hello, self.instrument = None, self._describe(None)
             self._event("reset", arrival, detail=f"frame {frame.seq} at device time {frame.device_ms} ms")
             if self.instrument.kind == "unknown":
                 self._sequence = SequenceTracker()

@@ -77,7 +77,7 @@ class Subscriber:
         return self._messages.popleft()
 
 
-class LiveHub:
+class LiveBroadcaster:
     """Spreads samples over the subscribers; costs nothing while there are none."""
 
     def __init__(self, nodes: tuple[NodeName, ...]) -> None:

@@ -61,7 +61,7 @@ class BlockBuilder:
             utc_ns=tuple(_strictly_ascending([at for at, _ in timed])),
             power_w=power_w,
             events=events,
-            register_j=self._register_j(samples),
+            energy_register_j=self._register_j(samples),
         )
 
     async def _instrument(self, samples: list[StoredSample]) -> Instrument | None:

@@ -20,7 +20,7 @@ from shared.kernel.settings import load_settings, validate_settings
 from shared.service.auth import load_token
 from shared.wire.client import AgentClient
 from shared.wire.node_jobs.engines import EngineInfo
-from shared.wire.node_jobs.host import NodeFacts, SetGovernorParams, SettleParams, SettleResult
+from shared.wire.node_jobs.host import NodeFacts, SetGovernorParams, SteadyGateParams, SteadyGateResult
 from shared.wire.protocol import JobState
 
 app = typer.Typer(help="One machine of the cluster: its facts and its agent.", no_args_is_help=True)
@@ -81,15 +81,16 @@ def governor(
     typer.echo(f"{result['before']} -> {result['after']}" if result["changed"] else f"{result['after']} already")
 
 
-@app.command()
-def settle(
+@app.command("settle", hidden=True)  # its former name
+@app.command("steady-gate")
+def wait_steady(
     config: Annotated[Path, typer.Option(help="the TOML file of the running agent")],
     min_s: Annotated[float, typer.Option(help="wait at least this long, in seconds")] = 60.0,
     max_s: Annotated[float, typer.Option(help="give up after so many seconds")] = 300.0,
     span_s: Annotated[float, typer.Option(help="steady for so many seconds")] = 60.0,
 ) -> None:
     """Wait until the node's temperature and load are steady; exit code 2 if they do not become so."""
-    params = SettleParams(min_s=min_s, max_s=max_s, span_s=min(span_s, max_s))
+    params = SteadyGateParams(min_s=min_s, max_s=max_s, span_s=min(span_s, max_s))
     settings = load_settings(NodeSettings, config)
     with Progress(TextColumn("{task.description}"), BarColumn(), transient=True, console=Console(stderr=True)) as bar:
         task = bar.add_task("waiting", total=1.0)
@@ -97,13 +98,13 @@ def settle(
         def show(state: JobState) -> None:
             bar.update(task, completed=state.progress, description=state.message or "waiting")
 
-        answer = asyncio.run(_run(settings, "settle", params, timeout_s=max_s + 30, on_progress=show))
-    result = SettleResult.model_validate(answer)
+        answer = asyncio.run(_run(settings, "wait_steady", params, timeout_s=max_s + 30, on_progress=show))
+    result = SteadyGateResult.model_validate(answer)
     slope = "unknown" if result.slope_c_per_min is None else f"{result.slope_c_per_min:+.2f} C/min"
-    typer.echo(f"{'steady' if result.settled else 'not steady'}: temperature {slope}, CPUs {result.busy:.1%} busy")
+    typer.echo(f"{'steady' if result.steady else 'not steady'}: temperature {slope}, CPUs {result.busy:.1%} busy")
     for reason in result.reasons:
         typer.echo(f"  {reason}")
-    if not result.settled:
+    if not result.steady:
         raise typer.Exit(2)
 
 

@@ -18,22 +18,22 @@ from node_agent.machine.activity import read_activity
 from node_agent.machine.governor import set_governor
 from node_agent.machine.host import read_facts
 from node_agent.machine.led import blink
-from node_agent.machine.steady_gate import looker, settle
+from node_agent.machine.steady_gate import sampler, wait_steady
 from node_agent.processes import Supervised
 from node_agent.settings import NodeSettings
-from node_agent.transfers.methods import obtain
+from node_agent.transfers.methods import fetch
 from shared.files.artifacts import ArtifactStore, NoRoomError
 from shared.kernel.errors import ConflictError, InfrastructureError
 from shared.kernel.records import EngineName
 from shared.wire.job_server import JobContext, JobKind
 from shared.wire.node_jobs.activity import AgentActivity, activity_between
 from shared.wire.node_jobs.artifacts import (
-    CollectParams,
-    CollectResult,
-    HoldParams,
-    HoldResult,
-    ObtainParams,
-    ObtainResult,
+    FetchParams,
+    FetchResult,
+    GarbageCollectionParams,
+    GarbageCollectionResult,
+    PinParams,
+    PinResult,
 )
 from shared.wire.node_jobs.engines import (
     Empty,
@@ -45,13 +45,13 @@ from shared.wire.node_jobs.engines import (
     StopEngineParams,
 )
 from shared.wire.node_jobs.host import (
-    IdentifyParams,
-    IdentifyResult,
+    BlinkParams,
+    BlinkResult,
     NodeFacts,
     SetGovernorParams,
     SetGovernorResult,
-    SettleParams,
-    SettleResult,
+    SteadyGateParams,
+    SteadyGateResult,
 )
 from shared.wire.node_jobs.workloads import (
     DecodeParams,
@@ -66,7 +66,7 @@ from shared.wire.node_jobs.workloads import (
 )
 
 _MARKER_SLACK_S = 30.0
-_ENGINE_HOLDER = "_engine"  # no campaign can have this name
+_ENGINE_OWNER = "_engine"  # no campaign can have this name
 Done = TypeVar("Done", WorkloadResult, ScoreResult, GenerateResult)
 
 
@@ -115,9 +115,9 @@ class Node:
     def kinds(self) -> list[JobKind[Any, Any]]:
         """Return every job kind of a node."""
         return [
-            JobKind("obtain", ObtainParams, self.obtain),
-            JobKind("hold", HoldParams, self.hold),
-            JobKind("collect", CollectParams, self.collect),
+            JobKind("fetch", FetchParams, self.fetch),
+            JobKind("pin", PinParams, self.pin),
+            JobKind("collect_garbage", GarbageCollectionParams, self.collect_garbage),
             JobKind("start_worker", StartWorkerParams, self.start_worker),
             JobKind("start_engine", StartEngineParams, self.start_engine),
             JobKind("stop_engine", StopEngineParams, self.stop_engine),
@@ -127,32 +127,32 @@ class Node:
             JobKind("score", ScoreParams, self.score),
             JobKind("generate", GenerateParams, self.generate),
             JobKind("set_governor", SetGovernorParams, self.set_governor),
-            JobKind("settle", SettleParams, self.settle),
-            JobKind("identify", IdentifyParams, self.identify, concurrent=True),
+            JobKind("wait_steady", SteadyGateParams, self.wait_steady),
+            JobKind("blink", BlinkParams, self.blink, concurrent=True),
         ]
 
-    async def obtain(self, params: ObtainParams, job: JobContext) -> ObtainResult:
+    async def fetch(self, params: FetchParams, job: JobContext) -> FetchResult:
         """Bring an artifact here in the cheapest way; an engine whose model nobody else holds makes room for it."""
         try:
-            return await obtain(params, self.store, self.settings, job)
+            return await fetch(params, self.store, self.settings, job)
         except NoRoomError:
-            if _ENGINE_HOLDER not in self.store.held():
+            if _ENGINE_OWNER not in self.store.pinned():
                 raise
             await self.stop_engine(StopEngineParams(), job)
-            return await obtain(params, self.store, self.settings, job)
+            return await fetch(params, self.store, self.settings, job)
 
-    async def hold(self, params: HoldParams, _job: JobContext) -> HoldResult:
+    async def pin(self, params: PinParams, _job: JobContext) -> PinResult:
         """Keep what a campaign needs from being removed."""
-        self.store.hold(params.holder, params.sha256s)
-        return HoldResult(
+        self.store.pin(params.owner, params.sha256s)
+        return PinResult(
             missing=tuple(sha256 for sha256 in params.sha256s if not self.store.has(sha256)),
-            holders=tuple(holder for holder in self.store.held() if holder != _ENGINE_HOLDER),
+            owners=tuple(owner for owner in self.store.pinned() if owner != _ENGINE_OWNER),
         )
 
-    async def collect(self, params: CollectParams, _job: JobContext) -> CollectResult:
+    async def collect_garbage(self, params: GarbageCollectionParams, _job: JobContext) -> GarbageCollectionResult:
         """Remove what nobody holds."""
-        removed = await asyncio.to_thread(self.store.collect, params.keep_bytes)
-        return CollectResult(
+        removed = await asyncio.to_thread(self.store.collect_garbage, params.keep_bytes)
+        return GarbageCollectionResult(
             removed=tuple(info.sha256 for info in removed),
             freed_bytes=sum(info.size_bytes for info in removed),
             used_bytes=self.store.used_bytes(),
@@ -174,13 +174,13 @@ class Node:
             if name != params.engine:
                 await other.stop()
         self.engine = self.engines[params.engine]
-        self.store.hold(_ENGINE_HOLDER, [sha for sha in (params.model_sha256, params.tokenizer_sha256) if sha])
+        self.store.pin(_ENGINE_OWNER, [sha for sha in (params.model_sha256, params.tokenizer_sha256) if sha])
         return await self.engine.start(model, params, job.progress, tokenizer=tokenizer)
 
     async def stop_engine(self, params: StopEngineParams, _job: JobContext) -> Empty:
         """End the engine and, if asked, the worker."""
         await self.engine.stop()
-        self.store.hold(_ENGINE_HOLDER, ())
+        self.store.pin(_ENGINE_OWNER, ())
         if params.worker:
             await asyncio.gather(*(worker.stop() for worker in self.workers.values()))
         return Empty()
@@ -205,19 +205,19 @@ class Node:
 
     async def prefill(self, params: PrefillParams, job: JobContext) -> WorkloadResult:
         """Run the prefill workload."""
-        return await self._silently(self.engine.prefill(params, job.progress))
+        return await self._quietly(self.engine.prefill(params, job.progress))
 
     async def decode(self, params: DecodeParams, job: JobContext) -> WorkloadResult:
         """Run the decode workload."""
-        return await self._silently(self.engine.decode(params, job.progress))
+        return await self._quietly(self.engine.decode(params, job.progress))
 
     async def score(self, params: ScoreParams, job: JobContext) -> ScoreResult:
         """Score continuations."""
-        return await self._silently(self.engine.score(params, job.progress))
+        return await self._quietly(self.engine.score(params, job.progress))
 
     async def generate(self, params: GenerateParams, job: JobContext) -> GenerateResult:
         """Write texts."""
-        return await self._silently(self.engine.generate(params, job.progress))
+        return await self._quietly(self.engine.generate(params, job.progress))
 
     def engine_infos(self) -> list[EngineInfo]:
         """Return what each engine of this node can do."""
@@ -229,11 +229,11 @@ class Node:
         """Set the CPU frequency governor."""
         return set_governor(params, allowed=self.settings.allow_governor)
 
-    async def settle(self, params: SettleParams, job: JobContext) -> SettleResult:
+    async def wait_steady(self, params: SteadyGateParams, job: JobContext) -> SteadyGateResult:
         """Wait until the machine is steady."""
-        return await settle(params, looker(), job.progress)
+        return await wait_steady(params, sampler(), job.progress)
 
-    async def identify(self, params: IdentifyParams, _job: JobContext) -> IdentifyResult:
+    async def blink(self, params: BlinkParams, _job: JobContext) -> BlinkResult:
         """Blink the status LED, unless a workload runs: a lit LED is power too."""
         if self._in_window:
             raise ConflictError("a workload is being measured on this node", hint="ask again when it has ended")
@@ -250,7 +250,7 @@ class Node:
         worker_pid = next((worker.pid for worker in self.workers.values() if worker.pid is not None), None)
         return read_activity(engine_pid=self.engine.pid, worker_pid=worker_pid)
 
-    async def _silently(self, work: Coroutine[Any, Any, Done]) -> Done:
+    async def _quietly(self, work: Coroutine[Any, Any, Done]) -> Done:
         """Do a workload and add to its result what the agent itself did meanwhile."""
         before = self.activity()
         self._in_window = True

@@ -1,4 +1,4 @@
-"""The orchestrator's application: journal, campaign service, live hub, API and dashboard put together."""
+"""The orchestrator's application: journal, campaign service, live broadcaster, API and dashboard put together."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -13,9 +13,9 @@ from orchestrator.api.lab import LabView, lab_router
 from orchestrator.api.live import live_router
 from orchestrator.api.specs import spec_router
 from orchestrator.campaign.lab import Lab
-from orchestrator.campaign.live import LiveHub, relay_power
+from orchestrator.campaign.live import LiveBroadcaster, relay_power
 from orchestrator.campaign.service import CampaignService
-from orchestrator.campaign.spec_library import SpecShelf
+from orchestrator.campaign.spec_library import SpecLibrary
 from orchestrator.notify.dispatcher import notifying
 from orchestrator.reports.publish import publish
 from orchestrator.settings import OrchestratorSettings
@@ -42,18 +42,18 @@ def build_app(settings: OrchestratorSettings) -> FastAPI:
             journal = await stack.enter_async_context(open_journal(settings.state_dir / "journal.sqlite"))
             lab = Lab(settings)
             stack.push_async_callback(lab.close)
-            hub = LiveHub()
-            service = CampaignService(journal, lab, hub, on_finished=publish)
-            shelf = SpecShelf(settings.specs_dir)
+            broadcaster = LiveBroadcaster()
+            service = CampaignService(journal, lab, broadcaster, on_finished=publish)
+            library = SpecLibrary(settings.specs_dir)
             app.include_router(campaign_router(service, token))
-            app.include_router(spec_router(service, shelf, token))
+            app.include_router(spec_router(service, library, token))
             app.include_router(analysis_router(service, token))
-            app.include_router(lab_router(LabView(lab), hub, service, token))
-            app.include_router(live_router(hub, journal, token))
+            app.include_router(lab_router(LabView(lab), broadcaster, service, token))
+            app.include_router(live_router(broadcaster, journal, token))
             app.include_router(_health_router(settings, token))
             app.include_router(web_router())
-            await stack.enter_async_context(notifying(settings.notify, service, shelf))
-            tasks = [asyncio.create_task(service.run_forever()), asyncio.create_task(relay_power(hub, lab))]
+            await stack.enter_async_context(notifying(settings.notify, service, library))
+            tasks = [asyncio.create_task(service.run_forever()), asyncio.create_task(relay_power(broadcaster, lab))]
             try:
                 yield
             finally:

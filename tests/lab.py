@@ -34,7 +34,7 @@ def short_spec(campaign_id: str, configurations: str, *, repetitions: int = 1) -
     spec = quick_spec(campaign_id, configurations, repetitions=repetitions, questions=4)
     windows = spec.windows.model_copy(
         update={
-            "idle_s": 0.6, "settle_s": 0.05, "marker": MarkerParams(on_s=0.3, off_s=0.2, cycles=1),
+            "idle_s": 0.6, "gap_before_window_s": 0.05, "marker": MarkerParams(on_s=0.3, off_s=0.2, cycles=1),
             "prefill": WorkloadSpec(tokens_each=128, prompts=8), "decode": WorkloadSpec(tokens_each=32, prompts=8),
         }
     )  # fmt: skip

@@ -17,10 +17,10 @@ def _run(*command: str, stdin: str | None = None) -> None:
 
 @dataclass
 class NetLab:
-    """A bridge and the machines on it; `hub` is the bridge's own address."""
+    """A bridge and the machines on it; `broadcaster` is the bridge's own address."""
 
     machines: tuple[str, ...]
-    hub: str = field(default_factory=lambda: f"10.77.{os.getpid() % 250}.1")
+    broadcaster: str = field(default_factory=lambda: f"10.77.{os.getpid() % 250}.1")
 
     def namespace(self, machine: str) -> str:
         """Return the name of a machine's network namespace."""
@@ -28,7 +28,7 @@ class NetLab:
 
     def address(self, machine: str) -> str:
         """Return the machine's address."""
-        return f"{self.hub.rpartition('.')[0]}.{10 + self.machines.index(machine)}"
+        return f"{self.broadcaster.rpartition('.')[0]}.{10 + self.machines.index(machine)}"
 
     def _cable(self, machine: str) -> str:
         return f"ev{os.getpid() % 100_000}-{self.machines.index(machine)}"
@@ -40,7 +40,7 @@ class NetLab:
     def up(self) -> None:
         """Make bridge, namespaces and cables."""
         _run("ip", "link", "add", self._bridge, "type", "bridge")
-        _run("ip", "address", "add", f"{self.hub}/24", "dev", self._bridge)
+        _run("ip", "address", "add", f"{self.broadcaster}/24", "dev", self._bridge)
         _run("ip", "link", "set", self._bridge, "up")
         for machine in self.machines:
             space, cable = self.namespace(machine), self._cable(machine)

@@ -170,7 +170,7 @@ def main() -> None:
     parser.add_argument("--max-minutes", type=float, default=math.inf)
     parser.add_argument("--save-minutes", type=float, default=4.0)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--init", type=Path, help="go on from these weights (the optimiser starts afresh)")
+    parser.add_argument("--init", type=Path, help="go on from these weights (the optimiser starts run_fresh)")
     parser.add_argument("--skip-steps", type=int, default=0, help="batches of the corpus that were used before")
     parser.add_argument("--peak-lr", type=float, default=Recipe.peak_lr)
     parser.add_argument("--decay-share", type=float, default=Recipe.decay_share)

@@ -1,4 +1,4 @@
-"""`epi meter identify`: switch a marker load on one node at a time and see which channel answers."""
+"""`epi meter find_channel`: switch a marker load on one node at a time and see which channel answers."""
 
 import asyncio
 import json
@@ -11,18 +11,18 @@ from rich.console import Console
 from rich.table import Table
 
 from meter_bridge.cli.remote import DEFAULT_URL, AsJson, Remote, TokenFile, Url, ca_file, with_bridge
-from meter_bridge.find_channel import identify as find
+from meter_bridge.find_channel import find_channel as find
 from meter_bridge.find_channel import verdict
 from shared.kernel.errors import ConfigurationError
 from shared.service.auth import load_token
 from shared.wire.client import AgentClient
-from shared.wire.meter_api import Identified, MarkerRun
+from shared.wire.meter_api import FoundChannel, MarkerRun
 from shared.wire.node_jobs.workloads import MarkerParams, MarkerResult
 
 _AFTER_S = 1.0
 
 
-def identify(
+def find_channel(
     agent: Annotated[list[str], typer.Option(help="NODE=URL of each node agent; repeat")],
     agent_token_file: Annotated[Path | None, typer.Option(help="file with the agents' token")] = None,
     on_s: Annotated[float, typer.Option(help="seconds of load", min=0.5)] = 2.0,
@@ -36,7 +36,7 @@ def identify(
     agents = dict(_pair(text) for text in agent)
     params = MarkerParams(on_s=on_s, off_s=on_s, cycles=cycles)
 
-    async def run(bridge: Remote) -> list[Identified]:
+    async def run(bridge: Remote) -> list[FoundChannel]:
         found = []
         for node, address in agents.items():
             marker = await _mark(node, address, load_token(agent_token_file), params)
@@ -60,7 +60,7 @@ def identify(
 async def _mark(node: str, address: str, token: str | None, params: MarkerParams) -> MarkerRun:
     client = AgentClient(address, token, ca_file=ca_file())
     try:
-        job = f"identify/{node}/{time.time_ns()}"
+        job = f"find_channel/{node}/{time.time_ns()}"
         span_s = (params.on_s + params.off_s) * params.cycles + params.off_s
         result = MarkerResult.model_validate(await client.run(job, "marker", params, timeout_s=span_s + 60))
     finally:
@@ -75,7 +75,7 @@ def _pair(text: str) -> tuple[str, str]:
     return node, address
 
 
-def _table(found: list[Identified]) -> Table:
+def _table(found: list[FoundChannel]) -> Table:
     channels = list(found[0].rises_w) if found else []
     table = Table("marker on", *(f"rise of {node}" for node in channels), "verdict")
     for entry in found:

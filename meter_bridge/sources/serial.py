@@ -21,8 +21,8 @@ from shared.kernel.clock import monotonic_ns, utc_ns
 
 FIRST_WAIT_S = 0.2
 LONGEST_WAIT_S = 5.0
-_SILENT_FRAMES = 5
-SILENCE_S = 5.0
+_STALE_FRAMES = 5
+STALE_AFTER_S = 5.0
 """After so long (or five frame intervals) without a valid frame the port is opened anew: USB adapters can die open."""
 
 
@@ -66,11 +66,13 @@ class _Protocol(asyncio.Protocol):
 class SerialSource(Source):
     """Reads protocol v1 (or a dialect) from `device`, which should be a stable name under /dev/serial/by-id."""
 
-    def __init__(self, device: Path, channels: int, *, baud: int = 115_200, silence_s: float = SILENCE_S) -> None:
+    def __init__(
+        self, device: Path, channels: int, *, baud: int = 115_200, stale_after_s: float = STALE_AFTER_S
+    ) -> None:
         super().__init__(channels, "the meter is not connected yet")
         self._device = device
         self._baud = baud
-        self._silence_s = silence_s
+        self._stale_after_s = stale_after_s
 
     async def run(self, emit: Emit) -> None:
         """Keep a connection until cancelled; back-off doubles up to `LONGEST_WAIT_S` and starts again after a frame."""
@@ -119,7 +121,7 @@ class SerialSource(Source):
     async def _until_lost(self, protocol: _Protocol) -> str:
         while True:
             quiet_s = (monotonic_ns() - protocol.last_frame_mono_ns) / 1e9
-            limit_s = max(self._silence_s, _SILENT_FRAMES * protocol.period_s)
+            limit_s = max(self._stale_after_s, _STALE_FRAMES * protocol.period_s)
             left_s = limit_s - quiet_s
             if left_s <= 0:
                 return f"no valid frame for {limit_s:.0f} s"

@@ -10,14 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from shared.kernel.errors import ConfigurationError, InfrastructureError
-from shared.wire.node_jobs.host import IdentifyParams, IdentifyResult
+from shared.wire.node_jobs.host import BlinkParams, BlinkResult
 
 LEDS = Path("/sys/class/leds")
 STATUS_LEDS = ("ACT", "led0")
 """A Pi's green LED: by the name of the present kernel, and by that of older ones."""
 
 
-async def blink(params: IdentifyParams, root: Path = LEDS) -> IdentifyResult:
+async def blink(params: BlinkParams, root: Path = LEDS) -> BlinkResult:
     """Blink for the asked time, also when it is cancelled leaving the LED as it was.
 
     Raises:
@@ -32,7 +32,7 @@ async def blink(params: IdentifyParams, root: Path = LEDS) -> IdentifyResult:
         )  # fmt: skip
     with _triggered(led, "timer"):
         await asyncio.sleep(params.seconds)
-    return IdentifyResult(led=led.parent.name)
+    return BlinkResult(led=led.parent.name)
 
 
 @contextmanager

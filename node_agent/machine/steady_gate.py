@@ -10,23 +10,23 @@ from collections.abc import Awaitable, Callable, Sequence
 from node_agent.machine.host import cpu_times, pmic, temperature_c
 from shared.kernel.clock import utc_ns
 from shared.kernel.slope import relative_drift, slope_per_s
-from shared.wire.node_jobs.host import SettleParams, SettleResult, SettleSample
+from shared.wire.node_jobs.host import SteadyGateParams, SteadyGateResult, SteadyGateSample
 
-Look = Callable[[], Awaitable[SettleSample]]
+Sampler = Callable[[], Awaitable[SteadyGateSample]]
 
 
-def temperature_slope(samples: Sequence[SettleSample]) -> float | None:
+def temperature_slope(samples: Sequence[SteadyGateSample]) -> float | None:
     """Return the slope of the temperature in degrees C a minute."""
     slope = slope_per_s([(sample.utc_ns, sample.temperature_c) for sample in samples])
     return None if slope is None else 60 * slope
 
 
-def power_change(samples: Sequence[SettleSample]) -> float | None:
+def power_change(samples: Sequence[SteadyGateSample]) -> float | None:
     """Return the drift of the PMIC's power over the samples as a share of its mean."""
     return relative_drift([(sample.utc_ns, sample.pmic_power_w) for sample in samples])
 
 
-def judge(samples: Sequence[SettleSample], params: SettleParams) -> tuple[str, ...]:
+def judge(samples: Sequence[SteadyGateSample], params: SteadyGateParams) -> tuple[str, ...]:
     """Return why the machine is not steady, judged by the samples of the last `span_s`; empty when it is.
 
     A machine that tells no temperature is judged by its load.
@@ -46,31 +46,33 @@ def judge(samples: Sequence[SettleSample], params: SettleParams) -> tuple[str, .
     return tuple(reasons)
 
 
-async def settle(params: SettleParams, look: Look, progress: Callable[[float, str], None]) -> SettleResult:
-    """Look every `every_s` until the machine was steady for `span_s` and `min_s` have passed, or `max_s` are over."""
+async def wait_steady(
+    params: SteadyGateParams, sample: Sampler, progress: Callable[[float, str], None]
+) -> SteadyGateResult:
+    """Sample every `every_s` until the machine was steady for `span_s` and `min_s` passed, or `max_s` are over."""
     start = utc_ns()
-    samples: list[SettleSample] = []
+    samples: list[SteadyGateSample] = []
     while True:
         await asyncio.sleep(params.every_s)
-        samples.append(await look())
+        samples.append(await sample())
         reasons = judge(samples, params)
         waited_s = (utc_ns() - start) / 1e9
         enough = waited_s >= params.min_s and samples[-1].utc_ns - samples[0].utc_ns >= params.span_s * 1e9
         if (enough and not reasons) or waited_s >= params.max_s:
             recent = [sample for sample in samples if samples[-1].utc_ns - sample.utc_ns <= params.span_s * 1e9]
-            return SettleResult(
-                settled=not reasons, reasons=reasons, start_utc_ns=start, end_utc_ns=utc_ns(),
+            return SteadyGateResult(
+                steady=not reasons, reasons=reasons, start_utc_ns=start, end_utc_ns=utc_ns(),
                 slope_c_per_min=temperature_slope(recent), busy=sum(sample.busy for sample in recent) / len(recent),
                 samples=tuple(samples),
             )  # fmt: skip
         progress(min(waited_s / params.max_s, 1.0), "; ".join(reasons) or "steady so far")
 
 
-def looker() -> Look:
-    """Return a function that looks at this machine; its busy share is that since the previous look."""
+def sampler() -> Sampler:
+    """Return a function that looks at this machine; its busy share is that since the previous sample."""
     previous = cpu_times()
 
-    async def look() -> SettleSample:
+    async def sample() -> SteadyGateSample:
         nonlocal previous
         power_w, _ = await pmic()
         now = cpu_times()
@@ -78,8 +80,8 @@ def looker() -> Look:
         if now is not None and previous is not None and now[1] > previous[1]:
             busy = (now[0] - previous[0]) / (now[1] - previous[1])
         previous = now
-        return SettleSample(
+        return SteadyGateSample(
             utc_ns=utc_ns(), temperature_c=temperature_c(), busy=min(max(busy, 0.0), 1.0), pmic_power_w=power_w
         )
 
-    return look
+    return sample

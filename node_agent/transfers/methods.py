@@ -1,8 +1,8 @@
-"""How an artifact reaches this node: which ways are possible, what each is expected to cost, and doing the cheapest.
+"""How an artifact reaches this node: which methods are possible, what each is expected to cost, and doing the cheapest.
 
 By plan costs the plan's own bytes and needs the base here; HTTP costs what is missing of the file and resumes; rsync
 needs a configured source and costs at most the file, less by an unknown part when the base is here as its basis.
-Every way ends with the hash being checked.
+Every method ends with the hash being checked.
 """
 
 import asyncio
@@ -18,76 +18,76 @@ from shared.kernel.errors import ConfigurationError, EpiError
 from shared.kernel.records import canonical_json
 from shared.service.auth import load_token
 from shared.wire.job_server import JobContext
-from shared.wire.node_jobs.artifacts import ObtainParams, ObtainResult, Way, WayCost, WayFailure
+from shared.wire.node_jobs.artifacts import FetchParams, FetchResult, TransferCost, TransferFailure, TransferMethod
 
 
-def costs(params: ObtainParams, store: ArtifactStore, settings: NodeSettings) -> tuple[WayCost, ...]:
-    """Return what each way would cost here and now, cheapest first, impossible ones last.
+def costs(params: FetchParams, store: ArtifactStore, settings: NodeSettings) -> tuple[TransferCost, ...]:
+    """Return what each method would cost here and now, cheapest first, impossible ones last.
 
     Rsync is put at the file's size, its upper bound; `prefer_rsync` puts it before HTTP.
     """
     base_here = params.base_sha256 is not None and store.has(params.base_sha256)
     partial = store.partial_path(params.sha256)
     missing = max(params.size_bytes - (partial.stat().st_size if partial.exists() else 0), 0)
-    found: dict[Way, WayCost] = {}
+    found: dict[TransferMethod, TransferCost] = {}
     if store.has(params.sha256):
-        found["here"] = WayCost(way="here", expected_bytes=0)
+        found["here"] = TransferCost(method="here", expected_bytes=0)
     else:
-        found["here"] = WayCost(way="here", reason="it is not here")
+        found["here"] = TransferCost(method="here", reason="it is not here")
     if params.plan is None:
-        found["plan"] = WayCost(way="plan", reason="no plan was given")
+        found["plan"] = TransferCost(method="plan", reason="no plan was given")
     elif not base_here:
-        found["plan"] = WayCost(way="plan", reason="the base model is not here")
+        found["plan"] = TransferCost(method="plan", reason="the base model is not here")
     else:
-        found["plan"] = WayCost(way="plan", expected_bytes=len(canonical_json(params.plan)))
+        found["plan"] = TransferCost(method="plan", expected_bytes=len(canonical_json(params.plan)))
     if settings.source_url is None:
-        found["http"] = WayCost(way="http", reason="no source_url is set")
+        found["http"] = TransferCost(method="http", reason="no source_url is set")
     else:
-        found["http"] = WayCost(way="http", expected_bytes=missing)
+        found["http"] = TransferCost(method="http", expected_bytes=missing)
     if settings.rsync_source is None:
-        found["rsync"] = WayCost(way="rsync", reason="no rsync_source is set")
+        found["rsync"] = TransferCost(method="rsync", reason="no rsync_source is set")
     elif shutil.which("rsync") is None:
-        found["rsync"] = WayCost(way="rsync", reason="rsync is not installed")
+        found["rsync"] = TransferCost(method="rsync", reason="rsync is not installed")
     else:
-        found["rsync"] = WayCost(way="rsync", expected_bytes=params.size_bytes)
+        found["rsync"] = TransferCost(method="rsync", expected_bytes=params.size_bytes)
 
-    def order(cost: WayCost) -> tuple[bool, float]:
-        if cost.expected_bytes is None or cost.way not in params.ways:
+    def order(cost: TransferCost) -> tuple[bool, float]:
+        if cost.expected_bytes is None or cost.method not in params.methods:
             return True, 0.0
-        preferred = settings.prefer_rsync and cost.way == "rsync" and found["http"].expected_bytes is not None
+        preferred = settings.prefer_rsync and cost.method == "rsync" and found["http"].expected_bytes is not None
         return False, (found["http"].expected_bytes or 0) - 0.5 if preferred else float(cost.expected_bytes)
 
     return tuple(sorted(found.values(), key=order))
 
 
-async def obtain(params: ObtainParams, store: ArtifactStore, settings: NodeSettings, job: JobContext) -> ObtainResult:
-    """Bring the artifact here in the cheapest way; if that way fails, in the next one.
+async def fetch(params: FetchParams, store: ArtifactStore, settings: NodeSettings, job: JobContext) -> FetchResult:
+    """Bring the artifact here by the cheapest method; if that fails, by the next one.
 
     Raises:
-        ConfigurationError: no way is possible; each reason is given.
-        NoRoomError: the file does not fit the quota, by whatever way.
-        EpiError: the last way that was tried failed.
+        ConfigurationError: no method is possible; each reason is given.
+        NoRoomError: the file does not fit the quota, by whatever method.
+        EpiError: the last method that was tried failed.
     """
     start = time.monotonic()
     considered = costs(params, store, settings)
-    usable = [cost.way for cost in considered if cost.expected_bytes is not None and cost.way in params.ways]
+    usable = [cost.method for cost in considered if cost.expected_bytes is not None and cost.method in params.methods]
     if not usable:
-        reasons = "; ".join(f"{cost.way}: {cost.reason or 'not allowed by this job'}" for cost in considered)
-        raise ConfigurationError(f"there is no way to bring this artifact here: {reasons}", where=params.sha256)
-    failed: list[WayFailure] = []
-    for way in usable:
+        reasons = "; ".join(f"{cost.method}: {cost.reason or 'not allowed by this job'}" for cost in considered)
+        raise ConfigurationError(f"there is no method to bring this artifact here: {reasons}", where=params.sha256)
+    failed: list[TransferFailure] = []
+    for method in usable:
         traffic = _Traffic()
         try:
-            await _bring(way, params, store, settings, job, traffic)
+            await _bring(method, params, store, settings, job, traffic)
         except EpiError as error:
-            if way == usable[-1] or isinstance(error, NoRoomError):
+            if method == usable[-1] or isinstance(error, NoRoomError):
                 raise
-            failed.append(WayFailure(way=way, reason=str(error), bytes_received=traffic.received))
-            job.progress(0.0, f"{way} failed ({error.message}); trying the next way")
+            failed.append(TransferFailure(method=method, reason=str(error), bytes_received=traffic.received))
+            job.progress(0.0, f"{method} failed ({error.message}); trying the next method")
         else:
             break
-    return ObtainResult(
-        sha256=params.sha256, size_bytes=store.path(params.sha256).stat().st_size, way=way,
+    return FetchResult(
+        sha256=params.sha256, size_bytes=store.path(params.sha256).stat().st_size, method=method,
         bytes_received=traffic.received or 0, bytes_sent=traffic.sent, seconds=time.monotonic() - start,
         considered=considered, failed=tuple(failed),
     )  # fmt: skip
@@ -95,24 +95,29 @@ async def obtain(params: ObtainParams, store: ArtifactStore, settings: NodeSetti
 
 @dataclass
 class _Traffic:
-    """Bytes over the net while a way is tried; null when its program did not say."""
+    """Bytes over the net while a method is tried; null when its program did not say."""
 
     received: int | None = 0
     sent: int = 0
 
 
 async def _bring(
-    way: Way, params: ObtainParams, store: ArtifactStore, settings: NodeSettings, job: JobContext, traffic: _Traffic
+    method: TransferMethod,
+    params: FetchParams,
+    store: ArtifactStore,
+    settings: NodeSettings,
+    job: JobContext,
+    traffic: _Traffic,
 ) -> None:
-    if way == "plan":
+    if method == "plan":
         await _by_plan(params, store, job, traffic)
-    elif way == "http":
+    elif method == "http":
         await _by_http(params.sha256, store, settings, job, traffic)
-    elif way == "rsync":
+    elif method == "rsync":
         await _by_rsync(params, store, settings, traffic)
 
 
-async def _by_rsync(params: ObtainParams, store: ArtifactStore, settings: NodeSettings, traffic: _Traffic) -> None:
+async def _by_rsync(params: FetchParams, store: ArtifactStore, settings: NodeSettings, traffic: _Traffic) -> None:
     # Not HTTP's partial file: that one holds a beginning of the artifact, this one a copy of the basis.
     partial = store.partial_path(params.sha256).with_suffix(".rsync.download")
     basis = store.path(params.base_sha256) if params.base_sha256 and store.has(params.base_sha256) else None
@@ -137,7 +142,7 @@ async def _by_http(
     await store.download(settings.source_url, token, sha256, on_bytes=report, ca_file=settings.source_ca_file)
 
 
-async def _by_plan(params: ObtainParams, store: ArtifactStore, job: JobContext, traffic: _Traffic) -> None:
+async def _by_plan(params: FetchParams, store: ArtifactStore, job: JobContext, traffic: _Traffic) -> None:
     assert params.plan is not None and params.base_sha256 is not None, "costs() offers a plan only with a base"
     plan = params.plan
     traffic.received = len(canonical_json(plan))

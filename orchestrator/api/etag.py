@@ -39,7 +39,7 @@ def not_modified(tag: str, if_none_match: str | None) -> Response | None:
 
 
 def _emulated(service: CampaignService) -> bool:
-    power = service.hub.last_power
+    power = service.broadcaster.last_power
     return power is not None and power.emulated
 
 

@@ -9,9 +9,9 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query
 
 from orchestrator.api.models import AgentStatus, LabStatus
-from orchestrator.campaign.find_channel import IdentifyAnswer, IdentifyRequest, identify_node
+from orchestrator.campaign.find_channel import FindNodeRequest, FindNodeResult, find_node
 from orchestrator.campaign.lab import Lab
-from orchestrator.campaign.live import LiveHub
+from orchestrator.campaign.live import LiveBroadcaster
 from orchestrator.campaign.service import CampaignService
 from shared.kernel.clock import NS_PER_S, utc_ns
 from shared.kernel.errors import EpiError
@@ -68,7 +68,7 @@ class LabView:
         )  # fmt: skip
 
 
-def lab_router(view: LabView, hub: LiveHub, service: CampaignService, token: str | None) -> APIRouter:
+def lab_router(view: LabView, broadcaster: LiveBroadcaster, service: CampaignService, token: str | None) -> APIRouter:
     """Return the endpoints of the lab, guarded by the bearer token."""
     router = APIRouter(prefix="/v1", dependencies=[Depends(bearer_guard(token))], tags=["lab"])
 
@@ -77,14 +77,15 @@ def lab_router(view: LabView, hub: LiveHub, service: CampaignService, token: str
         """Return all agents and the meter as last seen."""
         return await view.status()
 
-    @router.post("/lab/nodes/{node}/identify")
-    async def identify(node: NodeName, request: IdentifyRequest) -> IdentifyAnswer:
+    @router.post("/lab/nodes/{node}/identify", include_in_schema=False)  # its former name
+    @router.post("/lab/nodes/{node}/find")
+    async def find(node: NodeName, request: FindNodeRequest) -> FindNodeResult:
         """Let a node blink its status LED, or find its channel of the meter by a load; answers when it is done."""
-        return await identify_node(service, node, request.by)
+        return await find_node(service, node, request.by)
 
     @router.get("/power")
     async def power(seconds: Annotated[float, Query(gt=0, le=600)] = 60.0) -> list[LivePower]:
         """Return the recent power of all nodes, oldest first."""
-        return hub.recent_power(seconds)
+        return broadcaster.recent_power(seconds)
 
     return router

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from fastapi import APIRouter, Depends, Query, WebSocket, WebSocketDisconnect
 
 from orchestrator.api.models import Ticket
-from orchestrator.campaign.live import LiveHub, LiveMessage
+from orchestrator.campaign.live import LiveBroadcaster, LiveMessage
 from orchestrator.store.journal import Journal
 from shared.files.sqlite import INT64_MAX
 from shared.kernel.errors import AuthError
@@ -46,7 +46,7 @@ class Tickets:
         return self._valid_until.pop(ticket, 0.0) > time.monotonic()
 
 
-def live_router(hub: LiveHub, journal: Journal, token: str | None) -> APIRouter:
+def live_router(broadcaster: LiveBroadcaster, journal: Journal, token: str | None) -> APIRouter:
     """Return the ticket endpoint and the live WebSocket."""
     router = APIRouter(prefix="/v1", tags=["live"])
     tickets = Tickets()
@@ -89,7 +89,7 @@ def live_router(hub: LiveHub, journal: Journal, token: str | None) -> APIRouter:
 
     async def _push(socket: WebSocket, since: int | None) -> None:
         """Send what was missed since the entry `since`, then what comes; an entry is sent once."""
-        watching = hub.watch()
+        watching = broadcaster.watch()
         upcoming = asyncio.ensure_future(anext(watching))
         sent = since or 0
         try:
@@ -97,8 +97,8 @@ def live_router(hub: LiveHub, journal: Journal, token: str | None) -> APIRouter:
                 for entry in await journal.entries(since, _REPLAY_MAX):
                     await socket.send_text(LiveMessage(type="entry", entry=entry).model_dump_json(exclude_none=True))
                     sent = entry.seq
-            if hub.progress is not None:
-                progress = LiveMessage(type="progress", progress=hub.progress)
+            if broadcaster.progress is not None:
+                progress = LiveMessage(type="progress", progress=broadcaster.progress)
                 await socket.send_text(progress.model_dump_json(exclude_none=True))
             while True:
                 message = await upcoming

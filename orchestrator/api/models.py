@@ -5,7 +5,7 @@
 | `GET /v1/health` | `shared.wire.protocol.Health` |
 | `POST /v1/tickets` | `Ticket`: one-shot pass for the browser's WebSocket |
 | `GET /v1/lab` | `LabStatus`: agents, facts, meter (cached while a window is open) |
-| `POST /v1/lab/nodes/{node}/identify` | body `IdentifyRequest`; `IdentifyAnswer` of `campaign.identify` |
+| `POST /v1/lab/nodes/{node}/find` | body `FindNodeRequest`; `FindNodeResult` of `campaign.find_channel` |
 | `POST /v1/campaigns` | body `CampaignSpec`; answers `CampaignStatus` (the same spec twice is one campaign) |
 | `GET /v1/campaigns` | list of `CampaignSummary`, newest first |
 | `GET /v1/campaigns/{id}` | `CampaignStatus` |
@@ -25,7 +25,7 @@
 from typing import Any
 
 from orchestrator.domain.analysis.deliveries import DeliveryTotal
-from orchestrator.domain.analysis.interim import CampaignLook
+from orchestrator.domain.analysis.interim import InterimAnalysis
 from orchestrator.domain.analysis.utilisation import Utilisation
 from orchestrator.domain.campaign.spec import CampaignSpec
 from orchestrator.domain.campaign.states import AttemptOutcome, CampaignState, Request, RunState
@@ -109,7 +109,7 @@ class CampaignStatus(CampaignSummary):
     message: str = ""
     eta_s: float | None = None
     utilisation: Utilisation | None = None
-    looks: tuple[CampaignLook, ...] = ()
+    interim_analyses: tuple[InterimAnalysis, ...] = ()
     deliveries: tuple[DeliveryTotal, ...] = ()
     configurations: tuple[Configuration, ...]
     runs: tuple[RunStatus, ...]

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Query
 
 from orchestrator.campaign.service import CampaignService
 from orchestrator.campaign.spec_file import load_spec
-from orchestrator.campaign.spec_library import EXAMPLES, SpecShelf
+from orchestrator.campaign.spec_library import EXAMPLES, SpecLibrary
 from orchestrator.domain.campaign.dry_run import SpecCheck, SpecPlan, check, spec_plan
 from orchestrator.domain.campaign.spec import CampaignSpec
 from orchestrator.results.rates import measured_plan
@@ -25,20 +25,20 @@ class NamedSpecs(Record):
     examples: tuple[str, ...]
 
 
-def spec_router(service: CampaignService, shelf: SpecShelf, token: str | None) -> APIRouter:
+def spec_router(service: CampaignService, library: SpecLibrary, token: str | None) -> APIRouter:
     """Return the endpoints of specs, guarded by the bearer token."""
     router = APIRouter(prefix="/v1", dependencies=[Depends(bearer_guard(token))], tags=["specs"])
-    examples = SpecShelf(EXAMPLES)
+    examples = SpecLibrary(EXAMPLES)
 
     @router.get("/specs")
     async def list_specs() -> NamedSpecs:
         """List the named specs."""
-        return NamedSpecs(own=tuple(shelf.names()), examples=tuple(examples.names()))
+        return NamedSpecs(own=tuple(library.names()), examples=tuple(examples.names()))
 
     @router.get("/specs/{name}")
     async def get_spec(name: ConfigurationId) -> CampaignSpec:
         """Return a named spec, to be edited and posted; the lab's own come before examples of the same name."""
-        return load_spec((shelf if name in shelf.names() else examples).path(name))
+        return load_spec((library if name in library.names() else examples).path(name))
 
     @router.post("/specs/validate")
     async def validate(spec: CampaignSpec) -> SpecCheck:

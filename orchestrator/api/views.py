@@ -11,7 +11,7 @@ from orchestrator.api.models import (
     RunDetail,
     RunStatus,
 )
-from orchestrator.campaign.interim import LOOK_STEP
+from orchestrator.campaign.interim import INTERIM_STEP
 from orchestrator.campaign.service import CampaignService
 from orchestrator.domain.analysis.deliveries import delivery_totals
 from orchestrator.domain.analysis.statistics import ConfigurationResult as DomainResult
@@ -24,7 +24,7 @@ from orchestrator.results.schema import EpiFile
 from orchestrator.store.records import Attempt, Campaign
 from shared.kernel.errors import NotFoundError
 from shared.kernel.records import Configuration
-from shared.wire.node_jobs.artifacts import ObtainResult
+from shared.wire.node_jobs.artifacts import FetchResult
 
 
 async def campaign_summaries(service: CampaignService, campaigns: list[Campaign]) -> list[CampaignSummary]:
@@ -42,8 +42,8 @@ async def campaign_status(service: CampaignService, campaign: Campaign) -> Campa
     """Return a campaign with its runs and what is being done now."""
     runs = await _runs(service, campaign)
     doing, eta_s = service.doing(campaign.spec.id)
-    brought = {f"{step}@{node}": node for node in service.lab.nodes for step in ("obtain_base", "deploy")}
-    results = await service.journal.results(campaign.spec.id, "evaluate", LOOK_STEP, *brought)
+    brought = {f"{step}@{node}": node for node in service.lab.nodes for step in ("fetch_base", "deploy")}
+    results = await service.journal.results(campaign.spec.id, "evaluate", INTERIM_STEP, *brought)
     return CampaignStatus.model_validate(
         _head(service, campaign, sum(run.state == "done" for run in runs), len(runs))
         | {
@@ -55,11 +55,11 @@ async def campaign_status(service: CampaignService, campaign: Campaign) -> Campa
             "eta_s": eta_s,
             "utilisation": utilisation(
                 ((run, [*payload["windows"], *payload.get("waits", ())]) for run, payload in results["evaluate"]),
-                campaign.spec.windows.settle_s,
+                campaign.spec.windows.gap_before_window_s,
             ),
-            "looks": tuple(look for _, look in results[LOOK_STEP]),
+            "interim_analyses": tuple(analysis for _, analysis in results[INTERIM_STEP]),
             "deliveries": delivery_totals(
-                (node, ObtainResult.model_validate(payload))
+                (node, FetchResult.model_validate(payload))
                 for step, node in brought.items()
                 for _, payload in results[step]
             ),
@@ -89,7 +89,7 @@ async def run_detail(service: CampaignService, campaign: Campaign, configuration
 
 
 def _head(service: CampaignService, campaign: Campaign, runs_done: int, runs_total: int) -> dict[str, object]:
-    power = service.hub.last_power
+    power = service.broadcaster.last_power
     return {
         "id": campaign.spec.id,
         "state": campaign.state,

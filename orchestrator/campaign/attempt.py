@@ -2,7 +2,7 @@
 
 Nothing here is resumed: any error ends the attempt and the run loop decides about the next. Between the start of the
 first window and the end of the last nothing but the window's own job touches a node, and that job is asked for at the
-start of the stillness before its window. What is brought home afterwards needs no node, so that the next attempt can
+start of the gap before its window. What is brought home afterwards needs no node, so that the next attempt can
 make the cluster ready meanwhile.
 """
 
@@ -19,11 +19,11 @@ from orchestrator.campaign.cluster import Cluster
 from orchestrator.campaign.lab import Lab
 from orchestrator.campaign.measured import AttemptPlace, Measured
 from orchestrator.campaign.preparation import Variant
-from orchestrator.campaign.steady_state import stabilise
+from orchestrator.campaign.steady_state import wait_steady
 from orchestrator.campaign.topology import SCORING_ENGINE, nodes_of
 from orchestrator.domain.campaign.schedule import PlannedRun
 from orchestrator.domain.campaign.spec import CampaignSpec, WorkloadSpec
-from orchestrator.domain.campaign.steady_state import Stabilisation
+from orchestrator.domain.campaign.steady_state import SteadyStateWait
 from orchestrator.domain.run.records import ServedBy
 from shared.kernel.clock import NS_PER_S, utc_ns
 from shared.kernel.errors import InfrastructureError
@@ -31,7 +31,7 @@ from shared.kernel.records import EngineName, TokenLedger, Window, WindowLabel
 from shared.wire.meter_api import MeterStatus, SampleBlock
 from shared.wire.node_jobs.activity import AgentActivity, activity_between
 from shared.wire.node_jobs.engines import EngineInfo
-from shared.wire.node_jobs.host import NodeFacts, SettleParams, SettleResult
+from shared.wire.node_jobs.host import NodeFacts, SteadyGateParams, SteadyGateResult
 from shared.wire.node_jobs.workloads import (
     DecodeParams,
     GenerateParams,
@@ -72,7 +72,7 @@ class AttemptRunner:
         self._on_step = on_step
         self._able = able
         self._cluster = Cluster(lab, caller, spec)
-        self._answering: asyncio.Task[SuiteResult] | None = None
+        self._scoring: asyncio.Task[SuiteResult] | None = None
 
     def place(self, planned: PlannedRun, number: int) -> AttemptPlace:
         """Return where the attempt `number` of a run takes place."""
@@ -107,7 +107,7 @@ class AttemptRunner:
             EpiError: an agent failed or the meter is dead; the attempt is over.
         """
         place = measured.place
-        measured.stabilisation = await self._stabilise(measured.place)
+        measured.steady_state = await self._stabilise(measured.place)
         with self._lab.window():
             before = await self._idle(measured)
             await self._marker(measured)
@@ -115,17 +115,17 @@ class AttemptRunner:
             await self._decode(measured)
             await self._score(measured)
         measured.facts_after, after = await asyncio.gather(self._facts(place), self._activity(place))
-        measured.silence = {name: activity_between(before[name], after[name]) for name in before}
+        measured.agent_activity = {name: activity_between(before[name], after[name]) for name in before}
         self._cluster.was_healthy(place)
 
-    async def bring_home(self, measured: Measured) -> None:
+    async def await_results(self, measured: Measured) -> None:
         """Wait for the benchmark's bookkeeping and for the power trace.
 
         Raises:
             EpiError: the meter's bridge failed; the attempt is over.
         """
-        assert measured.answering is not None
-        measured.suite = suite = await measured.answering
+        assert measured.scoring is not None
+        measured.suite = suite = await measured.scoring
         self._window(measured, "score", suite.start_utc_ns, suite.end_utc_ns, suite.ledger)
         measured.samples = await self._trace(measured.windows)
 
@@ -138,27 +138,29 @@ class AttemptRunner:
             )  # fmt: skip
         return status
 
-    async def _stabilise(self, place: AttemptPlace) -> Stabilisation:
-        self._on_step(place.run, "stabilise")
-        await self._caller.note(place.run, place.number, "stabilise")
+    async def _stabilise(self, place: AttemptPlace) -> SteadyStateWait:
+        self._on_step(place.run, "steady_state")
+        await self._caller.note(place.run, place.number, "steady_state")
 
-        async def ask(node: str, gate: SettleParams) -> SettleResult:
-            timeout_s = self._timeouts.stabilise(gate)
-            return await self._cluster.job(place, "stabilise", "settle", gate, SettleResult, timeout_s, node=node)
+        async def ask(node: str, gate: SteadyGateParams) -> SteadyGateResult:
+            timeout_s = self._timeouts.steady_state(gate)
+            return await self._cluster.job(
+                place, "steady_state", "wait_steady", gate, SteadyGateResult, timeout_s, node=node
+            )
 
-        return await stabilise(self._lab, place.nodes, ask, self._spec.windows.stabilisation)
+        return await wait_steady(self._lab, place.nodes, ask, self._spec.windows.steady_state)
 
     async def _idle(self, measured: Measured) -> dict[str, AgentActivity]:
-        """Look at all nodes in the stillness and leave them idle; return what their agents had done until then."""
+        """Look at all nodes in the gap and leave them idle; return what their agents had done until then."""
         place = measured.place
         self._on_step(place.run, "idle")
         await self._caller.note(place.run, place.number, "idle")
-        stillness = asyncio.create_task(asyncio.sleep(self._spec.windows.settle_s))
+        gap = asyncio.create_task(asyncio.sleep(self._spec.windows.gap_before_window_s))
         measured.clock_offset_ns = await self._lab.clock_offset_ns(place.root)
         measured.meter, measured.facts_before, before = await asyncio.gather(
             self._living_meter(), self._facts(place), self._activity(place)
         )
-        await stillness
+        await gap
         start = utc_ns()
         await asyncio.sleep(self._spec.windows.idle_s)
         measured.windows.append(Window(label="idle", start_utc_ns=start, end_utc_ns=utc_ns()))
@@ -167,7 +169,7 @@ class AttemptRunner:
     async def _marker(self, measured: Measured) -> None:
         wanted = self._spec.windows.marker
         timeout_s = self._timeouts.marker(wanted)
-        marker = await self._still(measured.place, "marker", wanted, MarkerResult, timeout_s)
+        marker = await self._after_gap(measured.place, "marker", wanted, MarkerResult, timeout_s)
         offset = measured.clock_offset_ns
         measured.marker = MarkerResult(
             start_utc_ns=marker.start_utc_ns - offset, end_utc_ns=marker.end_utc_ns - offset,
@@ -193,8 +195,8 @@ class AttemptRunner:
         self, measured: Measured, label: Literal["prefill", "decode"], params: PrefillParams | DecodeParams,
         timeout_s: float, part: int,
     ) -> WorkloadResult:  # fmt: skip
-        result = await self._still(measured.place, label, params, WorkloadResult, timeout_s, part)
-        _keep_silence(measured, label, result)
+        result = await self._after_gap(measured.place, label, params, WorkloadResult, timeout_s, part)
+        _keep_least_quiet(measured, label, result)
         self._window(measured, label, result.start_utc_ns, result.end_utc_ns, result.ledger)
         return result
 
@@ -209,8 +211,8 @@ class AttemptRunner:
 
     async def _score(self, measured: Measured) -> None:
         """Let the benchmark ask its questions; returns when the nodes have answered, while it still counts."""
-        if self._answering is not None:
-            await asyncio.wait((self._answering,))  # of a broken attempt: the suite does one thing at a time
+        if self._scoring is not None:
+            await asyncio.wait((self._scoring,))  # of a broken attempt: the suite does one thing at a time
         place = measured.place
         if place.configuration.engine != SCORING_ENGINE:
             measured.served["score"] = await self._cluster.serve_scoring(place, measured.variant.scored)
@@ -221,10 +223,10 @@ class AttemptRunner:
 
         async def ask(kind: Literal["score", "generate"], params: BaseModel, result: type[R], timeout_s: float) -> R:
             nonlocal left
-            still_s = self._spec.windows.settle_s if len(asked) == 1 else 0.0
+            gap_s = self._spec.windows.gap_before_window_s if len(asked) == 1 else 0.0
             self._on_step(place.run, "score")
-            answer = await self._cluster.job(place, "score", kind, params, result, timeout_s, delay_s=still_s)
-            _keep_silence(measured, "score", answer)
+            answer = await self._cluster.job(place, "score", kind, params, result, timeout_s, delay_s=gap_s)
+            _keep_least_quiet(measured, "score", answer)
             left -= 1
             if not left:
                 answered.set()
@@ -240,11 +242,11 @@ class AttemptRunner:
             asked.append(asyncio.run_coroutine_threadsafe(job, loop))
             return GenerateResult.model_validate(asked[-1].result())
 
-        answering = asyncio.create_task(asyncio.to_thread(self._suite.run, score, generate))
-        measured.answering = self._answering = answering
+        scoring = asyncio.create_task(asyncio.to_thread(self._suite.run, score, generate))
+        measured.scoring = self._scoring = scoring
         waiting = asyncio.create_task(answered.wait())
         try:
-            await asyncio.wait((answering, waiting), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((scoring, waiting), return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
             for future in asked:
                 future.cancel()
@@ -252,7 +254,7 @@ class AttemptRunner:
         finally:
             waiting.cancel()
         if not answered.is_set():
-            await answering  # it raises what went wrong
+            await scoring  # it raises what went wrong
 
     def _window(
         self,
@@ -272,14 +274,14 @@ class AttemptRunner:
             )
         )  # fmt: skip
 
-    async def _still(
+    async def _after_gap(
         self, place: AttemptPlace, step: Literal["marker", "prefill", "decode"], params: BaseModel, result: type[R],
         timeout_s: float, part: int = 1,
     ) -> R:  # fmt: skip
-        """Do a window's job after the stillness before it; all talk about the job falls into the stillness."""
+        """Do a window's job after the gap before it; all talk about the job falls into the gap."""
         self._on_step(place.run, step)
-        still_s = self._spec.windows.settle_s
-        return await self._cluster.job(place, step, step, params, result, timeout_s, delay_s=still_s, part=part)
+        gap_s = self._spec.windows.gap_before_window_s
+        return await self._cluster.job(place, step, step, params, result, timeout_s, delay_s=gap_s, part=part)
 
     async def _trace(self, windows: list[Window]) -> SampleBlock:
         before_s, after_s = self._spec.lag_range_s
@@ -297,10 +299,10 @@ class AttemptRunner:
         return dict(zip(names, await asyncio.gather(*(self._lab.activity(name) for name in names)), strict=True))
 
 
-def _keep_silence(measured: Measured, label: WindowLabel, result: BaseModel) -> None:
+def _keep_least_quiet(measured: Measured, label: WindowLabel, result: BaseModel) -> None:
     """Keep what the root's agent did in a window; of several windows of one label, in the least silent one."""
     if not isinstance(result, WorkloadResult | ScoreResult | GenerateResult) or result.agent is None:
         return
-    known = measured.window_silence.get(label)
+    known = measured.window_agent_activity.get(label)
     if known is None or known.agent_cpu_share < result.agent.agent_cpu_share:
-        measured.window_silence[label] = result.agent
+        measured.window_agent_activity[label] = result.agent

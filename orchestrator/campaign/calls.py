@@ -85,7 +85,7 @@ class Caller:
             await self._journal.append(self._campaign, run=run, step=name, kind="result", payload=answer)
             return result.model_validate(answer)
 
-    async def afresh(self, step: SetupStep, call: Call, result: type[R], *, tries: int | None = None) -> R:
+    async def run_fresh(self, step: SetupStep, call: Call, result: type[R], *, tries: int | None = None) -> R:
         """Make a setup call at every start of the campaign: its answer is of now, so the journal's is never taken.
 
         Raises:

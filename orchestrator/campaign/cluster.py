@@ -17,7 +17,7 @@ from orchestrator.domain.campaign.spec import CampaignSpec
 from orchestrator.domain.campaign.steps import RunStep, Step
 from orchestrator.domain.run.records import ServedBy
 from shared.kernel.records import EngineName
-from shared.wire.node_jobs.artifacts import HoldParams, HoldResult, ObtainParams, ObtainResult
+from shared.wire.node_jobs.artifacts import FetchParams, FetchResult, PinParams, PinResult
 from shared.wire.node_jobs.engines import (
     Empty,
     StartEngineParams,
@@ -50,21 +50,21 @@ class Cluster:
         call = Call(agent, self._lab.nodes[agent], kind, params, timeout_s, delay_s, part)
         return await self._caller.once(place.run, place.number, step, call, result)
 
-    async def deploy(self, place: AttemptPlace, variant: Variant) -> dict[str, ObtainResult]:
+    async def deploy(self, place: AttemptPlace, variant: Variant) -> dict[str, FetchResult]:
         """Bring the variant to the root in the cheapest way that works; return how its measured file came."""
         files = [variant.scored] if variant.measured == variant.scored else [variant.scored, variant.measured]
-        needed = [sha256 for file in files for sha256 in (file.base.sha256, file.wish.sha256, file.tokenizer_sha256)]
-        params = HoldParams(holder=self._spec.id, sha256s=tuple(dict.fromkeys(filter(None, needed))))
-        held = await self.job(place, "deploy", "hold", params, HoldResult, self._timeouts.handling("deploy"))
+        needed = [sha256 for file in files for sha256 in (file.base.sha256, file.request.sha256, file.tokenizer_sha256)]
+        params = PinParams(owner=self._spec.id, sha256s=tuple(dict.fromkeys(filter(None, needed))))
+        pinned = await self.job(place, "deploy", "pin", params, PinResult, self._timeouts.handling("deploy"))
         for part, file in enumerate(files, start=1):
-            if file.base.sha256 in held.missing and file.base.sha256 != file.wish.sha256:
-                await self._obtain(place, "obtain_base", file.base, part)
-            delivery = await self._obtain(place, "deploy", file.wish, part)
+            if file.base.sha256 in pinned.missing and file.base.sha256 != file.request.sha256:
+                await self._fetch(place, "fetch_base", file.base, part)
+            delivery = await self._fetch(place, "deploy", file.request, part)
         return {place.root: delivery}
 
-    async def _obtain(self, place: AttemptPlace, step: Step, wish: ObtainParams, part: int) -> ObtainResult:
-        timeout_s = self._timeouts.obtain(step, wish.size_bytes)
-        delivery = await self.job(place, step, "obtain", wish, ObtainResult, timeout_s, part=part)
+    async def _fetch(self, place: AttemptPlace, step: Step, request: FetchParams, part: int) -> FetchResult:
+        timeout_s = self._timeouts.fetch(step, request.size_bytes)
+        delivery = await self.job(place, step, "fetch", request, FetchResult, timeout_s, part=part)
         await self._caller.came_of(place.run, place.number, step, place.root, delivery)
         return delivery
 
@@ -112,9 +112,9 @@ class Cluster:
     ) -> ServedBy:
         """Load a model over the workers."""
         started = await self.job(place, step, "start_engine", StartEngineParams(
-            model_sha256=file.wish.sha256, workers=workers, context_tokens=self._spec.engine.context_tokens,
+            model_sha256=file.request.sha256, workers=workers, context_tokens=self._spec.engine.context_tokens,
             sequences=self._spec.engine.sequences, threads=self._spec.engine.threads,
             experts_per_token=place.configuration.experts_per_token, engine=engine,
             tokenizer_sha256=file.tokenizer_sha256,
-        ), StartEngineResult, self._timeouts.transfer(step, file.wish.size_bytes))  # fmt: skip
-        return ServedBy(engine=engine, engine_build=started.build, model_sha256=file.wish.sha256, nodes=place.nodes)
+        ), StartEngineResult, self._timeouts.transfer(step, file.request.size_bytes))  # fmt: skip
+        return ServedBy(engine=engine, engine_build=started.build, model_sha256=file.request.sha256, nodes=place.nodes)

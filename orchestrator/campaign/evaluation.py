@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.campaign.measured import Measured
 from orchestrator.campaign.preparation import Variant
-from orchestrator.domain.analysis.interim import CampaignLook
+from orchestrator.domain.analysis.interim import InterimAnalysis
 from orchestrator.domain.campaign.schedule import configurations_of
 from orchestrator.domain.campaign.spec import CampaignSpec
 from orchestrator.domain.run.evaluate import evaluate_run
@@ -16,7 +16,7 @@ from orchestrator.results.schema import CampaignFile
 from shared.kernel.errors import BugError, InfrastructureError
 from shared.kernel.records import Instrument, NodeName
 from shared.wire.meter_api import Ambient
-from shared.wire.node_jobs.artifacts import ObtainResult
+from shared.wire.node_jobs.artifacts import FetchResult
 from shared.wire.node_jobs.host import NodeFacts
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class ResultWriter:
         self,
         results_dir: Path,
         spec: CampaignSpec,
-        base_deliveries: dict[NodeName, ObtainResult],
+        base_deliveries: dict[NodeName, FetchResult],
         created_utc_ns: int,
     ) -> None:
         self._dir = results_dir / spec.id
@@ -43,7 +43,7 @@ class ResultWriter:
         facts: dict[str, NodeFacts],
         instrument: Instrument,
         failures: dict[str, str],
-        looks: tuple[CampaignLook, ...] = (),
+        interim_analyses: tuple[InterimAnalysis, ...] = (),
     ) -> None:
         """Write `campaign.json`: what is planned, and why runs are missing."""
         write_campaign(
@@ -61,7 +61,7 @@ class ResultWriter:
                 spec_sha256=self._spec.spec_hash(),
                 base_deliveries=self._base_deliveries,
                 failures=failures,
-                looks=looks,
+                interim_analyses=interim_analyses,
             ),
         )
 
@@ -73,7 +73,7 @@ class ResultWriter:
         """
         if (
             measured.suite is None or measured.samples is None or measured.marker is None
-            or measured.stabilisation is None or measured.meter is None
+            or measured.steady_state is None or measured.meter is None
         ):  # fmt: skip
             raise BugError("an attempt came home without all of its windows", where=measured.place.run)
         run = self._run_input(measured, variant, measured.suite)
@@ -92,7 +92,7 @@ class ResultWriter:
             "validity": evaluation.validity.verdict,
             "reason": evaluation.epi.reason,
             "windows": [[window.start_utc_ns, window.end_utc_ns] for window in measured.windows],
-            "waits": [[measured.stabilisation.start_utc_ns, measured.stabilisation.end_utc_ns]],
+            "waits": [[measured.steady_state.start_utc_ns, measured.steady_state.end_utc_ns]],
         }
 
     def _run_input(self, measured: Measured, variant: Variant, suite: "SuiteResult") -> RunInput:
@@ -121,10 +121,10 @@ class ResultWriter:
             ),
             facts_before=before,
             facts_after=tuple(measured.facts_after.values()),
-            silence=measured.silence,
-            window_silence=measured.window_silence,
+            agent_activity=measured.agent_activity,
+            window_agent_activity=measured.window_agent_activity,
             deliveries=measured.deliveries,
-            stabilisation=measured.stabilisation,
+            steady_state=measured.steady_state,
             nodes=place.nodes if place.configuration.n_nodes else None,
             windows=tuple(measured.windows),
             markers=(
@@ -136,7 +136,7 @@ class ResultWriter:
             plan=None if variant.plan is None else variant.plan.plan,
             provenance=Provenance(
                 plan_sha256=None if variant.plan is None else variant.plan.plan_hash,
-                model_sha256=variant.measured.wish.sha256,
+                model_sha256=variant.measured.request.sha256,
                 base_sha256=variant.measured.base.sha256,
                 statistics_sha256=statistics and statistics.statistics_sha256,
                 spec_sha256=self._spec.spec_hash(),

@@ -9,11 +9,11 @@ from orchestrator.campaign.service import CampaignService
 from shared.kernel.clock import utc_ns
 from shared.kernel.errors import ConflictError, NotFoundError
 from shared.kernel.records import NodeName, Record
-from shared.wire.meter_api import Identified, MarkerRun
-from shared.wire.node_jobs.host import IdentifyParams, IdentifyResult
+from shared.wire.meter_api import FoundChannel, MarkerRun
+from shared.wire.node_jobs.host import BlinkParams, BlinkResult
 from shared.wire.node_jobs.workloads import MarkerParams, MarkerResult
 
-IdentifyBy = Literal["led", "channel"]
+FindNodeBy = Literal["led", "channel"]
 
 _SAMPLES_A_STEP = 6
 _SHORTEST_STEP_S = 0.6
@@ -21,23 +21,23 @@ _MARKER_TIMEOUT_S = 120.0
 _LED_TIMEOUT_S = 30.0
 
 
-class IdentifyRequest(Record):
+class FindNodeRequest(Record):
     """How a node is to make itself known."""
 
-    by: IdentifyBy = "led"
+    by: FindNodeBy = "led"
 
 
-class IdentifyAnswer(Record):
+class FindNodeResult(Record):
     """How it did, in a sentence for people; `led` or `channel` holds the particulars."""
 
     node: NodeName
-    by: IdentifyBy
+    by: FindNodeBy
     sentence: str
     led: str | None = None
-    channel: Identified | None = None
+    channel: FoundChannel | None = None
 
 
-async def identify_node(service: CampaignService, node: str, by: IdentifyBy) -> IdentifyAnswer:
+async def find_node(service: CampaignService, node: str, by: FindNodeBy) -> FindNodeResult:
     """Let a node make itself known; returns when it has.
 
     Raises:
@@ -50,12 +50,12 @@ async def identify_node(service: CampaignService, node: str, by: IdentifyBy) -> 
         raise NotFoundError("no such node", where=node, hint=f"known: {', '.join(lab.nodes)}")
     if lab.window_open:
         raise ConflictError("a measurement window is open", where=node, hint="ask again between two runs")
-    job = f"identify/{node}/{by}-{utc_ns()}"
+    job = f"find_node/{node}/{by}-{utc_ns()}"
     if by == "led":
-        blinked = IdentifyResult.model_validate(
-            await client.run(job, "identify", IdentifyParams(), timeout_s=_LED_TIMEOUT_S)
+        blinked = BlinkResult.model_validate(
+            await client.run(job, "find_node", BlinkParams(), timeout_s=_LED_TIMEOUT_S)
         )
-        return IdentifyAnswer(node=node, by=by, led=blinked.led, sentence=f"The LED {blinked.led} of {node} blinked.")
+        return FindNodeResult(node=node, by=by, led=blinked.led, sentence=f"The LED {blinked.led} of {node} blinked.")
     if service.is_busy:
         raise ConflictError(
             "a campaign is running; a load on the node would disturb it", where=node, hint="pause the campaign first"
@@ -66,10 +66,10 @@ async def identify_node(service: CampaignService, node: str, by: IdentifyBy) -> 
     marker = MarkerResult.model_validate(await client.run(job, "marker", load, timeout_s=_MARKER_TIMEOUT_S))
     run = MarkerRun(node=node, on=marker.on, start_utc_ns=marker.start_utc_ns, end_utc_ns=marker.end_utc_ns)
     offset_ns = await lab.clock_offset_ns(node)
-    found = Identified.model_validate(
-        await lab.meter.request("POST", "/v1/identify", json=_moved(run, -offset_ns).model_dump(mode="json"))
+    found = FoundChannel.model_validate(
+        await lab.meter.request("POST", "/v1/find_node", json=_moved(run, -offset_ns).model_dump(mode="json"))
     )
-    return IdentifyAnswer(node=node, by=by, channel=found, sentence=_sentence(found))
+    return FindNodeResult(node=node, by=by, channel=found, sentence=_sentence(found))
 
 
 def _moved(run: MarkerRun, by_ns: int) -> MarkerRun:
@@ -80,7 +80,7 @@ def _moved(run: MarkerRun, by_ns: int) -> MarkerRun:
     )  # fmt: skip
 
 
-def _sentence(found: Identified) -> str:
+def _sentence(found: FoundChannel) -> str:
     if found.answered_by is None:
         return f"No channel rose clearly with the load on {found.node}: check its CT."
     rise = f"{found.rises_w[found.answered_by]:+.1f} W"

@@ -1,4 +1,4 @@
-"""The live hub: power from the bridge, journal entries and progress, fanned out to whoever watches.
+"""The live broadcaster: power from the bridge, journal entries and progress, fanned out to whoever watches.
 
 Every watcher has a bounded queue; one that is too slow loses the oldest power messages, never stalls the others.
 """
@@ -51,7 +51,7 @@ class LiveMessage(Record):
     progress: Progress | None = None
 
 
-class LiveHub:
+class LiveBroadcaster:
     """Fans live messages out and remembers the recent power."""
 
     def __init__(self) -> None:
@@ -93,7 +93,7 @@ class LiveHub:
             self._watchers.discard(queue)
 
 
-async def relay_power(hub: LiveHub, lab: Lab) -> None:
+async def relay_power(broadcaster: LiveBroadcaster, lab: Lab) -> None:
     """Follow the bridge's live feed for ever, reconnecting with capped back-off."""
     address = lab.settings.meter
     token = load_token(address.token_file) if address.token_file else None
@@ -105,7 +105,7 @@ async def relay_power(hub: LiveHub, lab: Lab) -> None:
             async with websockets.connect(url, additional_headers=headers, ssl=pinned(address.ca_file)) as socket:
                 failures = 0
                 async for message in socket:
-                    hub.publish(LiveMessage(type="power", power=LivePower.model_validate_json(message)))
+                    broadcaster.publish(LiveMessage(type="power", power=LivePower.model_validate_json(message)))
         except (OSError, websockets.WebSocketException, ValidationError) as error:
             log.info("the meter's live feed broke: %s", error)
         await asyncio.sleep(_RECONNECT_S[min(failures, len(_RECONNECT_S) - 1)])

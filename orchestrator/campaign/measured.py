@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 
 from orchestrator.benchmarks.records import SuiteResult
 from orchestrator.campaign.preparation import Variant
-from orchestrator.domain.campaign.steady_state import Stabilisation
+from orchestrator.domain.campaign.steady_state import SteadyStateWait
 from orchestrator.domain.run.records import ServedBy
 from shared.kernel.records import Configuration, Window, WindowLabel
 from shared.wire.meter_api import MeterStatus, SampleBlock
 from shared.wire.node_jobs.activity import AgentActivity
-from shared.wire.node_jobs.artifacts import ObtainResult
+from shared.wire.node_jobs.artifacts import FetchResult
 from shared.wire.node_jobs.host import NodeFacts
 from shared.wire.node_jobs.workloads import MarkerResult
 
@@ -38,20 +38,20 @@ class Measured:
 
     place: AttemptPlace
     variant: Variant
-    deliveries: dict[str, ObtainResult]
+    deliveries: dict[str, FetchResult]
     served: dict[WindowLabel, ServedBy]
-    stabilisation: Stabilisation | None = None
+    steady_state: SteadyStateWait | None = None
     windows: list[Window] = field(default_factory=list)
     marker: MarkerResult | None = None
     outputs: list[str] = field(default_factory=list)
-    answering: asyncio.Task[SuiteResult] | None = None
+    scoring: asyncio.Task[SuiteResult] | None = None
     suite: SuiteResult | None = None
     samples: SampleBlock | None = None
     meter: MeterStatus | None = None
     facts_before: dict[str, NodeFacts] = field(default_factory=dict)
     facts_after: dict[str, NodeFacts] = field(default_factory=dict)
-    silence: dict[str, AgentActivity] = field(default_factory=dict)
-    window_silence: dict[WindowLabel, AgentActivity] = field(default_factory=dict)
+    agent_activity: dict[str, AgentActivity] = field(default_factory=dict)
+    window_agent_activity: dict[WindowLabel, AgentActivity] = field(default_factory=dict)
     clock_offset_ns: int = 0
 
     @property

@@ -11,7 +11,7 @@ from orchestrator.domain.campaign.schedule import configurations_of
 from orchestrator.domain.campaign.spec import CampaignSpec
 from shared.kernel.errors import BugError, ConfigurationError, EpiError
 from shared.kernel.records import Configuration, NodeName, Sha256
-from shared.wire.node_jobs.artifacts import HoldParams, HoldResult, ObtainParams, ObtainResult
+from shared.wire.node_jobs.artifacts import FetchParams, FetchResult, PinParams, PinResult
 from shared.wire.surgeon_jobs import (
     ApplyParams,
     ApplyResult,
@@ -31,44 +31,44 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Twin:
+class DllamaFiles:
     """distributed-llama's files of the same weights."""
 
-    model: ObtainParams
-    tokenizer: ObtainParams
+    model: FetchParams
+    tokenizer: FetchParams
 
 
 @dataclass(frozen=True)
 class Base:
-    """The base model in one quantisation, its statistics, its twin for distributed-llama, and how it reached the roots.
+    """The base model in one quantisation, its statistics, its dllama files, and how it reached the roots.
 
-    A model that cannot be cut has no statistics; the twin is made only where a configuration runs on that engine.
+    A model that cannot be cut has no statistics; the latter are made only where a configuration runs on that engine.
     """
 
     model: PrepareResult
     statistics: ObserveResult | None
-    twin: Twin | None
-    deliveries: dict[NodeName, ObtainResult] = field(default_factory=dict)
+    dllama_files: DllamaFiles | None
+    deliveries: dict[NodeName, FetchResult] = field(default_factory=dict)
 
     @property
-    def wish(self) -> ObtainParams:
+    def request(self) -> FetchParams:
         """Return what a root is asked for to get the base model."""
-        return ObtainParams(sha256=self.model.base_sha256, size_bytes=self.model.base_size_bytes)
+        return FetchParams(sha256=self.model.base_sha256, size_bytes=self.model.base_size_bytes)
 
     @property
-    def wishes(self) -> tuple[ObtainParams, ...]:
+    def requests(self) -> tuple[FetchParams, ...]:
         """Return what a root is asked for to get everything."""
-        if self.twin is None:
-            return (self.wish,)
-        return (self.wish, self.twin.model, self.twin.tokenizer)
+        if self.dllama_files is None:
+            return (self.request,)
+        return (self.request, self.dllama_files.model, self.dllama_files.tokenizer)
 
 
 @dataclass(frozen=True)
 class ModelFile:
     """A file that an engine loads, and the base it is made from; without a plan it is the base itself."""
 
-    base: ObtainParams
-    wish: ObtainParams
+    base: FetchParams
+    request: FetchParams
     tokenizer_sha256: Sha256 | None = None
 
 
@@ -87,7 +87,7 @@ async def prepare_bases(
 ) -> dict[str, Base]:
     """Return the base model in each quantisation of the matrix; every root has them, and every configuration can run.
 
-    `ended` tells whether a campaign has ended for good, so that what it held may go.
+    `ended` tells whether a campaign has ended for good, so that what it pinned may go.
 
     Raises:
         ConfigurationError: a configuration can never run, said before anything is measured.
@@ -96,25 +96,25 @@ async def prepare_bases(
     configurations = configurations_of(spec)
     bases = {}
     for quantization in dict.fromkeys([spec.quantization, *(one.quantization for one in configurations)]):
-        twins = any(one.engine != SCORING_ENGINE and one.quantization == quantization for one in configurations)
-        bases[quantization] = await _prepare_base(caller, lab, spec, quantization, twins=twins)
+        needs_dllama = any(one.engine != SCORING_ENGINE and one.quantization == quantization for one in configurations)
+        bases[quantization] = await _prepare_base(caller, lab, spec, quantization, needs_dllama=needs_dllama)
     for one in configurations:
         base, nodes = bases[one.quantization], nodes_of(one, list(lab.nodes))
         check_fit(one, ModelFacts(spec.model, base.model.no_surgery, base.model.n_kv_heads), len(nodes))
-    wishes = {wish.sha256: wish for base in bases.values() for wish in base.wishes}
+    requests = {request.sha256: request for base in bases.values() for request in base.requests}
     for root in roots_of(configurations, list(lab.nodes)):  # only they read model files: engines hand out the layers
-        await hold(caller, lab, spec, root, tuple(wishes), ended)
-        for wish in wishes.values():
-            obtain_s = spec.timeouts.obtain("obtain_base", wish.size_bytes)
-            call = Call(root, lab.nodes[root], "obtain", wish, obtain_s)
-            place = "" if wish == bases[spec.quantization].wish else wish.sha256[:12]
-            delivery = await caller.idempotent(place, "obtain_base", call, ObtainResult)
+        await pin(caller, lab, spec, root, tuple(requests), ended)
+        for request in requests.values():
+            fetch_s = spec.timeouts.fetch("fetch_base", request.size_bytes)
+            call = Call(root, lab.nodes[root], "fetch", request, fetch_s)
+            place = "" if request == bases[spec.quantization].request else request.sha256[:12]
+            delivery = await caller.idempotent(place, "fetch_base", call, FetchResult)
             if not place:
                 bases[spec.quantization].deliveries[root] = delivery
     return bases
 
 
-async def _prepare_base(caller: Caller, lab: Lab, spec: CampaignSpec, quantization: str, *, twins: bool) -> Base:
+async def _prepare_base(caller: Caller, lab: Lab, spec: CampaignSpec, quantization: str, *, needs_dllama: bool) -> Base:
     """Convert, quantise and observe the model; what only another quantisation needs is journaled under its name."""
     place = "" if quantization == spec.quantization else quantization.lower()
     prepare_s = spec.timeouts.unsized("prepare")
@@ -123,15 +123,15 @@ async def _prepare_base(caller: Caller, lab: Lab, spec: CampaignSpec, quantizati
         Call("surgeon", lab.surgeon, "prepare", PrepareParams(model=spec.model, quantization=quantization), prepare_s),
         PrepareResult,
     )  # fmt: skip
-    twin = None
-    if twins:
+    dllama_files = None
+    if needs_dllama:
         files = []
         for form in ("dllama", "dllama_tokenizer"):
             wanted = ConvertParams.model_validate({"model": spec.model, "format": form})
             call = Call("surgeon", lab.surgeon, "convert", wanted, prepare_s)
             made = await caller.idempotent(form, "prepare", call, FileResult)
-            files.append(ObtainParams(sha256=made.sha256, size_bytes=made.size_bytes))
-        twin = Twin(*files)
+            files.append(FetchParams(sha256=made.sha256, size_bytes=made.size_bytes))
+        dllama_files = DllamaFiles(*files)
     statistics = None
     if not model.no_surgery:
         statistics = await caller.idempotent(
@@ -140,35 +140,35 @@ async def _prepare_base(caller: Caller, lab: Lab, spec: CampaignSpec, quantizati
                  spec.timeouts.unsized("observe")),
             ObserveResult,
         )  # fmt: skip
-    return Base(model, statistics, twin)
+    return Base(model, statistics, dllama_files)
 
 
-async def hold(
+async def pin(
     caller: Caller, lab: Lab, spec: CampaignSpec, root: str, sha256s: tuple[Sha256, ...],
     ended: Callable[[str], Awaitable[bool]],
 ) -> None:  # fmt: skip
-    """Keep what the campaign needs on a root from being removed, and free what campaigns that have ended held there.
+    """Keep what the campaign needs on a root from being removed, and free what campaigns that have ended pinned there.
 
     Raises:
         EpiError: the node's error.
     """
-    params, timeout_s = HoldParams(holder=spec.id, sha256s=sha256s), spec.timeouts.handling("hold_base")
-    held = await caller.afresh("hold_base", Call(root, lab.nodes[root], "hold", params, timeout_s), HoldResult)
-    for holder in held.holders:
-        if holder != spec.id and await ended(holder):
-            free = HoldParams(holder=holder)
-            await caller.afresh("release", Call(root, lab.nodes[root], "hold", free, timeout_s), HoldResult)
+    params, timeout_s = PinParams(owner=spec.id, sha256s=sha256s), spec.timeouts.handling("pin_base")
+    pinned = await caller.run_fresh("pin_base", Call(root, lab.nodes[root], "pin", params, timeout_s), PinResult)
+    for owner in pinned.owners:
+        if owner != spec.id and await ended(owner):
+            free = PinParams(owner=owner)
+            await caller.run_fresh("release", Call(root, lab.nodes[root], "pin", free, timeout_s), PinResult)
 
 
 async def release(caller: Caller, lab: Lab, spec: CampaignSpec) -> None:
     """Say that a campaign needs nothing any more; a root that is away hears it when the next campaign begins."""
     timeout_s = spec.timeouts.handling("release")
     for root in roots_of(configurations_of(spec), list(lab.nodes)):
-        call = Call(root, lab.nodes[root], "hold", HoldParams(holder=spec.id), timeout_s)
+        call = Call(root, lab.nodes[root], "pin", PinParams(owner=spec.id), timeout_s)
         try:
-            await caller.afresh("release", call, HoldResult, tries=1)
+            await caller.run_fresh("release", call, PinResult, tries=1)
         except EpiError as error:
-            log.warning("%s keeps what %s held: %s", root, spec.id, error)
+            log.warning("%s keeps what %s pinned: %s", root, spec.id, error)
 
 
 async def prepare_variant(
@@ -193,11 +193,11 @@ async def prepare_variant(
             ), spec.timeouts.unsized("plan")),
             PlanResult,
         )  # fmt: skip
-    scored = await _apply(caller, lab, spec, configuration.id, base.wish, plan)
+    scored = await _apply(caller, lab, spec, configuration.id, base.request, plan)
     check = await caller.idempotent(
         configuration.id, "validate",
         Call("surgeon", lab.surgeon, "validate", ValidateParams(
-            sha256=scored.wish.sha256, baseline_sha256=base.model.base_sha256,
+            sha256=scored.request.sha256, baseline_sha256=base.model.base_sha256,
             max_perplexity_ratio=spec.max_perplexity_ratio,
         ), spec.timeouts.unsized("validate")),
         ValidateResult,
@@ -209,15 +209,15 @@ async def prepare_variant(
         )  # fmt: skip
     measured = scored
     if configuration.engine != SCORING_ENGINE:
-        if base.twin is None:
+        if base.dllama_files is None:
             raise BugError("no files for distributed-llama were made", where=configuration.id)
-        twin = await _apply(caller, lab, spec, f"{configuration.id}.m", base.twin.model, plan)
-        measured = replace(twin, tokenizer_sha256=base.twin.tokenizer.sha256)
+        dllama_files = await _apply(caller, lab, spec, f"{configuration.id}.m", base.dllama_files.model, plan)
+        measured = replace(dllama_files, tokenizer_sha256=base.dllama_files.tokenizer.sha256)
     return Variant(base, plan, scored, measured)
 
 
 async def _apply(
-    caller: Caller, lab: Lab, spec: CampaignSpec, name: str, base: ObtainParams, plan: PlanResult | None
+    caller: Caller, lab: Lab, spec: CampaignSpec, name: str, base: FetchParams, plan: PlanResult | None
 ) -> ModelFile:
     """Let the surgeon cut a base by the plan; without one the base stays as it is."""
     if plan is None:
@@ -228,6 +228,6 @@ async def _apply(
              spec.timeouts.rewrite("apply", base.size_bytes)),
         ApplyResult,
     )  # fmt: skip
-    return ModelFile(base, ObtainParams(
+    return ModelFile(base, FetchParams(
         sha256=file.sha256, size_bytes=file.size_bytes, base_sha256=base.sha256, plan=plan.plan,
     ))  # fmt: skip

@@ -13,7 +13,7 @@ from orchestrator.store.journal import Journal
 from shared.kernel.errors import EpiError, InfrastructureError, NotFoundError
 from shared.wire.protocol import JobState
 
-_FIRST_LOOK_S = 1.0
+_FIRST_CHECK_S = 1.0
 _LONGEST_PAUSE_S = 10.0
 _PATIENT_TRIES = 5
 
@@ -28,14 +28,14 @@ class Recovery:
         journal: Journal,
         lab: Lab,
         recover_s: float,
-        obey: Callable[[], Awaitable[None]],
-        tell: Callable[[str], None],
+        check_stop_requested: Callable[[], Awaitable[None]],
+        publish: Callable[[str], None],
     ) -> None:
         self._journal = journal
         self._lab = lab
         self._recover_s = recover_s
-        self._obey = obey
-        self._tell = tell
+        self._check_stop_requested = check_stop_requested
+        self._publish = publish
 
     async def stop_leftovers(self) -> None:
         """Ask every node what it does; a job of an attempt that is over is cancelled, and the journal says so.
@@ -77,25 +77,25 @@ class Recovery:
                 await self.wait_for_lab()
         return await ask()
 
-    async def _wait(self, look: Callable[[], Awaitable[list[str]]]) -> None:
+    async def _wait(self, check: Callable[[], Awaitable[list[str]]]) -> None:
         deadline = time.monotonic() + self._recover_s
-        pause_s = _FIRST_LOOK_S
+        pause_s = _FIRST_CHECK_S
         while True:
             await asyncio.sleep(pause_s)
-            await self._obey()
-            if not (away := await look()):
+            await self._check_stop_requested()
+            if not (away := await check()):
                 return
             if time.monotonic() > deadline:
                 raise InfrastructureError(
                     f"did not come back within {self._recover_s:.0f} s: {'; '.join(away)}",
                     hint="mend it, then `epi campaign resume`",
                 )
-            self._tell(f"waiting: {'; '.join(away)}")
+            self._publish(f"waiting: {'; '.join(away)}")
             pause_s = min(pause_s * 1.5, _LONGEST_PAUSE_S)
 
     async def _lab_away(self) -> list[str]:
-        looks = await asyncio.gather(*(self._agent_away(name) for name in self._lab.nodes), self._meter_away())
-        return [one for look in looks for one in look]
+        checks = await asyncio.gather(*(self._agent_away(name) for name in self._lab.nodes), self._meter_away())
+        return [one for check in checks for one in check]
 
     async def _agent_away(self, name: str) -> list[str]:
         client = self._lab.surgeon if name == "surgeon" else self._lab.nodes[name]

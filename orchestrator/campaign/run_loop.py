@@ -26,7 +26,7 @@ from shared.kernel.errors import EpiError, InfrastructureError
 
 
 @dataclass(frozen=True)
-class _Homeward:
+class _PendingEvaluation:
     """A run whose windows are closed and whose evaluation is under way."""
 
     planned: PlannedRun
@@ -45,8 +45,8 @@ class RunLoop:
         writer: ResultWriter,
         variants: VariantPipeline,
         recovery: Recovery,
-        obey: Callable[[], Awaitable[None]],
-        tell: Callable[[str, str], None],
+        check_stop_requested: Callable[[], Awaitable[None]],
+        publish_step: Callable[[str, str], None],
     ) -> None:
         self._journal = journal
         self._spec = spec
@@ -54,47 +54,47 @@ class RunLoop:
         self._writer = writer
         self._variants = variants
         self._recovery = recovery
-        self._obey = obey
-        self._tell = tell
+        self._check_stop_requested = check_stop_requested
+        self._publish_step = publish_step
         self._left: deque[PlannedRun] = deque()
-        self._homeward: _Homeward | None = None
+        self._pending: _PendingEvaluation | None = None
         self._unfit: dict[str, str] = {}
 
-    async def bring_home(self, order: Sequence[PlannedRun]) -> dict[str, str]:
+    async def run_all(self, order: Sequence[PlannedRun]) -> dict[str, str]:
         """Bring every run of `order` to its end; return run -> why for those that cannot be measured.
 
         Raises:
             InfrastructureError: `max_attempts` attempts broke; the campaign stops, to be resumed when it is mended.
-            Exception: whatever `obey` raises when somebody asks to stop; the present run is home then.
+            Exception: whatever `check_stop_requested` raises when somebody asks to stop; the present run is home then.
         """
-        self._left.extend([planned for planned in order if not await self._is_home(planned)])
+        self._left.extend([planned for planned in order if not await self._is_evaluated(planned)])
         try:
-            while self._left or self._homeward:
+            while self._left or self._pending:
                 coming = None
                 if self._left:
-                    await self._obey()
+                    await self._check_stop_requested()
                     coming = await self._measure(self._left.popleft())
-                arriving, self._homeward = self._homeward, coming
+                arriving, self._pending = self._pending, coming
                 if arriving is not None:
                     await self._arrive(arriving)
         except asyncio.CancelledError:
-            if self._homeward is not None:
-                self._homeward.task.cancel()
+            if self._pending is not None:
+                self._pending.task.cancel()
             raise
         finally:
-            if self._homeward is not None:  # its attempt tells how it ended
-                await asyncio.gather(self._homeward.task, return_exceptions=True)
+            if self._pending is not None:  # its attempt tells how it ended
+                await asyncio.gather(self._pending.task, return_exceptions=True)
         return self._unfit
 
-    async def _is_home(self, planned: PlannedRun) -> bool:
+    async def _is_evaluated(self, planned: PlannedRun) -> bool:
         return await self._journal.last_result(self._spec.id, planned.run, "evaluate") is not None
 
-    async def _measure(self, planned: PlannedRun) -> _Homeward | None:
+    async def _measure(self, planned: PlannedRun) -> _PendingEvaluation | None:
         """Make one attempt up to the end of its last window; None when it broke or the run is unfit."""
         if (unfit := await self._recover(planned.run)) is not None:
             self._unfit[planned.run] = unfit
             return None
-        self._tell(planned.run, "plan")
+        self._publish_step(planned.run, "plan")
         try:
             variant = await self._variants.get(planned.configuration)
         except InfrastructureError:
@@ -108,28 +108,28 @@ class RunLoop:
             async with self._explained(place):
                 await self._recovery.stop_leftovers()
                 measured = await self._attempts.ready(place, variant)
-                if self._homeward is not None:
-                    await asyncio.wait((self._homeward.task,))
+                if self._pending is not None:
+                    await asyncio.wait((self._pending.task,))
                 await self._attempts.measure(measured)
         except EpiError:
             self._left.appendleft(planned)
             return None
-        return _Homeward(planned, asyncio.create_task(self._evaluate(measured, variant)))
+        return _PendingEvaluation(planned, asyncio.create_task(self._evaluate(measured, variant)))
 
     async def _evaluate(self, measured: Measured, variant: Variant) -> None:
         campaign, place = self._spec.id, measured.place
         async with self._explained(place):
-            await self._attempts.bring_home(measured)
+            await self._attempts.await_results(measured)
             await self._journal.append(campaign, kind="intent", run=place.run, attempt=place.number, step="evaluate")
             payload = await asyncio.to_thread(self._writer.write_run, measured, variant)
         await self._journal.append(campaign, kind="result", run=place.run, step="evaluate", payload=payload)
         await self._journal.end_attempt(campaign, place.run, place.number, "done")
 
-    async def _arrive(self, homeward: _Homeward) -> None:
+    async def _arrive(self, pending: _PendingEvaluation) -> None:
         try:
-            await homeward.task
+            await pending.task
         except EpiError:
-            self._left.appendleft(homeward.planned)
+            self._left.appendleft(pending.planned)
 
     async def _recover(self, run: str) -> str | None:
         """Judge by the journal whether a run may have another attempt, and wait until the lab is fit for it.

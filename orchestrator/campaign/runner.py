@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 from orchestrator.campaign.attempt import AttemptRunner
 from orchestrator.campaign.calls import Caller
 from orchestrator.campaign.evaluation import ResultWriter
-from orchestrator.campaign.interim import PlannedLooks
+from orchestrator.campaign.interim import InterimAnalyses
 from orchestrator.campaign.lab import Lab
 from orchestrator.campaign.pipeline import VariantPipeline
 from orchestrator.campaign.preparation import prepare_bases, prepare_variant, release
 from orchestrator.campaign.recovery import Recovery, what_became_of
 from orchestrator.campaign.run_loop import RunLoop
 from orchestrator.campaign.topology import check_engines
-from orchestrator.domain.analysis.interim import CampaignLook
+from orchestrator.domain.analysis.interim import InterimAnalysis
 from orchestrator.domain.campaign.schedule import configurations_of, schedule
 from orchestrator.domain.campaign.spec import CampaignSpec
 from orchestrator.domain.campaign.states import CampaignState
@@ -79,9 +79,10 @@ class CampaignRunner:
         """Do all that is left of the campaign; its end state is in the journal."""
         recovery = Recovery(
             self._journal, self._lab, spec.timeouts.recover_s,
-            obey=lambda: self._obey(spec.id), tell=lambda message: self._on_doing(Doing(spec.id, "", message)),
+            check_stop_requested=lambda: self._check_stop_requested(spec.id),
+            publish=lambda message: self._on_doing(Doing(spec.id, "", message)),
         )  # fmt: skip
-        caller = Caller(self._journal, spec.id, spec.max_attempts, recovery.wait_for, self._tell_job(spec))
+        caller = Caller(self._journal, spec.id, spec.max_attempts, recovery.wait_for, self._publish_job(spec))
         try:
             await self._run(spec, caller, recovery)
         except _StopAskedError as stop:
@@ -97,7 +98,7 @@ class CampaignRunner:
     async def _run(self, spec: CampaignSpec, caller: Caller, recovery: Recovery) -> None:
         await self._close_open_attempts(spec.id)
         suite_task = asyncio.create_task(asyncio.to_thread(self._suite_of, spec))
-        self._tell(spec.id, "", "prepare")
+        self._publish_step(spec.id, "", "prepare")
         try:
             able = await recovery.patiently(lambda: check_engines(self._lab, configurations_of(spec)))
             bases = await prepare_bases(caller, self._lab, spec, self._has_ended)
@@ -108,8 +109,8 @@ class CampaignRunner:
         writer = ResultWriter(self._lab.settings.results_dir, spec, bases[spec.quantization].deliveries, created)
         await recovery.patiently(lambda: self._write_head(writer, {}))
 
-        def tell(run: str, step: str) -> None:
-            self._tell(spec.id, run, step)
+        def publish_step(run: str, step: str) -> None:
+            self._publish_step(spec.id, run, step)
 
         order = schedule(spec)
         async with VariantPipeline(
@@ -120,19 +121,19 @@ class CampaignRunner:
             loop = RunLoop(
                 journal=self._journal,
                 spec=spec,
-                attempts=AttemptRunner(self._lab, caller, spec, suite, able, tell),
+                attempts=AttemptRunner(self._lab, caller, spec, suite, able, publish_step),
                 writer=writer,
                 variants=variants,
                 recovery=recovery,
-                obey=lambda: self._obey(spec.id),
-                tell=tell,
+                check_stop_requested=lambda: self._check_stop_requested(spec.id),
+                publish_step=publish_step,
             )
-            looks = PlannedLooks(self._journal, spec, self._lab.settings.results_dir / spec.id)
-            for block in looks.blocks(order):
-                failed = await loop.bring_home(block)
-                if await looks.take(block[-1].repetition):
+            interim_analyses = InterimAnalyses(self._journal, spec, self._lab.settings.results_dir / spec.id)
+            for block in interim_analyses.blocks(order):
+                failed = await loop.run_all(block)
+                if await interim_analyses.take(block[-1].repetition):
                     break
-        await self._finish(caller, recovery, spec, writer, failed, looks.taken)
+        await self._finish(caller, recovery, spec, writer, failed, interim_analyses.taken)
 
     async def _finish(
         self,
@@ -141,11 +142,11 @@ class CampaignRunner:
         spec: CampaignSpec,
         writer: ResultWriter,
         failed: dict[str, str],
-        looks: tuple[CampaignLook, ...],
+        interim_analyses: tuple[InterimAnalysis, ...],
     ) -> None:
-        self._tell(spec.id, "", "report")
-        if failed or looks:
-            await recovery.patiently(lambda: self._write_head(writer, failed, looks))
+        self._publish_step(spec.id, "", "report")
+        if failed or interim_analyses:
+            await recovery.patiently(lambda: self._write_head(writer, failed, interim_analyses))
         await asyncio.to_thread(self._on_finished, self._lab.settings.results_dir / spec.id)
         if failed:
             first, why = next(iter(failed.items()))
@@ -153,14 +154,16 @@ class CampaignRunner:
             await self._journal.set_state(spec.id, "failed", reason)
         else:
             await release(caller, self._lab, spec)
-            await self._journal.set_state(spec.id, "finished", looks[-1].sentence() if looks else "")
+            await self._journal.set_state(
+                spec.id, "finished", interim_analyses[-1].sentence() if interim_analyses else ""
+            )
 
     async def _write_head(
-        self, writer: ResultWriter, failed: dict[str, str], looks: tuple[CampaignLook, ...] = ()
+        self, writer: ResultWriter, failed: dict[str, str], interim_analyses: tuple[InterimAnalysis, ...] = ()
     ) -> None:
         facts = {name: await self._lab.facts(name) for name in self._lab.nodes}
         instrument = (await self._lab.meter_status()).instrument
-        await asyncio.to_thread(writer.write_head, facts, instrument, failed, looks)
+        await asyncio.to_thread(writer.write_head, facts, instrument, failed, interim_analyses)
 
     async def _close_open_attempts(self, campaign_id: str) -> None:
         """Explain every attempt that was open when the last orchestrator died."""
@@ -186,20 +189,20 @@ class CampaignRunner:
         except NotFoundError:
             return False
 
-    async def _obey(self, campaign_id: str) -> None:
+    async def _check_stop_requested(self, campaign_id: str) -> None:
         request = (await self._journal.campaign(campaign_id)).request
         if request == "pause":
             raise _StopAskedError("paused")
         if request == "cancel":
             raise _StopAskedError("cancelled")
 
-    def _tell(self, campaign: str, run: str, step: str) -> None:
+    def _publish_step(self, campaign: str, run: str, step: str) -> None:
         self._on_doing(Doing(campaign, run, step))
 
-    def _tell_job(self, spec: CampaignSpec) -> Callable[[str, str, JobState], None]:
+    def _publish_job(self, spec: CampaignSpec) -> Callable[[str, str, JobState], None]:
         last_s = 0.0
 
-        def tell(run: str, step: str, state: JobState) -> None:
+        def publish_step(run: str, step: str, state: JobState) -> None:
             nonlocal last_s
             now_s = time.monotonic()
             if now_s - last_s >= 0.1 or state.is_terminal:
@@ -207,4 +210,4 @@ class CampaignRunner:
                 total = spec.windows.tokens_of(step)
                 self._on_doing(Doing(spec.id, run, step, state.progress, state.message, total))
 
-        return tell
+        return publish_step

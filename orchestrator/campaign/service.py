@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.benchmarks.records import SuiteSpec
 from orchestrator.campaign.lab import Lab
-from orchestrator.campaign.live import LiveHub, LiveMessage, Progress
+from orchestrator.campaign.live import LiveBroadcaster, LiveMessage, Progress
 from orchestrator.campaign.runner import CampaignRunner, Doing
 from orchestrator.domain.campaign.schedule import configurations_of, runs_total
 from orchestrator.domain.campaign.spec import CampaignSpec
@@ -28,19 +28,24 @@ class CampaignService:
     """Owns the runner's task; everything else asks it."""
 
     def __init__(
-        self, journal: Journal, lab: Lab, hub: LiveHub, *, on_finished: Callable[[Path], None] = lambda folder: None
+        self,
+        journal: Journal,
+        lab: Lab,
+        broadcaster: LiveBroadcaster,
+        *,
+        on_finished: Callable[[Path], None] = lambda folder: None,
     ) -> None:
         """`on_finished` is called in a thread with the result folder of every campaign whose runs are all done."""
         self.journal = journal
         self.lab = lab
-        self.hub = hub
+        self.broadcaster = broadcaster
         self._on_finished = on_finished
         self._wake = asyncio.Event()
         self._doing: Doing | None = None
         self._current: str | None = None
         self._eta_s: float | None = None
         self._estimating: asyncio.Task[None] | None = None
-        journal.listen(lambda entry: hub.publish(LiveMessage(type="entry", entry=entry)))
+        journal.listen(lambda entry: broadcaster.publish(LiveMessage(type="entry", entry=entry)))
 
     async def create(self, spec: CampaignSpec) -> Campaign:
         """Remember a campaign and start it.
@@ -142,7 +147,7 @@ class CampaignService:
         self._doing = doing
         if new_run:
             self._estimating = asyncio.create_task(self._estimate_by_id(doing.campaign))
-        self.hub.publish(
+        self.broadcaster.publish(
             LiveMessage(
                 type="progress",
                 progress=Progress(

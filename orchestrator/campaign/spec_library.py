@@ -12,14 +12,14 @@ EXAMPLES = Path(__file__).parent / "examples"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}\Z")
 
 
-class SpecShelf:
+class SpecLibrary:
     """The named specs under `folder`."""
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
 
     def names(self) -> list[str]:
-        """Return the names on the shelf."""
+        """Return the names on the library."""
         if self._folder is None or not self._folder.is_dir():
             return []
         return sorted(path.stem for path in self._folder.glob("*.toml") if _NAME.match(path.stem))

@@ -4,16 +4,16 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 from orchestrator.campaign.lab import Lab
-from orchestrator.domain.campaign.steady_state import Stabilisation, StabilisationSpec
+from orchestrator.domain.campaign.steady_state import SteadyStateSpec, SteadyStateWait
 from shared.kernel.clock import NS_PER_S, utc_ns
 from shared.kernel.records import NodeName
 from shared.kernel.slope import relative_drift
-from shared.wire.node_jobs.host import SettleParams, SettleResult
+from shared.wire.node_jobs.host import SteadyGateParams, SteadyGateResult
 
-Ask = Callable[[NodeName, SettleParams], Awaitable[SettleResult]]
+Ask = Callable[[NodeName, SteadyGateParams], Awaitable[SteadyGateResult]]
 
 
-async def stabilise(lab: Lab, names: Sequence[NodeName], ask: Ask, spec: StabilisationSpec) -> Stabilisation:
+async def wait_steady(lab: Lab, names: Sequence[NodeName], ask: Ask, spec: SteadyStateSpec) -> SteadyStateWait:
     """Wait as `spec` says; `ask` runs a node's `settle` job. The ceiling ends the wait, never the run.
 
     Raises:
@@ -23,7 +23,7 @@ async def stabilise(lab: Lab, names: Sequence[NodeName], ask: Ask, spec: Stabili
     gate = spec.gate
     if gate is None:
         await asyncio.sleep(spec.fixed_s)
-        return Stabilisation(mode=spec.mode, start_utc_ns=start, end_utc_ns=utc_ns())
+        return SteadyStateWait(mode=spec.mode, start_utc_ns=start, end_utc_ns=utc_ns())
     answers = await asyncio.gather(*(ask(name, gate) for name in names))
     nodes = dict(zip(names, answers, strict=True))
     drifts = await _steady_power(lab, names, gate, start)
@@ -33,14 +33,14 @@ async def stabilise(lab: Lab, names: Sequence[NodeName], ask: Ask, spec: Stabili
         for name, drift in drifts.items()
         if drift is not None and abs(drift) > gate.max_power_change
     ]
-    return Stabilisation(
+    return SteadyStateWait(
         mode=spec.mode, start_utc_ns=start, end_utc_ns=utc_ns(), steady=not reasons, reasons=tuple(reasons),
         nodes=nodes, power_change=drifts,
     )  # fmt: skip
 
 
 async def _steady_power(
-    lab: Lab, names: Sequence[NodeName], gate: SettleParams, start_utc_ns: int
+    lab: Lab, names: Sequence[NodeName], gate: SteadyGateParams, start_utc_ns: int
 ) -> dict[NodeName, float | None]:
     """Look at the metered power of the last span until it stands still or the ceiling is reached; return its drift."""
     while True:

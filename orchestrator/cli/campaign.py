@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from orchestrator.campaign.spec_file import load_spec
-from orchestrator.campaign.spec_library import EXAMPLES, SpecShelf
+from orchestrator.campaign.spec_library import EXAMPLES, SpecLibrary
 from orchestrator.cli.api import Api
 from orchestrator.cli.follow import follow, print_results
 from orchestrator.cli.lab import DemoOption, JsonOption, running_lab
@@ -40,13 +40,13 @@ def new(
     as_json: JsonOption = False,
 ) -> None:
     """Write a campaign spec from an example, to be edited; nothing is started."""
-    shelf = SpecShelf(EXAMPLES)
+    library = SpecLibrary(EXAMPLES)
     if list_only:
-        print(json.dumps(shelf.names()) if as_json else "\n".join(shelf.names()))
+        print(json.dumps(library.names()) if as_json else "\n".join(library.names()))
         return
     if example is None or file is None:
-        raise ConfigurationError("say which example and which file", hint=f"examples: {', '.join(shelf.names())}")
-    source = shelf.path(example)
+        raise ConfigurationError("say which example and which file", hint=f"examples: {', '.join(library.names())}")
+    source = library.path(example)
     as_toml = source.read_text(encoding="utf-8")
     text = load_spec(source).model_dump_json(indent=2) + "\n" if file.suffix == ".json" else as_toml
     try:

@@ -52,12 +52,12 @@ class Reach:
             )
         return str(campaigns[0]["id"])
 
-    def show(self, answer: Any, in_words: Callable[[Any], None]) -> None:
+    def show(self, answer: Any, rendered: Callable[[Any], None]) -> None:
         """Print an answer as JSON if that was asked, else in words."""
         if self.as_json:
             print(json.dumps(answer))
         else:
-            in_words(answer)
+            rendered(answer)
 
 
 def reaching(command: Callable[Concatenate[Reach, P], None]) -> Callable[..., None]:

@@ -5,7 +5,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.domain.analysis.interim import CampaignLook
+from orchestrator.domain.analysis.interim import InterimAnalysis
 from orchestrator.domain.analysis.utilisation import Utilisation
 from orchestrator.domain.campaign.design_power import Resolution
 from orchestrator.domain.campaign.dry_run import SpecCheck, SpecPlan
@@ -31,12 +31,12 @@ def print_status(status: dict[str, Any]) -> None:
         print(f"  left:  {span(status['eta_s'])}")
     if status["utilisation"] is not None:
         print(f"  {Utilisation.model_validate(status['utilisation']).sentence()}")
-    for look in status["looks"][-1:] if status["state"] == "running" else ():
-        print(f"  look:  {CampaignLook.model_validate(look).sentence()}")
+    for analysis in status["interim_analyses"][-1:] if status["state"] == "running" else ():
+        print(f"  interim analysis:  {InterimAnalysis.model_validate(analysis).sentence()}")
     for one in status["deliveries"]:
-        vain = f", {one['failed']} cheaper way(s) failed" if one["failed"] else ""
+        vain = f", {one['failed']} cheaper method(s) failed" if one["failed"] else ""
         print(
-            f"  sent:  {one['net_bytes']} bytes to {one['node']} for {one['times']} model(s) by {one['way']}"
+            f"  sent:  {one['net_bytes']} bytes to {one['node']} for {one['times']} model(s) by {one['method']}"
             f" ({one['file_bytes']} bytes of files){vain}"
         )
     if status["reason"]:
@@ -52,8 +52,8 @@ def print_check(found: SpecCheck) -> None:
 def print_plan(found: SpecPlan) -> None:
     """Print what a spec will run and what it can show."""
     print_check(found)
-    ways = ("as listed", "backwards")
-    print(f"order     {', '.join(f'repetition {one + 1} {ways[one % 2]}' for one in range(found.repetitions))}")
+    methods = ("as listed", "backwards")
+    print(f"order     {', '.join(f'repetition {one + 1} {methods[one % 2]}' for one in range(found.repetitions))}")
     if found.plan is None:
         print(f"duration  at least {span(found.waiting_seconds)}, what the spec says to wait; no rates are known:")
         print("          give --like ID or --from DIR of a measured (even short) campaign, or --rates FILE")

@@ -167,11 +167,14 @@ def plan_command(
     target: Annotated[
         float | None, typer.Option(min=0.001, max=0.9, help="Also propose the shortest campaign for this EPI effect.")
     ] = None,
-    look: Annotated[
-        Path | None, typer.Option(help="Instead: may the running campaign in this folder stop after what it has?")
+    interim: Annotated[
+        Path | None,
+        typer.Option(
+            "--interim", "--look", help="Instead: may the running campaign in this folder stop after what it has?"
+        ),
     ] = None,
     precision: Annotated[
-        float | None, typer.Option(min=0.0001, help="With --look: precise enough at this half-width of every ratio.")
+        float | None, typer.Option(min=0.0001, help="With --interim: precise enough at this half-width of every ratio.")
     ] = None,
     base_bytes: Annotated[int, typer.Option(min=0, help="Size of the quantised base model.")] = 0,
     cv: Annotated[float | None, typer.Option(min=0, help="Repetition spread of J/token, relative.")] = None,
@@ -182,8 +185,8 @@ def plan_command(
     as_json: JsonOption = False,
 ) -> None:
     """Say how long a campaign takes, what it costs and what it can show, before it runs."""
-    if look is not None:
-        _look(look, precision, as_json)
+    if interim is not None:
+        _interim(interim, precision, as_json)
         return
     items = parse_selection(configs)
     comparisons = max(sum(item.depth > 0 for item in items), 1)
@@ -205,8 +208,8 @@ def plan_command(
     if made.resolution is not None:
         print_resolution(made.resolution, comparisons)
     if made.stopping is not None:
-        looks = ", ".join(f"{share:.0%}" for share in made.stopping.information)
-        out.print(f"stopping  may be looked at after {looks} of the plan without more false alarms", markup=False)
+        shares = ", ".join(f"{share:.0%}" for share in made.stopping.information)
+        out.print(f"stopping  may be analysed after {shares} of the plan without more false alarms", markup=False)
     for warning in made.warnings:
         out.print(f"warning   {warning}", markup=False)
     if target is not None and proposal is None:
@@ -219,13 +222,13 @@ def plan_command(
         )  # fmt: skip
 
 
-def _look(folder: Path, precision: float | None, as_json: bool) -> None:
-    from orchestrator.domain.analysis.interim import look_at
+def _interim(folder: Path, precision: float | None, as_json: bool) -> None:
+    from orchestrator.domain.analysis.interim import analyse_interim
     from orchestrator.results.read_model import load_results
 
     _must_exist(folder)
     data = load_results(folder)
-    found = look_at(data.statistics, data.campaign.repetitions, precision)
+    found = analyse_interim(data.statistics, data.campaign.repetitions, precision)
     if as_json:
         typer.echo(json.dumps(_dump(found), indent=2))
         return

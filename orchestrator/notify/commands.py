@@ -3,7 +3,7 @@
 import time
 
 from orchestrator.campaign.service import CampaignService
-from orchestrator.campaign.spec_library import SpecShelf
+from orchestrator.campaign.spec_library import SpecLibrary
 from orchestrator.domain.campaign.schedule import runs_total
 from orchestrator.store.records import Campaign
 from shared.kernel.errors import ConfigurationError
@@ -16,7 +16,7 @@ HELP = """EPI Factory
 /summary [ID] - EPI of each measured configuration"""
 
 
-async def answer(service: CampaignService, shelf: SpecShelf, command: str, words: list[str]) -> str:
+async def answer(service: CampaignService, library: SpecLibrary, command: str, words: list[str]) -> str:
     """Do a command and return what to say.
 
     Raises:
@@ -29,8 +29,8 @@ async def answer(service: CampaignService, shelf: SpecShelf, command: str, words
         return "\n".join(f"{one.spec.id}: {one.state}" for one in found) or "no campaign yet; /run SPEC starts one"
     if command == "run":
         if len(words) != 1:
-            raise ConfigurationError("say which spec", hint=f"/run SPEC; known: {', '.join(shelf.names()) or 'none'}")
-        spec = shelf.load(words[0], f"{words[0]}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}")
+            raise ConfigurationError("say which spec", hint=f"/run SPEC; known: {', '.join(library.names()) or 'none'}")
+        spec = library.load(words[0], f"{words[0]}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}")
         await service.create(spec)
         return f"{spec.id} started: {runs_total(spec)} runs"
     campaign = await _pick(service, words)

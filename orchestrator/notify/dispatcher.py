@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Protocol
 
 from orchestrator.campaign.service import CampaignService
-from orchestrator.campaign.spec_library import SpecShelf
+from orchestrator.campaign.spec_library import SpecLibrary
 from orchestrator.notify.notices import Notice, notice_of
 from orchestrator.notify.webhook import WebhookSender
 from orchestrator.settings import NotifySettings
@@ -26,7 +26,7 @@ class Sender(Protocol):
 
 
 @asynccontextmanager
-async def notifying(settings: NotifySettings, service: CampaignService, shelf: SpecShelf) -> AsyncIterator[None]:
+async def notifying(settings: NotifySettings, service: CampaignService, library: SpecLibrary) -> AsyncIterator[None]:
     """Send notices while the orchestrator runs.
 
     Raises:
@@ -40,15 +40,15 @@ async def notifying(settings: NotifySettings, service: CampaignService, shelf: S
         token = load_token(settings.telegram.token_file)
         if token is None:
             raise ConfigurationError("the bot needs a token", where="notify.telegram.token_file")
-        senders.append(TelegramBot(settings.telegram, token, service, shelf))
+        senders.append(TelegramBot(settings.telegram, token, service, library))
 
-    def tell(entry: Entry) -> None:
+    def notify(entry: Entry) -> None:
         notice = notice_of(entry)
         if notice is not None:
             for sender in senders:
                 sender.offer(notice)
 
-    service.journal.listen(tell)
+    service.journal.listen(notify)
     tasks = [asyncio.create_task(sender.run()) for sender in senders]
     try:
         yield

@@ -13,7 +13,7 @@ from telegram.error import TelegramError
 from telegram.ext import Application, CommandHandler, ContextTypes, MessageHandler, filters
 
 from orchestrator.campaign.service import CampaignService
-from orchestrator.campaign.spec_library import SpecShelf
+from orchestrator.campaign.spec_library import SpecLibrary
 from orchestrator.notify.commands import HELP, answer
 from orchestrator.notify.notices import Notice
 from orchestrator.settings import TelegramSettings
@@ -28,10 +28,10 @@ _COMMANDS = ("start", "help", "campaigns", "status", "run", "pause", "resume", "
 class TelegramBot:
     """One bot for one lab."""
 
-    def __init__(self, settings: TelegramSettings, token: str, service: CampaignService, shelf: SpecShelf) -> None:
+    def __init__(self, settings: TelegramSettings, token: str, service: CampaignService, library: SpecLibrary) -> None:
         self._settings = settings
         self._service = service
-        self._shelf = shelf
+        self._library = library
         self._queue: asyncio.Queue[Notice] = asyncio.Queue(_QUEUE)
         self._application = (
             Application.builder()
@@ -80,7 +80,7 @@ class TelegramBot:
             if update.effective_message is None:
                 return
             try:
-                text = await answer(self._service, self._shelf, command, context.args or [])
+                text = await answer(self._service, self._library, command, context.args or [])
             except EpiError as error:
                 text = str(error)
             await update.effective_message.reply_text(text or HELP)

@@ -29,10 +29,10 @@ def opening(data: CampaignResults) -> list[str]:
         f" at {campaign.instrument.measurement_point}; {done} of"
         f" {len(data.configurations) * data.repetitions} runs."
     ]
-    if campaign.looks:
+    if campaign.interim_analyses:
         lines.append(
-            f"{campaign.looks[-1].sentence().capitalize()}. Only what the looks established is named a difference;"
-            " the intervals beside it are those of a single look."
+            f"{campaign.interim_analyses[-1].sentence().capitalize()}. Only what the interim analyses established is"
+            " named a difference; the intervals beside it are those of a single analysis."
         )
     if campaign.instrument.emulated:
         lines.append("**The power is emulated, not measured: these joules say nothing about real hardware.**")

@@ -92,7 +92,7 @@ def energy_table(data: CampaignResults) -> Table:
 
 
 def deliveries_table(data: CampaignResults) -> Table:
-    """Return how the models reached the nodes, bytes over the net by node and way, base model first."""
+    """Return how the models reached the nodes, bytes over the net by node and method, base model first."""
     groups = [("base model", list(data.campaign.base_deliveries.items()))]
     for item in data.configurations:
         groups.append((item.id, [pair for run in data.inputs.get(item.id, ()) for pair in run.deliveries.items()]))
@@ -100,15 +100,17 @@ def deliveries_table(data: CampaignResults) -> Table:
     failures: list[str] = []
     for name, pairs in groups:
         for total in delivery_totals(pairs):
-            rows.append((name, total.node, total.way, str(total.times), str(total.net_bytes), str(total.file_bytes)))
+            rows.append((name, total.node, total.method, str(total.times), str(total.net_bytes), str(total.file_bytes)))
         failures += [
-            f"{name}, {node}: {failure.way} failed ({failure.reason})" for node, one in pairs for failure in one.failed
+            f"{name}, {node}: {failure.method} failed ({failure.reason})"
+            for node, one in pairs
+            for failure in one.failed
         ]
     return Table(
         title="How the models reached the nodes",
-        head=("model", "node", "way", "times", "bytes over the net", "bytes of files"),
+        head=("model", "node", "method", "times", "bytes over the net", "bytes of files"),
         rows=tuple(rows),
-        note="The cheapest way that was possible. here: it was there already; plan: made on the node from the base"
+        note="The cheapest method that was possible. here: it was there already; plan: made on the node from the base"
         " model, its hash equal to the surgeon's; http, rsync: the file." + "".join(f" {line}." for line in failures),
     )
 
@@ -223,7 +225,7 @@ def _energy_row(data: CampaignResults, item: Configuration) -> tuple[str, ...]:
 
 
 def _conditions_row(name: str, runs: Sequence[RunInput]) -> tuple[str, ...]:
-    waits = [run.stabilisation for run in runs if run.stabilisation is not None]
+    waits = [run.steady_state for run in runs if run.steady_state is not None]
     asked = [wait.steady for wait in waits if wait.steady is not None]
     inside = [one for run in runs for one in agents_inside(run).values()]
 

@@ -42,8 +42,8 @@ def measured_rates(data: CampaignResults, base_bytes: int) -> Rates:
             if phase is None or not run.idle_watts or headline is None or headline.avg_watts_cluster is None:
                 continue
             begin = min(w.start_utc_ns for w in own.windows)
-            if own.stabilisation is not None:
-                begin = min(begin, own.stabilisation.start_utc_ns)
+            if own.steady_state is not None:
+                begin = min(begin, own.steady_state.start_utc_ns)
             span = (max(w.end_utc_ns for w in own.windows) - begin) / 1e9
             score.append(phase.duration_seconds)
             fixed.append(span - phase.duration_seconds)

@@ -37,17 +37,21 @@ class CampaignResults:
     @cached_property
     def statistics(self) -> CampaignStatistics:
         """Estimates, intervals and verdicts."""
-        looks = self.campaign.looks
+        interim_analyses = self.campaign.interim_analyses
         return campaign_statistics(
             self.configurations, self.runs, self.answers, self.campaign.protocol.accuracy,
-            established=looks[-1].established if looks else None,
+            established=interim_analyses[-1].established if interim_analyses else None,
         )  # fmt: skip
 
     @property
     def repetitions(self) -> int:
-        """Repetitions that the campaign was to have: fewer than planned when a planned look ended it."""
-        looks = self.campaign.looks
-        return looks[-1].repetitions_done if looks and looks[-1].stop else self.campaign.repetitions
+        """Repetitions that the campaign was to have: fewer than planned when an interim analysis ended it."""
+        interim_analyses = self.campaign.interim_analyses
+        return (
+            interim_analyses[-1].repetitions_done
+            if interim_analyses and interim_analyses[-1].stop
+            else self.campaign.repetitions
+        )
 
     @property
     def results(self) -> dict[str, ConfigurationResult]:
@@ -108,11 +112,11 @@ class CampaignResults:
     def utilisation(self) -> Utilisation | None:
         """The share of the cluster's time that was spent measuring, and the longest pause."""
         windows = (
-            (run.run_id, [(span.start_utc_ns, span.end_utc_ns) for span in (*run.windows, run.stabilisation) if span])
+            (run.run_id, [(span.start_utc_ns, span.end_utc_ns) for span in (*run.windows, run.steady_state) if span])
             for group in self.inputs.values()
             for run in group
         )
-        return utilisation(windows, self.campaign.protocol.settle_s)
+        return utilisation(windows, self.campaign.protocol.gap_before_window_s)
 
 
 def load_results(campaign_dir: Path) -> CampaignResults:

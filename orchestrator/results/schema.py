@@ -1,17 +1,17 @@
-"""The result files as pydantic models: the seed's schema of `epi_NNN.json`, extended and never contradicted.
+"""The result files as pydantic models: the published schema of `epi_NNN.json`, extended and never contradicted.
 
-`run_NNN.json` holds `domain.records.RunInput` as it is; the power trace is CSV. Unknown is null.
+`run_NNN.json` holds `domain.run.records.RunInput` as it is; the power trace is CSV. Unknown is null.
 """
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field
 
-from orchestrator.domain.analysis.interim import CampaignLook
+from orchestrator.domain.analysis.interim import InterimAnalysis
 from orchestrator.domain.campaign.matrix import reference_of
 from orchestrator.domain.campaign.protocol import AccuracyField, AccuracyTask, MeasurementProtocol, TokenBasis
 from orchestrator.domain.run.energy import PhaseEnergy, WindowEnergy
-from orchestrator.domain.run.energy_register import RegisterCheck
+from orchestrator.domain.run.energy_register import EnergyRegisterCheck
 from orchestrator.domain.run.epi import EpiValue
 from orchestrator.domain.run.evaluate import Lag, RunEvaluation, RunUncertainty
 from orchestrator.domain.run.per_question import QuestionEnergy, QuestionEnergySummary, summarise_questions
@@ -30,11 +30,11 @@ from shared.kernel.records import (
     TokenLedger,
     WindowLabel,
 )
-from shared.wire.node_jobs.artifacts import ObtainResult
+from shared.wire.node_jobs.artifacts import FetchResult
 
 AS_EVALUATED = (
     "token_basis", "lag", "windows", "phases", "idle_watts", "epi_by_basis", "net_joules_per_token",
-    "joules_per_question", "joules_per_correct", "register_check", "uncertainty", "validity", "window_validity",
+    "joules_per_question", "joules_per_correct", "energy_register_check", "uncertainty", "validity", "window_validity",
 )  # fmt: skip
 """Fields that `EpiFile` and `RunEvaluation` both have, by the same name and type."""
 
@@ -61,7 +61,7 @@ class ServingDetail(Record):
 
 
 class EnergyBlock(Record):
-    """The seed's energy block: the phase of the headline basis, gross, all nodes in use."""
+    """The published energy block: the phase of the headline basis, gross, all nodes in use."""
 
     total_joules: float | None
     total_tokens: int | None
@@ -73,7 +73,7 @@ class EnergyBlock(Record):
 
 
 class AccuracyBlock(Record):
-    """The seed's accuracy block, as fractions."""
+    """The published accuracy block, as fractions."""
 
     mmlu_5shot: float | None
     arc_challenge_25shot: float | None
@@ -82,7 +82,7 @@ class AccuracyBlock(Record):
 
 
 class EpiBlock(Record):
-    """The seed's EPI block, J/(token accuracy)."""
+    """The published EPI block, J/(token accuracy)."""
 
     value: float | None
     joules_per_token: float | None
@@ -90,7 +90,7 @@ class EpiBlock(Record):
 
 
 class RunMetadata(Record):
-    """The seed's run metadata."""
+    """The published run metadata."""
 
     run_id: str
     timestamp_utc: str
@@ -112,6 +112,8 @@ class AccuracyDetail(Record):
 
 class EpiFile(Record):
     """`epi_NNN.json`. Windows are on the meter's time axis, so that energy is the integral of the CSV over them."""
+
+    former_names: ClassVar = {"register_check": "energy_register_check"}
 
     schema_version: Literal["epi-result/1"] = "epi-result/1"
     model: str
@@ -143,7 +145,7 @@ class EpiFile(Record):
     joules_per_question: float | None
     joules_per_correct: float | None
     question_energy: QuestionEnergySummary = QuestionEnergySummary(resolved=0, unresolved={})
-    register_check: tuple[RegisterCheck, ...] = ()
+    energy_register_check: tuple[EnergyRegisterCheck, ...] = ()
     uncertainty: RunUncertainty
     validity: Validity
     window_validity: tuple[Validity, ...]
@@ -240,6 +242,8 @@ class BenchmarkFile(Record):
 class CampaignFile(Record):
     """`campaign.json`: what was planned and which runs are in the tree; runs that failed are named with the reason."""
 
+    former_names: ClassVar = {"looks": "interim_analyses"}
+
     schema_version: Literal["epi-campaign/1"] = "epi-campaign/1"
     campaign_id: ConfigurationId
     title: str = ""
@@ -251,8 +255,10 @@ class CampaignFile(Record):
     configurations: tuple[Configuration, ...]
     protocol: MeasurementProtocol = MeasurementProtocol()
     spec_sha256: Sha256 | None = None
-    base_deliveries: dict[NodeName, ObtainResult] = Field(
+    base_deliveries: dict[NodeName, FetchResult] = Field(
         default_factory=dict, description="how the base model reached the nodes that need it, with the bytes sent"
     )
     failures: dict[str, str] = Field(default_factory=dict, description="configuration or run id -> why it is missing")
-    looks: tuple[CampaignLook, ...] = Field(default=(), description="planned looks taken so far, oldest first")
+    interim_analyses: tuple[InterimAnalysis, ...] = Field(
+        default=(), description="interim analyses made so far, oldest first"
+    )

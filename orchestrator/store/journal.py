@@ -52,6 +52,16 @@ _MIGRATIONS = (
     """
     CREATE INDEX result_by_step ON entry (campaign, step, seq) WHERE kind = 'result';
     """,
+    # Steps under the names they have now (orchestrator.domain.campaign.steps), so that old campaigns go on.
+    """
+    DROP TRIGGER entry_is_append_only;
+    UPDATE entry SET step = replace(step, 'hold_base', 'pin_base') WHERE step LIKE 'hold_base@%';
+    UPDATE entry SET step = replace(step, 'obtain_base', 'fetch_base') WHERE step LIKE 'obtain_base%';
+    UPDATE entry SET step = replace(step, 'stabilise', 'steady_state') WHERE step LIKE 'stabilise%';
+    UPDATE entry SET step = 'interim_analysis' WHERE step = 'look';
+    UPDATE attempt SET step = replace(replace(step, 'obtain_base', 'fetch_base'), 'stabilise', 'steady_state');
+    CREATE TRIGGER entry_is_append_only BEFORE UPDATE ON entry BEGIN SELECT RAISE(ABORT, 'append-only'); END;
+    """,
 )
 
 

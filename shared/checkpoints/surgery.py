@@ -17,7 +17,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from shared.checkpoints.base import CheckpointInfo, Computed, Inline, OutputFile, Piece, Range, Zeros
 from shared.checkpoints.routers import hash_of_routers
-from shared.files.atomic import written_whole
+from shared.files.atomic import atomic_write
 from shared.files.durability import begin_writeback
 from shared.kernel.errors import ConfigurationError, DataError, InfrastructureError
 from shared.kernel.records import SurgeryPlan
@@ -158,7 +158,7 @@ def write_outputs(outputs: list[OutputFile], target: Path, *, on_progress: Progr
             on_progress(written, total)
 
     try:
-        with written_whole(target, folder=not single) as beside:
+        with atomic_write(target, folder=not single) as beside:
             for output in outputs:
                 _write_pieces(output.pieces, beside / output.name if output.name else beside, advance)
     except OSError as error:

@@ -22,7 +22,7 @@ _CHUNK_BYTES = 1 << 20
 
 
 class NoRoomError(InfrastructureError):
-    """What is held leaves too little of the quota."""
+    """What is pinned leaves too little of the quota."""
 
 
 class ArtifactInfo(Record):
@@ -36,7 +36,7 @@ class ArtifactStore:
     """Files under `root`, named by their hash; partial files live in `root/partial`.
 
     With a quota, the least recently used artifacts make room for new ones. Artifacts that somebody holds (a running
-    campaign, the engine) are never removed; holds are files in `root/holds` and survive restarts.
+    campaign, the engine) are never removed; holds are files in `root/pins` and survive restarts.
     """
 
     def __init__(self, root: Path, *, quota_bytes: int | None = None) -> None:
@@ -44,7 +44,9 @@ class ArtifactStore:
         self.quota_bytes = quota_bytes
         self._partial = root / "partial"
         self._partial.mkdir(parents=True, exist_ok=True)
-        self._holds = root / "holds"
+        self._pins = root / "pins"
+        if (former := root / "holds").is_dir() and not self._pins.exists():  # an earlier version's name
+            former.rename(self._pins)
 
     def path(self, sha256: str) -> Path:
         """Return where an artifact lies, and remember that it was used.
@@ -60,26 +62,26 @@ class ArtifactStore:
             raise NotFoundError("no such artifact here", where=sha256) from error
         return path
 
-    def hold(self, holder: str, sha256s: Collection[str]) -> None:
-        """Say what `holder` needs from now on, in place of what it held before; nothing releases it.
+    def pin(self, owner: str, sha256s: Collection[str]) -> None:
+        """Say what `owner` needs from now on, in place of what it pinned before; nothing releases it.
 
-        `holder` becomes a file name: callers check it against a pattern.
+        `owner` becomes a file name: callers check it against a pattern.
         """
-        self._holds.mkdir(exist_ok=True)
-        target = self._holds / holder
+        self._pins.mkdir(exist_ok=True)
+        target = self._pins / owner
         if not sha256s:
             target.unlink(missing_ok=True)
             return
         scratch = self.scratch()
         scratch.write_text("\n".join(sorted(sha256s)))
         scratch.replace(target)
-        fsync_directory(self._holds)
+        fsync_directory(self._pins)
 
-    def held(self) -> dict[str, frozenset[str]]:
-        """Return what each holder needs."""
-        if not self._holds.is_dir():
+    def pinned(self) -> dict[str, frozenset[str]]:
+        """Return what each owner needs."""
+        if not self._pins.is_dir():
             return {}
-        return {entry.name: frozenset(entry.read_text().split()) for entry in sorted(self._holds.iterdir())}
+        return {entry.name: frozenset(entry.read_text().split()) for entry in sorted(self._pins.iterdir())}
 
     def used_bytes(self) -> int:
         """Return the size of everything here, partial files too."""
@@ -90,12 +92,12 @@ class ArtifactStore:
         """Remove the least recently used artifacts until `needed_bytes` more fit the quota; return what was removed.
 
         Raises:
-            NoRoomError: what is held leaves too little room; nothing was removed then.
+            NoRoomError: what is pinned leaves too little room; nothing was removed then.
         """
         if self.quota_bytes is None:
             return []
         excess = self.used_bytes() + needed_bytes - self.quota_bytes
-        kept = frozenset(keep).union(*self.held().values())
+        kept = frozenset(keep).union(*self.pinned().values())
         free = [info for info in self._by_use() if info.sha256 not in kept]
         if excess > sum(info.size_bytes for info in free):
             raise NoRoomError(
@@ -112,9 +114,9 @@ class ArtifactStore:
             removed.append(info)
         return removed
 
-    def collect(self, keep_bytes: int) -> list[ArtifactInfo]:
+    def collect_garbage(self, keep_bytes: int) -> list[ArtifactInfo]:
         """Remove unheld artifacts, least recently used first, until at most `keep_bytes` are used or none is left."""
-        kept = frozenset().union(*self.held().values())
+        kept = frozenset().union(*self.pinned().values())
         removed: list[ArtifactInfo] = []
         excess = self.used_bytes() - keep_bytes
         for info in self._by_use():
@@ -229,7 +231,7 @@ def artifact_router(store: ArtifactStore, token: str | None) -> APIRouter:
 
     @router.get("/artifacts")
     async def list_artifacts() -> list[ArtifactInfo]:
-        """List the artifacts held here."""
+        """List the artifacts pinned here."""
         return await asyncio.to_thread(store.list)
 
     @router.get(

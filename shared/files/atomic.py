@@ -23,7 +23,7 @@ _ATTEMPTS: Final = 20
 
 
 @contextmanager
-def written_whole(target: Path, *, folder: bool = False) -> Iterator[Path]:
+def atomic_write(target: Path, *, folder: bool = False) -> Iterator[Path]:
     """Yield an empty file (or folder) beside `target`; when the block ends well it is durable and is the target.
 
     When the block raises, nothing is left and a former target is as it was. Stale partial files of the same target are

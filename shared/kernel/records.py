@@ -5,7 +5,8 @@ Not here: what only one part uses (its own modules), and the job protocol (`shar
 
 import hashlib
 import json
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
@@ -23,12 +24,45 @@ class Record(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    former_names: ClassVar[Mapping[str, str]] = {}
+    """Key of an earlier version -> field that it became: read under both names, written under the new one."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_former_names(cls, data: Any) -> Any:
+        if not cls.former_names or not isinstance(data, dict) or cls.former_names.keys().isdisjoint(data):
+            return data
+        for former, name in cls.former_names.items():
+            if former in data and name in data:
+                raise ValueError(f"{name} is given twice: {former} is its former name")
+        return {cls.former_names.get(key, key): value for key, value in data.items()}
+
 
 def canonical_json(record: BaseModel) -> bytes:
     """Return the record as JSON with sorted keys and no spaces: equal records have equal bytes."""
-    return json.dumps(
-        record.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False
-    ).encode()
+    return canonical_bytes(record.model_dump(mode="json"))
+
+
+def canonical_bytes(values: Any) -> bytes:
+    """Return JSON values with sorted keys and no spaces."""
+    return json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def dump_under_former_names(record: BaseModel) -> dict[str, Any]:
+    """Return the record as JSON values with the keys that an earlier version wrote: what its hashes were made of."""
+    renamed: dict[str, Any] = _renamed_back(record, record.model_dump(mode="json"))
+    return renamed
+
+
+def _renamed_back(value: Any, dumped: Any) -> Any:
+    if isinstance(value, Record):
+        former = {name: old for old, name in value.former_names.items()}
+        return {former.get(name, name): _renamed_back(getattr(value, name), dumped[name]) for name in dumped}
+    if isinstance(value, dict):
+        return {key: _renamed_back(inner, dumped[str(key)]) for key, inner in value.items()}
+    if isinstance(value, tuple | list):
+        return [_renamed_back(inner, again) for inner, again in zip(value, dumped, strict=True)]
+    return dumped
 
 
 def _is_none(value: object) -> bool:

@@ -30,7 +30,7 @@ _POLICY_VIOLATION = 1008
 _INTERNAL_ERROR = 1011
 
 
-class ErrorAnswer(BaseModel):
+class ErrorBody(BaseModel):
     """The body of every answer that is no success."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -188,7 +188,7 @@ class _QuietServer(uvicorn.Server):
 def make_app(title: str, version: str) -> FastAPI:
     """Return an empty service with the lab's error shape and body limit."""
     # Spelled out: a model here would take the media type of its endpoint, and errors are JSON everywhere.
-    content = {"application/json": {"schema": {"$ref": _REF_TEMPLATE.format(model=ErrorAnswer.__name__)}}}
+    content = {"application/json": {"schema": {"$ref": _REF_TEMPLATE.format(model=ErrorBody.__name__)}}}
     responses: dict[int | str, dict[str, Any]] = {
         status: {"description": text, "content": content} for status, text in ERROR_STATUSES.items()
     }
@@ -206,7 +206,7 @@ def _describe(app: FastAPI) -> None:
         if app.openapi_schema is None:
             schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
             components = schema.setdefault("components", {})
-            _, shapes = models_json_schema([(ErrorAnswer, "serialization")], ref_template=_REF_TEMPLATE)
+            _, shapes = models_json_schema([(ErrorBody, "serialization")], ref_template=_REF_TEMPLATE)
             components.setdefault("schemas", {}).update(shapes["$defs"])
             components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
             schema["security"] = [{"token": []}]
@@ -217,6 +217,6 @@ def _describe(app: FastAPI) -> None:
 
 
 __all__ = [
-    "ERROR_STATUSES", "MAX_BODY_BYTES", "BodyLimit", "ErrorAnswer", "error_response", "install_error_handlers",
+    "ERROR_STATUSES", "MAX_BODY_BYTES", "BodyLimit", "ErrorBody", "error_response", "install_error_handlers",
     "make_app", "serve",
 ]  # fmt: skip

@@ -6,9 +6,11 @@
 | `GET /v1/meter` | `MeterStatus` |
 | `GET /v1/samples?start_utc_ns=&end_utc_ns=` | `SampleBlock`, half-open, calibrated (`&calibration=raw` or an id) |
 | `GET /v1/trace.csv?start_utc_ns=&end_utc_ns=` | the same as CSV: timestamp,node,watts |
-| `POST /v1/identify` | body `MarkerRun`; answers `Identified`: whose channel rose with the marker |
+| `POST /v1/find_channel` | body `MarkerRun`; answers `FoundChannel`: whose channel rose with the marker |
 | `WS /v1/live?hz=` | `LivePower` messages, at most 10 per second; a slow client loses the oldest |
 """
+
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -59,7 +61,7 @@ class MarkerRun(Record):
     end_utc_ns: int
 
 
-class Identified(Record):
+class FoundChannel(Record):
     """What the marker on `node` showed: the rise of each channel in watts, and whose rose clearly, if any."""
 
     node: NodeName
@@ -87,11 +89,13 @@ class TraceEvent(Record):
 class SampleBlock(Record):
     """Samples as columns: `power_w[node][i]` belongs to `utc_ns[i]`; null where a channel sent no valid value."""
 
+    former_names: ClassVar = {"register_j": "energy_register_j"}
+
     instrument: Instrument
     utc_ns: tuple[int, ...]
     power_w: dict[NodeName, tuple[float | None, ...]]
     events: tuple[TraceEvent, ...] = ()
-    register_j: dict[NodeName, float | None] | None = Field(
+    energy_register_j: dict[NodeName, float | None] | None = Field(
         default=None, description="joules by the meter's own register between first and last sample, uncalibrated"
     )
 

@@ -11,7 +11,7 @@ from pydantic import Field, StringConstraints
 from shared.kernel.errors import ErrorPayload
 from shared.kernel.records import NodeName, Record
 
-PROTOCOL_VERSION = (1, 0)
+PROTOCOL_VERSION = (2, 0)
 """(major, minor): another major is refused with 409, a higher minor only adds."""
 
 JobId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]*(/[a-z0-9][a-z0-9_.-]*){0,7}$", max_length=200)]
@@ -27,7 +27,7 @@ class JobRequest(Record):
     params: dict[str, Any] = Field(default_factory=dict)
     delay_s: float = Field(
         default=0.0, ge=0, le=3600,
-        description="stillness before the work: all talk about the job is over when it begins",
+        description="gap before the work: all talk about the job is over when it begins",
     )  # fmt: skip
 
 

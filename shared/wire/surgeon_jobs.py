@@ -179,7 +179,7 @@ class SkippingResult(Record):
     saves_energy_on_stock_engines: Literal[False] = False
 
 
-class PlanChoice(Record):
+class PlanOptions(Record):
     """Which experts to drop: `depth` in each layer of `group`, or all but `keep[layer]`, by `method`."""
 
     method: Name = "frequency"
@@ -203,7 +203,7 @@ class PlanChoice(Record):
         return self
 
 
-class PlanParams(PlanChoice):
+class PlanParams(PlanOptions):
     """Choose for the artifact `model_sha256`."""
 
     model_sha256: Sha256
@@ -258,7 +258,7 @@ class ValidateParams(Record):
     max_perplexity_ratio: float = Field(default=4.0, gt=0)
 
 
-class PromptAnswer(Record):
+class PromptCompletion(Record):
     """One sanity prompt and what the variant said."""
 
     prompt: str
@@ -274,4 +274,4 @@ class ValidateResult(Record):
     reason: str = ""
     perplexity: float | None = None
     baseline_perplexity: float | None = None
-    answers: tuple[PromptAnswer, ...] = ()
+    answers: tuple[PromptCompletion, ...] = ()

@@ -113,9 +113,9 @@ def apply(
     from surgeon.planning.plan_file import read_plan
 
     chosen = read_plan(plan)
-    with progress("apply") as tell:
+    with progress("apply") as publish:
         surgery.apply_plan(
-            base, chosen, target, on_progress=lambda done, total: tell(done / max(total, 1), f"{done / 1e9:.2f} GB")
+            base, chosen, target, on_progress=lambda done, total: publish(done / max(total, 1), f"{done / 1e9:.2f} GB")
         )
     # No hash of the result: it would take as long as the surgery, and `verify` proves more.
     size = sum(entry.stat().st_size for entry in target.iterdir()) if target.is_dir() else target.stat().st_size

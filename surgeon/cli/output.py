@@ -32,8 +32,8 @@ def progress(what: str) -> Iterator[Callable[[float, str], None]]:
 
 def run_task(task: Task, what: str) -> Done:
     """Run a task in a child process with a progress bar; Ctrl-C kills it."""
-    with progress(what) as tell:
-        return asyncio.run(run_in_child(task, tell))
+    with progress(what) as publish:
+        return asyncio.run(run_in_child(task, publish))
 
 
 def show(as_json: bool, data: dict[str, Any], text: str) -> None:

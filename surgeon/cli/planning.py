@@ -10,7 +10,7 @@ from rich.table import Table
 
 from shared.kernel.errors import ConfigurationError
 from shared.kernel.records import LayerGroup, canonical_json
-from shared.wire.surgeon_jobs import PlanChoice
+from shared.wire.surgeon_jobs import PlanOptions
 from surgeon.cli.output import Json, Threads, absolute, console, run_task, show
 
 app = typer.Typer()
@@ -174,18 +174,18 @@ def plan(
     Example: epi surgery plan -s statistics.safetensors --keep 16,14,12,12 --layout biased -o list.json
     """
     from shared.files.durability import hash_file
-    from surgeon.planning.plan_making import choose, ranking_inputs
+    from surgeon.planning.plan_making import make_plan, ranking_inputs
 
     if (depth is None) == (keep is None):
         raise ConfigurationError("give either --depth or --keep")
-    choice = PlanChoice(
+    choice = PlanOptions(
         method=method, depth=depth, keep=None if keep is None else _numbers(keep, "--keep"), group=_group(group),
         layout=layout.value, budget=budget.value, fewest=fewest, protect_super=protect_super,
         experts_per_token=experts_per_token, domain_weights=_blend(domain), seed=seed,
     )  # fmt: skip
     inputs = ranking_inputs(statistics, model, choice.domain_weights, seed)
     found = inputs.statistics
-    result = choose(
+    result = make_plan(
         choice, inputs, statistics_sha256=hash_file(statistics) if statistics else None,
         base_sha256=found.provenance.model_sha256 if found else (hash_file(model) if model else None),
     )  # fmt: skip

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shared.checkpoints import gguf
-from shared.files.atomic import written_whole
+from shared.files.atomic import atomic_write
 from shared.kernel.errors import ConfigurationError, DataError
 from shared.llama import model as llama
 
@@ -70,7 +70,7 @@ def quantize(
         if on_progress is not None and (match := _LINE.search(text)):
             on_progress(int(match[1]) / int(match[2]), match[3])
 
-    with written_whole(target) as beside:
+    with atomic_write(target) as beside:
         with llama.listening(listen):
             status = lib.llama_model_quantize(str(source).encode(), str(beside).encode(), ctypes.byref(params))
         if status != 0:

@@ -18,7 +18,7 @@ import numpy as np
 from shared.checkpoints import safetensors
 from shared.checkpoints.dllama import FLOAT_TYPES, QWEN3_MOE, pack_header
 from shared.checkpoints.safetensors import Checkpoint, TensorEntry, read_json
-from shared.files.atomic import written_whole
+from shared.files.atomic import atomic_write
 from shared.kernel.errors import ConfigurationError, DataError
 from surgeon.conversion.to_gguf import read_tensor, to_float32
 
@@ -54,7 +54,7 @@ def convert_model(source: Path, target: Path, *, weights: str = "Q40", on_progre
     tensors = checkpoint.tensors()
     plan = list(_order(checkpoint, tensors))
     rows_of_tokens = _all_rows(token_order(source), header["vocab_size"])
-    with written_whole(target) as beside, beside.open("wb") as file:
+    with atomic_write(target) as beside, beside.open("wb") as file:
         file.write(pack_header(header))
         for number, (name, is_matrix, tensor, rows) in enumerate(plan):
             values = to_float32(read_tensor(tensor, rows.expert))[rows.begin : rows.end]
@@ -154,7 +154,7 @@ def convert_tokenizer(source: Path, target: Path) -> None:
     data = struct.pack("<Ii", _TOKENIZER_MAGIC, 8 + len(pairs)) + pairs + template
     data += struct.pack(f"<{len(ends)}i", *ends)
     data += b"".join(struct.pack("<fI", -float(number), len(piece)) + piece for number, piece in enumerate(pieces))
-    with written_whole(target) as beside:
+    with atomic_write(target) as beside:
         beside.write_bytes(data)
 
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from shared.checkpoints import safetensors
 from shared.checkpoints.safetensors import Checkpoint, TensorEntry
-from shared.files.atomic import written_whole
+from shared.files.atomic import atomic_write
 from shared.kernel.errors import ConfigurationError, DataError
 from surgeon.conversion.families import FAMILIES, Family, expert_tensor
 from surgeon.conversion.vocabulary import add_vocabulary
@@ -68,7 +68,7 @@ def convert(source: Path, target: Path, *, outtype: OutType = "F16", on_progress
             kind = gguf.GGMLQuantizationType[output.outtype]
             n_bytes = int(np.prod(output.shape)) * (4 if output.outtype == "F32" else 2)
             writer.add_tensor_info(output.name, output.shape, np.dtype(np.float32), n_bytes, raw_dtype=kind)
-        with written_whole(target) as beside:
+        with atomic_write(target) as beside:
             writer.write_header_to_file(beside)
             writer.write_kv_data_to_file()
             writer.write_ti_data_to_file()

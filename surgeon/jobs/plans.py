@@ -94,14 +94,14 @@ class PlanJobs:
     async def plan(self, params: PlanParams, context: JobContext) -> PlanResult:
         """Rank and choose."""
 
-        def choose() -> PlanResult:
+        def make() -> PlanResult:
             inputs = self._inputs(params.model_sha256, params.statistics_sha256, params.domain_weights, params.seed)
-            plan = plan_making.choose(
+            plan = plan_making.make_plan(
                 params, inputs, base_sha256=params.model_sha256, statistics_sha256=params.statistics_sha256
             )
             return PlanResult(plan=plan, plan_hash=plan.plan_hash())
 
-        return await asyncio.to_thread(choose)
+        return await asyncio.to_thread(make)
 
     def _inputs(
         self, model_sha256: str, statistics_sha256: str | None, weights: dict[str, float] | None, seed: int

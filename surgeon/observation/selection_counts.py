@@ -10,7 +10,7 @@ from shared.checkpoints import gguf
 from shared.llama import model as llama
 
 
-def count_selections(model_path: Path, texts: Sequence[str], *, threads: int = 1) -> npt.NDArray[np.int64]:
+def count_selected(model_path: Path, texts: Sequence[str], *, threads: int = 1) -> npt.NDArray[np.int64]:
     """Return how often each expert was among the top k over all tokens of `texts`, [layer, expert]."""
     file = gguf.parse(model_path)
     layers = gguf.expert_layers(file)

@@ -9,7 +9,7 @@ from pathlib import Path
 from shared.checkpoints import surgery
 from shared.kernel.errors import ConfigurationError
 from shared.kernel.records import SurgeryPlan
-from shared.wire.surgeon_jobs import PlanChoice
+from shared.wire.surgeon_jobs import PlanOptions
 from surgeon.observation import statistics as files
 from surgeon.planning import allocation
 from surgeon.rankings import METHODS
@@ -57,8 +57,8 @@ def method_named(name: str) -> Ranking:
     return METHODS[name]
 
 
-def choose(
-    choice: PlanChoice, inputs: RankingInputs, *, base_sha256: str | None, statistics_sha256: str | None
+def make_plan(
+    choice: PlanOptions, inputs: RankingInputs, *, base_sha256: str | None, statistics_sha256: str | None
 ) -> SurgeryPlan:
     """Rank the experts and keep the best.
 
@@ -88,7 +88,7 @@ def choose(
     return plan
 
 
-def _budget(choice: PlanChoice, values: Array) -> tuple[list[int], dict[str, str | int | float | bool]]:
+def _budget(choice: PlanOptions, values: Array) -> tuple[list[int], dict[str, str | int | float | bool]]:
     """Return how many experts each layer keeps, and how that is written into the plan."""
     n_layers, n_experts = values.shape
     if choice.keep is not None:

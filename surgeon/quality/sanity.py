@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError, field_validator
 from shared.kernel.errors import ConfigurationError, DataError
 from shared.kernel.records import Record
 from shared.llama import model as llama
-from shared.wire.surgeon_jobs import PromptAnswer
+from shared.wire.surgeon_jobs import PromptCompletion
 
 Progress = Callable[[float, str], None]
 ANSWER_TOKENS: Final = 32
@@ -44,7 +44,7 @@ class Evaluation(Record):
 
     perplexity: float | None = None
     n_tokens: int = 0
-    answers: tuple[PromptAnswer, ...] = ()
+    answers: tuple[PromptCompletion, ...] = ()
 
     @property
     def n_degenerate(self) -> int:
@@ -75,13 +75,13 @@ def load_prompts(path: Path) -> list[SanityPrompt]:
     return prompts
 
 
-def judge(prompt: SanityPrompt, tokens: Sequence[int], answer: bytes) -> PromptAnswer:
+def judge(prompt: SanityPrompt, tokens: Sequence[int], answer: bytes) -> PromptCompletion:
     """Say whether an answer is text, and the expected one."""
     text = answer.decode("utf-8", "replace")
     reason = degenerate_reason(tokens, answer)
     if not reason and prompt.expect and not any(part.casefold() in text.casefold() for part in prompt.expect):
         reason = f"expected one of: {', '.join(prompt.expect)}"
-    return PromptAnswer(prompt=prompt.prompt, answer=text, ok=not reason, reason=reason)
+    return PromptCompletion(prompt=prompt.prompt, answer=text, ok=not reason, reason=reason)
 
 
 def degenerate_reason(tokens: Sequence[int], answer: bytes) -> str:
@@ -118,7 +118,7 @@ def evaluate(
         ConfigurationError: a file is missing or does not fit.
         DataError: llama.cpp refuses the model.
     """
-    tell = on_progress or (lambda _fraction, _message: None)
+    publish = on_progress or (lambda _fraction, _message: None)
     questions = load_prompts(prompts) if prompts is not None else []
     text = ""
     if heldout is not None:
@@ -132,16 +132,16 @@ def evaluate(
     ):
         perplexity, n_tokens = None, 0
         if text:
-            perplexity, n_tokens = _perplexity(model, context, model.tokenize(text)[:max_tokens], tell)
+            perplexity, n_tokens = _perplexity(model, context, model.tokenize(text)[:max_tokens], publish)
         answers = []
         for number, question in enumerate(questions):
             answers.append(judge(question, *_answer(model, context, question.prompt)))
-            tell(0.5 + 0.5 * (number + 1) / len(questions), question.prompt[:40])
+            publish(0.5 + 0.5 * (number + 1) / len(questions), question.prompt[:40])
     return Evaluation(perplexity=perplexity, n_tokens=n_tokens, answers=tuple(answers))
 
 
 def _perplexity(
-    model: llama.Model, context: llama.Context, tokens: list[int], tell: Progress
+    model: llama.Model, context: llama.Context, tokens: list[int], publish: Progress
 ) -> tuple[float | None, int]:
     """Return exp of the mean negative log-likelihood over all tokens but the first of each window, and their number."""
     total, count = 0.0, 0
@@ -154,7 +154,7 @@ def _perplexity(
             largest = float(logits.max())
             total += largest + float(np.log(np.exp(logits - largest).sum())) - float(logits[window[row + 1]])
             count += 1
-        tell(0.5 * min(1.0, (begin + len(window)) / len(tokens)), "perplexity")
+        publish(0.5 * min(1.0, (begin + len(window)) / len(tokens)), "perplexity")
     if count == 0:
         return None, 0
     if not np.isfinite(total):

@@ -80,7 +80,7 @@ class _Tokens:
     answer: int
 
 
-class ChoiceScorer:
+class MultipleChoiceScorer:
     """Scores a fixed set of questions again and again on one loaded model."""
 
     def __init__(

@@ -26,7 +26,7 @@ Array = npt.NDArray[Any]
 Progress = Callable[[int, int], None]
 """(subsets evaluated, subsets expected)"""
 MAX_SUBSETS: Final = 50_000
-_TELL_EVERY: Final = 500
+_PUBLISH_EVERY: Final = 500
 
 
 @dataclass(frozen=True)
@@ -103,13 +103,13 @@ def search_layer(
 
 class _Counter:
     def __init__(self, loss: ReconstructionLoss, expected: int, on_progress: Progress | None) -> None:
-        self._loss, self._expected, self._tell = loss, expected, on_progress
+        self._loss, self._expected, self._publish = loss, expected, on_progress
         self.count = 0
 
     def __call__(self, subset: tuple[int, ...]) -> tuple[float, tuple[int, ...]]:
         self.count += 1
-        if self._tell is not None and self.count % _TELL_EVERY == 0:
-            self._tell(self.count, max(self._expected, self.count))
+        if self._publish is not None and self.count % _PUBLISH_EVERY == 0:
+            self._publish(self.count, max(self._expected, self.count))
         return self._loss(subset), subset
 
 

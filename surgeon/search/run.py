@@ -103,7 +103,7 @@ def run_eep(
         found = search(
             fitness.n_experts, [keep] * fitness.n_layers, fitness.train, options, start=start,
             cache=FitnessCache(cache, f"{fitness.identity} {keep}"),
-            on_generation=_teller(options.iterations, on_progress),
+            on_generation=_publisher(options.iterations, on_progress),
         )  # fmt: skip
         summary = EepReport(
             train=found.fitness.accuracy, validation=fitness.validation(found.best).accuracy,
@@ -146,7 +146,7 @@ def run_eep_merge(
 
         found = search_merge(
             start, measure, options, cache=FitnessCache(cache, f"{fitness.identity} merge {plan.plan_hash()}"),
-            on_generation=_teller(options.iterations, on_progress),
+            on_generation=_publisher(options.iterations, on_progress),
         )  # fmt: skip
         weights.merge(start)
         before = fitness.validation(slots).accuracy
@@ -164,9 +164,9 @@ def run_eep_merge(
     return SurgeryPlan.model_validate(merged.model_dump()), summary
 
 
-def _teller(iterations: int, on_progress: Progress) -> Callable[[Generation], None]:
-    def tell(generation: Generation) -> None:
+def _publisher(iterations: int, on_progress: Progress) -> Callable[[Generation], None]:
+    def publish(generation: Generation) -> None:
         note = f"best {generation.best.accuracy:.3f} after {generation.n_evaluated}"
         on_progress((generation.iteration + 1) / (iterations + 1), note)
 
-    return tell
+    return publish

@@ -18,7 +18,7 @@ from shared.checkpoints.surgery import describe
 from shared.llama import model as llama
 from shared.wire.surgeon_jobs import SkippingResult, SkippingScore
 from surgeon.observation.statistics import RATIO_BINS, Statistics
-from surgeon.search.multiple_choice import QUESTION_TEMPLATE, ChoiceScorer, load_questions
+from surgeon.search.multiple_choice import QUESTION_TEMPLATE, MultipleChoiceScorer, load_questions
 
 
 def median_ratios(statistics: Statistics) -> npt.NDArray[np.float64]:
@@ -80,7 +80,7 @@ def evaluate_skipping(
             skipper = DynamicSkipping(betas, info.experts_per_token, renormalises=info.architecture != "qwen2moe")
             accuracies = []
             for callback in (None, skipper):
-                scorer = ChoiceScorer(
+                scorer = MultipleChoiceScorer(
                     model, load_questions(path), template=template or QUESTION_TEMPLATE, threads=threads,
                     on_tensor=callback,
                 )  # fmt: skip

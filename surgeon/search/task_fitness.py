@@ -12,7 +12,7 @@ from shared.kernel.errors import ConfigurationError
 from shared.llama import model as llama
 from surgeon.search.eep import Candidate, Fitness, split
 from surgeon.search.masking import ExpertMask
-from surgeon.search.multiple_choice import QUESTION_TEMPLATE, ChoiceScorer, Question, load_questions
+from surgeon.search.multiple_choice import QUESTION_TEMPLATE, MultipleChoiceScorer, Question, load_questions
 
 
 class TaskFitness:
@@ -45,8 +45,8 @@ class TaskFitness:
         self.n_layers, self.n_experts, self.experts_per_token = info.n_layers, info.n_experts, info.experts_per_token
         self._mask = ExpertMask(self.n_layers, self.n_experts)
         self.model = llama.Model(model_path, use_mmap=use_mmap)
-        self._train: list[ChoiceScorer] = []
-        self._validation: list[ChoiceScorer] = []
+        self._train: list[MultipleChoiceScorer] = []
+        self._validation: list[MultipleChoiceScorer] = []
         digest = hashlib.sha256(hash_file(model_path).encode())
         for path, template in questions:
             items = load_questions(path)
@@ -54,7 +54,9 @@ class TaskFitness:
             for scorers, numbers in zip((self._train, self._validation), split(len(items), train_share), strict=True):
                 chosen: list[Question] = [items[number] for number in numbers]
                 prompt = template or QUESTION_TEMPLATE
-                scorers.append(ChoiceScorer(self.model, chosen, template=prompt, threads=threads, on_tensor=self._mask))
+                scorers.append(
+                    MultipleChoiceScorer(self.model, chosen, template=prompt, threads=threads, on_tensor=self._mask)
+                )
         self.identity = digest.hexdigest()
 
     def __enter__(self) -> Self:
@@ -82,7 +84,7 @@ class TaskFitness:
         self._mask.keep(candidate)
         return [right for scorer in self._validation for right in scorer.score().correct]
 
-    def _measure(self, candidate: Candidate | None, scorers: list[ChoiceScorer]) -> Fitness:
+    def _measure(self, candidate: Candidate | None, scorers: list[MultipleChoiceScorer]) -> Fitness:
         self._mask.keep(candidate)
         scores = [scorer.score() for scorer in scorers]
         # Each task counts the same, whatever its number of questions.

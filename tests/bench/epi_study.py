@@ -115,9 +115,9 @@ def study(truth: Truth, campaigns: int, seed: int) -> Figures:
 
 
 def sequential_study(truth: Truth, campaigns: int, seed: int) -> float:
-    """Return the share of campaigns without any true difference that name one at any look.
+    """Return the share of campaigns without any true difference that name one at any analysis.
 
-    A look after each repetition from the second on; with repetition k of R the k-th share of the questions arrives.
+    A analysis after each repetition from the second on; with repetition k of R the k-th share of the questions arrives.
     Questions are independent here, so that shares of them are campaigns of the same kind.
     """
     r = truth.repetitions
@@ -128,11 +128,11 @@ def sequential_study(truth: Truth, campaigns: int, seed: int) -> float:
     wrong = 0
     for log_j, sums in simulate(replace(truth, subjects=(0, 0, 0)), campaigns, seed):
         named = np.zeros(log_j.shape[0], dtype=bool)
-        for look, k in enumerate(range(2, r + 1)):
+        for analysis, k in enumerate(range(2, r + 1)):
             here = share < k
             part = QuestionDesign(design.sizes[here], design.field[here], design.weights)
             terms = ratio_terms(log_j[..., :k], sums[..., here], reference, part)
-            named |= established(terms.p_values()[:, 1:], look, rule).any(-1)
+            named |= established(terms.p_values()[:, 1:], analysis, rule).any(-1)
         wrong += int(named.sum())
     return wrong / campaigns
 

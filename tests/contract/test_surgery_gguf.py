@@ -15,7 +15,7 @@ from shared.kernel.errors import ConfigurationError, DataError, InfrastructureEr
 from shared.kernel.records import SurgeryPlan
 from shared.llama import model as llama
 from surgeon.conversion.to_gguf import convert
-from surgeon.observation.selection_counts import count_selections
+from surgeon.observation.selection_counts import count_selected
 from surgeon.search.masking import mask_of
 from surgeon.verification.verify import verify
 from tests.checkpoint_factory import TEXT, make_checkpoint
@@ -75,7 +75,7 @@ def test_a_late_plan_in_the_biased_layout_is_masking(lab: Path, tmp_path: Path) 
     surgery.apply_plan(lab / "f32.gguf", plan(LATE, "biased"), tmp_path / "late.gguf")
     masked = log_probabilities(lab / "f32.gguf", plan(LATE, "biased"))
     assert np.abs(log_probabilities(tmp_path / "late.gguf") - masked).max() < 1e-4
-    counts = count_selections(tmp_path / "late.gguf", [TEXT])
+    counts = count_selected(tmp_path / "late.gguf", [TEXT])
     assert counts[3, [e for e in range(N) if e not in LATE[3]]].sum() == 0
     assert counts.sum(axis=1).min() == counts.sum(axis=1).max() > 300
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.domain.campaign.steady_state import StabilisationSpec
-from shared.wire.node_jobs.host import SettleParams
+from orchestrator.domain.campaign.steady_state import SteadyStateSpec
+from shared.wire.node_jobs.host import SteadyGateParams
 from tests.lab import TestLab, quick_spec, running_lab, start_campaign, wait_for_end
 
 
@@ -28,11 +28,11 @@ def campaign(lab: TestLab) -> Path:
     once = quick_spec("once", "baseline", questions=12)
     decode = once.windows.decode
     # A gate that nothing passes on so short a span: its ceiling ends the wait, not the run.
-    gate = SettleParams(min_s=0, max_s=1.5, span_s=1.0, every_s=0.2, max_busy=1e-9, max_power_change=1e-9)
+    gate = SteadyGateParams(min_s=0, max_s=1.5, span_s=1.0, every_s=0.2, max_busy=1e-9, max_power_change=1e-9)
     windows = once.windows.model_copy(
         update={
             "decode": decode.model_copy(update={"repeats": 2 * decode.repeats}),
-            "stabilisation": StabilisationSpec(mode="both", fixed_s=1.0, steady=gate),
+            "steady_state": SteadyStateSpec(mode="both", fixed_s=1.0, steady=gate),
         }
     )
     for spec in (once, once.model_copy(update={"id": "twice", "windows": windows})):
@@ -102,10 +102,10 @@ def test_twice_the_tokens_cost_about_twice_the_dynamic_energy(campaign: Path) ->
 
 
 def test_the_wait_before_the_first_window_is_recorded(campaign: Path) -> None:
-    fixed = load(campaign / "once" / "baseline", "run_001.json")["stabilisation"]
+    fixed = load(campaign / "once" / "baseline", "run_001.json")["steady_state"]
     assert (fixed["mode"], fixed["steady"], fixed["nodes"]) == ("fixed", None, {})
     run = load(campaign / "twice" / "baseline", "run_001.json")
-    gated = run["stabilisation"]
+    gated = run["steady_state"]
     assert gated["steady"] is False and gated["reasons"] and set(gated["nodes"]) == {"node1", "node2", "node3", "node4"}
     assert set(gated["power_change"]) == set(gated["nodes"])
     assert gated["end_utc_ns"] <= run["windows"][0]["start_utc_ns"]
@@ -118,25 +118,25 @@ def test_the_model_came_in_the_cheapest_way_and_its_bytes_are_told(campaign: Pat
     """The base crosses the net once; `baseline` is the base itself, so that nothing is sent for it."""
     base = load(campaign / "once", "campaign.json")["base_deliveries"]
     assert set(base) == {"node1"}, "only the root reads model files"
-    assert (base["node1"]["way"], base["node1"]["bytes_received"]) == ("http", base["node1"]["size_bytes"])
-    assert load(campaign / "twice", "campaign.json")["base_deliveries"]["node1"]["way"] == "here"
+    assert (base["node1"]["method"], base["node1"]["bytes_received"]) == ("http", base["node1"]["size_bytes"])
+    assert load(campaign / "twice", "campaign.json")["base_deliveries"]["node1"]["method"] == "here"
     run = load(campaign / "once" / "baseline", "run_001.json")
     assert run["deliveries"]["node1"]["sha256"] == run["provenance"]["model_sha256"]
-    assert (run["deliveries"]["node1"]["way"], run["deliveries"]["node1"]["bytes_received"]) == ("here", 0)
+    assert (run["deliveries"]["node1"]["method"], run["deliveries"]["node1"]["bytes_received"]) == ("here", 0)
     assert "| base model | node1 | http | 1 |" in (campaign / "once" / "report.md").read_text()
 
 
 def test_the_proof_of_silence_is_stored_with_the_run(campaign: Path) -> None:
     run = load(campaign / "once" / "baseline", "run_001.json")
-    assert set(run["silence"]) == {"node1", "node2", "node3", "node4"}
-    assert set(run["window_silence"]) == {"prefill", "decode", "score"}
-    others = [activity for node, activity in run["silence"].items() if node != "node1"]
-    for activity in (*run["window_silence"].values(), *others):
+    assert set(run["agent_activity"]) == {"node1", "node2", "node3", "node4"}
+    assert set(run["window_agent_activity"]) == {"prefill", "decode", "score"}
+    others = [activity for node, activity in run["agent_activity"].items() if node != "node1"]
+    for activity in (*run["window_agent_activity"].values(), *others):
         assert activity["agent_written_bytes"] == 0
     assert run["calibrated_utc_ns"] is None and run["environment"]["ambient_humidity_percent"] is None
 
 
-def test_the_seed_schema_is_there_and_nothing_is_invented(campaign: Path) -> None:
+def test_the_published_schema_is_there_and_nothing_is_invented(campaign: Path) -> None:
     result = load(campaign / "once" / "baseline", "epi_001.json")
     assert set(result) >= {
         "model", "quantization", "surgery", "hardware", "instrument", "measurement_point", "environment", "energy",

@@ -16,7 +16,7 @@ from shared.llama.model import Context, Model
 from shared.wire.node_jobs.workloads import ScoreParams, ScoreResult
 from surgeon.conversion.quantize import quantize
 from surgeon.conversion.to_gguf import convert
-from surgeon.observation.selection_counts import count_selections
+from surgeon.observation.selection_counts import count_selected
 from tests.benchmarks_reference import MODEL, ROLES, TASKS
 
 pytestmark = pytest.mark.timeout(900)
@@ -102,7 +102,7 @@ def test_dropped_experts_of_a_biased_variant_are_selected_0_times_over_the_whole
     assert len(texts) > 3000
     dropped = [[], [], [], [0, 3, 7, 15]]
     surgery.apply_plan(folder / "base.gguf", plan(dropped, "biased"), folder / "late.gguf")
-    counts = count_selections(folder / "late.gguf", texts, threads=2)
+    counts = count_selected(folder / "late.gguf", texts, threads=2)
     assert counts.shape == (LAYERS, EXPERTS)
     assert np.all(counts.sum(axis=1) == counts.sum(axis=1)[0])
     for layer, ids in enumerate(dropped):

@@ -23,7 +23,7 @@ from tests.journal_factory import fill_journal, old_spec
 
 CAMPAIGNS = 134
 PAUSED = old_spec(133).id
-RUNS_EACH = 78  # the seed's 25 configurations and the biased control, three times
+RUNS_EACH = 78  # the paper's 25 configurations and the biased control, three times
 
 
 @pytest.fixture(scope="module")

@@ -59,8 +59,8 @@ def test_watts_from_the_wire_to_the_answer(tmp_path: Path) -> None:
         assert abs(block.utc_ns[-1] - time.time_ns()) < 2e9
         # The meter's own register agrees with the samples: 5 W x time.
         span_s = (block.utc_ns[-1] - block.utc_ns[0]) / 1e9
-        assert block.register_j is not None
-        assert block.register_j["node1"] == pytest.approx(5 * span_s, abs=5 * 0.3)
+        assert block.energy_register_j is not None
+        assert block.energy_register_j["node1"] == pytest.approx(5 * span_s, abs=5 * 0.3)
 
         # Windows are half-open: neighbouring windows share no sample and miss none.
         middle = block.utc_ns[30]

@@ -136,8 +136,8 @@ def test_identify_finds_swapped_channels_with_real_agents(tmp_path: Path) -> Non
         common = ("--agent", f"node1={one.url}", "--agent", f"node2={two.url}", "--on-s", "0.6")
         common += ("--agent-token-file", str(tmp_path / "agents" / "token"))
         assert (tmp_path / "agents" / "token").read_text() == TOKEN
-        assert "right" in meter(rig, "identify", *common)
+        assert "right" in meter(rig, "find-channel", *common)
         rig.fault("swap:a=1,b=2")
-        answer = meter(rig, "identify", *common, code=1)
+        answer = meter(rig, "find-channel", *common, code=1)
         assert "node1: node2's channel answered" in answer
         assert "node2: node1's channel answered" in answer

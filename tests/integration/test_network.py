@@ -50,7 +50,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     with net_lab(NODES) as net:
         demo = load_demo(DEMO).model_copy(
             update={
-                "hosts": {node: net.address(node) for node in NODES} | {"surgeon": net.hub},
+                "hosts": {node: net.address(node) for node in NODES} | {"surgeon": net.broadcaster},
                 "namespaces": {node: net.namespace(node) for node in NODES},
             }
         )

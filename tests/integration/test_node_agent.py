@@ -21,7 +21,7 @@ from shared.kernel.records import SurgeryPlan
 from shared.kernel.settings import validate_settings
 from shared.wire.client import AgentClient
 from shared.wire.node_jobs.activity import AgentActivity, activity_between
-from shared.wire.node_jobs.artifacts import ObtainParams
+from shared.wire.node_jobs.artifacts import FetchParams
 from shared.wire.node_jobs.engines import EngineInfo, StartEngineParams, StartWorkerParams, StopEngineParams
 from shared.wire.node_jobs.host import NodeFacts
 from shared.wire.node_jobs.workloads import DecodeParams, MarkerParams
@@ -41,19 +41,19 @@ async def test_two_nodes_from_fetch_to_tokens(tmp_path: Path) -> None:
     with agents(tmp_path, "one", "two") as (one, two):
         async with client(one) as root, client(two) as other:
             base_sha, variant_sha = one.store(base), hashlib.sha256(variant.read_bytes()).hexdigest()
-            fetch = ObtainParams(sha256=base_sha, size_bytes=base.stat().st_size)
-            fetched = await other.run("t/base", "obtain", fetch, timeout_s=20)
-            assert (fetched["way"], fetched["bytes_received"]) == ("http", base.stat().st_size)
-            again = await other.run("t/base-2", "obtain", fetch, timeout_s=20)
-            assert (again["way"], again["bytes_received"]) == ("here", 0)
+            fetch = FetchParams(sha256=base_sha, size_bytes=base.stat().st_size)
+            fetched = await other.run("t/base", "fetch", fetch, timeout_s=20)
+            assert (fetched["method"], fetched["bytes_received"]) == ("http", base.stat().st_size)
+            again = await other.run("t/base-2", "fetch", fetch, timeout_s=20)
+            assert (again["method"], again["bytes_received"]) == ("here", 0)
 
             size = variant.stat().st_size
-            deploy = ObtainParams(sha256=variant_sha, size_bytes=size, base_sha256=base_sha, plan=plan)
-            deployed = await root.run("t/variant", "obtain", deploy, timeout_s=20)
-            assert (deployed["way"], deployed["size_bytes"]) == ("plan", size)
+            deploy = FetchParams(sha256=variant_sha, size_bytes=size, base_sha256=base_sha, plan=plan)
+            deployed = await root.run("t/variant", "fetch", deploy, timeout_s=20)
+            assert (deployed["method"], deployed["size_bytes"]) == ("plan", size)
             wrong = deploy.model_copy(update={"sha256": "1" * 64})
             with pytest.raises(DataError, match="differs from the expected"):
-                await root.run("t/wrong", "obtain", wrong, timeout_s=20)
+                await root.run("t/wrong", "fetch", wrong, timeout_s=20)
             stored = {path.name for path in (one.state_dir / "artifacts").glob("?" * 64)}
             assert stored == {base_sha, variant_sha}
             missing = StartEngineParams(model_sha256="2" * 64)
@@ -258,8 +258,8 @@ async def test_the_command_line(tmp_path: Path) -> None:
             assert "kernel" in (await asyncio.to_thread(epi, "facts", *config)).stdout
             table = await asyncio.to_thread(epi, "engines", *config)
             assert "llama.cpp" in table.stdout and "distributed-llama" in table.stdout
-            settled = await asyncio.to_thread(epi, "settle", *config, "--min-s", "0", "--max-s", "0.1")
-            assert settled.returncode in (0, 2) and "steady: temperature" in settled.stdout
+            steady = await asyncio.to_thread(epi, "steady-gate", *config, "--min-s", "0", "--max-s", "0.1")
+            assert steady.returncode in (0, 2) and "steady: temperature" in steady.stdout
             wrong = await asyncio.to_thread(epi, "governor", "turbo", *config)
             assert wrong.returncode == 1 and "governor" in wrong.stderr
     away = epi("engines", *config)

@@ -11,7 +11,7 @@ from shared.checkpoints.surgery import apply_plan
 from shared.files.artifacts import hash_file
 from shared.kernel.errors import ConfigurationError, InfrastructureError
 from shared.kernel.records import SurgeryPlan, canonical_json
-from shared.wire.node_jobs.artifacts import CollectParams, HoldParams, ObtainParams, ObtainResult, Way
+from shared.wire.node_jobs.artifacts import FetchParams, FetchResult, GarbageCollectionParams, PinParams, TransferMethod
 from tests.node_lab import AgentProcess, agents, client
 from tests.node_tiny_model import write_tiny_model
 from tests.ssh_lab import ssh_server
@@ -47,35 +47,37 @@ def pair(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[t
 async def test_later_variants_cost_kilobytes_by_plan_where_rsync_sends_megabytes(
     pair: tuple[AgentProcess, AgentProcess], models: tuple[Path, Path, Path]
 ) -> None:
-    """The second and third model of a node, each by every way, in one run; the hash is the source's by every way."""
+    """The second and third model of a node, each by every method, in one run; the hash is always the source's."""
     source, node = pair
     base, *variants = models
     base_sha = source.store(base)
-    ways: tuple[Way, ...] = ("plan", "http", "rsync")
+    methods: tuple[TransferMethod, ...] = ("plan", "http", "rsync")
     async with client(source), client(node) as agent:
-        first = ObtainParams(sha256=base_sha, size_bytes=base.stat().st_size)
-        came = ObtainResult.model_validate(await agent.run("t/base", "obtain", first, timeout_s=60))
-        assert (came.way, came.net_bytes) == ("http", base.stat().st_size), came
-        await agent.run("t/hold", "hold", HoldParams(holder="campaign", sha256s=(base_sha,)), timeout_s=10)
+        first = FetchParams(sha256=base_sha, size_bytes=base.stat().st_size)
+        came = FetchResult.model_validate(await agent.run("t/base", "fetch", first, timeout_s=60))
+        assert (came.method, came.net_bytes) == ("http", base.stat().st_size), came
+        await agent.run("t/pin", "pin", PinParams(owner="campaign", sha256s=(base_sha,)), timeout_s=10)
         for number, (path, plan) in enumerate(zip(variants, (PLAN, LATER), strict=True)):
             sha256, size = source.store(path), path.stat().st_size
-            wish = ObtainParams(sha256=sha256, size_bytes=size, base_sha256=base_sha, plan=plan)
+            request = FetchParams(sha256=sha256, size_bytes=size, base_sha256=base_sha, plan=plan)
             sent: dict[str, int] = {}
-            for way in ways:
-                only = wish.model_copy(update={"ways": (way,)})
-                job = f"t/{number}-{way}"
-                came = ObtainResult.model_validate(await agent.run(job, "obtain", only, timeout_s=60))
-                assert (came.way, came.size_bytes) == (way, size)
+            for method in methods:
+                only = request.model_copy(update={"methods": (method,)})
+                job = f"t/{number}-{method}"
+                came = FetchResult.model_validate(await agent.run(job, "fetch", only, timeout_s=60))
+                assert (came.method, came.size_bytes) == (method, size)
                 assert hash_file(node.state_dir / "artifacts" / sha256) == sha256
-                sent[way] = came.net_bytes
-                collected = await agent.run(f"{job}/collect", "collect", CollectParams(), timeout_s=10)
+                sent[method] = came.net_bytes
+                collected = await agent.run(
+                    f"{job}/collect_garbage", "collect_garbage", GarbageCollectionParams(), timeout_s=10
+                )
                 assert collected["removed"] == [sha256], "the held base stays"
             # With the base as its basis rsync sends checksums of all blocks and those that changed: less than the file.
             assert sent["plan"] < MOST_BYTES_BY_PLAN and sent["plan"] * 10 < sent["rsync"] < size == sent["http"]
             print(f"bytes over the net for a variant of {size}: {sent}", file=sys.stderr)
-        best = await agent.run("t/best", "obtain", wish, timeout_s=60)
-        assert best["way"] == "plan"
-        assert (await agent.run("t/again", "obtain", wish, timeout_s=60))["way"] == "here"
+        best = await agent.run("t/best", "fetch", request, timeout_s=60)
+        assert best["method"] == "plan"
+        assert (await agent.run("t/again", "fetch", request, timeout_s=60))["method"] == "here"
 
 
 def test_the_plan_of_the_largest_model_is_small_too() -> None:
@@ -92,17 +94,17 @@ async def test_a_way_that_fails_is_followed_by_the_next(
     async with client(source), client(node) as agent:
         node.store(base)
         wrong = PLAN.model_copy(update={"kept": (tuple(range(15)),) * 4})
-        wish = ObtainParams(sha256=variant_sha, size_bytes=variant.stat().st_size, base_sha256=base_sha, plan=wrong)
-        result = await agent.run("t/next", "obtain", wish, timeout_s=60)
-        assert result["way"] == "http"
+        request = FetchParams(sha256=variant_sha, size_bytes=variant.stat().st_size, base_sha256=base_sha, plan=wrong)
+        result = await agent.run("t/next", "fetch", request, timeout_s=60)
+        assert result["method"] == "http"
         (failure,) = result["failed"]
-        assert failure["way"] == "plan" and "differs from the expected" in failure["reason"]
-        nothing = ObtainParams(sha256="3" * 64, size_bytes=1, ways=("plan",))
-        with pytest.raises(ConfigurationError, match=r"no way to bring this artifact here: .*no plan was given"):
-            await agent.run("t/none", "obtain", nothing, timeout_s=60)
+        assert failure["method"] == "plan" and "differs from the expected" in failure["reason"]
+        nothing = FetchParams(sha256="3" * 64, size_bytes=1, methods=("plan",))
+        with pytest.raises(ConfigurationError, match=r"no method to bring this artifact here: .*no plan was given"):
+            await agent.run("t/none", "fetch", nothing, timeout_s=60)
         with pytest.raises(InfrastructureError):
-            missing = ObtainParams(sha256="3" * 64, size_bytes=1)
-            await agent.run("t/missing", "obtain", missing, timeout_s=60)
-        large = ObtainParams(sha256="4" * 64, size_bytes=10**9, base_sha256=base_sha, plan=PLAN, ways=("plan",))
+            missing = FetchParams(sha256="3" * 64, size_bytes=1)
+            await agent.run("t/missing", "fetch", missing, timeout_s=60)
+        large = FetchParams(sha256="4" * 64, size_bytes=10**9, base_sha256=base_sha, plan=PLAN, methods=("plan",))
         with pytest.raises(InfrastructureError, match="do not fit the quota"):
-            await agent.run("t/large", "obtain", large, timeout_s=60)
+            await agent.run("t/large", "fetch", large, timeout_s=60)

@@ -14,9 +14,9 @@ from fastapi import FastAPI, Request
 from standardwebhooks.webhooks import Webhook
 
 from orchestrator.campaign.lab import Lab
-from orchestrator.campaign.live import LiveHub
+from orchestrator.campaign.live import LiveBroadcaster
 from orchestrator.campaign.service import CampaignService
-from orchestrator.campaign.spec_library import SpecShelf
+from orchestrator.campaign.spec_library import SpecLibrary
 from orchestrator.notify.dispatcher import notifying
 from orchestrator.settings import NotifySettings, OrchestratorSettings, TelegramSettings, WebhookSettings
 from orchestrator.store.journal import open_journal
@@ -62,19 +62,19 @@ async def service_in(folder: Path) -> AsyncIterator[CampaignService]:
     )  # fmt: skip
     lab = Lab(settings)
     async with open_journal(folder / "journal.sqlite") as journal:
-        yield CampaignService(journal, lab, LiveHub())
+        yield CampaignService(journal, lab, LiveBroadcaster())
     await lab.close()
 
 
 @pytest.fixture
-def shelf(tmp_path: Path) -> SpecShelf:
+def library(tmp_path: Path) -> SpecLibrary:
     folder = tmp_path / "specs"
     folder.mkdir()
     (folder / "paper.toml").write_text(SPEC)
-    return SpecShelf(folder)
+    return SpecLibrary(folder)
 
 
-async def test_a_webhook_is_signed_and_repeated_until_accepted(tmp_path: Path, shelf: SpecShelf) -> None:
+async def test_a_webhook_is_signed_and_repeated_until_accepted(tmp_path: Path, library: SpecLibrary) -> None:
     app = FastAPI()
     accepted: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
     refused = 0
@@ -92,8 +92,8 @@ async def test_a_webhook_is_signed_and_repeated_until_accepted(tmp_path: Path, s
     (tmp_path / "secret").write_text(SECRET)
     async with serving(app) as url, service_in(tmp_path) as service:
         webhook = WebhookSettings(url=f"{url}/hook", secret_file=tmp_path / "secret")
-        async with notifying(NotifySettings(webhooks=(webhook,)), service, shelf):
-            await service.create(shelf.load("paper", "camp"))
+        async with notifying(NotifySettings(webhooks=(webhook,)), service, library):
+            await service.create(library.load("paper", "camp"))
             async with asyncio.timeout(20):
                 notice = await accepted.get()
     assert refused == 1
@@ -135,12 +135,12 @@ class BotApi:
         return {"ok": True, "result": result}
 
 
-async def test_the_bot_starts_pauses_and_reports_and_ignores_strangers(tmp_path: Path, shelf: SpecShelf) -> None:
+async def test_the_bot_starts_pauses_and_reports_and_ignores_strangers(tmp_path: Path, library: SpecLibrary) -> None:
     api = BotApi()
     (tmp_path / "bot-token").write_text("123:abc")
     async with serving(api.app) as url, service_in(tmp_path) as service:
         telegram = TelegramSettings(token_file=tmp_path / "bot-token", chat_ids=(CHAT,), api_url=url)
-        async with notifying(NotifySettings(telegram=telegram), service, shelf), asyncio.timeout(30):
+        async with notifying(NotifySettings(telegram=telegram), service, library), asyncio.timeout(30):
             api.say(STRANGER, "/run paper")
             api.say(CHAT, "/status")
             assert await api.sent.get() == (CHAT, "there is no campaign yet (/run SPEC starts one)")

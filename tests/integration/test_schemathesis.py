@@ -165,7 +165,7 @@ def test_hostile_requests_are_refused_in_the_one_shape(lab: TestLab, service: st
         b"", b"\xff\xfe", b"{", b"null", b"[]", b'"text"', b"NaN", b"1e999", b'{"id": NaN}',
         b'{"\\ud800": 1}', b'{"kind": "start_worker", "params": {"\\ud800": 1}}', b'{"kind": "\\u0000"}',
         b"[" * 100_000, b'{"a":' * 100_000, b"9" * 5_000,
-        json.dumps({"kind": "hold", "params": {"x" * 70_000: 1}}).encode(),
+        json.dumps({"kind": "pin", "params": {"x" * 70_000: 1}}).encode(),
     ]  # fmt: skip
     with httpx.Client(base_url=lab.url(service), timeout=30, headers=bearer(lab, service)) as client:
         for body in bodies:

@@ -9,7 +9,7 @@ import tomli_w
 
 from orchestrator.local.layout import load_demo
 from shared.wire.client import AgentClient
-from shared.wire.node_jobs.artifacts import CollectParams, CollectResult, HoldParams, HoldResult
+from shared.wire.node_jobs.artifacts import GarbageCollectionParams, GarbageCollectionResult, PinParams, PinResult
 from tests.lab import DEMO, TestLab, api_of, quick_spec, running_lab, start_campaign, wait_for_end, wait_for_step
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -30,37 +30,37 @@ def lab(tmp_path: Path) -> Iterator[TestLab]:
 async def test_quota_and_collection_spare_what_a_campaign_needs(lab: TestLab) -> None:
     store = lab.home / "state" / "node1" / "artifacts"
     stranger = store / ("5" * 64)
-    stranger.write_bytes(b"x" * 1_000_000)  # nobody holds it: it goes as soon as room is needed
+    stranger.write_bytes(b"x" * 1_000_000)  # nobody pins it: it goes as soon as room is needed
     start_campaign(lab, quick_spec("small", "baseline,drop2_all,drop4_all", repetitions=2, questions=4))
     wait_for_step(lab, "small", "drop2_all/rep-1", "decode", timeout_s=400)
     root = AgentClient(lab.url("node1"), lab.token("node1"))
     try:
         # A user cleans up in the middle of the campaign, as thoroughly as can be.
-        cleaned = await root.run("user/clean", "collect", CollectParams(), timeout_s=120)
-        collected = CollectResult.model_validate(cleaned)
+        cleaned = await root.run("user/clean", "collect_garbage", GarbageCollectionParams(), timeout_s=120)
+        collected = GarbageCollectionResult.model_validate(cleaned)
         assert all(one == stranger.name for one in collected.removed)
-        held = frozenset((store / "holds" / "small").read_text().split())
+        held = frozenset((store / "pins" / "small").read_text().split())
         assert len(held) == 2 and all((store / sha256).is_file() for sha256 in held)
         status = wait_for_end(lab, "small", 600)
         assert status["state"] == "finished", status["reason"]
-        known = HoldResult.model_validate(await root.run("user/holds", "hold", HoldParams(holder="user"), timeout_s=30))
-        assert known.holders == (), "a finished campaign holds nothing"
+        known = PinResult.model_validate(await root.run("user/pins", "pin", PinParams(owner="user"), timeout_s=30))
+        assert known.holders == (), "a finished campaign pins nothing"
     finally:
         await root.close()
     assert not stranger.exists()
     files = [path for path in store.iterdir() if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= QUOTA_BYTES
     assert [len(run["attempts"]) for run in status["runs"]] == [1] * 6, "no attempt broke for want of room"
-    ways = {}
+    methods = {}
     for run in ("drop2_all", "drop4_all"):
         for number in ("001", "002"):
             document = json.loads((lab.out / "small" / run / f"run_{number}.json").read_text())
-            ways[run, number] = document["deliveries"]["node1"]["way"]
+            methods[run, number] = document["deliveries"]["node1"]["method"]
     # Measured in the order 0 2 4 | 4 2 0: the second drop2 was removed for drop4 and is made again, from the base.
-    assert ways == {
+    assert methods == {
         ("drop2_all", "001"): "plan", ("drop4_all", "001"): "plan",
         ("drop4_all", "002"): "here", ("drop2_all", "002"): "plan",
     }  # fmt: skip
-    (base,) = [one for one in status["deliveries"] if one["way"] == "http"]
+    (base,) = [one for one in status["deliveries"] if one["method"] == "http"]
     assert base["times"] == 1, "the base model crossed the net once"
     assert api_of(lab).call("GET", "/v1/campaigns/small")["deliveries"] == status["deliveries"]

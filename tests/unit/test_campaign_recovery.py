@@ -27,10 +27,10 @@ class Nodes:
 
 
 def recovery(journal: Journal, nodes: Nodes, told: list[str], recover_s: float = 0.0) -> Recovery:
-    async def obey() -> None:
+    async def check_stop_requested() -> None:
         pass
 
-    return Recovery(journal, nodes, recover_s, obey, told.append)  # type: ignore[arg-type]
+    return Recovery(journal, nodes, recover_s, check_stop_requested, told.append)  # type: ignore[arg-type]
 
 
 async def test_only_our_own_old_attempts_are_stopped(tmp_path: Path) -> None:

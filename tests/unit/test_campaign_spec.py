@@ -59,7 +59,7 @@ def test_a_bad_spec_names_file_and_key(tmp_path: Path, text: str, names: str) ->
 
 def test_utilisation_counts_windows_and_settling() -> None:
     s = 10**9
-    found = utilisation([("a", [(0, 10 * s), (11 * s, 20 * s)]), ("b", [(25 * s, 30 * s)])], settle_s=1.0)
+    found = utilisation([("a", [(0, 10 * s), (11 * s, 20 * s)]), ("b", [(25 * s, 30 * s)])], gap_before_window_s=1.0)
     assert found is not None
     assert found.share == pytest.approx((10 + 1 + 9 + 1 + 5) / 30)
     assert found.longest_pause_s == pytest.approx(4.0)

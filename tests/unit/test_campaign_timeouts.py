@@ -22,7 +22,7 @@ def test_timeouts_follow_sizes_and_tokens() -> None:
     at = TimeoutsSpec(transfer_bytes_per_s=1e6, prefill_tokens_per_s=10, decode_tokens_per_s=1)
     assert at.transfer("start_engine", GB) == 120 + 1000
     assert at.rewrite("apply", GB) == 120 + 3000
-    assert at.obtain("deploy", GB) == 120 + 6000
+    assert at.fetch("deploy", GB) == 120 + 6000
     assert at.marker(MarkerParams(on_s=5, off_s=5, cycles=3)) == 120 + 35
     assert at.prefill(4000) == 120 + 400
     assert at.decode(("x" * 19,) * 2, 30, repeats=2) == 120 + 2 * 2 * (1 + 30)

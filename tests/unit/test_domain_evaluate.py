@@ -3,7 +3,7 @@
 import pytest
 
 from orchestrator.domain.campaign.protocol import DEMO_RULES, MeasurementProtocol
-from orchestrator.domain.campaign.steady_state import Stabilisation
+from orchestrator.domain.campaign.steady_state import SteadyStateWait
 from orchestrator.domain.run.alignment import integrate, traces_of
 from orchestrator.domain.run.evaluate import evaluate_run
 from orchestrator.domain.run.per_question import question_energies, summarise_questions
@@ -109,25 +109,25 @@ def test_register_is_compared_with_the_integral() -> None:
     traces = traces_of(samples)
     true = {n: integrate(t, int(t.utc_ns[0]), int(t.utc_ns[-1]), 0.5).energy_j for n, t in traces.items()}
     register = {"n1": true["n1"], "n2": (true["n2"] or 0) * 1.05, "n3": None}
-    with_register = samples.model_copy(update={"register_j": register})
+    with_register = samples.model_copy(update={"energy_register_j": register})
     result = evaluate_run(run_input(), with_register, questions((9, 9, 9)))
-    assert {check.node: round(check.relative, 6) for check in result.register_check} == {"n1": 0.0, "n2": 0.05}
+    assert {check.node: round(check.relative, 6) for check in result.energy_register_check} == {"n1": 0.0, "n2": 0.05}
     assert [f.where for f in result.validity.findings if f.rule == "register"] == ["n2"]
 
 
-def test_settling_meter_events_and_calibration_age_are_flagged() -> None:
+def test_gaps_meter_events_and_calibration_age_are_flagged() -> None:
     event = TraceEvent(utc_ns=at(8.0), kind="gap", count=3)
     run = run_input(
-        protocol=PROTOCOL.model_copy(update={"rules": DEMO_RULES.model_copy(update={"settle_s": 0.6})}),
+        protocol=PROTOCOL.model_copy(update={"rules": DEMO_RULES.model_copy(update={"min_gap_before_window_s": 0.6})}),
         instrument=INSTRUMENT.model_copy(update={"emulated": False, "kind": "ac_meter"}),
         calibrated_utc_ns=T0 - 400 * 86_400 * 10**9,
         meter_events=(event,),
     )
     findings = evaluate_run(run, block(FOUR, 16), questions((9, 9, 9))).validity.findings
     assert {(f.rule, f.where) for f in findings} >= {
-        ("settling", "decode[0]"), ("settling", "score[0]"), ("meter", "decode[0]"), ("calibration", "instrument"),
+        ("gap_before_window", "decode[0]"), ("gap_before_window", "score[0]"), ("meter", "decode[0]"), ("calibration", "instrument"),
     }  # fmt: skip
-    assert ("settling", "prefill[0]") not in {(f.rule, f.where) for f in findings}
+    assert ("gap_before_window", "prefill[0]") not in {(f.rule, f.where) for f in findings}
 
 
 def test_throttling_and_governor_fail_a_run() -> None:
@@ -159,25 +159,25 @@ def test_an_agent_that_was_not_silent_is_flagged() -> None:
 
     # n1 is the root: it serves jobs between the windows and is judged by what it did inside each workload.
     run = run_input(
-        silence={
+        agent_activity={
             "n1": activity(0.1, 7.2, 9.7, written=4096), "n2": activity(0.01, 8.0), "n3": activity(3.0),
             "n4": activity(0.01, written=4096),
         },
-        window_silence={"decode": activity(0.01), "score": activity(0.1)},
+        window_agent_activity={"decode": activity(0.01), "score": activity(0.1)},
     )  # fmt: skip
     findings = evaluate_run(run, block(FOUR, 16), questions((9, 9, 9))).validity.findings
-    told = {f.where: f.reason for f in findings if f.rule == "silence"}
+    told = {f.where: f.reason for f in findings if f.rule == "agent_quiet"}
     assert set(told) == {"n2", "n3, all windows", "n4, all windows", "root, score"}
     assert "decode" in told["n2"] and "of a core" in told["n3, all windows"] and "to disk" in told["n4, all windows"]
 
 
 def test_a_gate_that_timed_out_is_a_flag_and_a_fixed_wait_is_none() -> None:
-    def rules_of(stabilisation: Stabilisation) -> dict[str, str]:
-        run = run_input(stabilisation=stabilisation)
+    def rules_of(steady_state: SteadyStateWait) -> dict[str, str]:
+        run = run_input(steady_state=steady_state)
         findings = evaluate_run(run, block(FOUR, 16), questions((9, 9, 9))).validity.findings
         return {f.rule: f"{f.verdict} {f.reason}" for f in findings}
 
-    waited = Stabilisation(mode="both", start_utc_ns=at(-301), end_utc_ns=at(-1), steady=False, reasons=("n2: hot",))
+    waited = SteadyStateWait(mode="both", start_utc_ns=at(-301), end_utc_ns=at(-1), steady=False, reasons=("n2: hot",))
     assert rules_of(waited)["steady"] == "FLAG not steady after 300 s: n2: hot"
     assert "steady" not in rules_of(waited.model_copy(update={"steady": True, "reasons": ()}))
     assert "steady" not in rules_of(waited.model_copy(update={"mode": "fixed", "steady": None, "reasons": ()}))

@@ -1,4 +1,4 @@
-"""The matrix holds the seed's ids, and a selection brings its references along."""
+"""The matrix holds the paper's ids, and a selection brings its references along."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from orchestrator.domain.campaign.serving import MatrixOptions
 from shared.kernel.errors import ConfigurationError
 
 
-def test_full_matrix_is_the_seeds_25_and_the_control() -> None:
+def test_full_matrix_is_the_papers_25_and_the_control() -> None:
     ids = [configuration.id for configuration in full_matrix()]
     expected = {"baseline", *(f"drop{n}_{g}" for n in range(1, 9) for g in ("all", "early", "late"))}
     assert set(ids) - {"baseline_biased"} == expected

@@ -8,7 +8,7 @@ from scipy import stats
 from typer.testing import CliRunner
 
 from orchestrator.cli.results import plan_app
-from orchestrator.domain.analysis.interim import look_at
+from orchestrator.domain.analysis.interim import analyse_interim
 from orchestrator.domain.campaign.design_power import Expectation, power, questions_needed, resolution
 from orchestrator.domain.campaign.planner import PlanRequest, Rates, plan, propose
 from orchestrator.domain.campaign.protocol import ACCURACY_FIELDS
@@ -53,7 +53,7 @@ def test_decisions_stop_for_their_reasons() -> None:
     assert decide([0.5, 0.5], [0.01, 0.02], 0, rule).reason == "precise enough"
     assert decide([1e-6, 1e-6], [0.1, 0.1], 0, rule).reason == "every comparison is decided"
     last = decide([0.5, 0.5], [0.1, 0.1], 1, rule, earlier=(True, False))
-    assert (last.reason, last.named) == ("last look", (True, False))
+    assert (last.reason, last.named) == ("last analysis", (True, False))
 
 
 @pytest.mark.parametrize(("effect", "published"), [(0.01, 8010), (0.02, 2003), (0.05, 321)])
@@ -106,12 +106,12 @@ def test_proposal_resolves_its_target_within_the_suites() -> None:
 
 def test_a_look_at_a_running_campaign(tmp_path: Path) -> None:
     data = load_results(write_campaign_tree(tmp_path, "drop1_all,drop8_all", repetitions=2, saving=0.03))
-    running = look_at(data.statistics, 4)
+    running = analyse_interim(data.statistics, 4)
     assert (running.repetitions_done, running.stop, running.reason) == (2, False, "go on")
     assert running.established == ("drop8_all",), "a large loss is established even at the first, strict look"
-    assert look_at(data.statistics, 4, target_half_width=0.5).reason == "precise enough"
-    assert look_at(data.statistics, 2).reason == "last look"
+    assert analyse_interim(data.statistics, 4, target_half_width=0.5).reason == "precise enough"
+    assert analyse_interim(data.statistics, 2).reason == "last analysis"
     with pytest.raises(ConfigurationError):
-        look_at(data.statistics, 1)
-    shown = CliRunner().invoke(plan_app, ["--look", str(tmp_path)])
+        analyse_interim(data.statistics, 1)
+    shown = CliRunner().invoke(plan_app, ["--interim", str(tmp_path)])
     assert shown.exit_code == 0 and "may stop" in shown.output

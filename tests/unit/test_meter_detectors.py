@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from meter_bridge.find_channel import identify, verdict
+from meter_bridge.find_channel import find_channel, verdict
 from meter_bridge.instrument.detectors import ChannelWatch, examine
-from meter_bridge.live import QUEUE_MESSAGES, LiveHub
+from meter_bridge.live import QUEUE_MESSAGES, LiveBroadcaster
 from shared.kernel.records import Instrument
 from shared.wire.meter_api import MarkerRun, SampleBlock
 
@@ -85,28 +85,28 @@ def run_marker(node: str) -> MarkerRun:
 
 def test_identify_names_right_swapped_and_silent_channels() -> None:
     right = {"a": {"a": 1.0, "b": 0.02}, "b": {"a": 0.02, "b": 1.0}}
-    found = [identify(run_marker(node), block(right, run_marker(node))) for node in ("a", "b")]
+    found = [find_channel(run_marker(node), block(right, run_marker(node))) for node in ("a", "b")]
     assert verdict(found) == ()
     assert found[0].rises_w["a"] == pytest.approx(4.0, abs=0.15)
 
     swapped = {"a": right["b"], "b": right["a"]}
-    found = [identify(run_marker(node), block(swapped, run_marker(node))) for node in ("a", "b")]
+    found = [find_channel(run_marker(node), block(swapped, run_marker(node))) for node in ("a", "b")]
     assert [entry.answered_by for entry in found] == ["b", "a"]
     assert all("exchange" in sentence for sentence in verdict(found))
 
     dead = {"a": {"a": 0.0}, "b": {"a": 0.0}}
-    assert identify(run_marker("a"), block(dead, run_marker("a"))).answered_by is None
+    assert find_channel(run_marker("a"), block(dead, run_marker("a"))).answered_by is None
     both = {"a": {"a": 1.0}, "b": {"a": 0.9}}
-    assert identify(run_marker("a"), block(both, run_marker("a"))).answered_by is None
+    assert find_channel(run_marker("a"), block(both, run_marker("a"))).answered_by is None
 
 
 async def test_aggregates_hold_every_sample_between_two_messages() -> None:
-    hub = LiveHub(("a", "b"))
-    slow, fast = hub.subscribe(2.0), hub.subscribe(50.0)
+    broadcaster = LiveBroadcaster(("a", "b"))
+    slow, fast = broadcaster.subscribe(2.0), broadcaster.subscribe(50.0)
     values = [float(value) for value in np.random.default_rng(1).uniform(3, 9, 200)]
     for number, value in enumerate(values):
         at = number * NS // 50
-        hub.push(at, at, (value, math.nan), emulated=True)
+        broadcaster.push(at, at, (value, math.nan), emulated=True)
     messages = [await asyncio.wait_for(slow.next(), 1) for _ in range(8)]
     times = [message.utc_ns for message in messages]
     assert all(abs(b - a - NS // 2) <= NS // 25 for a, b in itertools.pairwise(times[1:]))
@@ -120,6 +120,6 @@ async def test_aggregates_hold_every_sample_between_two_messages() -> None:
     assert 35 <= fast.dropped + QUEUE_MESSAGES <= 42
     first = await fast.next()
     assert first.utc_ns >= 200 * NS // 50 - (QUEUE_MESSAGES + 1) * NS // 10
-    hub.unsubscribe(slow)
-    hub.unsubscribe(fast)
-    assert not hub.wanted
+    broadcaster.unsubscribe(slow)
+    broadcaster.unsubscribe(fast)
+    assert not broadcaster.wanted

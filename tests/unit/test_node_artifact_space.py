@@ -1,4 +1,4 @@
-"""Quota, holds and garbage collection of the artifact store, and the choice of the cheapest way."""
+"""Quota, holds and garbage collection of the artifact store, and the choice of the cheapest method."""
 
 import hashlib
 import os
@@ -14,7 +14,7 @@ from node_agent.transfers.rsync import Traffic, parse_stats
 from shared.files.artifacts import ArtifactStore
 from shared.kernel.errors import InfrastructureError, NotFoundError
 from shared.kernel.records import SurgeryPlan
-from shared.wire.node_jobs.artifacts import ObtainParams
+from shared.wire.node_jobs.artifacts import FetchParams
 
 
 def put(store: ArtifactStore, content: bytes, used_at_s: int) -> str:
@@ -27,17 +27,17 @@ def put(store: ArtifactStore, content: bytes, used_at_s: int) -> str:
 
 def test_the_least_recently_used_make_room_and_what_is_held_stays(tmp_path: Path) -> None:
     store = ArtifactStore(tmp_path, quota_bytes=100)
-    old, held, newer = (put(store, bytes([n]) * 30, 1000 + n) for n in range(3))
-    store.hold("campaign-1", [held])
+    old, pinned, newer = (put(store, bytes([n]) * 30, 1000 + n) for n in range(3))
+    store.pin("campaign-1", [pinned])
     assert store.make_room(10) == []
     assert [info.sha256 for info in store.make_room(20)] == [old]
-    assert {info.sha256 for info in store.list()} == {held, newer}
+    assert {info.sha256 for info in store.list()} == {pinned, newer}
     with pytest.raises(InfrastructureError, match="only 30 may be removed"):
         store.make_room(80)
     assert store.has(newer), "nothing is removed in vain"
     with pytest.raises(InfrastructureError):
         store.make_room(60, keep={newer})
-    store.hold("campaign-1", [])
+    store.pin("campaign-1", [])
     assert len(store.make_room(100)) == 2
 
 
@@ -53,14 +53,14 @@ def test_using_an_artifact_makes_it_recent(tmp_path: Path) -> None:
 def test_holds_survive_a_restart_and_add_up(tmp_path: Path) -> None:
     store = ArtifactStore(tmp_path)
     one, two, three = (put(store, bytes([n]), n) for n in range(3))
-    store.hold("a", [one])
-    store.hold("b", [one, two])
+    store.pin("a", [one])
+    store.pin("b", [one, two])
     again = ArtifactStore(tmp_path, quota_bytes=1)
-    assert again.held() == {"a": {one}, "b": {one, two}}
-    assert [info.sha256 for info in again.collect(0)] == [three]
-    again.hold("b", [])
-    assert [info.sha256 for info in again.collect(0)] == [two]
-    assert again.collect(0) == []
+    assert again.pinned() == {"a": {one}, "b": {one, two}}
+    assert [info.sha256 for info in again.collect_garbage(0)] == [three]
+    again.pin("b", [])
+    assert [info.sha256 for info in again.collect_garbage(0)] == [two]
+    assert again.collect_garbage(0) == []
 
 
 @settings(deadline=None, max_examples=50)  # each example makes real files durable
@@ -70,17 +70,17 @@ def test_after_making_room_it_fits_and_no_held_file_is_gone(
 ) -> None:
     store = ArtifactStore(tmp_path_factory.mktemp("store"), quota_bytes=quota)
     names = [put(store, bytes([n]) * size, 1000 + n) for n, (size, _) in enumerate(files)]
-    held = {name for name, (_, is_held) in zip(names, files, strict=True) if is_held}
-    store.hold("c", held)
+    pinned = {name for name, (_, is_pinned) in zip(names, files, strict=True) if is_pinned}
+    store.pin("c", pinned)
     before = set(names)
     try:
         removed = {info.sha256 for info in store.make_room(needed)}
     except InfrastructureError:
-        assert sum(size for size, is_held in files if is_held) + needed > quota
+        assert sum(size for size, is_pinned in files if is_pinned) + needed > quota
         assert {info.sha256 for info in store.list()} == before
     else:
         assert store.used_bytes() + needed <= quota
-        assert not removed & held
+        assert not removed & pinned
         assert {info.sha256 for info in store.list()} == before - removed
 
 
@@ -96,9 +96,9 @@ def test_scratch_of_a_dead_process_goes_and_downloads_stay(tmp_path: Path) -> No
 PLAN = SurgeryPlan(n_experts=4, kept=((0, 1),) * 2)
 
 
-def ways(store: ArtifactStore, params: ObtainParams, **fields: object) -> list[tuple[str, int | None]]:
+def methods(store: ArtifactStore, params: FetchParams, **fields: object) -> list[tuple[str, int | None]]:
     made = NodeSettings.model_validate({"name": "n", "state_dir": store.root, **fields})
-    return [(cost.way, cost.expected_bytes) for cost in costs(params, store, made)]
+    return [(cost.method, cost.expected_bytes) for cost in costs(params, store, made)]
 
 
 def test_the_cheapest_way_is_first_and_impossible_ones_have_reasons(
@@ -110,21 +110,26 @@ def test_the_cheapest_way_is_first_and_impossible_ones_have_reasons(
     monkeypatch.setenv("PATH", str(tools))
     store = ArtifactStore(tmp_path / "store")
     base = put(store, b"base", 1)
-    params = ObtainParams(sha256="1" * 64, size_bytes=5_000_000, base_sha256=base, plan=PLAN)
+    params = FetchParams(sha256="1" * 64, size_bytes=5_000_000, base_sha256=base, plan=PLAN)
     both = {"source_url": "http://127.0.0.1:1", "rsync_source": "pi@spark:/srv"}
-    found = ways(store, params, **both)
-    assert [way for way, _ in found] == ["plan", "http", "rsync", "here"]
+    found = methods(store, params, **both)
+    assert [method for method, _ in found] == ["plan", "http", "rsync", "here"]
     assert found[0][1] is not None and found[0][1] < 1000
-    assert [way for way, _ in ways(store, params, **both, prefer_rsync=True)] == ["plan", "rsync", "http", "here"]
+    assert [method for method, _ in methods(store, params, **both, prefer_rsync=True)] == [
+        "plan",
+        "rsync",
+        "http",
+        "here",
+    ]
     store.partial_path("1" * 64).write_bytes(b"x" * 1_000_000)
     without_base = params.model_copy(update={"base_sha256": "2" * 64})
-    assert ways(store, without_base, **both)[:2] == [("http", 4_000_000), ("rsync", 5_000_000)]
-    not_http = without_base.model_copy(update={"ways": ("plan", "rsync")})
-    assert ways(store, not_http, **both)[0][0] == "rsync"
+    assert methods(store, without_base, **both)[:2] == [("http", 4_000_000), ("rsync", 5_000_000)]
+    not_http = without_base.model_copy(update={"methods": ("plan", "rsync")})
+    assert methods(store, not_http, **both)[0][0] == "rsync"
     here = params.model_copy(update={"sha256": base})
-    assert ways(store, here, **both)[0] == ("here", 0)
+    assert methods(store, here, **both)[0] == ("here", 0)
     made = NodeSettings.model_validate({"name": "n", "state_dir": store.root})
-    reasons = {cost.way: cost.reason for cost in costs(without_base, store, made)}
+    reasons = {cost.method: cost.reason for cost in costs(without_base, store, made)}
     assert reasons == {
         "here": "it is not here", "plan": "the base model is not here", "http": "no source_url is set",
         "rsync": "no rsync_source is set",

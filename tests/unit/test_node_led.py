@@ -7,7 +7,7 @@ import pytest
 
 from node_agent.machine.led import blink
 from shared.kernel.errors import ConfigurationError, InfrastructureError
-from shared.wire.node_jobs.host import IdentifyParams
+from shared.wire.node_jobs.host import BlinkParams
 
 
 def trigger_of(root: Path, led: str) -> Path:
@@ -20,7 +20,7 @@ def trigger_of(root: Path, led: str) -> Path:
 
 async def test_it_blinks_and_gets_its_own_trigger_back(tmp_path: Path) -> None:
     trigger = trigger_of(tmp_path, "ACT")
-    blinking = asyncio.create_task(blink(IdentifyParams(seconds=1), tmp_path))
+    blinking = asyncio.create_task(blink(BlinkParams(seconds=1), tmp_path))
     await asyncio.sleep(0.1)
     assert trigger.read_text() == "timer"
     assert (await blinking).led == "ACT"
@@ -29,7 +29,7 @@ async def test_it_blinks_and_gets_its_own_trigger_back(tmp_path: Path) -> None:
 
 async def test_a_cancelled_job_leaves_the_led_as_it_was(tmp_path: Path) -> None:
     trigger = trigger_of(tmp_path, "led0")
-    blinking = asyncio.create_task(blink(IdentifyParams(seconds=60), tmp_path))
+    blinking = asyncio.create_task(blink(BlinkParams(seconds=60), tmp_path))
     await asyncio.sleep(0.1)
     blinking.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -39,9 +39,9 @@ async def test_a_cancelled_job_leaves_the_led_as_it_was(tmp_path: Path) -> None:
 
 async def test_a_machine_without_a_led_and_one_that_refuses_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="not available here") as missing:
-        await blink(IdentifyParams(), tmp_path)
+        await blink(BlinkParams(), tmp_path)
     assert "channel" in missing.value.hint
     (tmp_path / "ACT").mkdir()
     (tmp_path / "ACT" / "trigger").symlink_to("/proc/version")
     with pytest.raises(InfrastructureError, match="cannot be set"):
-        await blink(IdentifyParams(), tmp_path)
+        await blink(BlinkParams(), tmp_path)

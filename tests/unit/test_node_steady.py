@@ -8,17 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node_agent.machine.governor import set_governor
-from node_agent.machine.steady_gate import judge, looker, settle, temperature_slope
+from node_agent.machine.steady_gate import judge, sampler, temperature_slope, wait_steady
 from shared.kernel.errors import ConfigurationError, InfrastructureError
 from shared.wire.node_jobs.activity import AgentActivity, AgentEvent, activity_between
-from shared.wire.node_jobs.host import SetGovernorParams, SettleParams, SettleSample
+from shared.wire.node_jobs.host import SetGovernorParams, SteadyGateParams, SteadyGateSample
 
-PARAMS = SettleParams(min_s=0, max_s=60, span_s=60, max_slope_c_per_min=0.5, max_busy=0.05)
+PARAMS = SteadyGateParams(min_s=0, max_s=60, span_s=60, max_slope_c_per_min=0.5, max_busy=0.05)
 
 
-def samples(temperatures: list[float | None], busy: float = 0.0, step_s: float = 5.0) -> list[SettleSample]:
+def samples(temperatures: list[float | None], busy: float = 0.0, step_s: float = 5.0) -> list[SteadyGateSample]:
     return [
-        SettleSample(utc_ns=int(n * step_s * 1e9), temperature_c=value, busy=busy)
+        SteadyGateSample(utc_ns=int(n * step_s * 1e9), temperature_c=value, busy=busy)
         for n, value in enumerate(temperatures)
     ]
 
@@ -49,7 +49,7 @@ def test_a_machine_without_a_thermometer_is_judged_by_its_load() -> None:
 
 
 def test_drifting_power_is_not_steady() -> None:
-    def powers(*values: float) -> list[SettleSample]:
+    def powers(*values: float) -> list[SteadyGateSample]:
         return [
             sample.model_copy(update={"pmic_power_w": value})
             for sample, value in zip(samples([None] * len(values)), values, strict=True)
@@ -63,30 +63,30 @@ async def test_settling_ends_when_steady_and_gives_up_with_reasons() -> None:
     def machine(temperatures: Iterator[float]) -> "object":
         clock = 0
 
-        async def look() -> SettleSample:
+        async def sample() -> SteadyGateSample:
             nonlocal clock
             clock += 5_000_000_000
-            return SettleSample(utc_ns=clock, temperature_c=next(temperatures), busy=0.01)
+            return SteadyGateSample(utc_ns=clock, temperature_c=next(temperatures), busy=0.01)
 
-        return look
+        return sample
 
     def quiet(_fraction: float, _message: str) -> None:
         pass
 
-    quick = SettleParams(min_s=0, max_s=0.5, every_s=0.1, span_s=20)
+    quick = SteadyGateParams(min_s=0, max_s=0.5, every_s=0.1, span_s=20)
     cooling = iter([60.0, 58.0, 56.0, *[55.0] * 100])
-    result = await settle(quick.model_copy(update={"max_s": 30.0}), machine(cooling), quiet)  # type: ignore[arg-type]
-    assert result.settled and not result.reasons
+    result = await wait_steady(quick.model_copy(update={"max_s": 30.0}), machine(cooling), quiet)  # type: ignore[arg-type]
+    assert result.steady and not result.reasons
     # Samples are 5 s apart: the last warm one, the third, is out of the 20 s span at the eighth.
     assert len(result.samples) == 8
     endless = iter([50.0 + n for n in range(1000)])
-    result = await settle(quick, machine(endless), quiet)  # type: ignore[arg-type]
-    assert not result.settled and "changes by +12.00" in result.reasons[0]
+    result = await wait_steady(quick, machine(endless), quiet)  # type: ignore[arg-type]
+    assert not result.steady and "changes by +12.00" in result.reasons[0]
 
 
 async def test_this_machine_can_be_looked_at() -> None:
-    look = looker()
-    first, second = await look(), await look()
+    sample = sampler()
+    first, second = await sample(), await sample()
     assert 0 <= first.busy <= 1 and second.utc_ns > first.utc_ns
 
 

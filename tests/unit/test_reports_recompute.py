@@ -83,7 +83,7 @@ def test_epi_recomputed_by_our_reader_is_identical(tree: Path) -> None:
         assert json_bytes(run.again) == json_bytes(run.written)
 
 
-def test_the_seeds_schema_is_there(tree: Path) -> None:
+def test_the_published_schema_is_there(tree: Path) -> None:
     document = json.loads((tree / "baseline" / "epi_001.json").read_text())
     expected = {
         "environment": {"ambient_temp_c", "ambient_humidity_percent", "frequency_governor", "background_load"},

@@ -72,7 +72,7 @@ async def test_same_id_with_another_request_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("asked", "error", "names"),
     [
-        (JobRequest(protocol=(2, 0), kind="double", params={"value": 1}), ConflictError, "protocol 2.0"),
+        (JobRequest(protocol=(3, 0), kind="double", params={"value": 1}), ConflictError, "protocol 3.0"),
         (JobRequest(kind="run_a_command", params={}), ConfigurationError, "run_a_command"),
         (JobRequest(kind="double", params={"value": "x"}), ConfigurationError, "params.value"),
         (JobRequest(kind="double", params={"value": 1, "extra": 1}), ConfigurationError, "params.extra"),

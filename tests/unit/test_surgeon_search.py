@@ -13,7 +13,7 @@ from surgeon.observation import statistics
 from surgeon.observation.corpus import load_corpus
 from surgeon.observation.observe import observe
 from surgeon.search.eep import Candidate, EepOptions, Fitness, FitnessCache, search, split
-from surgeon.search.multiple_choice import ChoiceScorer, Question
+from surgeon.search.multiple_choice import MultipleChoiceScorer, Question
 from surgeon.search.skipping import DynamicSkipping, median_ratios
 from surgeon.search.task_fitness import TaskFitness
 from tests.checkpoint_factory import TEXT, make_checkpoint
@@ -91,7 +91,7 @@ def test_scores_equal_a_plain_forward(lab: Path) -> None:
     lines = [json.loads(line) for line in (lab / "questions.jsonl").read_text().splitlines()]
     questions = [Question(question=x["question"], choices=x["choices"], answer=x["answer"]) for x in lines]
     with llama.Model(lab / "f32.gguf") as model:
-        scorer = ChoiceScorer(model, questions, cache_f32=True)
+        scorer = MultipleChoiceScorer(model, questions, cache_f32=True)
         found = [values for group in scorer._groups() for values in scorer._log_likelihoods(group)]
         accuracy = scorer.score().accuracy
         scorer.close()

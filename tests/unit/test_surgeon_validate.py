@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from shared.kernel.errors import ConfigurationError, DataError
-from shared.wire.surgeon_jobs import PromptAnswer
+from shared.wire.surgeon_jobs import PromptCompletion
 from surgeon import settings as surgeon_settings
 from surgeon.conversion.quantize import file_types, quantize
 from surgeon.conversion.to_gguf import convert
@@ -55,8 +55,8 @@ def test_prompt_files_name_the_line_at_fault(tmp_path: Path) -> None:
     assert load_prompts(path)[0].expect == ("x", "y")
 
 
-def answers(*reasons: str) -> tuple[PromptAnswer, ...]:
-    return tuple(PromptAnswer(prompt=f"p{n}", answer="", ok=not r, reason=r) for n, r in enumerate(reasons))
+def answers(*reasons: str) -> tuple[PromptCompletion, ...]:
+    return tuple(PromptCompletion(prompt=f"p{n}", answer="", ok=not r, reason=r) for n, r in enumerate(reasons))
 
 
 def test_the_gate() -> None:

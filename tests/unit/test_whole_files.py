@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.files.atomic import remove_stale, written_whole
+from shared.files.atomic import atomic_write, remove_stale
 
 
 def names(folder: Path) -> list[str]:
@@ -14,21 +14,21 @@ def names(folder: Path) -> list[str]:
 def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
     target = tmp_path / "result"
     target.write_text("old")
-    with written_whole(target) as beside:
+    with atomic_write(target) as beside:
         beside.write_text("new")
         assert target.read_text() == "old"
     assert target.read_text() == "new" and names(tmp_path) == ["result"]
 
 
 def test_a_folder_appears_when_it_is_whole(tmp_path: Path) -> None:
-    with written_whole(tmp_path / "result", folder=True) as beside:
+    with atomic_write(tmp_path / "result", folder=True) as beside:
         (beside / "a").write_text("a")
     assert names(tmp_path) == ["result"] and names(tmp_path / "result") == ["a"]
 
 
 @pytest.mark.parametrize("folder", [False, True])
 def test_a_failure_leaves_nothing(tmp_path: Path, folder: bool) -> None:
-    with pytest.raises(RuntimeError), written_whole(tmp_path / "result", folder=folder):
+    with pytest.raises(RuntimeError), atomic_write(tmp_path / "result", folder=folder):
         raise RuntimeError
     assert names(tmp_path) == []
 
@@ -42,9 +42,9 @@ def test_only_what_the_dead_left_is_removed(tmp_path: Path) -> None:
     others = [f".other.{chr(97) * 32}.partial", ".re[s]ult.partial", "re[s]ult.bak"]
     for name in others:
         (tmp_path / name).touch()
-    with written_whole(target) as living:
+    with atomic_write(target) as living:
         assert living.exists() and not any(entry.exists() for entry in stale)
-        with written_whole(target) as second:
+        with atomic_write(target) as second:
             second.write_text("second")
         assert living.exists() and remove_stale(target) == []
         living.write_text("first")

@@ -14,7 +14,7 @@ from fastapi import APIRouter, Depends, FastAPI, Query, WebSocket, WebSocketDisc
 from fastapi.responses import Response
 
 from orchestrator.api.models import CampaignStatus, CampaignSummary, ConfigurationResult, LabStatus, RunDetail, Ticket
-from orchestrator.campaign.find_channel import IdentifyAnswer, IdentifyRequest
+from orchestrator.campaign.find_channel import FindNodeRequest, FindNodeResult
 from orchestrator.campaign.live import LiveMessage
 from orchestrator.web.routes import web_router
 from shared.kernel.clock import utc_ns
@@ -54,11 +54,11 @@ def make_fixture_app(state: str, *, token: str, hurry: bool = False, thinks_s: f
     async def get_lab() -> LabStatus:
         return lab_status(lab)
 
-    @router.post("/lab/nodes/{node}/identify")
-    async def identify(node: str, request: IdentifyRequest) -> IdentifyAnswer:
+    @router.post("/lab/nodes/{node}/find")
+    async def find(node: str, request: FindNodeRequest) -> FindNodeResult:
         if request.by == "led":
             raise ConfigurationError("not available here: this machine has no status LED that a program may blink")
-        return IdentifyAnswer(node=node, by=request.by, sentence=f"The channel of {node} rose by +4.1 W with its load.")
+        return FindNodeResult(node=node, by=request.by, sentence=f"The channel of {node} rose by +4.1 W with its load.")
 
     @router.get("/campaigns")
     async def campaigns() -> list[CampaignSummary]:

@@ -33,7 +33,7 @@ RUN_S = 24.0
 _STEPS = (
     ("deploy", 1),
     ("start_engine", 2),
-    ("stabilise", 0),
+    ("steady_state", 0),
     ("idle", 2),
     ("marker", 2),
     ("prefill", 4),
@@ -56,7 +56,7 @@ class InventedLab:
         repetitions = 1 if self.state == "one_repetition" else 3
         self.spec = CampaignSpec(
             id="demo-20261121-2200",
-            description="The seed's matrix on the embedded model",
+            description="The paper's matrix on the embedded model",
             model="epi-demo-moe",
             corpus="demo",
             repetitions=repetitions,

@@ -9,7 +9,7 @@ from orchestrator.domain.analysis.paired import QuestionDesign
 from orchestrator.domain.arrays import Floats, Ints
 from orchestrator.domain.campaign.matrix import in_matrix_order, reference_of
 from orchestrator.domain.campaign.protocol import AccuracyField, AccuracyTask
-from orchestrator.domain.run.accuracy import Answered, field_of, normalised_weights
+from orchestrator.domain.run.accuracy import MarkedQuestion, field_of, normalised_weights
 from orchestrator.domain.run.evaluate import RunEvaluation
 from shared.kernel.errors import DataError
 from shared.kernel.records import Configuration
@@ -23,7 +23,7 @@ class Answers:
     """Answers of one run: its repetition and its questions."""
 
     repetition: int
-    questions: Sequence[Answered]
+    questions: Sequence[MarkedQuestion]
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def _scores(answers: Sequence[Answers], valid: Mapping[int, RunEvaluation]) -> d
 
 def _design(
     scores: Sequence[Mapping[Key, float]],
-    questions: Sequence[Answered],
+    questions: Sequence[MarkedQuestion],
     mapping: Mapping[AccuracyField, AccuracyTask],
 ) -> tuple[QuestionDesign, tuple[AccuracyField, ...], tuple[str, ...], list[tuple[Key, int]]]:
     weights = {name: weight for name, weight in normalised_weights(mapping).items() if weight > 0}

@@ -1,4 +1,4 @@
-"""May a running campaign stop? One look at its statistics by the rule that was fixed before it started."""
+"""May a running campaign stop? One interim analysis of its statistics, by the rule that was fixed before it started."""
 
 from collections.abc import Collection
 
@@ -12,8 +12,8 @@ from shared.kernel.errors import ConfigurationError
 from shared.kernel.records import ConfigurationId, Record
 
 
-class CampaignLook(Record):
-    """What a look says: stop or go on, and which differences are established at this look's stricter level."""
+class InterimAnalysis(Record):
+    """What an interim analysis says: stop or go on, and what is established at its stricter level."""
 
     repetitions_done: int
     repetitions_planned: int
@@ -25,30 +25,30 @@ class CampaignLook(Record):
         """Say it in words."""
         named = ", ".join(self.established) or "no difference"
         return (
-            f"planned look after {self.repetitions_done} of {self.repetitions_planned} repetitions:"
+            f"interim analysis after {self.repetitions_done} of {self.repetitions_planned} repetitions:"
             f" {self.reason}; established: {named}"
         )
 
 
 def planned_rule(repetitions: int, target_half_width: float | None = None) -> StoppingRule:
-    """Return the rule of a campaign that may be looked at after each repetition from the second on.
+    """Return the rule of a campaign that may be analysed after each repetition from the second on.
 
     Raises:
         ConfigurationError: fewer than two repetitions show no spread.
     """
     if repetitions < 2:
-        raise ConfigurationError("one repetition shows no spread: there is nothing to look at", where="repetitions")
-    looks = tuple(k / repetitions for k in range(2, repetitions + 1))
-    return StoppingRule(information=looks, target_half_width=target_half_width)
+        raise ConfigurationError("one repetition shows no spread: there is nothing to analyse", where="repetitions")
+    information = tuple(k / repetitions for k in range(2, repetitions + 1))
+    return StoppingRule(information=information, target_half_width=target_half_width)
 
 
-def look_at(
+def analyse_interim(
     statistics: CampaignStatistics,
     repetitions_planned: int,
     target_half_width: float | None = None,
     earlier: Collection[ConfigurationId] = (),
-) -> CampaignLook:
-    """Look after the repetitions that every compared configuration has; what `earlier` looks established stays so.
+) -> InterimAnalysis:
+    """Analyse the repetitions that every compared configuration has; what `earlier` ones established stays so.
 
     Raises:
         ConfigurationError: fewer than two repetitions are planned.
@@ -62,12 +62,12 @@ def look_at(
     if done < 2 or not np.isfinite(terms.variance[rows]).all():
         return _not_yet(done, repetitions_planned)
     low, high = terms.interval()
-    look = min(done, repetitions_planned) - 2
+    analysis = min(done, repetitions_planned) - 2
     names = [data.configurations[row].id for row in rows.tolist()]
     half_widths = ((high - low)[rows] / 2).tolist()
     known = [name in earlier for name in names]
-    found = decide(terms.p_values()[rows].tolist(), half_widths, look, rule, known)
-    return CampaignLook(
+    found = decide(terms.p_values()[rows].tolist(), half_widths, analysis, rule, known)
+    return InterimAnalysis(
         repetitions_done=done,
         repetitions_planned=repetitions_planned,
         stop=found.stop,
@@ -80,8 +80,8 @@ def _complete_repetitions(log_j: Floats) -> int:
     return int((~np.isnan(log_j)).all(0).sum())
 
 
-def _not_yet(done: int, planned: int) -> CampaignLook:
-    return CampaignLook(
+def _not_yet(done: int, planned: int) -> InterimAnalysis:
+    return InterimAnalysis(
         repetitions_done=done, repetitions_planned=planned, stop=False, established=(),
-        reason="go on: two repetitions of every configuration are needed before the first look",
+        reason="go on: two repetitions of every configuration are needed before the first interim analysis",
     )  # fmt: skip

@@ -97,7 +97,7 @@ def campaign_statistics(
 ) -> CampaignStatistics:
     """Estimate every configuration against its reference, and correct the verdicts for their number.
 
-    In a campaign with planned looks `established` holds the differences they established: those alone are named.
+    In a campaign with interim analyses `established` holds the differences they established: those alone are named.
 
     Raises:
         DataError: the configurations share no question of some field.
@@ -203,7 +203,7 @@ def _absolute(result: ConfigurationResult, data: CampaignData, row: int, own: Bu
 
 
 def _relative(
-    row: int, terms: RatioTerms, tables: _Tables, data: CampaignData, known: bool, by_look: bool | None
+    row: int, terms: RatioTerms, tables: _Tables, data: CampaignData, known: bool, by_interim: bool | None
 ) -> dict[str, object]:
     composite = accuracies(data.sums, data.design)[0]
     reference = int(data.reference[row])
@@ -228,14 +228,14 @@ def _relative(
     width *= sqrt(float(terms.energy_variance[row]))
     adjusted, value = float(tables.adjusted[row]), float(terms.value[row])
     comparison: Comparison = "not distinguishable"
-    if adjusted < 1 - CONFIDENCE if by_look is None else by_look:
+    if adjusted < 1 - CONFIDENCE if by_interim is None else by_interim:
         comparison = "better" if value < 0 else "worse"
     low, high = float(tables.low[row]), float(tables.high[row])
     reason = ""
     if comparison == "not distinguishable" and not low <= 0 <= high:
         reason = "its own interval excludes 1, but not after correction for the number of comparisons"
-        if by_look is not None:
-            reason += " and planned looks"
+        if by_interim is not None:
+            reason += " and interim analyses"
     return {
         **update,
         "epi_ratio_interval": Interval(low=exp(low), high=exp(high)),

@@ -17,7 +17,7 @@ FULL_SUITES: dict[AccuracyField, int] = {
     "mmlu_5shot": 14_042, "arc_challenge_25shot": 1_172, "hellaswag_10shot": 10_042,
 }  # fmt: skip
 _WINDOWS = 5
-"""idle, marker, prefill, decode, score: each has its stillness before it."""
+"""idle, marker, prefill, decode, score: each has its gap before it."""
 
 
 class SpecCheck(Record):
@@ -34,7 +34,7 @@ class SpecPlan(SpecCheck):
     """What a spec will run and what it can show; null where nothing is known to calculate it from."""
 
     order: tuple[str, ...] = Field(description="run ids in the order they are measured")
-    waiting_seconds: float = Field(description="stillness, idle and marker of all runs: the least it can take")
+    waiting_seconds: float = Field(description="gap, idle and marker of all runs: the least it can take")
     questions: dict[AccuracyField, int]
     rates_from: str | None = Field(description="where the rates come from; null: none are known")
     plan: CampaignPlan | None = Field(description="duration, energy, disk, network; null without rates")
@@ -47,7 +47,7 @@ class Pace(Record):
 
     prefill_tokens_per_s: float = Field(gt=0)
     decode_tokens_per_s: float = Field(gt=0)
-    between_s: float = Field(ge=0, description="loading and talk of one run, outside windows and stillness")
+    between_s: float = Field(ge=0, description="loading and talk of one run, outside windows and gap")
 
     def fixed_seconds(self, windows: WindowsSpec) -> float:
         """Return the seconds of one run that do not depend on the number of questions."""
@@ -60,9 +60,14 @@ class Pace(Record):
 
 
 def waiting_seconds(windows: WindowsSpec) -> float:
-    """Return what one run waits by its spec: the stillness before each window, idle and marker."""
+    """Return what one run waits by its spec: the gap before each window, idle and marker."""
     marker = windows.marker
-    return _WINDOWS * windows.settle_s + windows.idle_s + marker.cycles * (marker.on_s + marker.off_s) + marker.off_s
+    return (
+        _WINDOWS * windows.gap_before_window_s
+        + windows.idle_s
+        + marker.cycles * (marker.on_s + marker.off_s)
+        + marker.off_s
+    )
 
 
 def check(spec: CampaignSpec) -> SpecCheck:

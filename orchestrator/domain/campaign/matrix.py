@@ -27,7 +27,7 @@ def layout_of(group: LayerGroup) -> Layout:
 
 
 def full_matrix(options: MatrixOptions | None = None, *, max_depth: int = MAX_DEPTH) -> tuple[Configuration, ...]:
-    """Return the 25 configurations of the seed and the control, baselines first, then by depth and group.
+    """Return the 25 configurations of the paper and the control, baselines first, then by depth and group.
 
     Args:
         options: the usual serving.

@@ -1,6 +1,6 @@
 """How runs are measured and judged, frozen with the campaign: accuracy fields, window rules, token basis."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -34,6 +34,11 @@ def default_accuracy() -> dict[AccuracyField, AccuracyTask]:
 class WindowRules(Record):
     """When a window is believed (MLPerf Power / SPEC PTDaemon, docs/epi.md); the demo shortens the durations."""
 
+    former_names: ClassVar = {
+        "settle_s": "min_gap_before_window_s",
+        "max_register_disagreement": "max_energy_register_disagreement",
+    }
+
     min_duration_s: float = Field(default=60.0, ge=0, description="shorter decode, prefill, score: FAIL")
     recommended_duration_s: float = Field(default=600.0, ge=0, description="shorter: FLAG")
     min_idle_s: float = Field(default=10.0, ge=0, description="shorter idle: FAIL")
@@ -44,10 +49,12 @@ class WindowRules(Record):
     ambient_c: tuple[float, float] = (20.0, 24.0)
     max_temperature_drift_c: float = Field(default=5.0, gt=0, description="of a node over the run; more: FLAG")
     required_governor: str = "performance"
-    settle_s: float | None = Field(
+    min_gap_before_window_s: float | None = Field(
         default=None, ge=0, description="less time since the window before: FLAG; null asks 10 s, 0 s where shortened"
     )
-    max_register_disagreement: float = Field(default=0.02, gt=0, description="register against integral; more: FLAG")
+    max_energy_register_disagreement: float = Field(
+        default=0.02, gt=0, description="register against integral; more: FLAG"
+    )
     max_agent_cpu_share: float = Field(default=0.002, gt=0, description="of one core, by a node's agent; more: FLAG")
     max_calibration_age_days: float = Field(default=365.0, gt=0, description="older or unknown: FLAG")
     shortened: bool = Field(default=False, description="durations are below the norm on purpose: the report says so")
@@ -67,6 +74,8 @@ DEMO_RULES = WindowRules(
 class MeasurementProtocol(Record):
     """How the run was measured and is judged; frozen with the campaign."""
 
+    former_names: ClassVar = {"settle_s": "gap_before_window_s"}
+
     token_basis: TokenBasis = "decode_generated"
     accuracy: dict[AccuracyField, AccuracyTask] = Field(default_factory=default_accuracy, min_length=1)
     accuracy_note: str = Field(default="", description="for example: tasks of the same style, not the real suites")
@@ -74,7 +83,7 @@ class MeasurementProtocol(Record):
     lag_range_s: tuple[Annotated[float, Field(ge=-60, le=60)], Annotated[float, Field(ge=-60, le=60)]] = Field(
         default=(-0.25, 1.5), description="where the lag is looked for"
     )
-    settle_s: float = Field(default=0.0, ge=0, description="stillness before each window")
+    gap_before_window_s: float = Field(default=0.0, ge=0, description="gap before each window")
 
     @model_validator(mode="after")
     def _weights_add_up(self) -> Self:

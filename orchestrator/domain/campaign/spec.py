@@ -1,15 +1,23 @@
 """The campaign's frozen spec: what is measured, on what, how often. Its hash decides whether a campaign may resume."""
 
 import hashlib
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from orchestrator.domain.campaign.protocol import ACCURACY_FIELDS, AccuracyTask, MeasurementProtocol, WindowRules
 from orchestrator.domain.campaign.serving import MatrixOptions
-from orchestrator.domain.campaign.steady_state import StabilisationSpec
+from orchestrator.domain.campaign.steady_state import SteadyStateSpec
+from orchestrator.domain.campaign.steps import FORMER_STEPS
 from orchestrator.domain.campaign.timeouts import TimeoutsSpec
-from shared.kernel.records import ConfigurationId, EngineName, NodeName, Record, canonical_json
+from shared.kernel.records import (
+    ConfigurationId,
+    EngineName,
+    NodeName,
+    Record,
+    canonical_bytes,
+    dump_under_former_names,
+)
 from shared.wire.node_jobs.workloads import MarkerParams
 from shared.wire.surgeon_jobs import Name
 
@@ -25,9 +33,11 @@ class WorkloadSpec(Record):
 class WindowsSpec(Record):
     """Lengths of the windows; the defaults are those of a lab (docs/epi.md), the demo shortens them and says so."""
 
+    former_names: ClassVar = {"settle_s": "gap_before_window_s", "stabilisation": "steady_state"}
+
     idle_s: float = Field(default=60.0, gt=0)
-    stabilisation: StabilisationSpec = Field(default=StabilisationSpec(), description="before the first window")
-    settle_s: float = Field(default=10.0, ge=0, description="waiting before each window")
+    steady_state: SteadyStateSpec = Field(default=SteadyStateSpec(), description="before the first window")
+    gap_before_window_s: float = Field(default=10.0, ge=0, description="waiting before each window")
     marker: MarkerParams = MarkerParams(on_s=5.0, off_s=5.0, cycles=3)
     prefill: WorkloadSpec = WorkloadSpec(tokens_each=512, repeats=4)
     decode: WorkloadSpec = WorkloadSpec(tokens_each=256, repeats=2)
@@ -73,11 +83,11 @@ class EngineSpec(Record):
     threads: int = Field(default=4, ge=1)
 
 
-class LooksSpec(Record):
-    """The campaign is looked at after each repetition from the second on, and ends as soon as a look says so.
+class InterimAnalysesSpec(Record):
+    """The campaign is analysed after each repetition from the second on, and ends as soon as an analysis says so.
 
-    The error of all looks together is that of one (`orchestrator.domain.campaign.sequential`), since they are planned
-    here.
+    The error of all analyses together is that of one (`orchestrator.domain.campaign.sequential`), since they are
+    planned here.
     """
 
     precision: float | None = Field(
@@ -87,6 +97,8 @@ class LooksSpec(Record):
 
 class CampaignSpec(Record):
     """One campaign."""
+
+    former_names: ClassVar = {"looks": "interim_analyses"}
 
     schema_version: Literal[1] = 1
     id: ConfigurationId
@@ -115,14 +127,16 @@ class CampaignSpec(Record):
     engine: EngineSpec = EngineSpec()
     rules: WindowRules = WindowRules()
     timeouts: TimeoutsSpec = TimeoutsSpec()
-    looks: LooksSpec | None = Field(default=None, description="may the campaign stop early? null: all repetitions")
+    interim_analyses: InterimAnalysesSpec | None = Field(
+        default=None, description="may the campaign stop early? null: all repetitions"
+    )
     accuracy_note: str = ""
     lag_range_s: tuple[float, float] = Field(default=(-0.25, 3.0), description="where the meter's lag is looked for")
 
     @model_validator(mode="after")
-    def _looks_need_repetitions(self) -> Self:
-        if self.looks is not None and self.repetitions < 2:
-            raise ValueError("looks need at least 2 repetitions: one shows no spread")
+    def _interim_analyses_need_repetitions(self) -> Self:
+        if self.interim_analyses is not None and self.repetitions < 2:
+            raise ValueError("interim_analyses needs at least 2 repetitions: one shows no spread")
         return self
 
     def usual(self) -> MatrixOptions:
@@ -141,9 +155,13 @@ class CampaignSpec(Record):
             accuracy_note=self.accuracy_note,
             rules=self.rules,
             lag_range_s=self.lag_range_s,
-            settle_s=self.windows.settle_s,
+            gap_before_window_s=self.windows.gap_before_window_s,
         )
 
     def spec_hash(self) -> str:
-        """Return the SHA-256 of the canonical JSON."""
-        return hashlib.sha256(canonical_json(self)).hexdigest()
+        """Return the SHA-256 of the canonical JSON under the keys of schema version 1: renaming changes no hash."""
+        values = dump_under_former_names(self)
+        former = {name: old for old, name in FORMER_STEPS.items()}
+        steps = values["timeouts"]["steps"]
+        values["timeouts"]["steps"] = {former.get(step, step): seconds for step, seconds in steps.items()}
+        return hashlib.sha256(canonical_bytes(values)).hexdigest()

@@ -8,12 +8,12 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from shared.kernel.records import NodeName, Record
-from shared.wire.node_jobs.host import SettleParams, SettleResult
+from shared.wire.node_jobs.host import SteadyGateParams, SteadyGateResult
 
 Mode = Literal["fixed", "steady", "both"]
 
 
-class StabilisationSpec(Record):
+class SteadyStateSpec(Record):
     """How long to wait once the engine is loaded.
 
     `fixed`: `fixed_s`, the same for every run. `steady`: until temperature, load and power of all nodes are steady, at
@@ -22,7 +22,7 @@ class StabilisationSpec(Record):
 
     mode: Mode = "both"
     fixed_s: float = Field(default=60.0, ge=0, le=7200)
-    steady: SettleParams = SettleParams()
+    steady: SteadyGateParams = SteadyGateParams()
 
     @model_validator(mode="after")
     def _ceiling_is_above_the_floor(self) -> Self:
@@ -31,7 +31,7 @@ class StabilisationSpec(Record):
         return self
 
     @property
-    def gate(self) -> SettleParams | None:
+    def gate(self) -> SteadyGateParams | None:
         """Return what the nodes are asked for; None where nobody asks them."""
         if self.mode == "fixed":
             return None
@@ -40,7 +40,7 @@ class StabilisationSpec(Record):
         return self.steady.model_copy(update={"min_s": max(self.fixed_s, self.steady.min_s)})
 
 
-class Stabilisation(Record):
+class SteadyStateWait(Record):
     """The wait before a run's first window, in UTC ns of the orchestrator's clock.
 
     `steady` is null after a fixed wait alone: nobody looked. Otherwise False after the ceiling, with the reasons.
@@ -51,7 +51,7 @@ class Stabilisation(Record):
     end_utc_ns: int
     steady: bool | None = None
     reasons: tuple[str, ...] = ()
-    nodes: dict[NodeName, SettleResult] = Field(default_factory=dict, description="what each node saw of itself")
+    nodes: dict[NodeName, SteadyGateResult] = Field(default_factory=dict, description="what each node saw of itself")
     power_change: dict[NodeName, float | None] = Field(
         default_factory=dict, description="drift of the metered power over the span, relative; null without samples"
     )

@@ -4,19 +4,27 @@ Setup steps run once a campaign, configuration steps once a configuration, run s
 window is never resumed: the attempt becomes `interrupted` and a new one starts.
 """
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Final, Literal
 
-SetupStep = Literal["prepare", "observe", "hold_base", "release", "obtain_base"]
+SetupStep = Literal["prepare", "observe", "pin_base", "release", "fetch_base"]
 ConfigurationStep = Literal["plan", "apply", "validate"]
-RunStep = Literal["deploy", "start_engine", "stabilise", "idle", "marker", "prefill", "decode", "score", "evaluate"]
+RunStep = Literal["deploy", "start_engine", "steady_state", "idle", "marker", "prefill", "decode", "score", "evaluate"]
 Step = SetupStep | ConfigurationStep | RunStep
 
-SETUP_STEPS: tuple[SetupStep, ...] = ("prepare", "observe", "obtain_base")
+FORMER_STEPS: Final[Mapping[str, Step]] = {
+    "hold_base": "pin_base",
+    "obtain_base": "fetch_base",
+    "stabilise": "steady_state",
+}
+"""Name of a step in an earlier version -> its name now; specs are read under both."""
+
+SETUP_STEPS: tuple[SetupStep, ...] = ("prepare", "observe", "fetch_base")
 CONFIGURATION_STEPS: tuple[ConfigurationStep, ...] = ("plan", "apply", "validate")
 RUN_STEPS: tuple[RunStep, ...] = (
     "deploy",
     "start_engine",
-    "stabilise",
+    "steady_state",
     "idle",
     "marker",
     "prefill",

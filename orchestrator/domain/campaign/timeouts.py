@@ -5,12 +5,13 @@ dead machine, one that is too tight breaks a slow but healthy run. So the rates 
 """
 
 from collections.abc import Sequence
+from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from orchestrator.domain.campaign.steps import Step
+from orchestrator.domain.campaign.steps import FORMER_STEPS, Step
 from shared.kernel.records import Record
-from shared.wire.node_jobs.host import SettleParams
+from shared.wire.node_jobs.host import SteadyGateParams
 from shared.wire.node_jobs.workloads import GenerateParams, MarkerParams, ScoreParams
 
 _HANDLING_S = 120.0
@@ -34,6 +35,15 @@ class TimeoutsSpec(Record):
         default=600.0, ge=0, description="after a fault, how long an agent or meter that is away is waited for"
     )
 
+    @field_validator("steps", mode="before")
+    @classmethod
+    def _read_former_steps(cls, value: Any) -> Any:
+        return (
+            {FORMER_STEPS.get(step, step): seconds for step, seconds in value.items()}
+            if isinstance(value, dict)
+            else value
+        )
+
     def handling(self, step: Step) -> float:
         """Return the seconds for jobs that move nothing: engine stopped, worker started."""
         return self.steps.get(step, _HANDLING_S)
@@ -46,13 +56,13 @@ class TimeoutsSpec(Record):
         """Return the seconds for bringing a file over the network, or loading it over the workers."""
         return self.steps.get(step, _HANDLING_S + size_bytes / self.transfer_bytes_per_s)
 
-    def obtain(self, step: Step, size_bytes: int) -> float:
+    def fetch(self, step: Step, size_bytes: int) -> float:
         """Return the seconds for bringing a file by whatever way, one that is tried in vain included."""
         return self.steps.get(step, _HANDLING_S + 2 * _PASSES * size_bytes / self.transfer_bytes_per_s)
 
-    def stabilise(self, gate: SettleParams) -> float:
+    def steady_state(self, gate: SteadyGateParams) -> float:
         """Return the seconds for a node's wait, which ends by itself at its ceiling."""
-        return self.steps.get("stabilise", _HANDLING_S + gate.max_s)
+        return self.steps.get("steady_state", _HANDLING_S + gate.max_s)
 
     def rewrite(self, step: Step, size_bytes: int) -> float:
         """Return the seconds for making one file of this size from another on the same disk."""

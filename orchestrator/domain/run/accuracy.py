@@ -12,7 +12,7 @@ from shared.kernel.errors import DataError
 from shared.kernel.records import Record
 
 
-class Answered(Protocol):
+class MarkedQuestion(Protocol):
     """What is needed of an answered question: `QuestionResult` has it, and so has the compact `Mark`."""
 
     @property
@@ -46,7 +46,7 @@ class Mark(NamedTuple):
     correct: bool
 
 
-def mark_of(question: Answered) -> Mark:
+def mark_of(question: MarkedQuestion) -> Mark:
     """Return the compact form; equal strings are shared between marks."""
     return Mark(
         intern(question.task), intern(question.question_id), intern(question.subject), question.choice, question.correct
@@ -69,18 +69,20 @@ class AccuracyResult(Record):
     )
 
 
-def field_of(question: Answered, mapping: Mapping[AccuracyField, AccuracyTask]) -> AccuracyField | None:
+def field_of(question: MarkedQuestion, mapping: Mapping[AccuracyField, AccuracyTask]) -> AccuracyField | None:
     """Return the accuracy field that a question's task fills."""
     return next((name for name in ACCURACY_FIELDS if name in mapping and mapping[name].holds(question.task)), None)
 
 
 def normalised_weights(mapping: Mapping[AccuracyField, AccuracyTask]) -> dict[AccuracyField, float]:
-    """Return the weights of the fields, in the seed's order, scaled to sum 1."""
+    """Return the weights of the fields, in the published order, scaled to sum 1."""
     total = sum(task.weight for task in mapping.values())
     return {name: mapping[name].weight / total for name in ACCURACY_FIELDS if name in mapping}
 
 
-def measure_accuracy(questions: Sequence[Answered], mapping: Mapping[AccuracyField, AccuracyTask]) -> AccuracyResult:
+def measure_accuracy(
+    questions: Sequence[MarkedQuestion], mapping: Mapping[AccuracyField, AccuracyTask]
+) -> AccuracyResult:
     """Return the share of correct answers per field and their weighted mean.
 
     MMLU is the mean over questions, not over subjects, as lm-eval reports it. The sampling variance of the composite

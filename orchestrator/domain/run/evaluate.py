@@ -19,18 +19,18 @@ from orchestrator.domain.run.energy import (
     subtract_idle,
     window_energy,
 )
-from orchestrator.domain.run.energy_register import RegisterCheck, check_register
+from orchestrator.domain.run.energy_register import EnergyRegisterCheck, check_energy_register
 from orchestrator.domain.run.epi import PHASE_OF_BASIS, EpiValue, epi, tokens_on
 from orchestrator.domain.run.per_question import QuestionEnergy, question_energies
 from orchestrator.domain.run.records import RunInput
 from orchestrator.domain.run.validity import (
     Finding,
     Validity,
+    check_agent_quiet,
+    check_energy_registers,
     check_lag,
-    check_registers,
     check_run,
-    check_silence,
-    check_stabilisation,
+    check_steady_state,
     check_surroundings,
     check_window,
     judge,
@@ -83,7 +83,7 @@ class RunEvaluation(Record):
     net_joules_per_token: float | None = None
     joules_per_question: float | None = None
     joules_per_correct: float | None = None
-    register_check: tuple[RegisterCheck, ...] = ()
+    energy_register_check: tuple[EnergyRegisterCheck, ...] = ()
     question_energy: tuple[QuestionEnergy, ...] = Field(default=(), description="one per question, in order")
     uncertainty: RunUncertainty
     validity: Validity
@@ -106,7 +106,7 @@ def with_meter_record(run: RunInput, samples: SampleBlock) -> RunInput:
     """Return the run with the register and the events that came with the samples; what it has itself stays."""
     return run.model_copy(
         update={
-            "register_j": samples.register_j if run.register_j is None else run.register_j,
+            "energy_register_j": samples.energy_register_j if run.energy_register_j is None else run.energy_register_j,
             "meter_events": run.meter_events or samples.events,
         }
     )
@@ -147,11 +147,11 @@ def evaluate_traces(
     correct = sum(question.correct for question in questions)
     names = _names(windows)
     per_window = [check_window(window, protocol.rules, name) for window, name in zip(windows, names, strict=True)]
-    registers = check_register(traces, run.register_j, protocol.rules.gap_limit_s)
+    registers = check_energy_register(traces, run.energy_register_j, protocol.rules.gap_limit_s)
     around = [
         *check_run(run), *check_lag(lag), *_complete(run, phases), *check_surroundings(run, windows, names),
-        *check_registers(registers, protocol.rules), *check_silence(run),
-        *check_stabilisation(run),
+        *check_energy_registers(registers, protocol.rules), *check_agent_quiet(run),
+        *check_steady_state(run),
     ]  # fmt: skip
     gap = protocol.rules.gap_limit_s
     return RunEvaluation(
@@ -171,7 +171,7 @@ def evaluate_traces(
         net_joules_per_token=None if net is None or not tokens else net / tokens,
         joules_per_question=score_j / len(questions) if score_j is not None and questions else None,
         joules_per_correct=score_j / correct if score_j is not None and correct else None,
-        register_check=registers,
+        energy_register_check=registers,
         question_energy=question_energies(traces, questions, lag_s=lag.lag_s, gap_limit_s=gap),
         uncertainty=_uncertainty(run, headline, accuracy),
         validity=judge([*around, *(finding for findings in per_window for finding in findings)]),

@@ -3,12 +3,12 @@
 Not here: what is calculated from them (`evaluate`) and how it lies in files (`orchestrator.results`).
 """
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from orchestrator.domain.campaign.protocol import MeasurementProtocol
-from orchestrator.domain.campaign.steady_state import Stabilisation
+from orchestrator.domain.campaign.steady_state import SteadyStateWait
 from shared.kernel.records import (
     Configuration,
     ConfigurationId,
@@ -23,7 +23,7 @@ from shared.kernel.records import (
 )
 from shared.wire.meter_api import TraceEvent
 from shared.wire.node_jobs.activity import AgentActivity
-from shared.wire.node_jobs.artifacts import ObtainResult
+from shared.wire.node_jobs.artifacts import FetchResult
 from shared.wire.node_jobs.host import NodeFacts
 
 
@@ -44,7 +44,7 @@ class MarkerLoad(Record):
 
 
 class Environment(Record):
-    """The seed's environment block; unknown is null."""
+    """The published environment block; unknown is null."""
 
     ambient_temp_c: float | None = Field(default=None, description="by the meter's sensor; null: it has none")
     ambient_humidity_percent: float | None = Field(default=None, description="relative; null: the meter has no sensor")
@@ -87,6 +87,13 @@ class RunInput(Record):
     Windows and markers are in UTC ns of the orchestrator's clock, as recorded: not yet shifted by the lag.
     """
 
+    former_names: ClassVar = {
+        "silence": "agent_activity",
+        "window_silence": "window_agent_activity",
+        "stabilisation": "steady_state",
+        "register_j": "energy_register_j",
+    }
+
     schema_version: Literal[1] = 1
     run_id: str = Field(min_length=1, description="unique within the campaign, for example drop3_late/rep-2")
     campaign_id: str = Field(min_length=1)
@@ -101,22 +108,22 @@ class RunInput(Record):
     environment: Environment = Environment()
     facts_before: tuple[NodeFacts, ...] = ()
     facts_after: tuple[NodeFacts, ...] = ()
-    silence: dict[NodeName, AgentActivity] = Field(
+    agent_activity: dict[NodeName, AgentActivity] = Field(
         default_factory=dict, description="what each node's agent did from before the first window to after the last"
     )
     nodes: tuple[NodeName, ...] | None = Field(
         default=None, description="the nodes in use, whose energy counts; null counts every channel of the trace"
     )
-    window_silence: dict[WindowLabel, AgentActivity] = Field(
+    window_agent_activity: dict[WindowLabel, AgentActivity] = Field(
         default_factory=dict, description="what the root's agent did from the start to the end of each workload"
     )
-    deliveries: dict[NodeName, ObtainResult] = Field(
+    deliveries: dict[NodeName, FetchResult] = Field(
         default_factory=dict, description="how this run's model reached the nodes that need it, with the bytes sent"
     )
-    stabilisation: Stabilisation | None = None
+    steady_state: SteadyStateWait | None = None
     windows: tuple[Window, ...]
     markers: tuple[MarkerLoad, ...] = ()
-    register_j: dict[NodeName, float | None] | None = Field(
+    energy_register_j: dict[NodeName, float | None] | None = Field(
         default=None, description="the meter's own energy register between first and last sample of the trace"
     )
     meter_events: tuple[TraceEvent, ...] = ()

@@ -10,13 +10,13 @@ from typing import Literal
 from orchestrator.domain.campaign.protocol import WindowRules
 from orchestrator.domain.run.alignment import LagFit
 from orchestrator.domain.run.energy import WindowEnergy
-from orchestrator.domain.run.energy_register import RegisterCheck
+from orchestrator.domain.run.energy_register import EnergyRegisterCheck
 from orchestrator.domain.run.records import RunInput
 from shared.kernel.records import Record
 from shared.wire.node_jobs.activity import AgentActivity
 
 Verdict = Literal["PASS", "FLAG", "FAIL"]
-_SETTLE_S = 10.0
+_GAP_BEFORE_WINDOW_S = 10.0
 _ORDER: dict[Verdict, int] = {"PASS": 0, "FLAG": 1, "FAIL": 2}
 
 
@@ -77,22 +77,24 @@ def check_surroundings(run: RunInput, windows: Sequence[WindowEnergy], names: Se
     """Judge what happened before and in each window: settling time, and what the meter itself complained of."""
     found: list[Finding] = []
     rules = run.protocol.rules
-    settle_s = rules.settle_s if rules.settle_s is not None else 0.0 if rules.shortened else _SETTLE_S
+    least_s = rules.min_gap_before_window_s
+    if least_s is None:
+        least_s = 0.0 if rules.shortened else _GAP_BEFORE_WINDOW_S
     for window, name in zip(windows, names, strict=True):
         ends = [other.end_utc_ns for other in windows if other.end_utc_ns <= window.start_utc_ns]
-        if ends and window.start_utc_ns - max(ends) < settle_s * 1e9:
+        if ends and window.start_utc_ns - max(ends) < least_s * 1e9:
             seconds = (window.start_utc_ns - max(ends)) / 1e9
-            limit = f"{settle_s:g} s are asked for"
-            found.append(_flag("settling", f"{seconds:.3g} s since the window before; {limit}", name))
+            limit = f"{least_s:g} s are asked for"
+            found.append(_flag("gap_before_window", f"{seconds:.3g} s since the window before; {limit}", name))
         kinds = [e.kind for e in run.meter_events if window.start_utc_ns <= e.utc_ns < window.end_utc_ns]
         for kind in sorted(set(kinds)):
             found.append(_flag("meter", f"the meter reported {kind} ({kinds.count(kind)} times)", name))
     return found
 
 
-def check_stabilisation(run: RunInput) -> list[Finding]:
+def check_steady_state(run: RunInput) -> list[Finding]:
     """Judge the wait before the first window: a ceiling that was reached ends the wait, not the run."""
-    waited = run.stabilisation
+    waited = run.steady_state
     if waited is None or waited.steady is not False:
         return []
     return [_flag("steady", f"not steady after {waited.duration_s:.0f} s: {'; '.join(waited.reasons)}", "run")]
@@ -105,15 +107,15 @@ def agents_inside(run: RunInput) -> dict[str, AgentActivity]:
     have nothing to do from the first window to the last.
     """
     root = {marker.node for marker in run.markers}
-    inside = {f"{node}, all windows": one for node, one in run.silence.items() if node not in root}
-    return inside | {f"root, {label}": one for label, one in run.window_silence.items()}
+    inside = {f"{node}, all windows": one for node, one in run.agent_activity.items() if node not in root}
+    return inside | {f"root, {label}": one for label, one in run.window_agent_activity.items()}
 
 
-def check_silence(run: RunInput) -> list[Finding]:
+def check_agent_quiet(run: RunInput) -> list[Finding]:
     """Judge whether the node agents kept silent inside windows: requests, share of CPU time, writes to disk."""
     found: list[Finding] = []
     windows = [window for window in run.windows if window.label != "marker"]
-    for node, activity in run.silence.items():
+    for node, activity in run.agent_activity.items():
         inside = [
             (event.what, window.label)
             for event in activity.events
@@ -122,21 +124,21 @@ def check_silence(run: RunInput) -> list[Finding]:
         ]
         if inside:
             reason = f"the agent was busy {len(inside)} times inside windows, first in {inside[0][1]}: {inside[0][0]}"
-            found.append(_flag("silence", reason, node))
+            found.append(_flag("agent_quiet", reason, node))
     limit = run.protocol.rules.max_agent_cpu_share
     for where, activity in agents_inside(run).items():
         if activity.agent_cpu_share > limit:
             reason = f"the agent used {activity.agent_cpu_share:.2%} of a core, limit {limit:.2%}"
-            found.append(_flag("silence", reason, where))
+            found.append(_flag("agent_quiet", reason, where))
         if activity.agent_written_bytes > 0:
             reason = f"the agent wrote {activity.agent_written_bytes} bytes to disk"
-            found.append(_flag("silence", reason, where))
+            found.append(_flag("agent_quiet", reason, where))
     return found
 
 
-def check_registers(registers: Sequence[RegisterCheck], rules: WindowRules) -> list[Finding]:
+def check_energy_registers(registers: Sequence[EnergyRegisterCheck], rules: WindowRules) -> list[Finding]:
     """Judge the agreement of the meter's energy register with the integral."""
-    limit = rules.max_register_disagreement
+    limit = rules.max_energy_register_disagreement
     return [
         _flag("register", f"register and integral differ by {check.relative:+.1%}, limit {limit:.0%}", check.node)
         for check in registers

@@ -2,8 +2,8 @@
 
 | kind | module | does |
 |---|---|---|
-| `obtain` | artifacts | bring an artifact here in the cheapest way: plan, ranged HTTP or rsync; its hash is checked |
-| `hold`, `collect` | artifacts | what a campaign needs here, and removing what nobody needs |
+| `fetch` | artifacts | bring an artifact here in the cheapest way: plan, ranged HTTP or rsync; its hash is checked |
+| `pin`, `collect_garbage` | artifacts | what a campaign needs here, and removing what nobody needs |
 | `start_worker` | engines | start (or find) the node's RPC worker |
 | `start_engine` | engines | start the engine on this (root) node over the given workers |
 | `stop_engine` | engines | stop the engine and, if asked, the worker |
@@ -12,8 +12,8 @@
 | `score` | workloads | log-likelihoods of continuations, shared prefixes evaluated once |
 | `generate` | workloads | greedy texts for benchmarks that judge what a model writes |
 | `set_governor` | host | set the CPU frequency governor, where the node's settings allow it |
-| `settle` | host | wait until temperature and load are steady |
-| `identify` | host | blink the board's status LED, so that a person finds the machine |
+| `wait_steady` | host | wait until temperature and load are steady |
+| `blink` | host | blink the board's status LED, so that a person finds the machine |
 
 All times are UTC nanoseconds of the node's clock.
 """

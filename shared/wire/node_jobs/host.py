@@ -1,6 +1,6 @@
 """The machine under a node agent: facts, governor, waiting until it is steady."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -21,7 +21,7 @@ class SetGovernorResult(Record):
     changed: bool
 
 
-class SettleParams(Record):
+class SteadyGateParams(Record):
     """Wait until temperature and load are steady over the last `span_s` seconds, at least `min_s`, at most `max_s`."""
 
     min_s: float = Field(default=60.0, ge=0, le=3600)
@@ -33,7 +33,7 @@ class SettleParams(Record):
     max_power_change: float = Field(default=0.05, gt=0, description="drift of the PMIC power in the span")
 
 
-class SettleSample(Record):
+class SteadyGateSample(Record):
     """One look at the machine while waiting."""
 
     utc_ns: int
@@ -42,25 +42,27 @@ class SettleSample(Record):
     pmic_power_w: float | None = None
 
 
-class SettleResult(Record):
-    """`settled` False after `max_s`, with the reasons; the caller decides what it means."""
+class SteadyGateResult(Record):
+    """`steady` False after `max_s`, with the reasons; the caller decides what it means."""
 
-    settled: bool
+    former_names: ClassVar = {"settled": "steady"}
+
+    steady: bool
     reasons: tuple[str, ...] = ()
     start_utc_ns: int
     end_utc_ns: int
     slope_c_per_min: float | None = None
     busy: float
-    samples: tuple[SettleSample, ...]
+    samples: tuple[SteadyGateSample, ...]
 
 
-class IdentifyParams(Record):
+class BlinkParams(Record):
     """Blink for so long."""
 
     seconds: float = Field(default=10.0, ge=1, le=60)
 
 
-class IdentifyResult(Record):
+class BlinkResult(Record):
     """Which LED blinked, by the kernel's name, for example ACT."""
 
     led: str

@@ -78,6 +78,6 @@ export const api = {
   run: (id, configuration, repetition) => request("GET", run(id, configuration, repetition)),
   file: (id, configuration, repetition, kind) =>
     request("GET", `${run(id, configuration, repetition)}/files/${part(kind)}`, { raw: true, timeoutMs: 60_000 }),
-  identify: (node, by) => request("POST", `/v1/lab/nodes/${part(node)}/identify`, { body: { by }, timeoutMs: 150_000 }),
+  findNode: (node, by) => request("POST", `/v1/lab/nodes/${part(node)}/find`, { body: { by }, timeoutMs: 150_000 }),
   power: (seconds) => request("GET", `/v1/power?seconds=${Math.ceil(seconds)}`),
 };

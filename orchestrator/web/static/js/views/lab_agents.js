@@ -79,7 +79,7 @@ function identifyTools(name) {
     busy = true;
     tell(WAYS[by][2]);
     try {
-      tell((await api.identify(name, by)).sentence);
+      tell((await api.findNode(name, by)).sentence);
     } catch (error) {
       tell([error.message, error.hint].filter(Boolean).join("; "));
     }

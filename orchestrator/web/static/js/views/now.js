@@ -13,8 +13,8 @@ import { firstUse } from "./first_use.js";
 import { nodeList } from "./now_nodes.js";
 
 const RANGES = { "30s": 30, "5min": 300, run: null };
-const RUN_STEPS = ["deploy", "start_engine", "stabilise", "idle", "marker", "prefill", "decode", "score", "evaluate"];
-const SHORT = { deploy: "Deploy", start_engine: "Engine", stabilise: "Steady", idle: "Idle", marker: "Marker", prefill: "Prefill", decode: "Decode", score: "Score", evaluate: "Evaluate" };
+const RUN_STEPS = ["deploy", "start_engine", "steady_state", "idle", "marker", "prefill", "decode", "score", "evaluate"];
+const SHORT = { deploy: "Deploy", start_engine: "Engine", steady_state: "Steady", idle: "Idle", marker: "Marker", prefill: "Prefill", decode: "Decode", score: "Score", evaluate: "Evaluate" };
 const LONGEST_RUN_S = 12 * 3600;
 const STALE_S = 3;
 const NUMBERS_EVERY_S = 0.25;

@@ -6,23 +6,23 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from orchestrator.domain.analysis.deliveries import delivery_totals
-from orchestrator.domain.campaign.steady_state import StabilisationSpec
+from orchestrator.domain.campaign.steady_state import SteadyStateSpec
 from shared.kernel.slope import relative_drift
-from shared.wire.node_jobs.artifacts import ObtainResult, WayFailure
-from shared.wire.node_jobs.host import SettleParams
+from shared.wire.node_jobs.artifacts import FetchResult, TransferFailure
+from shared.wire.node_jobs.host import SteadyGateParams
 
 
 def test_the_modes_say_what_the_nodes_are_asked_for() -> None:
-    steady = SettleParams(min_s=10, max_s=120)
-    assert StabilisationSpec(mode="fixed", steady=steady).gate is None
-    assert StabilisationSpec(mode="steady", fixed_s=99, steady=steady).gate == steady
-    both = StabilisationSpec(mode="both", fixed_s=99, steady=steady).gate
+    steady = SteadyGateParams(min_s=10, max_s=120)
+    assert SteadyStateSpec(mode="fixed", steady=steady).gate is None
+    assert SteadyStateSpec(mode="steady", fixed_s=99, steady=steady).gate == steady
+    both = SteadyStateSpec(mode="both", fixed_s=99, steady=steady).gate
     assert both is not None and (both.min_s, both.max_s) == (99, 120)
 
 
 def test_a_ceiling_below_the_fixed_wait_is_refused() -> None:
     with pytest.raises(ValidationError, match=r"the ceiling steady\.max_s = 120 lies below 300 s"):
-        StabilisationSpec(mode="both", fixed_s=300, steady=SettleParams(max_s=120))
+        SteadyStateSpec(mode="both", fixed_s=300, steady=SteadyGateParams(max_s=120))
 
 
 @given(st.floats(1, 100), st.floats(-0.5, 0.5), st.integers(3, 60))
@@ -43,14 +43,14 @@ def test_nothing_is_said_of_too_few_samples() -> None:
 
 
 def test_bytes_are_added_up_by_node_and_way_with_those_sent_in_vain() -> None:
-    def came(way: str, received: int, *failed: WayFailure) -> ObtainResult:
-        return ObtainResult.model_validate(
-            {"sha256": "0" * 64, "size_bytes": 1000, "way": way, "bytes_received": received, "seconds": 0.1,
+    def came(method: str, received: int, *failed: TransferFailure) -> FetchResult:
+        return FetchResult.model_validate(
+            {"sha256": "0" * 64, "size_bytes": 1000, "method": method, "bytes_received": received, "seconds": 0.1,
              "considered": (), "failed": failed}
         )  # fmt: skip
 
-    vain = WayFailure(way="plan", reason="another hash", bytes_received=70)
+    vain = TransferFailure(method="plan", reason="another hash", bytes_received=70)
     totals = delivery_totals([("a", came("plan", 70)), ("a", came("http", 1000, vain)), ("a", came("plan", 80))])
-    assert [(one.way, one.times, one.net_bytes, one.file_bytes, one.failed) for one in totals] == [
+    assert [(one.method, one.times, one.net_bytes, one.file_bytes, one.failed) for one in totals] == [
         ("http", 1, 1070, 1000, 1), ("plan", 2, 150, 2000, 0),
     ]  # fmt: skip
