@@ -38,6 +38,7 @@ test-n8n: install-dev .n8n/.installed  ## the shipped workflow in the real n8n, 
 
 check: install-dev  ## style, types, layers
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

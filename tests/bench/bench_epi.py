@@ -45,7 +45,7 @@ def evaluate_all(path: Path) -> dict[str, float]:
     from orchestrator.domain.run.evaluate import evaluate_traces
     from orchestrator.domain.run.records import MarkerLoad
     from shared.kernel.records import QuestionResult, TokenLedger, Window
-    from tests.domain_lab import PROTOCOL, run_input
+    from tests.support.domain_lab import PROTOCOL, run_input
 
     n, second = HZ * HOURS * 3600, 1_000_000_000
     span = HOURS * 3600 // RUNS

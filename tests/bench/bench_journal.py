@@ -18,7 +18,7 @@ from pathlib import Path
 import httpx
 import tomli_w
 
-from tests.journal_factory import fill_journal, old_spec
+from tests.support.journal_factory import fill_journal, old_spec
 
 CAMPAIGNS = 134
 BUDGET_S = 0.050

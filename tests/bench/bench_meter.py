@@ -24,8 +24,8 @@ from meter_bridge.sources.replay import ReplaySource
 from meter_bridge.trace.event_log import EventLog
 from meter_bridge.trace.recording import RecordingHead, RecordingWriter
 from meter_bridge.trace.store import TraceStore
-from tests.meter_fuzz import run_fuzzed
-from tests.meter_rig import MeterRig, cpu_s
+from tests.support.meter_fuzz import run_fuzzed
+from tests.support.meter_rig import MeterRig, cpu_s
 
 NODES = ("node1", "node2", "node3", "node4")
 

@@ -23,7 +23,7 @@ import numpy as np
 
 from shared.checkpoints import dllama
 from shared.kernel.records import SurgeryPlan, canonical_json
-from tests.checkpoint_factory import TEXT, make_checkpoint
+from tests.support.checkpoint_factory import TEXT, make_checkpoint
 
 N_EXPERTS, KEPT, DIM, INNER = 64, 56, 2048, 768
 _CHILD = """

@@ -7,7 +7,7 @@ import numpy as np
 from shared.checkpoints import dllama, safetensors
 from surgeon.conversion.to_dllama import convert_model, convert_tokenizer, parse_tokenizer, token_order
 from surgeon.conversion.to_gguf import read_tensor, to_float32
-from tests.benchmarks_reference import MODEL
+from tests.support.benchmarks_reference import MODEL
 
 
 def test_every_token_keeps_its_row(tmp_path: Path) -> None:

@@ -21,9 +21,9 @@ from shared.wire.node_jobs.workloads import (
     ScoreParams,
     WorkloadResult,
 )
-from tests.engine_lab import KINDS, EngineLab, ModelFiles, engine_lab, quiet
-from tests.node_tiny_dllama import write_model, write_tokenizer
-from tests.node_tiny_model import write_tiny_model
+from tests.support.engine_lab import KINDS, EngineLab, ModelFiles, engine_lab, quiet
+from tests.support.node_tiny_dllama import write_model, write_tokenizer
+from tests.support.node_tiny_model import write_tiny_model
 
 PROMPT = "Hello the and then 1234567890, in an other\nthe"
 DECODE = DecodeParams(prompts=(PROMPT,), tokens_each=20)

@@ -11,8 +11,8 @@ from node_agent.engines.dllama_output import Transcript
 from shared.kernel.errors import ConfigurationError, DataError, InfrastructureError
 from shared.wire.node_jobs.engines import StartEngineParams
 from shared.wire.node_jobs.workloads import DecodeParams
-from tests.engine_lab import KINDS, ModelFiles, dllama_program, engine_lab, free_port, quiet
-from tests.node_tiny_dllama import write_model, write_tokenizer
+from tests.support.engine_lab import KINDS, ModelFiles, dllama_program, engine_lab, free_port, quiet
+from tests.support.node_tiny_dllama import write_model, write_tokenizer
 
 DECODE = DecodeParams(prompts=("Hello the and then",), tokens_each=20)
 

@@ -26,8 +26,8 @@ from shared.wire.node_jobs.workloads import (
     ScoreItem,
     ScoreParams,
 )
-from tests.engine_lab import EngineLab, ModelFiles, engine_lab, quiet
-from tests.node_tiny_model import write_tiny_model
+from tests.support.engine_lab import EngineLab, ModelFiles, engine_lab, quiet
+from tests.support.node_tiny_model import write_tiny_model
 
 PROMPTS = ("Hello the world", "and then\n\nthe other")
 DECODE = DecodeParams(prompts=PROMPTS, tokens_each=24, repeats=2)

@@ -10,7 +10,7 @@ from node_agent.engines.tokens import Tokenizer
 from shared.kernel.records import TokenLedger
 from shared.llama.model import Context, Model
 from shared.wire.node_jobs.workloads import ScoreGroup, ScoreItem, ScoreParams, ScoreResult
-from tests.node_tiny_model import write_tiny_model
+from tests.support.node_tiny_model import write_tiny_model
 
 SHOTS = "".join(f"Question: what is {n} and then?\nAnswer: the {n} in an other\n\n" for n in range(9))
 PARAMS = ScoreParams(

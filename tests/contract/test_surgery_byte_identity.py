@@ -15,7 +15,7 @@ from surgeon.conversion.quantize import quantize
 from surgeon.conversion.to_dllama import convert_model
 from surgeon.conversion.to_gguf import convert
 from surgeon.verification.verify import verify
-from tests.checkpoint_factory import make_checkpoint
+from tests.support.checkpoint_factory import make_checkpoint
 
 DEMO = Path(__file__).parents[2] / "demo" / "model"
 

@@ -16,7 +16,7 @@ from surgeon.conversion.quantize import quantize
 from surgeon.conversion.to_dllama import convert_model, convert_tokenizer, parse_tokenizer
 from surgeon.conversion.to_gguf import convert
 from surgeon.verification.verify import verify
-from tests.checkpoint_factory import make_checkpoint
+from tests.support.checkpoint_factory import make_checkpoint
 
 N = 10
 KEPT = ((0, 2, 3, 5, 7, 9), (1, 2, 4, 5, 6, 8), (0, 1, 4, 6, 8, 9))

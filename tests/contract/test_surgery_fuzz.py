@@ -17,7 +17,7 @@ from shared.kernel.errors import EpiError
 from shared.kernel.records import SurgeryPlan
 from surgeon.conversion.to_dllama import convert_model
 from surgeon.conversion.to_gguf import convert
-from tests.checkpoint_factory import make_checkpoint
+from tests.support.checkpoint_factory import make_checkpoint
 
 PLAN = SurgeryPlan(n_experts=4, kept=((0, 2, 3),))
 BIASED = SurgeryPlan(n_experts=4, kept=((1, 2),), layout="biased")

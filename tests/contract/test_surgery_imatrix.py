@@ -14,7 +14,7 @@ from surgeon.conversion.to_gguf import convert
 from surgeon.observation.corpus import load_corpus
 from surgeon.observation.observe import ObserveOptions, observe
 from surgeon.observation.statistics import Statistics
-from tests.checkpoint_factory import TEXT, make_checkpoint
+from tests.support.checkpoint_factory import TEXT, make_checkpoint
 
 PLAN = SurgeryPlan(n_experts=12, kept=((0, 2, 3, 5, 7, 8, 11), (1, 2, 4, 5, 6, 9, 10)))
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from orchestrator.local.layout import LocalLab
 from orchestrator.results.recompute import recompute_campaign
-from tests.lab import wait_for_end
+from tests.support.lab import wait_for_end
 
 HEADLINE = "decode"
 

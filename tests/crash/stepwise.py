@@ -23,7 +23,7 @@ from orchestrator.local import control, supervisor
 from orchestrator.local.layout import DemoSettings, LocalLab, Part, load_demo
 from orchestrator.store.journal import Journal, open_journal
 from orchestrator.store.records import Entry
-from tests.lab import DEMO, TestLab, small_demo
+from tests.support.lab import DEMO, TestLab, small_demo
 
 _ROOT = Path(__file__).parents[2]
 _BACKOFF_S = (0.1,)

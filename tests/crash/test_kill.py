@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator.local import control
 from tests.crash.answers import answers, check_end
-from tests.lab import (
+from tests.support.lab import (
     TestLab,
     process_of,
     processes_under,

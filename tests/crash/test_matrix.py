@@ -28,7 +28,7 @@ from orchestrator.store.records import Entry
 from shared.kernel.errors import EpiError
 from tests.crash.answers import check_end, entries_of, outcome_of
 from tests.crash.stepwise import StepwiseLab, stepwise_lab
-from tests.lab import process_of, short_spec, start_campaign
+from tests.support.lab import process_of, short_spec, start_campaign
 
 CONFIGURATIONS = ("baseline", "drop4_all")
 PROCESSES = ("orchestrator", "surgeon", "meter", "node1", "node2", "node3", "node4", "engine", "worker")

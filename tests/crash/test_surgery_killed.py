@@ -12,7 +12,7 @@ from shared.checkpoints import surgery
 from shared.kernel.records import SurgeryPlan, canonical_json
 from surgeon.conversion.to_gguf import convert
 from surgeon.verification.verify import verify
-from tests.checkpoint_factory import make_checkpoint
+from tests.support.checkpoint_factory import make_checkpoint
 
 PLAN = SurgeryPlan(n_experts=12, kept=((0, 2, 3, 5, 7, 8),) * 2)
 CHILD = """

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.lab import TestLab, running_lab
+from tests.support.lab import TestLab, running_lab
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from tests.lab import TestLab, wait_for_end
+from tests.support.lab import TestLab, wait_for_end
 
 TEXT = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
 SPEC = next(block for block in re.findall(r"```json\n(.*?)```", TEXT, re.DOTALL) if '"id": "example"' in block)

@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks_oracle import write_task
-from tests.node_lab import agents
-from tests.node_tiny_model import write_tiny_model
+from tests.support.benchmarks_oracle import write_task
+from tests.support.node_lab import agents
+from tests.support.node_tiny_model import write_tiny_model
 
 QUESTIONS = 120
 

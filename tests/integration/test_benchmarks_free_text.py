@@ -16,9 +16,9 @@ from shared.kernel.errors import ConfigurationError, InfrastructureError
 from shared.kernel.records import TokenLedger
 from shared.wire.node_jobs.workloads import GenerateItem, GenerateParams, GenerateResult
 from surgeon.conversion.to_gguf import convert
-from tests.benchmarks_oracle import OracleEngine
-from tests.benchmarks_reference import MODEL
-from tests.engine_lab import EngineLab, ModelFiles, engine_lab, quiet
+from tests.support.benchmarks_oracle import OracleEngine
+from tests.support.benchmarks_reference import MODEL
+from tests.support.engine_lab import EngineLab, ModelFiles, engine_lab, quiet
 
 TASK = """\
 task: continue

@@ -1,7 +1,7 @@
 """ClusterLM over our engine on an F32 GGUF chooses exactly what lm-eval's own Hugging Face backend chooses.
 
 With PyTorch installed the backend runs here and now; without it, its recorded answers are compared, and they must
-belong to the very model and prompts of this tree (`tests.benchmarks_reference`).
+belong to the very model and prompts of this tree (`tests.support.benchmarks_reference`).
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from orchestrator.benchmarks.suite import BenchmarkSuite
 from shared.llama.model import Context, Model
 from shared.wire.node_jobs.workloads import ScoreParams, ScoreResult
 from surgeon.conversion.to_gguf import convert
-from tests.benchmarks_reference import (
+from tests.support.benchmarks_reference import (
     LIVE_QUESTIONS,
     MODEL,
     QUESTIONS,
@@ -62,7 +62,7 @@ def ours(suite: BenchmarkSuite, tmp_path_factory: pytest.TempPathFactory) -> Ite
 @pytest.fixture(scope="module")
 def theirs(suite: BenchmarkSuite) -> HfReference:
     reference, kind = reference_for(suite)
-    cure = "record the reference again: python -m tests.benchmarks_reference"
+    cure = "record the reference again: python -m tests.support.benchmarks_reference"
     assert reference.model_sha256 == model_sha256(), f"the {kind} reference is of another model; {cure}"
     assert reference.prompts_sha256 == prompts_of(suite), f"the {kind} reference is of other prompts; {cure}"
     return reference

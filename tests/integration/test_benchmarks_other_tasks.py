@@ -15,7 +15,7 @@ from orchestrator.benchmarks.records import SuiteSpec, TaskSpec
 from orchestrator.benchmarks.suite import BenchmarkSuite
 from orchestrator.benchmarks.task_files import TaskFiles
 from shared.kernel.errors import ConfigurationError, NotFoundError
-from tests.benchmarks_oracle import OracleEngine, oracle
+from tests.support.benchmarks_oracle import OracleEngine, oracle
 
 DOCS: dict[str, list[dict[str, Any]]] = {
     "piqa": [{"goal": f"To open jar {n}", "sol1": "twist it", "sol2": f"ask {n}", "label": n % 2} for n in range(8)],

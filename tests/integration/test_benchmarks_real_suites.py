@@ -15,7 +15,7 @@ import pytest
 from orchestrator.benchmarks.records import SuiteSpec, TaskSpec
 from orchestrator.benchmarks.suite import BenchmarkSuite
 from orchestrator.benchmarks.task_files import TaskFiles
-from tests.benchmarks_oracle import OracleEngine
+from tests.support.benchmarks_oracle import OracleEngine
 
 REAL = Path(os.environ["EPI_DATA_DIR"]) if os.environ.get("EPI_DATA_DIR") else None
 

@@ -10,7 +10,7 @@ from orchestrator.benchmarks.resume import ResumableScore
 from orchestrator.benchmarks.suite import BenchmarkSuite
 from shared.kernel.errors import ConfigurationError, DataError, InfrastructureError
 from shared.wire.node_jobs.workloads import ScoreParams, ScoreResult
-from tests.benchmarks_oracle import OracleEngine, write_task
+from tests.support.benchmarks_oracle import OracleEngine, write_task
 
 ROLES = {"mmlu_5shot": "demo_mmlu_style_3shot", "arc_challenge_25shot": "demo_arc_style_2shot"}
 

@@ -11,7 +11,7 @@ from lm_eval.api.model import LM
 from orchestrator.benchmarks.records import SuiteSpec, TaskSpec
 from orchestrator.benchmarks.suite import BenchmarkSuite
 from shared.kernel.errors import ConfigurationError, DataError, NotFoundError
-from tests.benchmarks_oracle import OracleEngine, oracle, write_task
+from tests.support.benchmarks_oracle import OracleEngine, oracle, write_task
 
 
 class _PlainLM(LM):  # type: ignore[misc]

@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator.domain.campaign.steady_state import SteadyStateSpec
 from shared.wire.node_jobs.host import SteadyGateParams
-from tests.lab import TestLab, quick_spec, running_lab, start_campaign, wait_for_end
+from tests.support.lab import TestLab, quick_spec, running_lab, start_campaign, wait_for_end
 
 
 @pytest.fixture(scope="module")

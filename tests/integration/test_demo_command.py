@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.local.layout import LocalLab
-from tests.lab import processes_under
+from tests.support.lab import processes_under
 
 EPI = [sys.executable, "-m", "shared.cli"]
 

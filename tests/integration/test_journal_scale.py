@@ -19,7 +19,7 @@ from orchestrator.app import build_app
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.store.journal import open_journal
 from shared.kernel.settings import AgentAddress
-from tests.journal_factory import fill_journal, old_spec
+from tests.support.journal_factory import fill_journal, old_spec
 
 CAMPAIGNS = 134
 PAUSED = old_spec(133).id

@@ -19,7 +19,7 @@ import pytest
 import websockets
 
 from shared.wire.meter_api import Ambient, LivePower
-from tests.meter_rig import MeterRig, stop
+from tests.support.meter_rig import MeterRig, stop
 
 TOKEN = "a-token-for-tests"
 

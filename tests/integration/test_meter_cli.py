@@ -14,8 +14,8 @@ from meter_bridge.protocol.frames import Frame
 from meter_bridge.trace.recording import RecordingWriter, read_head, read_recording
 from shared.kernel.errors import EpiError
 from shared.wire.meter_api import LivePower, MeterStatus
-from tests.meter_rig import MeterRig, stop
-from tests.node_lab import TOKEN, agents
+from tests.support.meter_rig import MeterRig, stop
+from tests.support.node_lab import TOKEN, agents
 
 
 @pytest.fixture

@@ -19,8 +19,17 @@ import tomli_w
 from orchestrator.domain.campaign.spec import WorkloadSpec
 from orchestrator.domain.campaign.timeouts import TimeoutsSpec
 from orchestrator.local.layout import load_demo
-from tests.lab import DEMO, TestLab, api_of, running_lab, short_spec, start_campaign, wait_for_end, wait_for_step
-from tests.netlab import NetLab, net_lab
+from tests.support.lab import (
+    DEMO,
+    TestLab,
+    api_of,
+    running_lab,
+    short_spec,
+    start_campaign,
+    wait_for_end,
+    wait_for_step,
+)
+from tests.support.netlab import NetLab, net_lab
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

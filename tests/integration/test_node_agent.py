@@ -25,10 +25,10 @@ from shared.wire.node_jobs.artifacts import FetchParams
 from shared.wire.node_jobs.engines import EngineInfo, StartEngineParams, StartWorkerParams, StopEngineParams
 from shared.wire.node_jobs.host import NodeFacts
 from shared.wire.node_jobs.workloads import DecodeParams, MarkerParams
-from tests import dllama_stand_in
-from tests.node_lab import TOKEN, agents, client
-from tests.node_tiny_dllama import write_model, write_tokenizer
-from tests.node_tiny_model import write_tiny_model
+from tests.support import dllama_stand_in
+from tests.support.node_lab import TOKEN, agents, client
+from tests.support.node_tiny_dllama import write_model, write_tokenizer
+from tests.support.node_tiny_model import write_tiny_model
 
 DECODE = DecodeParams(prompts=("Hello the world",), tokens_each=40)
 

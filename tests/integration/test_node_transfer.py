@@ -12,9 +12,9 @@ from shared.files.artifacts import hash_file
 from shared.kernel.errors import ConfigurationError, InfrastructureError
 from shared.kernel.records import SurgeryPlan, canonical_json
 from shared.wire.node_jobs.artifacts import FetchParams, FetchResult, GarbageCollectionParams, PinParams, TransferMethod
-from tests.node_lab import AgentProcess, agents, client
-from tests.node_tiny_model import write_tiny_model
-from tests.ssh_lab import ssh_server
+from tests.support.node_lab import AgentProcess, agents, client
+from tests.support.node_tiny_model import write_tiny_model
+from tests.support.ssh_lab import ssh_server
 
 PLAN = SurgeryPlan(n_experts=16, kept=(tuple(range(1, 16)),) * 4, method="test")
 LATER = SurgeryPlan(n_experts=16, kept=tuple(tuple(e for e in range(16) if e not in (n, n + 5)) for n in range(4)))

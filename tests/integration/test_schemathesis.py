@@ -28,7 +28,7 @@ from schemathesis.specs.openapi.checks import (
 
 from orchestrator.local.layout import DemoSettings, load_demo
 from shared.kernel.errors import ErrorPayload
-from tests.lab import DEMO, TestLab, running_lab
+from tests.support.lab import DEMO, TestLab, running_lab
 
 SERVICES = ("orchestrator", "node1", "surgeon", "meter")
 SOCKETS = {

@@ -10,7 +10,16 @@ import tomli_w
 from orchestrator.local.layout import load_demo
 from shared.wire.client import AgentClient
 from shared.wire.node_jobs.artifacts import GarbageCollectionParams, GarbageCollectionResult, PinParams, PinResult
-from tests.lab import DEMO, TestLab, api_of, quick_spec, running_lab, start_campaign, wait_for_end, wait_for_step
+from tests.support.lab import (
+    DEMO,
+    TestLab,
+    api_of,
+    quick_spec,
+    running_lab,
+    start_campaign,
+    wait_for_end,
+    wait_for_step,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.checkpoint_factory import TEXT, make_checkpoint
+from tests.support.checkpoint_factory import TEXT, make_checkpoint
 
 
 def epi(folder: Path, *words: str, fails: int = 0) -> str:

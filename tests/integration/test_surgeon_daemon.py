@@ -40,7 +40,7 @@ from shared.wire.surgeon_jobs import (
     VerifyParams,
     VerifyResult,
 )
-from tests.checkpoint_factory import TEXT, make_checkpoint
+from tests.support.checkpoint_factory import TEXT, make_checkpoint
 
 TOKEN = "a-token-for-this-test"
 

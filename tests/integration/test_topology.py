@@ -10,9 +10,9 @@ import pytest
 
 from orchestrator.domain.campaign.spec import CampaignSpec
 from orchestrator.results.read_model import load_results
-from tests.engine_lab import dllama_program
-from tests.lab import DEMO, TestLab, quick_spec, running_lab, start_campaign, wait_for_end
-from tests.node_tiny_model import write_tiny_model
+from tests.support.engine_lab import dllama_program
+from tests.support.lab import DEMO, TestLab, quick_spec, running_lab, start_campaign, wait_for_end
+from tests.support.node_tiny_model import write_tiny_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import tomli_w
 
-from tests.lab import TestLab, api_of, running_lab, short_spec
+from tests.support.lab import TestLab, api_of, running_lab, short_spec
 
 ROOT = Path(__file__).parents[2]
 WORKFLOW = ROOT / "docs" / "n8n" / "epi-campaign.json"

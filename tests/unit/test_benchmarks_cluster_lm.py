@@ -7,7 +7,7 @@ from orchestrator.benchmarks.cluster_lm import ClusterLM
 from shared.kernel.errors import ConfigurationError, DataError
 from shared.kernel.records import TokenLedger
 from shared.wire.node_jobs.workloads import GeneratedText, GenerateParams, GenerateResult, ScoreParams, ScoreResult
-from tests.benchmarks_oracle import OracleEngine, oracle
+from tests.support.benchmarks_oracle import OracleEngine, oracle
 
 
 def _request(context: str, continuation: str, *, task: str = "t", doc: int = 0) -> Instance:

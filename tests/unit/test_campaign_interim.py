@@ -12,7 +12,7 @@ from orchestrator.reports.summary import opening
 from orchestrator.results.files import write_campaign
 from orchestrator.results.read_model import load_results
 from orchestrator.store.journal import open_journal
-from tests.epi_campaign import write_campaign_tree
+from tests.support.epi_campaign import write_campaign_tree
 
 
 def spec(interim_analyses: InterimAnalysesSpec | None, repetitions: int = 4) -> CampaignSpec:

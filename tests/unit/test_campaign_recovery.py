@@ -12,7 +12,7 @@ from orchestrator.domain.campaign.spec import CampaignSpec, TasksSpec
 from orchestrator.store.journal import Journal, open_journal
 from shared.kernel.errors import ConfigurationError, InfrastructureError
 from shared.wire.client import AgentClient
-from tests.hanging_agent import Nothing, agent_that_hangs
+from tests.support.hanging_agent import Nothing, agent_that_hangs
 
 TASKS = TasksSpec(mmlu_5shot="a", arc_challenge_25shot="b", hellaswag_10shot="c")
 LEFT = "camp/baseline/rep-1/attempt-1/score/node1/score"

@@ -13,7 +13,7 @@ from orchestrator.store.journal import open_journal
 from shared.kernel.errors import InfrastructureError
 from shared.wire.client import JobTimeoutError
 from shared.wire.node_jobs.workloads import MarkerParams, ScoreGroup, ScoreItem, ScoreParams
-from tests.hanging_agent import Nothing, agent_that_hangs
+from tests.support.hanging_agent import Nothing, agent_that_hangs
 
 GB = 10**9
 

@@ -10,7 +10,7 @@ from orchestrator.domain.run.records import MarkerLoad
 from shared.kernel.errors import DataError
 from shared.kernel.records import Window
 from shared.wire.meter_api import SampleBlock
-from tests.domain_lab import T0, at, block
+from tests.support.domain_lab import T0, at, block
 
 
 def trace(times_s: list[float], watts: list[float]) -> Trace:

@@ -22,7 +22,7 @@ from orchestrator.reports.hypotheses import hypotheses
 from orchestrator.reports.research_questions import answers_of, recommendation_of
 from orchestrator.results.read_model import CampaignResults, load_results
 from shared.kernel.records import Configuration
-from tests.epi_campaign import write_campaign_tree
+from tests.support.epi_campaign import write_campaign_tree
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from shared.kernel.records import QuestionResult
 from shared.wire.meter_api import TraceEvent
 from shared.wire.node_jobs.activity import AgentActivity, AgentEvent
 from shared.wire.node_jobs.host import NodeFacts
-from tests.domain_lab import INSTRUMENT, PROTOCOL, T0, at, block, load, questions, run_input, window
+from tests.support.domain_lab import INSTRUMENT, PROTOCOL, T0, at, block, load, questions, run_input, window
 
 FOUR = {f"n{i}": load for i in range(1, 5)}
 
@@ -125,7 +125,8 @@ def test_gaps_meter_events_and_calibration_age_are_flagged() -> None:
     )
     findings = evaluate_run(run, block(FOUR, 16), questions((9, 9, 9))).validity.findings
     assert {(f.rule, f.where) for f in findings} >= {
-        ("gap_before_window", "decode[0]"), ("gap_before_window", "score[0]"), ("meter", "decode[0]"), ("calibration", "instrument"),
+        ("gap_before_window", "decode[0]"), ("gap_before_window", "score[0]"), ("meter", "decode[0]"),
+        ("calibration", "instrument"),
     }  # fmt: skip
     assert ("gap_before_window", "prefill[0]") not in {(f.rule, f.where) for f in findings}
 

@@ -15,7 +15,7 @@ from orchestrator.domain.campaign.protocol import ACCURACY_FIELDS
 from orchestrator.domain.campaign.sequential import StoppingRule, decide, established, nominal_levels
 from orchestrator.results.read_model import load_results
 from shared.kernel.errors import ConfigurationError
-from tests.epi_campaign import write_campaign_tree
+from tests.support.epi_campaign import write_campaign_tree
 
 WEIGHTS = dict.fromkeys(ACCURACY_FIELDS, 1 / 3)
 SUITES = dict(zip(ACCURACY_FIELDS, (14_042, 1_172, 10_042), strict=True))

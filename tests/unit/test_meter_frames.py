@@ -22,7 +22,7 @@ from meter_bridge.protocol.lines import LineBuffer
 from meter_bridge.protocol.parser import LineParser
 from shared.kernel.errors import ConfigurationError
 from shared.wire.meter_api import Ambient
-from tests.meter_fuzz import run_fuzzed
+from tests.support.meter_fuzz import run_fuzzed
 
 watts = st.one_of(st.just(math.nan), st.integers(-200_000, 200_000).map(lambda mw: mw / 1000))
 

@@ -13,7 +13,7 @@ from orchestrator.results.files import write_bytes
 from orchestrator.results.json_schemas import MODELS, schema_of
 from orchestrator.results.validate import validate_submission
 from shared.kernel.errors import ConfigurationError
-from tests.epi_campaign import write_campaign_tree
+from tests.support.epi_campaign import write_campaign_tree
 
 run = CliRunner()
 

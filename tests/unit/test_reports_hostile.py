@@ -13,8 +13,8 @@ from orchestrator.results.files import iso_utc_ns, parse_iso_utc_ns, read_trace,
 from orchestrator.results.validate import validate_submission
 from shared.kernel.errors import DataError
 from shared.wire.meter_api import SampleBlock
-from tests.domain_lab import INSTRUMENT
-from tests.epi_campaign import write_campaign_tree
+from tests.support.domain_lab import INSTRUMENT
+from tests.support.epi_campaign import write_campaign_tree
 
 HOSTILE = (None, -1, 0, 10**30, 1e308, "", "x" * 300, [], {}, [[]], True, "../../etc/passwd", "\u0000", -(10**19))
 

@@ -13,7 +13,7 @@ from orchestrator.reports.summary import write_summary
 from orchestrator.results.files import json_bytes, parse_iso_utc_ns, write_campaign, write_run
 from orchestrator.results.recompute import recompute_campaign
 from orchestrator.results.schema import CampaignFile
-from tests.domain_lab import PROTOCOL, T0, block, configuration, load, questions, run_input
+from tests.support.domain_lab import PROTOCOL, T0, block, configuration, load, questions, run_input
 
 
 def independent_epi(folder: Path, number: str) -> float:

@@ -20,7 +20,7 @@ from surgeon.search.eep import Fitness
 from surgeon.search.eep_merge import MergeOptions, WeightsInMemory, search_merge
 from surgeon.search.masking import ExpertMask
 from surgeon.verification.verify import verify
-from tests.checkpoint_factory import TEXT, make_checkpoint
+from tests.support.checkpoint_factory import TEXT, make_checkpoint
 
 PLAN = SurgeryPlan(n_experts=8, kept=((0, 2, 3, 5), (1, 2, 4, 7)))
 ONE_HOT = PLAN.model_copy(update={"merge": MergeArrays.of_plan(PLAN).record()})

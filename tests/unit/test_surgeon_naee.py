@@ -12,8 +12,8 @@ from surgeon.observation.corpus import load_corpus
 from surgeon.observation.observe import ObserveOptions, observe
 from surgeon.search.naee import ReconstructionLoss, n_subsets, search_layer
 from surgeon.search.offline_experts import LayerExperts
-from tests.checkpoint_factory import TEXT, make_checkpoint
-from tests.numpy_forward import NumpyQwen3Moe
+from tests.support.checkpoint_factory import TEXT, make_checkpoint
+from tests.support.numpy_forward import NumpyQwen3Moe
 
 
 @pytest.fixture(scope="module")

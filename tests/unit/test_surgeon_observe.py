@@ -15,8 +15,8 @@ from surgeon.observation.layer_sums import LayerView
 from surgeon.observation.observe import ObserveOptions, observe
 from surgeon.rankings import METHODS
 from surgeon.rankings.base import RankingInputs
-from tests.checkpoint_factory import TEXT, make_checkpoint
-from tests.numpy_forward import NumpyQwen3Moe, naive_statistics
+from tests.support.checkpoint_factory import TEXT, make_checkpoint
+from tests.support.numpy_forward import NumpyQwen3Moe, naive_statistics
 
 OPTIONS = ObserveOptions(window_tokens=96, columns=True, reservoir=40, cache_f32=True)
 

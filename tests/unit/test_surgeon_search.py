@@ -16,8 +16,8 @@ from surgeon.search.eep import Candidate, EepOptions, Fitness, FitnessCache, sea
 from surgeon.search.multiple_choice import MultipleChoiceScorer, Question
 from surgeon.search.skipping import DynamicSkipping, median_ratios
 from surgeon.search.task_fitness import TaskFitness
-from tests.checkpoint_factory import TEXT, make_checkpoint
-from tests.numpy_forward import NumpyQwen3Moe
+from tests.support.checkpoint_factory import TEXT, make_checkpoint
+from tests.support.numpy_forward import NumpyQwen3Moe
 
 WANTED = ((0, 3, 5), (1, 2, 7), (4, 6, 7))
 

@@ -14,8 +14,8 @@ from surgeon.conversion.quantize import file_types, quantize
 from surgeon.conversion.to_gguf import convert
 from surgeon.quality.gate import verdict
 from surgeon.quality.sanity import Evaluation, SanityPrompt, degenerate_reason, evaluate, judge, load_prompts
-from tests.checkpoint_factory import TEXT, make_checkpoint
-from tests.numpy_forward import NumpyQwen3Moe
+from tests.support.checkpoint_factory import TEXT, make_checkpoint
+from tests.support.numpy_forward import NumpyQwen3Moe
 
 
 @pytest.mark.parametrize(

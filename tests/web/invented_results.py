@@ -13,7 +13,7 @@ from orchestrator.reports.research_questions import Recommendation, ResearchAnsw
 from orchestrator.results.files import trace_csv
 from orchestrator.results.schema import BenchmarkFile, EpiFile
 from shared.kernel.records import Configuration
-from tests import domain_lab
+from tests.support import domain_lab
 from tests.web.states import InventedLab
 
 

@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from orchestrator.cli.lab import dashboard_url
-from tests.lab import TestLab, api_of, process_of, processes_under, quick_spec, running_lab
+from tests.support.lab import TestLab, api_of, process_of, processes_under, quick_spec, running_lab
 from tests.web.conftest import SIZES, Open
 from tests.web.test_web_states import VIEWS, overflowing, settle, small_targets
 

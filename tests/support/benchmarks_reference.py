@@ -2,7 +2,7 @@
 
 Record again whenever the demo model or its tasks change, where PyTorch is installed (`pip install -e .[train]`):
 
-    python -m tests.benchmarks_reference
+    python -m tests.support.benchmarks_reference
 
 The record names the hash of the model and of the prompts it belongs to; the test refuses a record of other ones.
 """
@@ -19,7 +19,7 @@ from orchestrator.benchmarks.records import SuiteSpec
 from orchestrator.benchmarks.suite import BenchmarkSuite
 from shared.kernel.records import Record
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 MODEL = ROOT / "demo" / "model"
 TASKS = ROOT / "demo" / "tasks"
 RECORD = ROOT / "tests" / "data" / "hf_reference.json"

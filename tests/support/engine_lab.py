@@ -16,7 +16,7 @@ from node_agent.engines.base import Engine, Worker
 from node_agent.engines.distributed_llama import DistributedLlamaEngine, DllamaWorker
 from node_agent.engines.llama_cpp import LlamaCppEngine, RpcWorker
 from shared.wire.node_jobs.engines import StartEngineParams, StartEngineResult
-from tests import dllama_stand_in
+from tests.support import dllama_stand_in
 
 REAL_DLLAMA = os.environ.get("EPI_DLLAMA") or shutil.which("dllama")
 KINDS = ["llama.cpp", "distributed-llama stand-in", *(["distributed-llama real"] if REAL_DLLAMA else [])]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from socket import create_connection
 
-from tests.node_lab import free_port
+from tests.support.node_lab import free_port
 
 _SBIN = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))  # a user's PATH may lack sshd's folder
 

@@ -19,7 +19,7 @@ from orchestrator.local.layout import LocalLab, load_demo
 from shared.kernel.errors import InfrastructureError
 from shared.wire.node_jobs.workloads import MarkerParams
 
-DEMO = Path(__file__).parents[1] / "demo" / "demo.toml"
+DEMO = Path(__file__).parents[2] / "demo" / "demo.toml"
 
 
 def quick_spec(campaign_id: str, configurations: str, *, repetitions: int = 1, questions: int = 8) -> CampaignSpec:

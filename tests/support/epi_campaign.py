@@ -12,7 +12,7 @@ from orchestrator.domain.run.evaluate import evaluate_run
 from orchestrator.results.files import write_campaign, write_run
 from orchestrator.results.schema import CampaignFile
 from shared.kernel.records import Configuration, QuestionResult, TokenLedger
-from tests.domain_lab import PROTOCOL, T0, block, load, run_input
+from tests.support.domain_lab import PROTOCOL, T0, block, load, run_input
 
 TASKS = ("demo_mmlu_2shot", "demo_arc_3shot", "demo_hellaswag_2shot")
 _HARM = {"all": 1.0, "early": 0.8, "late": 0.3}
