@@ -17,12 +17,11 @@ from meter_bridge.live import MAX_HZ, Subscriber
 from meter_bridge.sample_blocks import FrameBlock, csv_lines
 from meter_bridge.trace.maintenance import MaintenanceRequest, MaintenanceResult
 from shared.files.sqlite import INT64_MAX
-from shared.kernel.clock import utc_ns
 from shared.kernel.errors import AuthError, ConfigurationError
 from shared.service.auth import bearer_guard
 from shared.service.http import make_app
+from shared.wire.health_api import health_router
 from shared.wire.meter_api import FoundChannel, MarkerRun, MeterStatus, SampleBlock, TraceEvent
-from shared.wire.protocol import Health
 
 LONGEST_WINDOW_NS = 24 * 3600 * 1_000_000_000
 LONGEST_FRAMES_NS = 3600 * 1_000_000_000
@@ -49,6 +48,7 @@ def bridge_app(bridge: Bridge, token: str | None) -> FastAPI:
             yield
 
     app.router.lifespan_context = lifespan
+    app.include_router(health_router("meter_bridge", bridge.settings.name, bridge.health, token))
     app.include_router(_rest(bridge, token))
     app.include_router(_care(bridge, token))
     app.include_router(_live(bridge, token))
@@ -71,15 +71,6 @@ async def _large(record: BaseModel) -> Response:
 
 def _rest(bridge: Bridge, token: str | None) -> APIRouter:
     router = APIRouter(prefix="/v1", dependencies=[Depends(bearer_guard(token))])
-
-    @router.get("/health")
-    async def health() -> Health:
-        """Say whether the bridge works; a dead meter is a problem, not a failure of the bridge."""
-        status = bridge.status()
-        return Health(
-            service="meter_bridge", name=bridge.settings.name, version=version("epi-factory"), utc_ns=utc_ns(),
-            ok=not status.problems, problems=status.problems,
-        )  # fmt: skip
 
     @router.get("/meter")
     async def meter() -> MeterStatus:

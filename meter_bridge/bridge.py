@@ -29,6 +29,7 @@ from meter_bridge.trace.store import TraceStore
 from shared.kernel.clock import NS_PER_S, monotonic_ns, utc_ns
 from shared.kernel.errors import BugError, ConfigurationError
 from shared.kernel.records import Instrument
+from shared.service.health import HealthRegistry, Problem
 from shared.wire.meter_api import (
     ClockStatus,
     FoundChannel,
@@ -75,6 +76,8 @@ class Bridge:
         self._events = EventLog(lambda event: self._now.store.put_event(event))
         self._stale = False
         self._failure: str | None = None
+        self.health = HealthRegistry()
+        self.health.watch(self._problems)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Bridge"]:
@@ -123,7 +126,7 @@ class Bridge:
             malformed=totals["malformed"] + totals["overflow"],
             reconnects=ingest.reconnects,
             storing=self._now.store.problem is None,
-            problems=tuple(self._problems()),
+            problems=self.health.problems(),
             clock=self._clock(ingest),
             ambient=None if ingest.hello is None else ingest.hello.ambient,
         )
@@ -208,21 +211,25 @@ class Bridge:
             span_s=fit.span_s,
         )  # fmt: skip
 
-    def _problems(self) -> list[str]:
-        ingest = self._now.ingest
-        dead = self._failure or self.source.problem
+    def _problems(self) -> list[Problem]:
+        """Say what is wrong; a dead meter is a problem, not a failure of the bridge."""
+        if self._failure is not None:
+            return [Problem(self._failure, failing=True)]
+        ingest, store = self._now.ingest, self._now.store
+        dead = self.source.problem
         if dead is None and self._stale:
             reason = f": {ingest.last_damage}" if ingest.last_damage else ""
             dead = f"the meter is connected but sends no valid frame{reason}"
         if dead is None and ingest.instrument.kind == "unknown":
             dead = "the meter has not said hello: what it is, is not known"
-        problems = [] if dead is None else [dead]
-        if self._now.store.problem is not None:
-            problems.append(self._now.store.problem)
+        problems = [] if dead is None else [Problem(dead)]
+        if store.problem is not None:
+            problems.append(Problem(store.problem, failing=True))
         newest = self.calibrations.newest
         if newest is not None and (age := newest.age_days(utc_ns())) > OLD_AFTER_DAYS:
-            problems.append(f"the calibration {newest.id} is {age:.0f} days old; make a new one: epi meter calibrate")
-        return problems + ([] if dead else self._findings)
+            text = f"the calibration {newest.id} is {age:.0f} days old; make a new one: epi meter calibrate"
+            problems.append(Problem(text))
+        return problems + ([] if dead else [Problem(finding) for finding in self._findings])
 
     def _listen(self, sample: StoredSample) -> None:
         self._watch.add(sample.arrival_mono_ns, sample.power_w)

@@ -11,14 +11,14 @@ from node_agent.jobs import Node
 from node_agent.machine.activity import note
 from node_agent.settings import NodeSettings
 from shared.files.artifacts import artifact_router
-from shared.kernel.clock import utc_ns
 from shared.service.auth import bearer_guard
+from shared.service.health import HealthRegistry
 from shared.service.http import make_app
+from shared.wire.health_api import health_router
 from shared.wire.job_server import JobServer, job_router
 from shared.wire.node_jobs.activity import AgentActivity
 from shared.wire.node_jobs.engines import EngineInfo
 from shared.wire.node_jobs.host import NodeFacts
-from shared.wire.protocol import Health
 
 VERSION = version("epi-factory")
 
@@ -40,7 +40,8 @@ def build_app(settings: NodeSettings, token: str | None) -> FastAPI:
     """Return the service; its children are found on start and ended on stop."""
     settings.state_dir.mkdir(parents=True, exist_ok=True)
     node = Node(settings)
-    server = JobServer(settings.state_dir / "jobs.sqlite", node.kinds())
+    health = HealthRegistry()
+    server = JobServer(settings.state_dir / "jobs.sqlite", node.kinds(), health)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -55,11 +56,6 @@ def build_app(settings: NodeSettings, token: str | None) -> FastAPI:
     app.router.lifespan_context = lifespan
     app.add_middleware(NoteRequests)
     guard = [Depends(bearer_guard(token))]
-
-    @app.get("/v1/health", dependencies=guard)
-    async def health() -> Health:
-        """Say who this is."""
-        return Health(service="node_agent", name=settings.name, version=VERSION, utc_ns=utc_ns())
 
     @app.get("/v1/facts", dependencies=guard)
     async def facts() -> NodeFacts:
@@ -76,6 +72,7 @@ def build_app(settings: NodeSettings, token: str | None) -> FastAPI:
         """Say what each engine of this node can do."""
         return node.engine_infos()
 
+    app.include_router(health_router("node_agent", settings.name, health, token))
     app.include_router(job_router(server, token))
     app.include_router(artifact_router(node.store, token))
     return app

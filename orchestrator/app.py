@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 
-from fastapi import APIRouter, Depends, FastAPI
+from fastapi import FastAPI
 
 from orchestrator.api.analysis import analysis_router
 from orchestrator.api.campaigns import campaign_router
@@ -21,9 +21,10 @@ from orchestrator.reports.publish import publish
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.store.journal import open_journal
 from orchestrator.web.routes import web_router
-from shared.kernel.clock import utc_ns
-from shared.service.auth import bearer_guard, load_token
+from shared.service.auth import load_token
+from shared.service.health import HealthRegistry
 from shared.service.http import make_app
+from shared.wire.health_api import health_of, health_router
 from shared.wire.protocol import Health
 
 
@@ -35,6 +36,10 @@ def build_app(settings: OrchestratorSettings) -> FastAPI:
     """
     token = load_token(settings.token_file)
     app = make_app("EPI Factory orchestrator", version("epi-factory"))
+    health = HealthRegistry()
+
+    def own_health() -> Health:
+        return health_of("orchestrator", settings.name, health)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -48,9 +53,9 @@ def build_app(settings: OrchestratorSettings) -> FastAPI:
             app.include_router(campaign_router(service, token))
             app.include_router(spec_router(service, library, token))
             app.include_router(analysis_router(service, token))
-            app.include_router(lab_router(LabView(lab), broadcaster, service, token))
+            app.include_router(lab_router(LabView(lab, own_health), broadcaster, service, token))
             app.include_router(live_router(broadcaster, journal, token))
-            app.include_router(_health_router(settings, token))
+            app.include_router(health_router("orchestrator", settings.name, health, token, tags=["lab"]))
             app.include_router(web_router())
             await stack.enter_async_context(notifying(settings.notify, service, library))
             tasks = [asyncio.create_task(service.run_forever()), asyncio.create_task(relay_power(broadcaster, lab))]
@@ -63,14 +68,3 @@ def build_app(settings: OrchestratorSettings) -> FastAPI:
 
     app.router.lifespan_context = lifespan
     return app
-
-
-def _health_router(settings: OrchestratorSettings, token: str | None) -> APIRouter:
-    router = APIRouter(prefix="/v1", dependencies=[Depends(bearer_guard(token))], tags=["lab"])
-
-    @router.get("/health")
-    async def health() -> Health:
-        """Say who answers here."""
-        return Health(service="orchestrator", name=settings.name, version=version("epi-factory"), utc_ns=utc_ns())
-
-    return router

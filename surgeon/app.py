@@ -7,12 +7,12 @@ from importlib.metadata import version
 from fastapi import Depends, FastAPI
 
 from shared.files.artifacts import ArtifactStore, artifact_router
-from shared.kernel.clock import utc_ns
 from shared.kernel.records import Record
 from shared.service.auth import bearer_guard
+from shared.service.health import HealthRegistry, Problem
 from shared.service.http import make_app
+from shared.wire.health_api import health_router
 from shared.wire.job_server import JobServer, job_router
-from shared.wire.protocol import Health
 from surgeon.jobs import Tools, job_kinds
 from surgeon.rankings import METHODS
 from surgeon.settings import SurgeonSettings
@@ -32,7 +32,9 @@ def build_app(settings: SurgeonSettings, token: str | None) -> FastAPI:
     release = version("epi-factory")
     store = ArtifactStore(settings.state_dir / "artifacts")
     tools = Tools(settings, store, ResultCache(settings.state_dir / "cache"))
-    server = JobServer(settings.state_dir / "jobs.sqlite", job_kinds(tools))
+    health = HealthRegistry()
+    health.watch(lambda: _missing_files(settings))
+    server = JobServer(settings.state_dir / "jobs.sqlite", job_kinds(tools), health)
     app = make_app("EPI Factory surgeon", release)
 
     @asynccontextmanager
@@ -43,21 +45,18 @@ def build_app(settings: SurgeonSettings, token: str | None) -> FastAPI:
 
     app.router.lifespan_context = lifespan
 
-    @app.get("/v1/health", dependencies=[Depends(bearer_guard(token))])
-    async def health() -> Health:
-        """Say who is here, and what of the settings is missing on disk."""
-        paths = [*settings.models.values(), *(path for paths in settings.corpora.values() for path in paths)]
-        paths += [path for path in (settings.sanity_prompts, settings.heldout_text) if path is not None]
-        missing = tuple(f"missing: {path}" for path in paths if not path.exists())
-        return Health(
-            service="surgeon", name=settings.name, version=release, utc_ns=utc_ns(), ok=not missing, problems=missing
-        )
-
     @app.get("/v1/methods", dependencies=[Depends(bearer_guard(token))])
     async def methods() -> list[MethodInfo]:
         """List the rankings and their sources."""
         return [MethodInfo(name=m.name, needs=m.needs, source=m.source) for m in METHODS.values()]
 
+    app.include_router(health_router("surgeon", settings.name, health, token))
     app.include_router(job_router(server, token))
     app.include_router(artifact_router(store, token))
     return app
+
+
+def _missing_files(settings: SurgeonSettings) -> list[Problem]:
+    paths = [*settings.models.values(), *(path for paths in settings.corpora.values() for path in paths)]
+    paths += [path for path in (settings.sanity_prompts, settings.heldout_text) if path is not None]
+    return [Problem(f"missing: {path}") for path in paths if not path.exists()]

@@ -4,6 +4,7 @@ While a measurement window is open no agent is asked: the last answer is given a
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
@@ -20,6 +21,7 @@ from shared.service.auth import bearer_guard
 from shared.wire.client import AgentClient
 from shared.wire.meter_api import LivePower, MeterStatus
 from shared.wire.node_jobs.host import NodeFacts
+from shared.wire.protocol import Health
 
 _FRESH_S = 2.0
 
@@ -27,8 +29,9 @@ _FRESH_S = 2.0
 class LabView:
     """Asks the agents, at most every two seconds and never inside a window."""
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: Lab, own_health: Callable[[], Health]) -> None:
         self._lab = lab
+        self._own_health = own_health
         self._last: LabStatus | None = None
         self._asking = asyncio.Lock()
 
@@ -37,7 +40,7 @@ class LabView:
         async with self._asking:
             last = self._last
             if last is not None and (self._lab.window_open or utc_ns() - last.utc_ns < _FRESH_S * NS_PER_S):
-                return last.model_copy(update={"cached": True})
+                return last.model_copy(update={"cached": True, "health": self._own_health()})
             self._last = await self._ask()
             return self._last
 
@@ -53,7 +56,7 @@ class LabView:
             meter = await self._lab.meter_status()
         return LabStatus(
             agents=tuple(agents), meter=meter, emulated=meter is not None and meter.instrument.emulated, cached=False,
-            utc_ns=utc_ns(),
+            utc_ns=utc_ns(), health=self._own_health(),
         )  # fmt: skip
 
     async def _agent(self, name: str, service: str, client: AgentClient, *, facts: bool = False) -> AgentStatus:

@@ -56,8 +56,12 @@ class AgentStatus(Record):
 
 
 class LabStatus(Record):
-    """The whole lab. While a window is open nothing is asked, `cached` is true and the ages grow."""
+    """The whole lab. While a window is open nothing is asked, `cached` is true and the ages grow.
 
+    `health` is the orchestrator's own, and always of now.
+    """
+
+    health: Health
     agents: tuple[AgentStatus, ...]
     meter: MeterStatus | None
     emulated: bool

@@ -22,6 +22,7 @@ from shared.files.sqlite import INT64_MAX, open_database
 from shared.kernel.clock import utc_ns
 from shared.kernel.errors import BugError, ConfigurationError, ConflictError, EpiError, ErrorPayload, NotFoundError
 from shared.service.auth import bearer_guard
+from shared.service.health import HealthRegistry
 from shared.wire.protocol import PROTOCOL_VERSION, Event, JobId, JobRequest, JobState, JobStatus
 
 log = logging.getLogger(__name__)
@@ -70,8 +71,10 @@ class JobKind(Generic[P, R]):
 class JobServer:
     """Runs jobs, remembers them in SQLite and tells followers."""
 
-    def __init__(self, path: Path, kinds: list[JobKind[Any, Any]]) -> None:
+    def __init__(self, path: Path, kinds: list[JobKind[Any, Any]], health: HealthRegistry | None = None) -> None:
+        """`health` is where it reports what keeps it from its work; the daemon that mounts it gives its own."""
         self._path = path
+        self._health = health or HealthRegistry()
         self._kinds = {kind.name: kind for kind in kinds}
         self._db: aiosqlite.Connection | None = None
         self._tasks: dict[str, asyncio.Task[None]] = {}

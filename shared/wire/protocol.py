@@ -6,15 +6,17 @@ asking once: `PUT /v1/jobs/{id}` of a known id returns the existing job.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
 from shared.kernel.errors import ErrorPayload
 from shared.kernel.records import NodeName, Record
+from shared.service.health import HealthStatus
 
 PROTOCOL_VERSION = (2, 0)
 """(major, minor): another major is refused with 409, a higher minor only adds."""
 
 JobId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]*(/[a-z0-9][a-z0-9_.-]*){0,7}$", max_length=200)]
+ServiceName = Literal["orchestrator", "node_agent", "meter_bridge", "surgeon"]
 JobStatus = Literal["queued", "running", "finished", "failed", "cancelled", "interrupted"]
 TERMINAL: frozenset[JobStatus] = frozenset({"finished", "failed", "cancelled", "interrupted"})
 
@@ -62,10 +64,19 @@ class Event(Record):
 class Health(Record):
     """The answer of `GET /v1/health`."""
 
-    service: Literal["orchestrator", "node_agent", "meter_bridge", "surgeon"]
+    service: ServiceName
     name: NodeName
     version: str
     protocol: tuple[int, int] = PROTOCOL_VERSION
     utc_ns: int
-    ok: bool = True
+    status: HealthStatus = Field(default="ok", description="degraded still works, failing does not")
     problems: tuple[str, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_former_ok(cls, data: Any) -> Any:
+        """An agent of an earlier version says `ok` instead of `status`."""
+        if not isinstance(data, dict) or "ok" not in data:
+            return data
+        status = "ok" if data["ok"] else "degraded"
+        return {"status": status, **{key: value for key, value in data.items() if key != "ok"}}

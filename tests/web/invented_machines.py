@@ -50,6 +50,9 @@ def power_at(lab: InventedLab, at_utc_ns: int) -> LivePower:
     return LivePower(utc_ns=at_utc_ns, nodes=nodes, cluster_w=sum(n.mean_w for n in nodes.values()), emulated=True)
 
 
+JOURNAL_FULL = "the journal cannot be written: no space left on device"
+
+
 def lab_status(lab: InventedLab) -> LabStatus:
     """Return agents and meter."""
     agents = [_node(lab, i, node) for i, node in enumerate(NODES)]
@@ -74,7 +77,10 @@ def lab_status(lab: InventedLab) -> LabStatus:
         problems=() if lab.metered else ("/dev/serial/by-id/usb-epi-meter: no such device",),
         ambient=Ambient(temperature_c=21.4, humidity_percent=38.0),
     )
-    return LabStatus(agents=tuple(agents), meter=meter, emulated=True, cached=False, utc_ns=utc_ns())
+    health = _health("orchestrator", "orchestrator")
+    if lab.state == "failed":
+        health = health.model_copy(update={"status": "failing", "problems": (JOURNAL_FULL,)})
+    return LabStatus(agents=tuple(agents), meter=meter, emulated=True, cached=False, utc_ns=utc_ns(), health=health)
 
 
 def _node(lab: InventedLab, i: int, node: str) -> AgentStatus:

@@ -6,6 +6,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.web.conftest import TOKEN, Open, free_port, serving
+from tests.web.invented_machines import JOURNAL_FULL
 from tests.web.test_web_states import Invented, settle
 
 MINUTE_OF_MESSAGES = 600
@@ -64,6 +65,14 @@ def test_the_lab_tells_how_old_the_calibration_is_and_what_to_do(open_page: Open
     expect(problems).to_contain_text("The calibration is almost a year old")
     expect(problems).to_contain_text("epi meter calibrate")
     expect(opened.page.locator(".card--meter")).to_contain_text("341 days ago")
+
+
+def test_what_the_orchestrator_says_of_itself_is_in_the_list_of_problems(open_page: Open, invented: Invented) -> None:
+    opened = open_page(invented("failed"))
+    opened.go("lab")
+    problems = opened.page.locator(".problems")
+    expect(problems).to_contain_text("orchestrator cannot do its work")
+    expect(problems).to_contain_text(JOURNAL_FULL)
 
 
 def test_every_view_is_reached_with_the_keyboard_alone(open_page: Open, invented: Invented) -> None:

@@ -23,6 +23,14 @@ export function throttling(bits) {
   return { now, before: (bits & SINCE_BOOT) !== 0 };
 }
 
+/** What a daemon says of itself in `GET /v1/health`. */
+function ofHealth(name, health) {
+  const failing = health?.status === "failing";
+  return (health?.problems ?? []).map((what) => ({
+    tone: failing ? "bad" : "warn", title: failing ? `${name} cannot do its work` : `${name} reports a problem`, what, todo: "", where: name,
+  }));
+}
+
 function ofAgent(agent) {
   const found = [];
   const where = agent.name;
@@ -35,10 +43,7 @@ function ofAgent(agent) {
       where,
     });
   }
-  const own = agent.service === "meter_bridge" ? [] : agent.health?.problems ?? []; // the meter's: see ofMeter
-  for (const problem of own) {
-    found.push({ tone: agent.health.ok ? "warn" : "bad", title: `${agent.name} reports a problem`, what: problem, todo: "", where });
-  }
+  if (agent.service !== "meter_bridge") found.push(...ofHealth(agent.name, agent.health)); // the meter's: see ofMeter
   const throttled = throttling(agent.facts?.throttled_bits);
   if (throttled?.now.length) {
     found.push({
@@ -155,6 +160,7 @@ export function problems(model) {
       todo: "When the cause is gone, press Resume in the Campaign view: finished runs are kept.", where: "campaign",
     });
   }
+  found.push(...ofHealth("orchestrator", model.lab?.health));
   for (const agent of model.lab?.agents ?? []) found.push(...ofAgent(agent));
   found.push(...ofVersions(model.lab?.agents ?? []));
   found.push(...ofMeter(model));

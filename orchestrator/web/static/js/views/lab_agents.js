@@ -26,7 +26,8 @@ export function agentList() {
 
 function stateOf({ error, health, facts: f }) {
   if (error) return { word: "Not reachable", icon: "unlink", tone: "bad" };
-  if (health && !health.ok) return { word: "In trouble", icon: "warn", tone: "warn" };
+  if (health?.status === "failing") return { word: "Failing", icon: "warn", tone: "bad" };
+  if (health?.status === "degraded") return { word: "In trouble", icon: "warn", tone: "warn" };
   if (throttling(f?.throttled_bits)?.now.length) return { word: "Slowed down", icon: "warn", tone: "warn" };
   return { word: "Answering", icon: "check", tone: "good" };
 }
