@@ -12,7 +12,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from orchestrator.domain.campaign.protocol import AccuracyField
+from orchestrator.domain.campaign.protocol import AccuracyField, TaskName
 from shared.kernel.records import QuestionResult, Record, TokenLedger
 
 Metric = Literal["acc", "acc_norm", "exact_match"]
@@ -28,7 +28,7 @@ def is_stand_in(task: str) -> bool:
 class TaskSpec(Record):
     """One benchmark: an lm-eval task or group by name, and how it is asked."""
 
-    name: str = Field(min_length=1, description="lm-eval task or group, ours or its own")
+    name: TaskName = Field(description="lm-eval task or group, ours or its own")
     role: AccuracyField | None = Field(default=None, description="accuracy field it fills; null: extra benchmark")
     questions: int | None = Field(default=None, ge=1, description="subset size; null asks the suite's number")
     shots: int | None = Field(default=None, ge=0, description="few-shot examples; null keeps the task's own number")

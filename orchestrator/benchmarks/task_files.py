@@ -1,9 +1,15 @@
-"""Finds lm-eval task YAMLs by name, ours before lm-eval's own, and opens groups and tags into their tasks."""
+"""Finds lm-eval task YAMLs by name, ours before lm-eval's own, and opens groups and tags into their tasks.
+
+A task file may name Python functions, which are then run here. So a name is only ever looked up in an index of three
+places: the directories that the lab's owner configured, the lab's own tasks, and lm-eval's. It never becomes a path.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from orchestrator.benchmarks.offline import go_offline
 
@@ -11,12 +17,15 @@ go_offline()
 import lm_eval.tasks  # noqa: E402
 from lm_eval.tasks._yaml_loader import load_yaml  # noqa: E402
 
+from orchestrator.domain.campaign.protocol import TaskName  # noqa: E402
 from shared.kernel.errors import ConfigurationError, NotFoundError  # noqa: E402
 
 OWN_TASKS = Path(__file__).parent / "tasks"
 """Task files that ship with the lab."""
 
 _THEIR_TASKS = Path(lm_eval.tasks.__file__).parent
+_THEIR_FOLDERS = frozenset(path.name for path in _THEIR_TASKS.iterdir() if path.is_dir())
+_TASK_NAME: TypeAdapter[str] = TypeAdapter(TaskName)
 _GROUP_KEYS = {"group", "group_alias", "task", "tag", "aggregate_metric_list", "metadata"}
 
 
@@ -52,7 +61,7 @@ class TaskFiles:
 
         Raises:
             NotFoundError: neither we nor lm-eval know the name.
-            ConfigurationError: the task is a Python class, which needs more than this loader gives.
+            ConfigurationError: not a name, or the task is a Python class, which needs more than this loader gives.
         """
         found = list(self._expand(name, {}))
         if not found:
@@ -60,11 +69,18 @@ class TaskFiles:
         return found
 
     def _entry(self, name: str) -> Any:
+        try:
+            _TASK_NAME.validate_python(name)
+        except ValidationError as error:
+            raise ConfigurationError(
+                f"not a name of a benchmark task: {name[:80]!r}", where="benchmark suite", hint="a name, not a path"
+            ) from error
         if name in self._ours:
             return self._ours[name]
         if name in self._theirs:
             return self._theirs[name]
-        self._theirs |= _index((_THEIR_TASKS / name.split("_")[0],))  # mmlu_* lies in mmlu/: milliseconds, not seconds
+        if (folder := name.split("_")[0]) in _THEIR_FOLDERS:  # mmlu_* lies in mmlu/: milliseconds, not seconds
+            self._theirs |= _index((_THEIR_TASKS / folder,))
         if name not in self._theirs:
             self._theirs |= _index((_THEIR_TASKS,))
         if name not in self._theirs:

@@ -2,13 +2,15 @@
 
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from shared.kernel.records import Record
 
 AccuracyField = Literal["mmlu_5shot", "arc_challenge_25shot", "hellaswag_10shot"]
 ACCURACY_FIELDS: tuple[AccuracyField, ...] = ("mmlu_5shot", "arc_challenge_25shot", "hellaswag_10shot")
 TokenBasis = Literal["decode_generated", "prefill_prompt", "benchmark_generated"]
+TaskName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.()-]{0,127}$")]
+"""A benchmark task, group or tag to be looked up in an index: never a path. Holds every name of lm-eval 0.4.13."""
 
 
 class AccuracyTask(Record):

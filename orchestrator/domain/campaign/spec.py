@@ -5,7 +5,13 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from orchestrator.domain.campaign.protocol import ACCURACY_FIELDS, AccuracyTask, MeasurementProtocol, WindowRules
+from orchestrator.domain.campaign.protocol import (
+    ACCURACY_FIELDS,
+    AccuracyTask,
+    MeasurementProtocol,
+    TaskName,
+    WindowRules,
+)
 from orchestrator.domain.campaign.serving import MatrixOptions
 from orchestrator.domain.campaign.steady_state import SteadyStateSpec
 from orchestrator.domain.campaign.steps import FORMER_STEPS
@@ -51,9 +57,9 @@ class WindowsSpec(Record):
 class TasksSpec(Record):
     """Which task plays which role of the composite accuracy, and how many questions of each are asked."""
 
-    mmlu_5shot: str
-    arc_challenge_25shot: str
-    hellaswag_10shot: str
+    mmlu_5shot: TaskName
+    arc_challenge_25shot: TaskName
+    hellaswag_10shot: TaskName
     weights: tuple[float, float, float] = (1 / 3, 1 / 3, 1 / 3)
     questions: int | None = Field(default=None, ge=1, description="per task, stratified and seeded; null asks all")
     seed: int = 1

@@ -1,8 +1,15 @@
 """Starting and ending engines and their workers, and what an engine can do. Not here: the work they do (workloads)."""
 
-from pydantic import Field
+from typing import Annotated
+
+from pydantic import Field, StringConstraints
 
 from shared.kernel.records import EngineName, NodeName, Record, Sha256
+
+WorkerEndpoint = Annotated[
+    str, StringConstraints(pattern=r"^([A-Za-z0-9][A-Za-z0-9_.-]{0,252}|\[[0-9A-Fa-f:.]{2,45}\]):[0-9]{1,5}$")
+]
+"""host:port of a worker; it goes to an engine's command line, so nothing else."""
 
 
 class StartWorkerParams(Record):
@@ -23,7 +30,7 @@ class StartEngineParams(Record):
     """Load a model on this node's engine, layers split over `workers` (empty: local CPU only)."""
 
     model_sha256: Sha256
-    workers: tuple[str, ...] = ()
+    workers: tuple[WorkerEndpoint, ...] = Field(default=(), max_length=64)
     context_tokens: int = Field(default=2048, ge=64, description="KV cache size in tokens over all sequences")
     sequences: int = Field(default=32, ge=2, le=256, description="parallel sequences for scoring")
     threads: int = Field(default=1, ge=1)
