@@ -11,7 +11,7 @@ from meter_bridge.instrument.calibration import CalibrationRecord
 from meter_bridge.instrument.description import InstrumentSettings, with_calibration
 from meter_bridge.trace.reader import TraceReader
 from meter_bridge.trace.records import EXTRA_QUANTITIES, StoredEvent, StoredSample, unpack_extra
-from shared.kernel.clock import iso_utc
+from shared.files.trace_csv import TRACE_HEADER, trace_lines
 from shared.kernel.records import Instrument, NodeName, Record
 from shared.wire.meter_api import SampleBlock, TraceEvent
 
@@ -144,14 +144,9 @@ def trace_event(event: StoredEvent) -> TraceEvent:
 
 
 def csv_lines(block: SampleBlock) -> Iterator[str]:
-    """Yield the block as CSV: timestamp (ISO 8601 UTC), node, watts; no line where a channel sent no valid value."""
-    yield "timestamp,node,watts\n"
-    for index, at_utc_ns in enumerate(block.utc_ns):
-        stamp = iso_utc(at_utc_ns)
-        for node, values in block.power_w.items():
-            value = values[index]
-            if value is not None:
-                yield f"{stamp},{node},{value!r}\n"
+    """Yield the block as CSV (`shared.files.trace_csv`), header first."""
+    yield f"{TRACE_HEADER}\n"
+    yield from trace_lines(block.utc_ns, block.power_w)
 
 
 def _corrected(raw_w: list[float], node: NodeName, calibration: CalibrationRecord | None) -> tuple[float | None, ...]:

@@ -3,20 +3,20 @@
 A recording is gzip'd JSON lines: a head, then one frame a line with `a`, nanoseconds since the first arrival.
 """
 
-import csv
 import gzip
+import itertools
 import json
 import math
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
 from meter_bridge.protocol.frames import NAN, Frame
 from meter_bridge.trace.records import unpack_extra, unpack_power
+from shared.files.trace_csv import read_rows
 from shared.kernel.errors import DataError
 from shared.kernel.records import Instrument
 
@@ -83,10 +83,7 @@ def read_head(path: Path) -> RecordingHead:
     if kind == "sqlite":
         return _sqlite_head(path)
     if kind == "csv":
-        rows = list(_csv_rows(path))
-        nodes = tuple(rows[0][1]) if rows else ()
-        span_s = rows[-1][0] - rows[0][0] if len(rows) > 1 else 1.0
-        return RecordingHead(nodes, max((len(rows) - 1) / span_s, 0.01), path.name, emulated=False)
+        return _csv_head(path)
     with gzip.open(path, "rt", encoding="utf-8") as file:
         return _parse_head(file.readline(), path)
 
@@ -101,11 +98,7 @@ def read_recording(path: Path) -> Iterator[RecordedFrame]:
     if kind == "sqlite":
         yield from _sqlite_frames(path)
     elif kind == "csv":
-        first: float | None = None
-        for number, (at_s, powers) in enumerate(_csv_rows(path)):
-            first = at_s if first is None else first
-            offset_ns = round((at_s - first) * 1e9)
-            yield RecordedFrame(offset_ns, Frame(tuple(powers.values()), seq=number, device_ms=offset_ns // 1_000_000))
+        yield from _csv_frames(path)
     else:
         yield from _recorded_frames(path)
 
@@ -156,25 +149,34 @@ def _recorded_frames(path: Path) -> Iterator[RecordedFrame]:
         raise DataError(f"damaged recording: {error}", where=str(path)) from error
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[float, dict[str, float]]]:
-    """Yield (Unix seconds, watts by node) for each time of a long CSV: timestamp, node, watts."""
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            nodes: dict[str, float] = {}
-            for row in csv.DictReader(file):
-                nodes.setdefault(row["node"], NAN)
-        with path.open(encoding="utf-8", newline="") as file:
-            stamp, powers = None, dict(nodes)
-            for row in csv.DictReader(file):
-                if row["timestamp"] != stamp:
-                    if stamp is not None:
-                        yield datetime.fromisoformat(stamp).timestamp(), powers
-                    stamp, powers = row["timestamp"], dict(nodes)
-                powers[row["node"]] = float(row["watts"])
-            if stamp is not None:
-                yield datetime.fromisoformat(stamp).timestamp(), powers
-    except (OSError, KeyError, ValueError, TypeError) as error:
-        raise DataError(f"not a trace CSV: {error}", where=str(path)) from error
+def _csv_head(path: Path) -> RecordingHead:
+    nodes: dict[str, None] = {}
+    first_ns = last_ns = moments = 0
+    for at_ns, node, _ in read_rows(path):
+        nodes.setdefault(node)
+        if not moments:
+            first_ns = last_ns = at_ns
+            moments = 1
+        elif at_ns != last_ns:
+            last_ns = at_ns
+            moments += 1
+    span_s = (last_ns - first_ns) / 1e9 if moments > 1 else 1.0
+    rate_hz = (moments - 1) / span_s if span_s > 0 else 0.0
+    return RecordingHead(tuple(nodes), max(rate_hz, 0.01), path.name, emulated=False)
+
+
+def _csv_frames(path: Path) -> Iterator[RecordedFrame]:
+    """Yield a frame for each moment of a trace CSV."""
+    nodes = _csv_head(path).nodes
+    first_ns: int | None = None
+    moments = itertools.groupby(read_rows(path), key=lambda row: row[0])
+    for number, (at_ns, rows) in enumerate(moments):
+        first_ns = at_ns if first_ns is None else first_ns
+        powers = {node: watts for _, node, watts in rows}
+        frame = Frame(
+            tuple(powers.get(node, NAN) for node in nodes), seq=number, device_ms=(at_ns - first_ns) // 1_000_000
+        )
+        yield RecordedFrame(at_ns - first_ns, frame)
 
 
 def _sqlite_head(path: Path) -> RecordingHead:

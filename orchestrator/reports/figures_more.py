@@ -10,10 +10,10 @@ from matplotlib.patches import Ellipse
 from orchestrator.domain.analysis.curve import OperatingPoint
 from orchestrator.domain.analysis.decomposition import EnergyShares
 from orchestrator.domain.analysis.pareto import ParetoPoint
-from orchestrator.domain.run.alignment import NS, traces_of
+from orchestrator.domain.run.alignment import NS
 from orchestrator.reports.figures import GROUP_STYLE, Drawing, draw_epi_curve
 from orchestrator.reports.research_questions import best_named
-from orchestrator.results.files import read_trace
+from orchestrator.results.files import read_traces
 from orchestrator.results.read_model import CampaignResults
 
 
@@ -120,7 +120,7 @@ def _traces(data: CampaignResults) -> Drawing | None:
         run, evaluation = data.inputs[name][0], data.runs[name][0]
         window = next(item for item in evaluation.windows if item.label == "decode")
         path = data.folder / name / f"power_trace_{run.repetition:03d}.csv"
-        seconds, watts = _around(path, data, name, window.start_utc_ns, window.duration_seconds)
+        seconds, watts = _around(path, window.start_utc_ns, window.duration_seconds)
         axis.plot(seconds, watts, color=color, linewidth=0.9, label=f"{name}, repetition {run.repetition}")
         axis.axvspan(0, window.duration_seconds, color=color, alpha=0.06, linewidth=0)
     axis.set_xlabel("time since the start of the decode window (s), meter lag removed")
@@ -147,9 +147,9 @@ def _compared(data: CampaignResults) -> tuple[str, str] | None:
 
 
 def _around(
-    path: Path, data: CampaignResults, name: str, start_utc_ns: int, duration_s: float
+    path: Path, start_utc_ns: int, duration_s: float
 ) -> tuple[np.typing.NDArray[np.float64], np.typing.NDArray[np.float64]]:
-    traces = traces_of(read_trace(path, data.inputs[name][0].instrument))
+    traces = read_traces(path)
     margin = max(0.5, 0.25 * duration_s)
     first = next(iter(traces.values())).utc_ns
     axis = (first - start_utc_ns) * NS

@@ -4,7 +4,6 @@ Every file is written beside its name, synced and renamed: a reader never sees h
 the numbers mean is in `schema`; how they are calculated in `orchestrator.domain`.
 """
 
-import csv
 import io
 import json
 import os
@@ -12,24 +11,22 @@ import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from orchestrator.domain.run.alignment import Trace
 from orchestrator.domain.run.evaluate import RunEvaluation, with_meter_record
 from orchestrator.domain.run.records import RunInput
 from orchestrator.results.schema import BenchmarkFile, CampaignFile, EpiFile
 from shared.files.artifacts import fsync_directory
+from shared.files.trace_csv import TraceCsvWriter, read_columns
 from shared.kernel.errors import DataError
-from shared.kernel.records import Instrument, QuestionResult
+from shared.kernel.records import NodeName, QuestionResult
 from shared.wire.meter_api import SampleBlock
 
-TRACE_HEADER = ("timestamp", "node", "watts")
 RUN_FILE = re.compile(r"(run|epi)_(\d{3,})\.json\Z")
-_TIMESTAMP = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?Z\Z")
-_NODE = re.compile(r"[a-z0-9][a-z0-9-]{0,31}\Z")
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -120,80 +117,19 @@ def write_run(
 
 
 def trace_csv(samples: SampleBlock) -> bytes:
-    """Return timestamp,node,watts: ISO 8601 UTC with nanoseconds, watts in the shortest form that reads back exactly.
-
-    Samples that a channel did not send have no line.
-    """
-    out = io.StringIO()
-    out.write(",".join(TRACE_HEADER) + "\n")
-    nodes = sorted(samples.power_w)
-    for index, at in enumerate(samples.utc_ns):
-        stamp = iso_utc_ns(at)
-        for node in nodes:
-            watts = samples.power_w[node][index]
-            if watts is not None:
-                out.write(f"{stamp},{node},{float(watts)!r}\n")
-    return out.getvalue().encode()
+    """Return a sample block as `power_trace_NNN.csv` holds it (`shared.files.trace_csv`)."""
+    out = io.BytesIO()
+    TraceCsvWriter(out).add(samples.utc_ns, samples.power_w)
+    return out.getvalue()
 
 
-def iso_utc_ns(at_utc_ns: int) -> str:
-    """Return an ISO 8601 UTC timestamp with nanoseconds."""
-    moment = datetime.fromtimestamp(at_utc_ns // 10**9, tz=UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{at_utc_ns % 10**9:09d}Z"
-
-
-def parse_iso_utc_ns(text: str) -> int:
-    """Return the UTC nanoseconds of `iso_utc_ns`, exactly.
+def read_traces(path: Path) -> dict[NodeName, Trace]:
+    """Read a power trace, one trace a node, sorted by name; a node has no sample where it sent none.
 
     Raises:
-        DataError: another format.
+        DataError: a line that is not timestamp,node,watts, named by its number, or two samples of a node at one moment.
     """
-    match = _TIMESTAMP.match(text)
-    if match is None:
-        raise DataError("not an ISO 8601 UTC timestamp like 2026-01-31T12:00:00.000000000Z", where=text[:40])
-    year, month, day, hour, minute, second = (int(part) for part in match.groups()[:6])
-    if not 1970 <= year < 2200:
-        raise DataError("a year outside 1970..2199", where=text[:40])
-    try:
-        seconds = int(datetime(year, month, day, hour, minute, second, tzinfo=UTC).timestamp())
-    except ValueError as error:
-        raise DataError(f"no such moment: {error}", where=text[:40]) from error
-    return seconds * 10**9 + int((match[7] or "").ljust(9, "0"))
-
-
-def read_trace(path: Path, instrument: Instrument) -> SampleBlock:
-    """Read a power trace; nodes that lack a moment have null there.
-
-    Raises:
-        DataError: a line that is not timestamp,node,watts, named by its number.
-    """
-    powers: dict[str, dict[int, float]] = {}
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = csv.reader(file)
-            if tuple(next(rows, ())) != TRACE_HEADER:
-                raise DataError(f"the first line must be {','.join(TRACE_HEADER)}", where=str(path))
-            last: tuple[str, int] = ("", 0)
-            for number, row in enumerate(rows, start=2):
-                where = f"{path}: line {number}"
-                if len(row) != 3:
-                    raise DataError(f"{len(row)} fields instead of 3", where=where)
-                if row[0] != last[0]:
-                    last = (row[0], parse_iso_utc_ns(row[0]))
-                if row[1] not in powers and not _NODE.match(row[1]):
-                    raise DataError(f"{row[1][:40]!r} is not a node name", where=where)
-                column = powers.setdefault(row[1], {})
-                if last[1] in column:
-                    raise DataError(f"node {row[1]} has two samples at {row[0]}", where=where)
-                column[last[1]] = _watts(row[2], where)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"cannot be read: {error}", where=str(path)) from error
-    times = sorted({at for column in powers.values() for at in column})
-    return SampleBlock(
-        instrument=instrument,
-        utc_ns=tuple(times),
-        power_w={node: tuple(column.get(at) for at in times) for node, column in powers.items()},
-    )
+    return {node: Trace(node, column.utc_ns, column.watts) for node, column in read_columns(path).items()}
 
 
 def read_run(campaign_dir: Path, configuration_id: str, repetition: int) -> RunFiles:
@@ -232,13 +168,3 @@ def read_json(model: type[M], path: Path) -> M:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "(whole file)"
         raise DataError(f"{field}: {first['msg']}", where=str(path)) from error
-
-
-def _watts(text: str, where: str) -> float:
-    try:
-        value = float(text)
-    except ValueError as error:
-        raise DataError(f"{text[:30]!r} is not a number of watts", where=where) from error
-    if not abs(value) < float("inf"):
-        raise DataError(f"{text[:30]!r} is not finite", where=where)
-    return value

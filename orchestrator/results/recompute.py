@@ -7,9 +7,9 @@ from pathlib import Path
 
 from orchestrator.domain.run.accuracy import AccuracyResult
 from orchestrator.domain.run.epi import PHASE_OF_BASIS, EpiValue
-from orchestrator.domain.run.evaluate import RunEvaluation, evaluate_run
+from orchestrator.domain.run.evaluate import RunEvaluation, evaluate_traces
 from orchestrator.domain.run.records import RunInput
-from orchestrator.results.files import json_bytes, list_runs, read_json, read_trace, write_bytes
+from orchestrator.results.files import json_bytes, list_runs, read_json, read_traces, write_bytes
 from orchestrator.results.schema import AS_EVALUATED, BenchmarkFile, EpiFile
 
 
@@ -53,8 +53,8 @@ def recompute_run(campaign_dir: Path, configuration_id: str, repetition: int) ->
     folder, number = campaign_dir / configuration_id, f"{repetition:03d}"
     run = read_json(RunInput, folder / f"run_{number}.json")
     questions = read_json(BenchmarkFile, folder / f"benchmark_{number}.json").questions
-    samples = read_trace(folder / f"power_trace_{number}.csv", run.instrument)
-    return EpiFile.of(run, evaluate_run(run, samples, questions))
+    traces = read_traces(folder / f"power_trace_{number}.csv")
+    return EpiFile.of(run, evaluate_traces(run, traces, questions))
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ trace and answers. A defect of one file does not hide those of the others.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from math import isclose
 from pathlib import Path
 from typing import Any, Literal
@@ -13,15 +13,14 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
-from orchestrator.domain.run.alignment import traces_of
+from orchestrator.domain.run.alignment import Trace
 from orchestrator.domain.run.records import RunInput
-from orchestrator.results.files import RUN_FILE, read_json, read_trace
+from orchestrator.results.files import RUN_FILE, read_json, read_traces
 from orchestrator.results.read_model import load_results
 from orchestrator.results.recompute import Recomputed, recompute_run
 from orchestrator.results.schema import BenchmarkFile, CampaignFile, EpiFile
 from shared.kernel.errors import DataError
 from shared.kernel.records import Record
-from shared.wire.meter_api import SampleBlock
 
 Severity = Literal["FAIL", "FLAG"]
 _KINDS: tuple[tuple[str, type[BaseModel]], ...] = (("run", RunInput), ("benchmark", BenchmarkFile), ("epi", EpiFile))
@@ -133,7 +132,7 @@ def _recalculated(root: Path, name: str, repetition: int) -> Iterator[Defect]:
         run = read_json(RunInput, root / folder / f"run_{repetition:03d}.json")
         written = read_json(EpiFile, root / folder / f"epi_{repetition:03d}.json")
         again = recompute_run(root, name, repetition)
-        samples = read_trace(root / trace_path, run.instrument)
+        traces = read_traces(root / trace_path)
     except DataError as error:
         yield Defect(severity="FAIL", where=error.where or str(folder), what=error.message, cure=error.hint)
         return
@@ -148,12 +147,12 @@ def _recalculated(root: Path, name: str, repetition: int) -> Iterator[Defect]:
         severity: Severity = "FAIL" if finding.verdict == "FAIL" else "FLAG"
         where = f"{folder}/run_{repetition:03d}: {finding.where}"
         yield Defect(severity=severity, where=where, what=f"{finding.rule}: {finding.reason}")
-    yield from _trace(samples, str(trace_path))
+    yield from _trace(traces, str(trace_path))
 
 
-def _trace(samples: SampleBlock, where: str) -> Iterator[Defect]:
+def _trace(traces: Mapping[str, Trace], where: str) -> Iterator[Defect]:
     """Look for what damages meters' data: stuck values, a coarse grid, negative power, too few nodes."""
-    for node, trace in traces_of(samples).items():
+    for node, trace in traces.items():
         power = trace.power_w
         place = f"{where}: {node}"
         if power.size < 2:

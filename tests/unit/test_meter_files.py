@@ -82,7 +82,7 @@ def test_parquet_holds_the_same_and_says_what_measured(tmp_path: Path) -> None:
     assert Instrument.model_validate_json(table.schema.metadata[b"epi_instrument"]).emulated
     lines = gzip.decompress((tmp_path / "t.csv.gz").read_bytes()).decode().splitlines()
     assert len(lines) == 31
-    assert lines[1] == "2027-01-15T08:00:00.000000Z,a,0.0"
+    assert lines[1] == "2027-01-15T08:00:00.000000000Z,a,0.0"
     with pytest.raises(ConfigurationError, match="kind of file"):
         export(block(), tmp_path / "t.xlsx")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["t.csv.gz", "t.parquet"]

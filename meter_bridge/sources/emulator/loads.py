@@ -4,7 +4,6 @@ Every load answers one question, the joules used until a moment; power is the di
 nothing but asking for an earlier moment.
 """
 
-import csv
 import itertools
 import os
 import time
@@ -15,6 +14,7 @@ from typing import Protocol
 
 import psutil
 
+from shared.files.trace_csv import read_rows
 from shared.kernel.errors import ConfigurationError, DataError
 
 RESCAN_S = 1.0
@@ -171,16 +171,7 @@ def load_trace(path: Path, node: str) -> list[tuple[float, float]]:
     Raises:
         DataError: unreadable, or fewer than two samples of that node.
     """
-    from datetime import datetime
-
-    points: list[tuple[float, float]] = []
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file):
-                if row["node"] == node:
-                    points.append((datetime.fromisoformat(row["timestamp"]).timestamp(), float(row["watts"])))
-    except (OSError, KeyError, ValueError, TypeError) as error:
-        raise DataError(f"not a trace CSV: {error}", where=str(path)) from error
+    points = [(at_ns, watts) for at_ns, name, watts in read_rows(path) if name == node]
     if len(points) < 2:
         raise DataError(f"the trace has fewer than two samples of {node!r}", where=str(path))
-    return [(later[0] - now[0], now[1]) for now, later in itertools.pairwise(points) if later[0] > now[0]]
+    return [((later[0] - now[0]) / 1e9, now[1]) for now, later in itertools.pairwise(points) if later[0] > now[0]]

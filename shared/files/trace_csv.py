@@ -1,0 +1,192 @@
+"""The power trace as CSV, the one place where it is written and read: timestamp,node,watts.
+
+A timestamp is ISO 8601 UTC with nanoseconds, exactly; watts have the shortest decimal form that reads back to the same
+float64; a reading that a channel did not send has no line. Written and read in pieces: a trace of weeks needs no more
+memory than a piece. What earlier versions wrote (fewer decimals, channels in another order) is read too.
+
+Not here: where the files lie (`orchestrator.results`), the trace database (`meter_bridge.trace`).
+"""
+
+import csv
+import math
+import re
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.kernel.clock import NS_PER_S
+from shared.kernel.errors import DataError
+
+TRACE_HEADER = "timestamp,node,watts"
+_COLUMNS = TRACE_HEADER.split(",")
+_LONGEST_LINE = 200
+_TIMESTAMP = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?Z\Z")
+_NODE = re.compile(r"[a-z0-9][a-z0-9-]{0,31}\Z")
+
+
+@dataclass(frozen=True)
+class TraceColumn:
+    """The readings of one node: `watts[i]` (float64) at `utc_ns[i]` (int64, strictly ascending)."""
+
+    utc_ns: NDArray[np.int64]
+    watts: NDArray[np.float64]
+
+
+class TraceCsvWriter:
+    """Writes a trace piece by piece to a binary file, header first; `readings` are the lines written so far."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._last_utc_ns = -1
+        self.readings = 0
+        file.write(f"{TRACE_HEADER}\n".encode())
+
+    def add(self, utc_ns: Sequence[int], power_w: Mapping[str, Sequence[float | None]]) -> None:
+        """Append the readings of some moments: `power_w[node][i]` belongs to `utc_ns[i]`, null where none was sent.
+
+        Raises:
+            DataError: the times do not ascend, within the piece or after the piece before; nothing is written.
+        """
+        last = self._last_utc_ns
+        for at in utc_ns:
+            if at <= last:
+                raise DataError("the times of a trace must ascend", where=iso_utc_ns(at))
+            last = at
+        lines = trace_lines(utc_ns, power_w)
+        self._file.write("".join(lines).encode())
+        self.readings += len(lines)
+        self._last_utc_ns = last
+
+
+def trace_lines(utc_ns: Sequence[int], power_w: Mapping[str, Sequence[float | None]]) -> list[str]:
+    """Return the lines of some moments, nodes in the order of their names; without the header.
+
+    Raises:
+        DataError: columns of different length, or a reading that is infinite.
+    """
+    nodes = sorted(power_w)
+    for node in nodes:
+        if len(power_w[node]) != len(utc_ns):
+            raise DataError(f"{len(power_w[node])} powers for {len(utc_ns)} times", where=f"node {node}")
+    lines: list[str] = []
+    second, prefix = -1, ""
+    for at, *powers in zip(utc_ns, *(power_w[node] for node in nodes), strict=True):
+        if at // NS_PER_S != second:
+            second = at // NS_PER_S
+            prefix = f"{datetime.fromtimestamp(second, tz=UTC):%Y-%m-%dT%H:%M:%S}."
+        stamp = f"{prefix}{at % NS_PER_S:09d}Z"
+        for node, watts in zip(nodes, powers, strict=True):
+            if watts is None or watts != watts:
+                continue
+            if math.isinf(watts):
+                raise DataError("an infinite power", where=f"{node} at {stamp}")
+            lines.append(f"{stamp},{node},{float(watts)!r}\n")
+    return lines
+
+
+def iso_utc_ns(at_utc_ns: int) -> str:
+    """Return an ISO 8601 UTC timestamp with nanoseconds."""
+    moment = datetime.fromtimestamp(at_utc_ns // NS_PER_S, tz=UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{at_utc_ns % NS_PER_S:09d}Z"
+
+
+def parse_iso_utc_ns(text: str) -> int:
+    """Return the UTC nanoseconds of `iso_utc_ns`, exactly.
+
+    Raises:
+        DataError: another format.
+    """
+    match = _TIMESTAMP.match(text)
+    if match is None:
+        raise DataError("not an ISO 8601 UTC timestamp like 2026-01-31T12:00:00.000000000Z", where=text[:40])
+    year, month, day, hour, minute, second = (int(part) for part in match.groups()[:6])
+    if not 1970 <= year < 2200:
+        raise DataError("a year outside 1970..2199", where=text[:40])
+    try:
+        seconds = int(datetime(year, month, day, hour, minute, second, tzinfo=UTC).timestamp())
+    except ValueError as error:
+        raise DataError(f"no such moment: {error}", where=text[:40]) from error
+    return seconds * NS_PER_S + int((match[7] or "").ljust(9, "0"))
+
+
+def read_rows(path: Path) -> Iterator[tuple[int, str, float]]:
+    """Yield (UTC ns, node, watts) of each line in the order of the file; memory does not grow with it.
+
+    Raises:
+        DataError: it cannot be read, or a line is not timestamp,node,watts; the line is named by its number.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = csv.reader(_bounded_lines(file, path))
+            if next(rows, []) != _COLUMNS:
+                raise DataError(f"the first line must be {TRACE_HEADER}", where=str(path))
+            nodes: set[str] = set()
+            stamp, at = "", 0
+            for number, row in enumerate(rows, start=2):
+                if len(row) != 3:
+                    raise DataError(f"{len(row)} fields instead of 3", where=f"{path}: line {number}")
+                if row[0] != stamp:
+                    stamp, at = row[0], parse_iso_utc_ns(row[0])
+                node = row[1]
+                if node not in nodes:
+                    if not _NODE.match(node):
+                        raise DataError(f"{node[:40]!r} is not a node name", where=f"{path}: line {number}")
+                    nodes.add(node)
+                try:
+                    watts = float(row[2])
+                except ValueError as error:
+                    what = f"{row[2][:30]!r} is not a number of watts"
+                    raise DataError(what, where=f"{path}: line {number}") from error
+                if not abs(watts) < math.inf:
+                    raise DataError(f"{row[2][:30]!r} is not finite", where=f"{path}: line {number}")
+                yield at, node, watts
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"cannot be read: {error}", where=str(path)) from error
+
+
+def read_columns(path: Path) -> dict[str, TraceColumn]:
+    """Return the readings of each node, sorted by name and time, 16 bytes a reading; equal times are one array.
+
+    Raises:
+        DataError: as `read_rows`, or a node has two readings at one moment.
+    """
+    times: dict[str, array[int]] = {}
+    watts: dict[str, array[float]] = {}
+    for at, node, power in read_rows(path):
+        if node not in times:
+            times[node], watts[node] = array("q"), array("d")
+        times[node].append(at)
+        watts[node].append(power)
+    columns: dict[str, TraceColumn] = {}
+    for node in sorted(times):
+        columns[node] = _column(node, times.pop(node), watts.pop(node), columns, path)
+    return columns
+
+
+def _column(
+    node: str, times: "array[int]", watts: "array[float]", others: Mapping[str, TraceColumn], path: Path
+) -> TraceColumn:
+    at, power = np.frombuffer(times, dtype=np.int64), np.frombuffer(watts, dtype=np.float64)
+    if not bool(np.all(at[1:] > at[:-1])):
+        order = np.argsort(at, kind="stable")
+        at, power = at[order], power[order]
+        if (twice := np.flatnonzero(at[1:] == at[:-1])).size:
+            raise DataError(f"node {node} has two samples at {iso_utc_ns(int(at[twice[0]]))}", where=str(path))
+    for other in others.values():
+        if other.utc_ns.size == at.size and bool(np.array_equal(other.utc_ns, at)):
+            return TraceColumn(other.utc_ns, power)  # shared times make sums over nodes cheap
+    return TraceColumn(at, power)
+
+
+def _bounded_lines(file: IO[str], path: Path) -> Iterator[str]:
+    """Yield lines; a file without line ends must not be read whole."""
+    while line := file.readline(_LONGEST_LINE):
+        if len(line) == _LONGEST_LINE and not line.endswith("\n"):
+            raise DataError(f"a line is longer than {_LONGEST_LINE} characters", where=str(path))
+        yield line
