@@ -20,7 +20,6 @@ from meter_bridge.protocol.frames import Hello
 from meter_bridge.sample_blocks import BlockBuilder, FrameBlock, frame_block, trace_event
 from meter_bridge.settings import BridgeSettings
 from meter_bridge.sources.base import Source
-from meter_bridge.sources.registry import make_source
 from meter_bridge.trace.event_log import EventLog
 from meter_bridge.trace.maintenance import MaintenanceResult, maintain
 from meter_bridge.trace.reader import TraceReader
@@ -67,7 +66,7 @@ class Bridge:
 
     def __init__(self, settings: BridgeSettings) -> None:
         self.settings = settings
-        self.source: Source = make_source(settings)
+        self.source: Source = settings.source.make(len(settings.channels))
         self.broadcaster = LiveBroadcaster(settings.channels)
         self.calibrations = CalibrationStore(settings.state_dir / "calibration")
         self._watch = ChannelWatch(settings.channels)
@@ -103,7 +102,7 @@ class Bridge:
             await store.close()
 
     def _instrument_of(self, hello: Hello | None) -> Instrument:
-        return instrument_of(hello, self.settings.instrument, vouched=self.settings.vouched)
+        return instrument_of(hello, self.settings.instrument, vouched=self.settings.source.vouched)
 
     @property
     def _now(self) -> _Running:

@@ -14,7 +14,6 @@ from meter_bridge.protocol.frames import Frame, Hello, format_frame, format_hell
 from meter_bridge.settings import BridgeSettings
 from meter_bridge.sources.base import Arrival
 from meter_bridge.sources.emulator.port import PtyPort
-from meter_bridge.sources.registry import make_source
 from meter_bridge.sources.replay import replay_hello
 from meter_bridge.trace.recording import RecordingHead, RecordingWriter, read_head, read_recording
 from shared.kernel.clock import monotonic_ns
@@ -36,7 +35,7 @@ def record(
 
 
 async def _record(settings: BridgeSettings, out: Path, seconds: float) -> int:
-    source = make_source(settings)
+    source = settings.source.make(len(settings.channels))
     arrivals: asyncio.Queue[Arrival] = asyncio.Queue()
     task = asyncio.create_task(source.run(arrivals.put_nowait))
     try:

@@ -21,8 +21,6 @@ SEQUENCE_MODULUS = 2**32
 DEVICE_MS_MODULUS = 2**32
 BITS_PER_BYTE_8N1 = 10
 
-MeterKind = Literal["ac_meter", "emulated", "replay", "rapl", "nvml", "pmic", "smart_plug", "ptdaemon", "csv"]
-"""Only the first three are said on the wire; the others are what the bridge's own sources are."""
 EnergyRegister = Literal["none", "total", "delta"]
 NAN = math.nan
 
@@ -31,11 +29,12 @@ NAN = math.nan
 class Hello:
     """What a meter says of itself, at start and once a second.
 
+    `kind` is `ac_meter`, `emulated` or `replay` on the wire; the bridge's other sources name themselves.
     `measurement_point` is set by sources that know what they measure better than the settings do.
     """
 
     device: str
-    kind: MeterKind
+    kind: str
     channels: int
     rate_hz: float
     version: str = PROTOCOL_VERSION

@@ -8,10 +8,11 @@ its device is away; what is wrong meanwhile is said by `problem`.
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from meter_bridge.protocol.frames import Frame, Hello, Malformed
 from shared.kernel.clock import monotonic_ns, utc_ns
+from shared.kernel.records import Record
 
 LinkKind = Literal["connected", "disconnected", "overflow", "resync", "ended"]
 
@@ -55,6 +56,30 @@ class Source(ABC):
     @abstractmethod
     async def run(self, emit: Emit) -> None:
         """Emit a hello, then frames, until cancelled or (recorded sources) at the end."""
+
+
+class SourceSettings(Record, ABC):
+    """The table `[source]` of one kind of source, and how to make the source from it.
+
+    Attributes:
+        kind: what the table's key `kind` says; also the name of the module or entry point that brings the class.
+    """
+
+    kind: ClassVar[str]
+
+    @property
+    def offered_channels(self) -> int | None:
+        """How many channels the source has by these settings; None where only the device knows."""
+        return None
+
+    @property
+    def vouched(self) -> bool:
+        """True where these settings vouch for an AC meter that never says hello."""
+        return False
+
+    @abstractmethod
+    def make(self, channels: int) -> Source:
+        """Return the source, not yet running; `channels` is the number of nodes that the bridge is told of."""
 
 
 def stamp(item: Frame | Hello | Malformed | LinkEvent) -> Arrival:

@@ -4,9 +4,13 @@ Functions and units from nvml.h: nvmlDeviceGetPowerUsage gives milliwatts, for s
 """
 
 import ctypes
+from typing import ClassVar
+
+from pydantic import Field
 
 from meter_bridge.protocol.frames import Hello
-from meter_bridge.sources.polled import Reading
+from meter_bridge.sources.base import Source, SourceSettings
+from meter_bridge.sources.polled import PolledSource, Reading
 from shared.kernel.clock import monotonic_ns
 from shared.kernel.errors import InfrastructureError
 
@@ -17,7 +21,7 @@ _SUCCESS = 0
 class NvmlReader:
     """Reads the boards given by index, one channel each."""
 
-    def __init__(self, boards: tuple[int, ...], rate_hz: float, library: str = LIBRARY) -> None:
+    def __init__(self, boards: tuple[int, ...], rate_hz: float, library: str) -> None:
         self._boards = boards
         self._rate_hz = rate_hz
         self._library_name = library
@@ -72,3 +76,24 @@ class NvmlReader:
         if code != _SUCCESS:
             text = (library.nvmlErrorString(code) or b"unknown error").decode(errors="replace")
             raise InfrastructureError(f"NVML: {text}", where=what)
+
+
+class NvmlSettings(SourceSettings):
+    """NVIDIA boards by index, one a channel."""
+
+    kind: ClassVar[str] = "nvml"
+
+    boards: tuple[int, ...] = (0,)
+    rate_hz: float = Field(default=10.0, gt=0, le=50)
+
+    @property
+    def offered_channels(self) -> int:
+        """One a board."""
+        return len(self.boards)
+
+    def make(self, channels: int) -> Source:
+        """Return the source."""
+        return PolledSource(NvmlReader(self.boards, self.rate_hz, LIBRARY))
+
+
+SOURCE = NvmlSettings

@@ -5,21 +5,31 @@ Answers as in the makers' API documentation: Shelly Gen1 `/meter/0`, Gen2 `/rpc/
 """
 
 import asyncio
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import httpx
+from pydantic import Field
 
 from meter_bridge.protocol.frames import NAN, Hello
-from meter_bridge.settings import Dialect, PlugAddress
-from meter_bridge.sources.polled import Reading
+from meter_bridge.sources.base import Source, SourceSettings
+from meter_bridge.sources.polled import PolledSource, Reading
 from shared.kernel.clock import monotonic_ns
 from shared.kernel.errors import DataError, InfrastructureError
+from shared.kernel.records import Record
 
+Dialect = Literal["shelly1", "shelly2", "tasmota"]
 PATHS: dict[Dialect, str] = {
     "shelly1": "/meter/0",
     "shelly2": "/rpc/Switch.GetStatus?id=0",
     "tasmota": "/cm?cmnd=Status%208",
 }
+
+
+class PlugAddress(Record):
+    """One plug, one channel."""
+
+    url: str = Field(pattern=r"^https?://[^\s/]+$")
+    dialect: Dialect
 
 
 class PlugReader:
@@ -85,3 +95,24 @@ def power_of(dialect: Dialect, answer: Any) -> float:
     if dialect == "shelly2":
         return float(answer["apower"])
     return float(answer["StatusSNS"]["ENERGY"]["Power"])
+
+
+class PlugSettings(SourceSettings):
+    """Smart plugs, one a channel."""
+
+    kind: ClassVar[str] = "plugs"
+
+    plugs: tuple[PlugAddress, ...] = Field(min_length=1)
+    rate_hz: float = Field(default=1.0, gt=0, le=5)
+
+    @property
+    def offered_channels(self) -> int:
+        """One a plug."""
+        return len(self.plugs)
+
+    def make(self, channels: int) -> Source:
+        """Return the source."""
+        return PolledSource(PlugReader(self.plugs, self.rate_hz))
+
+
+SOURCE = PlugSettings

@@ -5,19 +5,24 @@ It sees the board behind its supply, without USB devices and without the supply'
 
 import asyncio
 import re
+from typing import ClassVar
+
+from pydantic import Field
 
 from meter_bridge.protocol.frames import Hello
-from meter_bridge.sources.polled import Reading
+from meter_bridge.sources.base import Source, SourceSettings
+from meter_bridge.sources.polled import PolledSource, Reading
 from shared.kernel.clock import monotonic_ns
 from shared.kernel.errors import DataError, InfrastructureError
 
+COMMAND = ("vcgencmd", "pmic_read_adc")
 _LINE = re.compile(r"^\s*(\S+?)_([AV])\s+(?:current|volt)\(\d+\)=([-+0-9.eE]+)[AV]\s*$")
 
 
 class PmicReader:
     """One channel: the sum of volts x amperes over all rails that report both."""
 
-    def __init__(self, rate_hz: float, command: tuple[str, ...] = ("vcgencmd", "pmic_read_adc")) -> None:
+    def __init__(self, rate_hz: float, command: tuple[str, ...]) -> None:
         self._rate_hz = rate_hz
         self._command = command
 
@@ -67,3 +72,23 @@ def rails_w(text: str) -> float:
     if not watts:
         raise DataError("no rail with voltage and current", where="pmic_read_adc")
     return sum(watts)
+
+
+class PmicSettings(SourceSettings):
+    """The Raspberry Pi 5's power chip."""
+
+    kind: ClassVar[str] = "pmic"
+
+    rate_hz: float = Field(default=1.0, gt=0, le=5)
+
+    @property
+    def offered_channels(self) -> int:
+        """The board."""
+        return 1
+
+    def make(self, channels: int) -> Source:
+        """Return the source."""
+        return PolledSource(PmicReader(self.rate_hz, COMMAND))
+
+
+SOURCE = PmicSettings

@@ -5,9 +5,13 @@ Counters in microjoules, wrapping at `max_energy_range_uj` (Documentation/power/
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
+
+from pydantic import Field
 
 from meter_bridge.protocol.frames import Hello
-from meter_bridge.sources.polled import Reading
+from meter_bridge.sources.base import Source, SourceSettings
+from meter_bridge.sources.polled import PolledSource, Reading
 from shared.kernel.clock import monotonic_ns
 from shared.kernel.errors import InfrastructureError
 
@@ -24,7 +28,7 @@ class _Domain:
 class RaplReader:
     """Reads the domains given by name (`intel-rapl:0`, ...), one channel each."""
 
-    def __init__(self, domains: tuple[str, ...], rate_hz: float, root: Path = POWERCAP) -> None:
+    def __init__(self, domains: tuple[str, ...], rate_hz: float, root: Path) -> None:
         self._names = domains
         self._rate_hz = rate_hz
         self._root = root
@@ -84,3 +88,24 @@ class RaplReader:
 
 def _number(path: Path) -> int:
     return int(path.read_text(encoding="ascii"))
+
+
+class RaplSettings(SourceSettings):
+    """Linux RAPL domains, one a channel."""
+
+    kind: ClassVar[str] = "rapl"
+
+    domains: tuple[str, ...] = ("intel-rapl:0",)
+    rate_hz: float = Field(default=10.0, gt=0, le=50)
+
+    @property
+    def offered_channels(self) -> int:
+        """One a domain."""
+        return len(self.domains)
+
+    def make(self, channels: int) -> Source:
+        """Return the source."""
+        return PolledSource(RaplReader(self.domains, self.rate_hz, POWERCAP))
+
+
+SOURCE = RaplSettings

@@ -5,9 +5,12 @@ Time is virtual: arrivals carry recorded times moved to the present, so drift an
 
 import asyncio
 from pathlib import Path
+from typing import ClassVar
+
+from pydantic import Field
 
 from meter_bridge.protocol.frames import Hello
-from meter_bridge.sources.base import Arrival, Emit, LinkEvent, Source
+from meter_bridge.sources.base import Arrival, Emit, LinkEvent, Source, SourceSettings
 from meter_bridge.trace.recording import RecordingHead, read_head, read_recording
 from shared.kernel.clock import monotonic_ns, utc_ns
 from shared.kernel.errors import EpiError
@@ -63,3 +66,19 @@ def replay_hello(head: RecordingHead) -> Hello:
         f"replay of {head.device}"[:64], "replay", len(head.nodes), round(head.rate_hz, 3), firmware=head.firmware,
         emulated=head.emulated, measurement_point=head.measurement_point, crc=True,
     )  # fmt: skip
+
+
+class ReplaySettings(SourceSettings):
+    """A stored trace."""
+
+    kind: ClassVar[str] = "replay"
+
+    path: Path
+    speed: float = Field(default=1.0, gt=0, le=200)
+
+    def make(self, channels: int) -> Source:
+        """Return the source."""
+        return ReplaySource(self.path, channels, speed=self.speed)
+
+
+SOURCE = ReplaySettings

@@ -8,15 +8,16 @@ import contextlib
 import fcntl
 import termios
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import serial
 import serial_asyncio
+from pydantic import Field
 
 from meter_bridge.protocol.frames import Frame, Hello, Malformed
 from meter_bridge.protocol.lines import LineBuffer
 from meter_bridge.protocol.parser import LineParser
-from meter_bridge.sources.base import Arrival, Emit, LinkEvent, Source, stamp
+from meter_bridge.sources.base import Arrival, Emit, LinkEvent, Source, SourceSettings, stamp
 from shared.kernel.clock import monotonic_ns, utc_ns
 
 FIRST_WAIT_S = 0.2
@@ -139,3 +140,27 @@ def _reason(error: Exception) -> str:
     if number == 13:
         return "permission denied; add this user to the group of the device (dialout)"
     return str(error)
+
+
+class SerialSettings(SourceSettings):
+    """A meter on a serial port."""
+
+    kind: ClassVar[str] = "serial"
+
+    device: Path = Field(description="a stable name: /dev/serial/by-id/... or the emulator's link")
+    baud: int = Field(default=115_200, ge=1200, le=4_000_000)
+    accept_without_hello: bool = Field(
+        default=False, description="for meters that never say hello: label them `ac_meter` on the user's word"
+    )
+
+    @property
+    def vouched(self) -> bool:
+        """The user's word."""
+        return self.accept_without_hello
+
+    def make(self, channels: int) -> Source:
+        """Return the source."""
+        return SerialSource(self.device, channels, baud=self.baud)
+
+
+SOURCE = SerialSettings

@@ -17,6 +17,7 @@ WindowLabel = Literal["idle", "marker", "prefill", "decode", "score"]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 ConfigurationId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
 NodeName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
+InstrumentKind = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 
 
 class Record(BaseModel):
@@ -237,7 +238,7 @@ class Instrument(Record):
     """What measured the power, so that no watt is without its basis."""
 
     name: str
-    kind: Literal["ac_meter", "emulated", "replay", "rapl", "nvml", "pmic", "smart_plug", "ptdaemon", "csv", "unknown"]
+    kind: InstrumentKind = Field(description="ac_meter, emulated, replay, unknown, or another source's own word")
     emulated: bool
     firmware: str | None = None
     calibration_id: str | None = None

@@ -1,7 +1,8 @@
-"""Every source of readings against the same promises: serial, RAPL, NVML, PMIC, plugs, logs, replay.
+"""Every registered kind of source, made from its table of the settings file, against the same promises.
 
-Hardware this machine lacks is replaced at its outermost edge only: a folder in the shape of sysfs, a small C library
-with the three NVML functions, a script named vcgencmd, an HTTP server with the plugs' documented answers.
+A new kind needs its rig here. Hardware this machine lacks is replaced at its outermost edge only: a folder in the shape
+of sysfs, a small C library with the three NVML functions, a script named vcgencmd, an HTTP server with the plugs'
+documented answers.
 """
 
 import asyncio
@@ -24,32 +25,38 @@ from pathlib import Path
 import pytest
 
 from meter_bridge.protocol.frames import Frame, Hello
+from meter_bridge.settings import BridgeSettings
+from meter_bridge.sources import nvml, pmic, rapl
 from meter_bridge.sources.base import Arrival, LinkEvent, Source
-from meter_bridge.sources.logs import LogSource, csv_parser, parse_ptdaemon
-from meter_bridge.sources.nvml import NvmlReader
-from meter_bridge.sources.plugs import PlugAddress, PlugReader
-from meter_bridge.sources.pmic import PmicReader
-from meter_bridge.sources.polled import PolledSource
-from meter_bridge.sources.rapl import RaplReader
-from meter_bridge.sources.replay import ReplaySource
+from meter_bridge.sources.registry import SOURCES
 from meter_bridge.sources.serial import SerialSource
 from meter_bridge.trace.recording import RecordingHead, RecordingWriter
+from shared.kernel.errors import ConfigurationError
+from shared.kernel.settings import validate_settings
 
 TIOCGEXCL = 0x80045440
 """Of Linux: is the terminal locked? Python's `termios` does not name it."""
-KINDS = {
-    "serial": "emulated", "rapl": "rapl", "nvml": "nvml", "pmic": "pmic", "plugs": "smart_plug",
-    "ptdaemon": "ptdaemon", "csv": "csv", "replay": "replay",
-}  # fmt: skip
+
+
+def settings(channels: int, **table: object) -> BridgeSettings:
+    nodes = [f"node{number}" for number in range(1, channels + 1)]
+    whole = {"name": "meter", "port": 8801, "state_dir": "/nowhere", "channels": nodes, "source": table}
+    return validate_settings(BridgeSettings, whole, where="bridge.toml")
+
+
+def made(channels: int, **table: object) -> Source:
+    """Return the source as the bridge makes it."""
+    return settings(channels, **table).source.make(channels)
 
 
 @dataclass
 class Rig:
-    """A source whose device is there, what it must show in watts, and the same source with its device away."""
+    """A source whose device is there, what it must show in watts and say it is, and one with its device away."""
 
     source: Source
     watts: tuple[float, ...]
     away: Source
+    said: str
     tolerance: float = 0.02
 
 
@@ -79,7 +86,8 @@ async def serial_rig(tmp: Path) -> AsyncIterator[Rig]:
     ) as process:
         assert process.stdout is not None
         await asyncio.to_thread(process.stdout.readline)
-        yield Rig(SerialSource(link, 2), (5.0, 8.0), SerialSource(tmp / "nothing", 2))
+        away = made(2, device=str(tmp / "nothing"))
+        yield Rig(made(2, kind="serial", device=str(link)), (5.0, 8.0), away, "emulated")
         process.terminate()
         process.communicate(timeout=10)
 
@@ -99,9 +107,12 @@ async def rapl_rig(tmp: Path) -> AsyncIterator[Rig]:
             fresh.replace(tmp / name / "energy_uj")
 
     async with repeating(count, 0.0005):
-        domains = ("intel-rapl:0", "intel-rapl:1")
-        away = PolledSource(RaplReader(domains, 20, tmp / "none"))
-        yield Rig(PolledSource(RaplReader(domains, 20, tmp)), (5.0, 8.0), away, tolerance=0.3)
+        domains = ["intel-rapl:0", "intel-rapl:1"]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(rapl, "POWERCAP", tmp)
+            source = made(2, kind="rapl", domains=domains, rate_hz=20)
+            away = made(2, kind="rapl", domains=[*domains[:1], "intel-rapl:7"], rate_hz=20)
+        yield Rig(source, (5.0, 8.0), away, "rapl", tolerance=0.3)
 
 
 _NVML = """
@@ -127,8 +138,11 @@ async def nvml_rig(tmp: Path) -> AsyncIterator[Rig]:
     compiler = shutil.which("cc") or shutil.which("c++")
     assert compiler, "the project needs a C compiler: apt install g++"
     subprocess.run([compiler, "-shared", "-fPIC", "-o", library, tmp / "nvml.c"], check=True, timeout=60)
-    away = PolledSource(NvmlReader((0, 7), 20, str(library)))
-    yield Rig(PolledSource(NvmlReader((0, 1), 20, str(library))), (5.0, 8.0), away)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nvml, "LIBRARY", str(library))
+        source = made(2, kind="nvml", boards=[0, 1], rate_hz=20)
+        away = made(2, kind="nvml", boards=[0, 7], rate_hz=20)
+    yield Rig(source, (5.0, 8.0), away, "nvml")
 
 
 @asynccontextmanager
@@ -141,7 +155,12 @@ async def pmic_rig(tmp: Path) -> AsyncIterator[Rig]:
         "echo ' EXT5V_V volt(24)=5.15000000V'\n"
     )
     script.chmod(0o755)
-    yield Rig(PolledSource(PmicReader(20, (str(script),))), (5.0,), PolledSource(PmicReader(5, (str(tmp / "no"),))))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pmic, "COMMAND", (str(script),))
+        source = made(1, kind="pmic", rate_hz=5)
+        patch.setattr(pmic, "COMMAND", (str(tmp / "no"),))
+        away = made(1, kind="pmic")
+    yield Rig(source, (5.0,), away, "pmic")
 
 
 @contextmanager
@@ -176,9 +195,9 @@ def plug_server() -> Iterator[str]:
 @asynccontextmanager
 async def plugs_rig(tmp: Path) -> AsyncIterator[Rig]:
     with plug_server() as url:
-        plugs = tuple(PlugAddress(url=url, dialect=name) for name in ("shelly1", "shelly2", "tasmota"))
-        away = PolledSource(PlugReader((PlugAddress(url="http://127.0.0.1:9", dialect="tasmota"),) * 3, 5))
-        yield Rig(PolledSource(PlugReader(plugs, 20)), (5.0, 8.0, 11.0), away)
+        plugs = [{"url": url, "dialect": name} for name in ("shelly1", "shelly2", "tasmota")]
+        away = made(3, kind="plugs", plugs=[{"url": "http://127.0.0.1:9", "dialect": "tasmota"}] * 3)
+        yield Rig(made(3, kind="plugs", plugs=plugs, rate_hz=5), (5.0, 8.0, 11.0), away, "smart_plug")
 
 
 @asynccontextmanager
@@ -193,12 +212,9 @@ async def ptdaemon_rig(tmp: Path) -> AsyncIterator[Rig]:
             file.write(f"Time,{stamp},Watts,5.000000,Volts,229.4,Amps,0.025,PF,0.91,Mark,run_1\n")
 
     path.write_text("Time,07-21-2026 13:00:00.000,Watts,99,Volts,229,Amps,1,PF,1,Mark,old\n")
-    hello = Hello("PTDaemon", "ptdaemon", 1, 20.0)
+    away = made(1, kind="ptdaemon", path=str(tmp / "none"))
     async with repeating(grow, 0.05):
-        yield Rig(
-            LogSource(path, hello, lambda: parse_ptdaemon), (5.0,),
-            LogSource(tmp / "none", hello, lambda: parse_ptdaemon),
-        )  # fmt: skip
+        yield Rig(made(1, kind="ptdaemon", path=str(path)), (5.0,), away, "ptdaemon")
 
 
 @asynccontextmanager
@@ -212,15 +228,10 @@ async def csv_rig(tmp: Path) -> AsyncIterator[Rig]:
             csv.writer(file).writerow([f"{1_700_000_000 + number / 20:.3f}", "lab", 8.0, 5.0])
 
     path.write_text("time,place,b,a\n1600000000,old,1,1\n")
-    hello = Hello("log", "csv", 2, 20.0)
-
-    def parser() -> Callable[[str], object]:
-        return csv_parser("time", ("a", "b"))
-
+    table = {"kind": "csv", "time_column": "time", "power_columns": ["a", "b"], "measurement_point": "a bench"}
     async with repeating(grow, 0.05):
-        yield Rig(
-            LogSource(path, hello, parser), (5.0, 8.0), LogSource(tmp / "none", hello, parser)  # type: ignore[arg-type]
-        )  # fmt: skip
+        source = made(2, path=str(path), rate_hz=20, **table)
+        yield Rig(source, (5.0, 8.0), made(2, path=str(tmp / "none"), **table), "csv")
 
 
 @asynccontextmanager
@@ -229,7 +240,8 @@ async def replay_rig(tmp: Path) -> AsyncIterator[Rig]:
     with RecordingWriter(path, RecordingHead(("a", "b"), 20.0, "epi-emulator", emulated=True)) as recording:
         for number in range(400):
             recording.add(Frame((5.0, 8.0), seq=number, device_ms=number * 50), 7 + number * 50_000_000)
-    yield Rig(ReplaySource(path, 2), (5.0, 8.0), ReplaySource(tmp / "none", 2))
+    away = made(2, kind="replay", path=str(tmp / "none"))
+    yield Rig(made(2, kind="replay", path=str(path)), (5.0, 8.0), away, "replay")
 
 
 RIGS = {
@@ -256,7 +268,7 @@ def frames_of(arrivals: list[Arrival]) -> list[Frame]:
     return [arrival.item for arrival in arrivals if isinstance(arrival.item, Frame)]
 
 
-@pytest.mark.parametrize("name", RIGS)
+@pytest.mark.parametrize("name", SOURCES.names())
 async def test_a_source_keeps_its_promises(name: str, tmp_path: Path) -> None:
     async with RIGS[name](tmp_path) as rig:
         arrivals = await collect(rig.source, lambda found: len(frames_of(found)) >= 8, 10)
@@ -269,7 +281,7 @@ async def test_a_source_keeps_its_promises(name: str, tmp_path: Path) -> None:
     assert arrivals[0].item.kind == "connected"
     assert kinds.index(Hello) < kinds.index(Frame)
     hello = next(arrival.item for arrival in arrivals if isinstance(arrival.item, Hello))
-    assert hello.kind == KINDS[name]
+    assert hello.kind == rig.said
     assert hello.channels == rig.source.channels == len(rig.watts)
     assert hello.emulated == (name in ("serial", "replay"))
     # Counters, device clocks and arrivals go forward.
@@ -286,7 +298,7 @@ async def test_a_source_keeps_its_promises(name: str, tmp_path: Path) -> None:
     assert means == pytest.approx(rig.watts, abs=rig.tolerance)
 
 
-@pytest.mark.parametrize("name", RIGS)
+@pytest.mark.parametrize("name", SOURCES.names())
 async def test_an_absent_device_is_one_sentence(name: str, tmp_path: Path) -> None:
     async with RIGS[name](tmp_path) as rig:
         arrivals = await collect(rig.away, lambda _: False, 0.6)
@@ -294,6 +306,39 @@ async def test_an_absent_device_is_one_sentence(name: str, tmp_path: Path) -> No
         assert rig.away.problem
         assert "\n" not in rig.away.problem
         assert len(rig.away.problem) < 300
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ({"kind": "toaster"}, "unknown kind of meter source 'toaster' (known: csv, nvml, plugs,"),
+        ({"kind": "base"}, "unknown kind of meter source 'base'"),
+        ({"kind": 7}, "source: Value error, kind: the name of a kind of source is needed"),
+        ({}, "source.device: Field required"),
+        ({"device": "/dev/x", "baud": 3}, "source.baud: Input should be greater than or equal to 1200"),
+        ({"device": "/dev/x", "speed": 3}, "source.speed: Extra inputs are not permitted"),
+        ({"kind": "plugs", "plugs": [{"url": "ftp://x", "dialect": "tasmota"}]}, "source.plugs.0.url: String should"),
+        ({"kind": "rapl", "domains": ["intel-rapl:0"]}, "channels: the source has 1 channels, 2 nodes are named"),
+    ],
+)
+def test_a_wrong_table_is_refused_by_its_field(table: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        settings(2, **table)
+    assert said in str(refused.value)
+
+
+def test_only_a_serial_meter_can_be_vouched_for() -> None:
+    assert settings(2, device="/dev/x", accept_without_hello=True).source.vouched
+    assert not settings(2, device="/dev/x").source.vouched
+    assert not any(source.model_construct().vouched for source in SOURCES.all() if source.kind != "serial")
+
+
+def test_finding_a_kind_imports_no_other() -> None:
+    code = (
+        "import sys; from meter_bridge.sources.registry import SOURCES; SOURCES.get('rapl'); "
+        "sys.exit(any(name in sys.modules for name in ('serial', 'httpx', 'meter_bridge.sources.plugs')))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 async def test_the_port_is_exclusive(tmp_path: Path) -> None:

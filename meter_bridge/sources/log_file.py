@@ -1,15 +1,12 @@
-"""Growing log files of other meters: SPEC PTDaemon, and CSV with a column a channel.
+"""Following the log file that another meter lets grow.
 
-Not here: playing finished files back (`replay`).
+Not here: what its lines mean (`ptdaemon`, `csv`), and playing finished files back (`replay`).
 """
 
 import asyncio
-import csv
-import io
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 
 from meter_bridge.protocol.frames import DEVICE_MS_MODULUS, MAX_LINE_BYTES, SEQUENCE_MODULUS, Frame, Hello, Malformed
@@ -21,57 +18,8 @@ _READ_BYTES = 1 << 16
 
 Parsed = tuple[float, tuple[float, ...], tuple[float, ...] | None, tuple[float, ...] | None]
 """Unix seconds of the log's own clock, watts, volts, amperes."""
-
-
-def parse_ptdaemon(line: str) -> Parsed | None:
-    """Read `Time,MM-DD-YYYY HH:MM:SS.mmm,Watts,w,Volts,v,Amps,a,PF,p,Mark,name`; None for other lines.
-
-    That is what PTDaemon writes as MLPerf Power publishes it; -1 stands for a value the analyser did not deliver. The
-    log's local time is taken as it stands: only differences of it are used.
-    """
-    words = line.strip().split(",")
-    if len(words) < 4 or words[0] != "Time":
-        return None
-    fields = dict(zip(words[::2], words[1::2], strict=False))
-    moment = datetime.strptime(fields["Time"], "%m-%d-%Y %H:%M:%S.%f").replace(tzinfo=UTC)
-    return moment.timestamp(), (_value(fields["Watts"]),), (_value(fields["Volts"]),), (_value(fields["Amps"]),)
-
-
-def _value(text: str) -> float:
-    value = float(text)
-    return float("nan") if value == -1 else value
-
-
-def csv_parser(time_column: str, power_columns: tuple[str, ...]) -> Callable[[str], Parsed | None]:
-    """Return a parser of lines of a CSV file whose first line names its columns.
-
-    Times are Unix seconds or ISO 8601; an empty power is a missing value.
-    """
-    header: list[str] = []
-
-    def parse(line: str) -> Parsed | None:
-        row = next(csv.reader(io.StringIO(line)), [])
-        if not header:
-            missing = {time_column, *power_columns} - set(row)
-            if missing:
-                raise ValueError(f"no column {sorted(missing)[0]!r}")
-            header.extend(row)
-            return None
-        if not row:
-            return None
-        fields = dict(zip(header, row, strict=True))
-        watts = tuple(float(fields[name]) if fields[name] else float("nan") for name in power_columns)
-        return _seconds(fields[time_column]), watts, None, None
-
-    return parse
-
-
-def _seconds(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        moment = datetime.fromisoformat(text)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+Parser = Callable[[str], Parsed | None]
+"""Reads a line; None for a line without a reading, ValueError or KeyError for one that is none of this log."""
 
 
 class LogSource(Source):
@@ -80,7 +28,7 @@ class LogSource(Source):
     `fresh_parser` is called for every new file: a CSV's header belongs to its file.
     """
 
-    def __init__(self, path: Path, hello: Hello, fresh_parser: Callable[[], Callable[[str], Parsed | None]]) -> None:
+    def __init__(self, path: Path, hello: Hello, fresh_parser: Callable[[], Parser]) -> None:
         super().__init__(hello.channels, "the log has not been read yet")
         self._path = path
         self._hello = hello
@@ -126,20 +74,20 @@ class LogSource(Source):
             if descriptor >= 0:
                 os.close(descriptor)
 
-    def _skip(self, descriptor: int, size: int, parse: Callable[[str], Parsed | None], emit: Emit) -> None:
+    def _skip(self, descriptor: int, size: int, parse: Parser, emit: Emit) -> None:
         """Read the first line, which may name the columns, and go to the end."""
         first, newline, _ = os.read(descriptor, min(size, MAX_LINE_BYTES)).partition(b"\n")
         if not newline:
             os.lseek(descriptor, 0, os.SEEK_SET)
             return
-        with suppress(ValueError, KeyError, csv.Error):
+        with suppress(ValueError, KeyError):
             parse(first.decode("utf-8"))
         os.lseek(descriptor, 0, os.SEEK_END)
 
-    def _line(self, line: bytes, parse: Callable[[str], Parsed | None], emit: Emit) -> None:
+    def _line(self, line: bytes, parse: Parser, emit: Emit) -> None:
         try:
             parsed = parse(line.decode("utf-8"))
-        except (ValueError, KeyError, csv.Error) as error:
+        except (ValueError, KeyError) as error:
             emit(stamp(Malformed(f"not a line of this log: {error}", line[:120])))
             return
         if parsed is None:

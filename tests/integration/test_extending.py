@@ -1,0 +1,61 @@
+"""The modules of docs/extending.md, installed as packages of their own, do their work in the real processes."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tests.support.extensions import install
+from tests.support.meter_rig import MeterRig
+
+ROOT = Path(__file__).parents[2]
+DOCUMENT = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder on the path of every process that the test starts."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    monkeypatch.setenv("PYTHONPATH", str(folder), prepend=":")
+    return folder
+
+
+def install_documented(section: str, folder: Path) -> None:
+    """Install the module of a section of the document with the entry points that stand there."""
+    (text,) = re.findall(rf"^## {re.escape(section)}\n(.*?)(?=^## |\Z)", DOCUMENT, re.MULTILINE | re.DOTALL)
+    ((name, code),) = re.findall(r"^```python\n# (\w+)\.py\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    (project,) = re.findall(r"^```toml\n(\[project\.entry-points.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    install(folder, name, code, tomllib.loads(project)["project"]["entry-points"])
+
+
+@pytest.mark.parametrize("name", re.findall(r"^## (.*)$", DOCUMENT, re.MULTILINE))
+def test_the_documented_modules_keep_the_project_s_style(name: str, packages: Path) -> None:
+    install_documented(name, packages)
+    checks = (["ruff", "check"], ["ruff", "format", "--check"], ["mypy", "--strict", "--no-incremental"])
+    for check in checks:
+        settings = ["--config-file" if check[0] == "mypy" else "--config", str(ROOT / "pyproject.toml")]
+        done = subprocess.run(
+            [sys.executable, "-m", *check, *settings, *map(str, packages.glob("*.py"))],
+            cwd=ROOT, capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_source_feeds_a_bridge(tmp_path: Path, packages: Path) -> None:
+    install_documented("A meter source", packages)
+    files = []
+    for node, microwatts in (("node1", 5_000_000), ("node2", 8_250_000)):
+        files.append(str(tmp_path / node))
+        (tmp_path / node).write_text(f"{microwatts}\n")
+    with MeterRig(tmp_path) as rig:
+        rig.start_bridge(source=f'[source]\nkind = "hwmon"\nfiles = {files!r}\nrate_hz = 20\n')
+        rig.wait(lambda: rig.status().frames >= 10, "readings of the monitors")
+        status, block = rig.status(), rig.samples()
+    assert (status.problems, status.instrument.kind, status.instrument.emulated) == ((), "hwmon", False)
+    assert "DC rails" in block.instrument.measurement_point
+    assert set(block.power_w["node1"]) == {5.0}
+    assert set(block.power_w["node2"]) == {8.25}
