@@ -14,6 +14,8 @@ from typer.core import TyperGroup
 from shared.kernel.errors import ConfigurationError, EpiError
 
 GROUP = "epi.commands"
+FORMER_GROUP = "epi.former_commands"
+"""Commands that moved: found, not listed."""
 
 
 class _LazyGroup(TyperGroup):
@@ -23,7 +25,7 @@ class _LazyGroup(TyperGroup):
         return sorted(entry_points(group=GROUP).names)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        for point in entry_points(group=GROUP, name=cmd_name):
+        for point in (*entry_points(group=GROUP, name=cmd_name), *entry_points(group=FORMER_GROUP, name=cmd_name)):
             try:
                 command: Any = typer.main.get_command(point.load())
             except ImportError as error:

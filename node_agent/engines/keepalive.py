@@ -18,7 +18,7 @@ _UNSENT_S = 120
 """Probes are sent on an idle connection only: bytes in flight when the cable goes would be sent again for a quarter of
 an hour. The kernel also counts the time in which a worker that computes does not read, so this is not as short."""
 _LISTENS_WITHIN_S = 60.0
-_LOOKS_EVERY_S = 0.5
+_POLL_S = 0.5
 
 
 def _tcp_sockets() -> list[socket.socket]:
@@ -59,11 +59,11 @@ def keeping_alive() -> Iterator[None]:
     """
     done = threading.Event()
 
-    def look() -> None:
-        while not done.wait(_LOOKS_EVERY_S):
+    def watch() -> None:
+        while not done.wait(_POLL_S):
             keep_alive()
 
-    thread = threading.Thread(target=look, name="keepalive", daemon=True)
+    thread = threading.Thread(target=watch, name="keepalive", daemon=True)
     thread.start()
     try:
         yield
@@ -79,9 +79,9 @@ def keep_alive_once_listening() -> None:
     A thread looks for the socket for a moment and ends.
     """
 
-    def look() -> None:
+    def watch() -> None:
         deadline = time.monotonic() + _LISTENS_WITHIN_S
         while not keep_alive() and time.monotonic() < deadline:
             time.sleep(0.02)
 
-    threading.Thread(target=look, name="keepalive", daemon=True).start()
+    threading.Thread(target=watch, name="keepalive", daemon=True).start()

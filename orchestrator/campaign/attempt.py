@@ -107,7 +107,7 @@ class AttemptRunner:
             EpiError: an agent failed or the meter is dead; the attempt is over.
         """
         place = measured.place
-        measured.steady_state = await self._stabilise(measured.place)
+        measured.steady_state = await self._wait_steady(measured.place)
         with self._lab.window():
             before = await self._idle(measured)
             await self._marker(measured)
@@ -138,7 +138,7 @@ class AttemptRunner:
             )  # fmt: skip
         return status
 
-    async def _stabilise(self, place: AttemptPlace) -> SteadyStateWait:
+    async def _wait_steady(self, place: AttemptPlace) -> SteadyStateWait:
         self._on_step(place.run, "steady_state")
         await self._caller.note(place.run, place.number, "steady_state")
 

@@ -24,12 +24,12 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable outpu
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def start_lab(out: Path, demo: Path | None, *, tied: bool) -> LocalLab:
+def start_lab(out: Path, demo: Path | None, *, die_with_parent: bool) -> LocalLab:
     """Start a lab and wait until all of it answers; nothing is left running when that fails."""
     demo_file = control.find_demo(demo)
     lab = LocalLab(out.resolve())
     lab.home.mkdir(parents=True, exist_ok=True)
-    control.start(lab, demo_file, tied=tied)
+    control.start(lab, demo_file, die_with_parent=die_with_parent)
     try:
         with console.status("starting the lab") as status:
             control.wait_ready(lab, demo_file, lambda name: status.update(f"starting the lab: {name}"))
@@ -52,7 +52,7 @@ def running_lab(out: Path, demo: Path | None) -> Iterator[LocalLab]:
     if control.supervisor_pid(lab) is not None:
         yield lab
         return
-    lab = start_lab(out, demo, tied=True)
+    lab = start_lab(out, demo, die_with_parent=True)
     try:
         yield lab
     finally:
@@ -67,7 +67,7 @@ def dashboard_url(lab: LocalLab) -> str:
 
 @up.callback(invoke_without_command=True)
 def _up(out: OutOption = Path("results"), demo: DemoOption = None, as_json: JsonOption = False) -> None:
-    lab = start_lab(out, demo, tied=False)
+    lab = start_lab(out, demo, die_with_parent=False)
     if as_json:
         print(json.dumps({
             "dashboard": dashboard_url(lab), "api": lab.url("orchestrator"),

@@ -46,8 +46,8 @@ def supervisor_pid(lab: LocalLab) -> int | None:
     return pid if b"orchestrator.local.supervisor" in command else None
 
 
-def start(lab: LocalLab, demo_file: Path, *, tied: bool) -> subprocess.Popen[bytes]:
-    """Start the lab's supervisor and return its process; with `tied` it ends when this process ends.
+def start(lab: LocalLab, demo_file: Path, *, die_with_parent: bool) -> subprocess.Popen[bytes]:
+    """Start the lab's supervisor and return its process; with `die_with_parent` it ends when this process ends.
 
     Raises:
         ConfigurationError: the lab already runs, or its settings do not fit.
@@ -59,7 +59,7 @@ def start(lab: LocalLab, demo_file: Path, *, tied: bool) -> subprocess.Popen[byt
     lab.prepare(load_demo(demo_file))
     _shelve_demo(lab, demo_file)
     command = ["-m", "orchestrator.local.supervisor", "--out", str(lab.out), "--demo", str(demo_file)]
-    if tied:
+    if die_with_parent:
         command = ["-m", "orchestrator.local.die_with_parent", str(os.getpid()), *command[1:]]
     with (lab.log_dir / "supervisor.log").open("ab") as log:
         # A session of its own, so that Ctrl-C reaches only the command, which then stops the lab in order.

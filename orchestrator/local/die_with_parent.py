@@ -13,7 +13,7 @@ def main() -> None:
     """Tie this process to its parent and become the module."""
     parent = int(sys.argv[1])
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:  # it died before we were tied
+    if os.getppid() != parent:  # it died before we asked
         sys.exit(1)
     sys.argv = sys.argv[2:]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

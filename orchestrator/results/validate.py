@@ -141,7 +141,7 @@ def _recalculated(root: Path, name: str, repetition: int) -> Iterator[Defect]:
         where = f"{folder}/run_{repetition:03d}.json"
         yield Defect(severity="FAIL", where=where, what=what, cure="files were mixed up")
     for difference in Recomputed(name, repetition, again, written).differences:
-        cure = "the written result does not follow from trace and answers: run `epi calc --write`"
+        cure = "the written result does not follow from trace and answers: run `epi results calc --write`"
         yield Defect(severity="FAIL", where=f"{folder}/epi_{repetition:03d}.json", what=difference, cure=cure)
     for finding in again.validity.findings:
         severity: Severity = "FAIL" if finding.verdict == "FAIL" else "FLAG"

@@ -245,4 +245,6 @@ class Instrument(Record):
     calibrated_utc_ns: int | None = Field(default=None, description="date of the calibration applied; null: unknown")
     measurement_point: str = "unknown"
     sample_rate_hz: float | None = Field(default=None, gt=0)
-    relative_uncertainty: float | None = Field(default=None, ge=0, description="standard uncertainty of power, 1 sigma")
+    relative_uncertainty: float | None = Field(
+        default=None, ge=0, le=10, description="standard uncertainty of power, 1 sigma, relative"
+    )

@@ -43,8 +43,10 @@ def naee(
 
     size = naee_size(model, depth, max_subsets)
     total = size.subsets_per_layer
-    way = f"all {total} subsets a layer" if size.exhaustive else f"greedy with swaps ({total} subsets are too many)"
-    errors.print(f"NAEE over {size.n_layers} layers: {way}", highlight=False)
+    strategy = (
+        f"all {total} subsets a layer" if size.exhaustive else f"greedy with swaps ({total} subsets are too many)"
+    )
+    errors.print(f"NAEE over {size.n_layers} layers: {strategy}", highlight=False)
     if size.exhaustive and total > 10_000 and not yes and not as_json:
         typer.confirm("go on?", abort=True, err=True)
     task = NaeeTask(model=model.resolve(), statistics=statistics.resolve(), depth=depth, max_subsets=max_subsets)

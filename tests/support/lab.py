@@ -69,7 +69,7 @@ class TestLab(LocalLab):
 
     def start(self, demo: Path = DEMO) -> None:
         """Start all processes and wait until they answer."""
-        supervisor = control.start(self, demo, tied=True)
+        supervisor = control.start(self, demo, die_with_parent=True)
         _supervisors[self.out] = supervisor
         control.wait_ready(self, demo, lambda _: None)
 

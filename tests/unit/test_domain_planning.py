@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 from typer.testing import CliRunner
 
-from orchestrator.cli.results import plan_app
+from orchestrator.cli.plan import app as plan_app
 from orchestrator.domain.analysis.interim import analyse_interim
 from orchestrator.domain.campaign.design_power import Expectation, power, questions_needed, resolution
 from orchestrator.domain.campaign.planner import PlanRequest, Rates, plan, propose

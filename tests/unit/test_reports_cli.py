@@ -1,4 +1,4 @@
-"""`epi calc|validate|report|figures|plan` on a written tree, sound and damaged."""
+"""`epi results calc|validate|report|figures` and `epi plan` on a written tree, sound and damaged."""
 
 import json
 import shutil
@@ -8,7 +8,8 @@ import jsonschema
 import pytest
 from typer.testing import CliRunner
 
-from orchestrator.cli.results import calc, figures, plan_app, report, validate
+from orchestrator.cli.plan import app as plan_app
+from orchestrator.cli.results import app as results_app
 from orchestrator.results.files import write_bytes
 from orchestrator.results.json_schemas import MODELS, schema_of
 from orchestrator.results.validate import validate_submission
@@ -41,25 +42,25 @@ def edit(path: Path, **changes: object) -> None:
 
 
 def test_calc_agrees_with_what_was_written_and_notices_a_change(copy: Path) -> None:
-    sound = run.invoke(calc, [str(copy), "--json"])
+    sound = run.invoke(results_app, ["calc", str(copy), "--json"])
     assert sound.exit_code == 0, sound.output
     assert all(not row["differences"] for row in json.loads(sound.stdout)["runs"])
     path = copy / "baseline" / "epi_001.json"
     value = json.loads(path.read_text())["epi"]["value"]
     edit(path, epi__value=value * (1 + 1e-7))
-    assert run.invoke(calc, [str(copy)]).exit_code == 1
-    assert run.invoke(calc, [str(copy), "--write"]).exit_code == 0
+    assert run.invoke(results_app, ["calc", str(copy)]).exit_code == 1
+    assert run.invoke(results_app, ["calc", str(copy), "--write"]).exit_code == 0
     assert json.loads(path.read_text())["epi"]["value"] == value
 
 
 def test_calc_needs_no_epi_file(copy: Path) -> None:
     (copy / "baseline" / "epi_001.json").unlink()
-    assert run.invoke(calc, [str(copy), "--write"]).exit_code == 0
+    assert run.invoke(results_app, ["calc", str(copy), "--write"]).exit_code == 0
     assert (copy / "baseline" / "epi_001.json").exists()
 
 
 def test_validate_accepts_a_sound_tree_with_its_flags(tree: Path) -> None:
-    result = run.invoke(validate, [str(tree), "--json"])
+    result = run.invoke(results_app, ["validate", str(tree), "--json"])
     assert result.exit_code == 0, result.output
     kinds = {defect["what"].split(":")[0] for defect in json.loads(result.stdout)["defects"]}
     assert {"emulated", "shortened"} <= kinds
@@ -108,9 +109,9 @@ def test_validate_of_nothing_and_of_half_a_run(tmp_path: Path, copy: Path) -> No
 
 
 def test_report_is_self_contained_and_deterministic(copy: Path) -> None:
-    assert run.invoke(report, [str(copy)]).exit_code == 0
+    assert run.invoke(results_app, ["report", str(copy)]).exit_code == 0
     first = {path.relative_to(copy): path.read_bytes() for path in copy.rglob("*") if path.is_file()}
-    assert run.invoke(report, [str(copy)]).exit_code == 0
+    assert run.invoke(results_app, ["report", str(copy)]).exit_code == 0
     assert first == {path.relative_to(copy): path.read_bytes() for path in copy.rglob("*") if path.is_file()}
     html = first[Path("report.html")].decode()
     assert "emulated" in html and html.count("<figure") >= 5 and html.count("<svg") == html.count("<figure")
@@ -126,7 +127,7 @@ def test_report_is_self_contained_and_deterministic(copy: Path) -> None:
 
 
 def test_figures_alone(copy: Path) -> None:
-    assert run.invoke(figures, [str(copy)]).exit_code == 0
+    assert run.invoke(results_app, ["figures", str(copy)]).exit_code == 0
     assert (copy / "figures" / "pareto.pdf").read_bytes().startswith(b"%PDF")
 
 
@@ -150,6 +151,6 @@ def test_plan_without_rates_says_what_to_give() -> None:
 @pytest.mark.parametrize("name", list(MODELS))
 def test_documented_schemas_are_current_and_hold_for_written_files(tree: Path, name: str) -> None:
     documented = json.loads((Path(__file__).parents[2] / "docs" / "schemas" / f"{name}.schema.json").read_text())
-    assert documented == schema_of(name), "run: epi validate ANY_DIR --schemas docs/schemas"
+    assert documented == schema_of(name), "run: epi results validate ANY_DIR --schemas docs/schemas"
     path = tree / "campaign.json" if name == "campaign" else tree / "drop4_late" / f"{name}_001.json"
     jsonschema.validate(json.loads(path.read_text()), documented)

@@ -1,4 +1,4 @@
-"""Whatever a stranger sends, `epi validate` answers with defects and never with a traceback."""
+"""Whatever a stranger sends, `epi results validate` answers with defects and never with a traceback."""
 
 import json
 import shutil

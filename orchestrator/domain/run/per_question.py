@@ -76,10 +76,10 @@ def _alone(spans: np.typing.NDArray[np.int64], known: np.typing.NDArray[np.bool_
     alone = known.copy()
     index = np.flatnonzero(known)
     order = index[np.argsort(spans[index, 0], kind="stable")]
-    latest_end, holder = -1, -1
+    latest_end, latest_row = -1, -1
     for row in order.tolist():
         if spans[row, 0] < latest_end:
-            alone[row] = alone[holder] = False
+            alone[row] = alone[latest_row] = False
         if spans[row, 1] > latest_end:
-            latest_end, holder = int(spans[row, 1]), row
+            latest_end, latest_row = int(spans[row, 1]), row
     return alone

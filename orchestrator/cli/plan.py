@@ -1,0 +1,122 @@
+"""`epi plan`: before a campaign and without a lab, what a design costs and what it can resolve."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli.common import JsonOption, dump, must_exist, out
+from orchestrator.cli.rendering import print_costs, print_resolution, span
+from orchestrator.domain.campaign.design_power import Expectation
+from orchestrator.domain.campaign.dry_run import FULL_SUITES
+from orchestrator.domain.campaign.matrix import parse_selection
+from orchestrator.domain.campaign.planner import PlanRequest, Rates, plan, propose
+from orchestrator.domain.campaign.protocol import AccuracyField, AccuracyTask, default_accuracy
+from orchestrator.domain.run.accuracy import normalised_weights
+from shared.kernel.errors import ConfigurationError
+from shared.kernel.settings import load_settings
+
+app = typer.Typer(help="Before a campaign: duration, joules, disk, network, and what it can resolve.")
+
+
+@app.command()
+def plan_command(
+    source: Annotated[
+        Path | None, typer.Option("--from", help="Folder of an earlier campaign: its rates, spread, discordance.")
+    ] = None,
+    rates_file: Annotated[Path | None, typer.Option("--rates", help="TOML with the fields of Rates.")] = None,
+    configs: Annotated[str, typer.Option(help="`all`, or configuration ids separated by commas.")] = "all",
+    reps: Annotated[int, typer.Option(min=1, help="Repetitions of each configuration.")] = 3,
+    questions: Annotated[int, typer.Option(min=2, help="Questions per task.")] = 500,
+    target: Annotated[
+        float | None, typer.Option(min=0.001, max=0.9, help="Also propose the shortest campaign for this EPI effect.")
+    ] = None,
+    interim: Annotated[
+        Path | None,
+        typer.Option(
+            "--interim", "--look", help="Instead: may the running campaign in this folder stop after what it has?"
+        ),
+    ] = None,
+    precision: Annotated[
+        float | None, typer.Option(min=0.0001, help="With --interim: precise enough at this half-width of every ratio.")
+    ] = None,
+    base_bytes: Annotated[int, typer.Option(min=0, help="Size of the quantised base model.")] = 0,
+    cv: Annotated[float | None, typer.Option(min=0, help="Repetition spread of J/token, relative.")] = None,
+    accuracy: Annotated[float | None, typer.Option(min=0.01, max=1, help="Expected composite accuracy.")] = None,
+    discordance: Annotated[
+        float | None, typer.Option(min=0.0001, max=1, help="Share of questions a variant answers differently.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say how long a campaign takes, what it costs and what it can show, before it runs."""
+    if interim is not None:
+        _interim(interim, precision, as_json)
+        return
+    items = parse_selection(configs)
+    comparisons = max(sum(item.depth > 0 for item in items), 1)
+    rates, expected, accuracy_tasks = _rates(source, rates_file, base_bytes, comparisons)
+    given = {"cv": cv, "accuracy": accuracy, "discordance": discordance}
+    expected = expected.model_copy(update={name: value for name, value in given.items() if value is not None})
+    weights = normalised_weights(accuracy_tasks)
+    request = PlanRequest(
+        configurations=len(items), repetitions=reps, questions=dict.fromkeys(weights, questions), weights=weights,
+        rates=rates, expected=expected,
+    )  # fmt: skip
+    made = plan(request)
+    proposal = None if target is None else propose(request, target, FULL_SUITES)
+    if as_json:
+        document = {"plan": dump(made), "expected": dump(expected), "proposal": dump(proposal)}
+        typer.echo(json.dumps(document, indent=2))
+        return
+    print_costs(made)
+    if made.resolution is not None:
+        print_resolution(made.resolution, comparisons)
+    if made.stopping is not None:
+        shares = ", ".join(f"{share:.0%}" for share in made.stopping.information)
+        out.print(f"stopping  may be analysed after {shares} of the plan without more false alarms", markup=False)
+    for warning in made.warnings:
+        out.print(f"warning   {warning}", markup=False)
+    if target is not None and proposal is None:
+        out.print(f"no campaign of up to 10 repetitions and the full suites resolves {target:.1%}", markup=False)
+    elif proposal is not None:
+        sizes = ", ".join(f"{name} {n}" for name, n in proposal.plan.questions.items())
+        out.print(
+            f"proposal  for {proposal.target_effect:.1%}: {proposal.plan.repetitions} repetitions, {sizes} (stratified"
+            f" by subject, seeded): {span(proposal.plan.duration_seconds)}, power {proposal.power:.0%}", markup=False,
+        )  # fmt: skip
+
+
+def _interim(folder: Path, precision: float | None, as_json: bool) -> None:
+    from orchestrator.domain.analysis.interim import analyse_interim
+    from orchestrator.results.read_model import load_results
+
+    must_exist(folder)
+    data = load_results(folder)
+    found = analyse_interim(data.statistics, data.campaign.repetitions, precision)
+    if as_json:
+        typer.echo(json.dumps(dump(found), indent=2))
+        return
+    done, planned = found.repetitions_done, found.repetitions_planned
+    out.print(f"after {done} of {planned} repetitions: {found.reason}", markup=False)
+    out.print(f"established: {', '.join(found.established) or 'nothing yet'}", markup=False)
+    out.print("the campaign may stop" if found.stop else "the campaign should go on", markup=False)
+
+
+def _rates(
+    source: Path | None, rates_file: Path | None, base_bytes: int, comparisons: int
+) -> tuple[Rates, Expectation, dict[AccuracyField, AccuracyTask]]:
+    if source is not None:
+        from orchestrator.results.rates import measured_expectation, measured_rates
+        from orchestrator.results.read_model import load_results
+
+        must_exist(source)
+        data = load_results(source)
+        expected = measured_expectation(data, comparisons)
+        return measured_rates(data, base_bytes), expected, data.campaign.protocol.accuracy
+    if rates_file is not None:
+        return load_settings(Rates, rates_file), Expectation(comparisons=comparisons), default_accuracy()
+    raise ConfigurationError(
+        "nothing is known of the speed and the power", where="epi plan",
+        hint="give --from OUT/<campaign> of an earlier (even short) campaign, or --rates FILE.toml",
+    )  # fmt: skip
