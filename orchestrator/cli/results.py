@@ -144,4 +144,7 @@ def _alone(command: Callable[..., None]) -> typer.Typer:
     return alone
 
 
-former_calc, former_validate, former_report, former_figures = map(_alone, (calc, validate, report, figures))
+former_calc = _alone(calc)
+former_validate = _alone(validate)
+former_report = _alone(report)
+former_figures = _alone(figures)
