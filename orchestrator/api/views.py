@@ -168,7 +168,7 @@ def _result(configuration: Configuration, result: DomainResult, epi: EpiFile) ->
         epi_ratio_low=None if interval is None else interval.low,
         epi_ratio_high=None if interval is None else interval.high,
         verdict=None if reference == configuration.id else result.comparison,
-        validity=epi.validity.verdict,
+        validity=epi.evaluation.validity.verdict,
         emulated=epi.emulated,
         reason=result.reason or epi.no_epi_reason,
     )

@@ -77,13 +77,14 @@ class ResultWriter:
         ):  # fmt: skip
             raise BugError("an attempt came home without all of its windows", where=measured.place.run)
         run = self._run_input(measured, variant, measured.suite)
-        evaluation = evaluate_run(run, measured.samples, measured.suite.questions)
+        evaluated = evaluate_run(run, measured.samples, measured.suite.questions)
+        evaluation = evaluated.evaluation
         if evaluation.headline is None or evaluation.headline.total_joules is None:
             raise InfrastructureError(
                 f"the power trace does not carry the decode window: {evaluation.epi.reason}",
                 where=measured.place.run, hint="is the meter alive? `epi meter status`",
             )  # fmt: skip
-        write_run(self._dir, run, evaluation, measured.samples, measured.suite.questions)
+        write_run(self._dir, run, evaluated, measured.samples, measured.suite.questions)
         return {
             "attempt": measured.place.number,
             "epi": evaluation.epi.value,

@@ -50,7 +50,7 @@ def calc(
                 "joules_per_token": run.again.epi.joules_per_token,
                 "accuracy": run.again.accuracy.composite,
                 "reason": run.again.no_epi_reason,
-                "validity": run.again.validity.verdict,
+                "validity": run.again.evaluation.validity.verdict,
                 "differences": list(run.differences),
             }
             for run in rows
@@ -64,7 +64,7 @@ def calc(
         _print_runs([
             (run.configuration_id, str(run.repetition), number(run.again.epi.value),
              number(run.again.epi.joules_per_token), number(run.again.accuracy.composite),
-             run.again.validity.verdict, run.again.no_epi_reason or "; ".join(run.differences)[:120])
+             run.again.evaluation.validity.verdict, run.again.no_epi_reason or "; ".join(run.differences)[:120])
             for run in rows
         ])  # fmt: skip
         out.print(f"{len(rows)} runs calculated anew, {differing} differ from what was written", markup=False)

@@ -17,7 +17,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from orchestrator.domain.run.alignment import Trace
-from orchestrator.domain.run.evaluate import RunEvaluation, with_meter_record
+from orchestrator.domain.run.evaluate import EvaluatedRun, with_meter_record
 from orchestrator.domain.run.records import RunInput
 from orchestrator.results.schema import BenchmarkFile, CampaignFile, EpiFile
 from shared.files.artifacts import fsync_directory
@@ -88,7 +88,7 @@ def write_campaign(campaign_dir: Path, campaign: CampaignFile) -> Path:
 def write_run(
     campaign_dir: Path,
     run: RunInput,
-    evaluation: RunEvaluation,
+    evaluated: EvaluatedRun,
     samples: SampleBlock,
     questions: Sequence[QuestionResult],
 ) -> tuple[Path, ...]:
@@ -105,12 +105,12 @@ def write_run(
         note=run.protocol.accuracy_note,
         questions=tuple(questions),
         # Where no question has joules of its own, the reasons counted in epi_NNN.json say it all.
-        question_energy=evaluation.question_energy if any(e.joules for e in evaluation.question_energy) else (),
+        question_energy=evaluated.question_energy if evaluated.evaluation.question_energy.resolved else (),
     )
     contents = {
         paths["power_trace"]: trace_csv(samples),
         paths["benchmark"]: json_bytes(benchmark),
-        paths["epi"]: json_bytes(EpiFile.of(run, evaluation)),
+        paths["epi"]: json_bytes(EpiFile.of(run, evaluated.evaluation)),
         paths["run"]: json_bytes(with_meter_record(run, samples)),
     }
     return write_files(contents)

@@ -18,7 +18,6 @@ from orchestrator.domain.run.evaluate import RunEvaluation
 from orchestrator.domain.run.records import RunInput
 from orchestrator.domain.run.validity import Validity
 from orchestrator.results.files import list_runs, read_json, read_run
-from orchestrator.results.recompute import evaluation_of
 from orchestrator.results.schema import CampaignFile
 from shared.kernel.records import Configuration
 
@@ -134,7 +133,7 @@ def load_results(campaign_dir: Path) -> CampaignResults:
         files = read_run(campaign_dir, name, repetition)
         configurations.setdefault(name, files.run.configuration)
         inputs.setdefault(name, []).append(files.run)
-        runs.setdefault(name, []).append(evaluation_of(files.epi))
+        runs.setdefault(name, []).append(files.epi.evaluation)
         answers.setdefault(name, []).append(Answers(repetition, tuple(map(mark_of, files.questions))))
     return CampaignResults(
         folder=campaign_dir,

@@ -143,7 +143,7 @@ def _recalculated(root: Path, name: str, repetition: int) -> Iterator[Defect]:
     for difference in Recomputed(name, repetition, again, written).differences:
         cure = "the written result does not follow from trace and answers: run `epi results calc --write`"
         yield Defect(severity="FAIL", where=f"{folder}/epi_{repetition:03d}.json", what=difference, cure=cure)
-    for finding in again.validity.findings:
+    for finding in again.evaluation.validity.findings:
         severity: Severity = "FAIL" if finding.verdict == "FAIL" else "FLAG"
         where = f"{folder}/run_{repetition:03d}: {finding.where}"
         yield Defect(severity=severity, where=where, what=f"{finding.rule}: {finding.reason}")

@@ -29,7 +29,7 @@ def outcome_of(lab: LocalLab, campaign: str, configurations: Sequence[str]) -> d
         epi = json.loads((lab.out / campaign / name / "epi_001.json").read_text())
         found[name] = {
             "accuracy": epi["accuracy"],
-            "ledgers": epi["ledgers"],
+            "ledgers": {label: phase["ledger"] for label, phase in epi["evaluation"]["phases"].items()},
             **{key: epi["provenance"][key] for key in ("plan_sha256", "model_sha256", "base_sha256", "output_sha256")},
         }
     return found
@@ -69,7 +69,7 @@ def _check_windows(lab: LocalLab, campaign: str, status: dict[str, Any]) -> None
         assert record["attempt"] == done["number"], run
         for window in record["windows"]:
             assert done["started_utc_ns"] <= window["start_utc_ns"] < window["end_utc_ns"] <= done["ended_utc_ns"], run
-        for window in json.loads((folder / f"epi_{number}.json").read_text())["windows"]:
+        for window in json.loads((folder / f"epi_{number}.json").read_text())["evaluation"]["windows"]:
             assert (window["total_joules"] is None) == bool(window["reason"]), window
             if window["label"] == HEADLINE:
                 assert window["total_joules"] > 0, window

@@ -70,7 +70,7 @@ def energy_j(folder: Path, start_ns: int, end_ns: int) -> float:
 
 
 def decode_window(result: dict[str, Any]) -> dict[str, Any]:
-    return next(window for window in result["windows"] if window["label"] == "decode")
+    return next(window for window in result["evaluation"]["windows"] if window["label"] == "decode")
 
 
 def test_epi_is_recomputed_from_the_files_alone(campaign: Path) -> None:
@@ -95,7 +95,7 @@ def test_twice_the_tokens_cost_about_twice_the_dynamic_energy(campaign: Path) ->
     dynamic, tokens = [], []
     for name in ("once", "twice"):
         result = load(campaign / name / "baseline", "epi_001.json")
-        dynamic.append(result["net_joules_per_token"] * result["energy"]["total_tokens"])
+        dynamic.append(result["evaluation"]["net_joules_per_token"] * result["energy"]["total_tokens"])
         tokens.append(result["energy"]["total_tokens"])
     assert tokens[1] == 2 * tokens[0]
     assert 1.5 < dynamic[1] / dynamic[0] < 2.6
@@ -110,7 +110,7 @@ def test_the_wait_before_the_first_window_is_recorded(campaign: Path) -> None:
     assert set(gated["power_change"]) == set(gated["nodes"])
     assert gated["end_utc_ns"] <= run["windows"][0]["start_utc_ns"]
     assert 1.5 <= (gated["end_utc_ns"] - gated["start_utc_ns"]) / 1e9 < 30, "the ceiling holds"
-    flags = load(campaign / "twice" / "baseline", "epi_001.json")["validity"]["findings"]
+    flags = load(campaign / "twice" / "baseline", "epi_001.json")["evaluation"]["validity"]["findings"]
     assert any(flag["rule"] == "steady" and flag["verdict"] == "FLAG" for flag in flags)
 
 
@@ -140,7 +140,7 @@ def test_the_published_schema_is_there_and_nothing_is_invented(campaign: Path) -
     result = load(campaign / "once" / "baseline", "epi_001.json")
     assert set(result) >= {
         "model", "quantization", "surgery", "hardware", "instrument", "measurement_point", "environment", "energy",
-        "accuracy", "epi", "run_metadata", "token_basis", "ledgers", "provenance",
+        "accuracy", "epi", "run_metadata", "token_basis", "evaluation", "provenance",
     }  # fmt: skip
     assert result["emulated"] is True
     assert result["environment"]["ambient_temp_c"] is None
@@ -160,4 +160,4 @@ def test_ledgers_are_exact(campaign: Path) -> None:
     assert by_label["decode"]["generated"] == 48 * 8
     assert by_label["idle"] == {"generated": 0, "prompt": 0, "cached": 0, "scored": 0}
     assert by_label["score"]["generated"] == 0 and by_label["score"]["scored"] > 0
-    assert result["ledgers"]["decode"] == by_label["decode"]
+    assert result["evaluation"]["phases"]["decode"]["ledger"] == by_label["decode"]

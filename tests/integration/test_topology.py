@@ -59,7 +59,7 @@ def test_every_serving_has_its_own_figures(campaign: Path) -> None:
     assert nodes["baseline"] is None and nodes["baseline.n2"] == ["node1", "node2"]
     assert nodes["baseline.q8_0.on-pair"] == ["node3", "node2"]
     for name in found:
-        power = result(campaign, name)["windows"][0]["nodes"]
+        power = result(campaign, name)["evaluation"]["windows"][0]["nodes"]
         assert set(power) == set(nodes[name] or ["node1", "node2", "node3", "node4"]), name
 
 
@@ -74,10 +74,9 @@ def test_each_figure_says_its_engine(campaign: Path) -> None:
 
 
 def test_workloads_are_the_same_whatever_the_engine(campaign: Path) -> None:
-    ledgers = {name: result(campaign, name)["ledgers"] for name in ("baseline", "baseline.dllama.n2")}
-    one, two = ledgers.values()
-    assert one["prefill"] == two["prefill"]
-    assert one["decode"]["generated"] == two["decode"]["generated"]
+    one, two = (result(campaign, name)["evaluation"]["phases"] for name in ("baseline", "baseline.dllama.n2"))
+    assert one["prefill"]["ledger"] == two["prefill"]["ledger"]
+    assert one["decode"]["ledger"]["generated"] == two["decode"]["ledger"]["generated"]
     run = json.loads((campaign / "baseline.dllama.n2" / "run_001.json").read_text())
     labels = [window["label"] for window in run["windows"]]
     assert labels.count("decode") == labels.count("prefill") == 4, "one request a job"

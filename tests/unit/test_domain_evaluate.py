@@ -1,16 +1,18 @@
 """A run's energy, EPI and validity from synthetic traces with closed-form answers."""
 
+from collections.abc import Sequence
+
 import pytest
 
 from orchestrator.domain.campaign.protocol import DEMO_RULES, MeasurementProtocol
 from orchestrator.domain.campaign.steady_state import SteadyStateWait
 from orchestrator.domain.run.alignment import integrate, traces_of
-from orchestrator.domain.run.evaluate import evaluate_run
+from orchestrator.domain.run.evaluate import RunEvaluation, evaluate_run
 from orchestrator.domain.run.per_question import question_energies, summarise_questions
-from orchestrator.domain.run.records import Environment
+from orchestrator.domain.run.records import Environment, RunInput
 from shared.kernel.errors import DataError
 from shared.kernel.records import QuestionResult
-from shared.wire.meter_api import TraceEvent
+from shared.wire.meter_api import SampleBlock, TraceEvent
 from shared.wire.node_jobs.activity import AgentActivity, AgentEvent
 from shared.wire.node_jobs.host import NodeFacts
 from tests.support.domain_lab import INSTRUMENT, PROTOCOL, T0, at, block, load, questions, run_input, window
@@ -18,9 +20,13 @@ from tests.support.domain_lab import INSTRUMENT, PROTOCOL, T0, at, block, load, 
 FOUR = {f"n{i}": load for i in range(1, 5)}
 
 
+def evaluation_of(run: RunInput, samples: SampleBlock, asked: Sequence[QuestionResult]) -> RunEvaluation:
+    return evaluate_run(run, samples, asked).evaluation
+
+
 def test_energy_and_epi_of_a_known_load() -> None:
     """9 W a node in the decode window, sampled late by 0.3 s: 4 x 9 W x 2 s over 400 tokens and A = 0.7."""
-    result = evaluate_run(run_input(), block(FOUR, 16, hz=50, late_s=0.3), questions((14, 14, 14)))
+    result = evaluation_of(run_input(), block(FOUR, 16, hz=50, late_s=0.3), questions((14, 14, 14)))
     assert result.lag.accepted
     assert result.lag.lag_s == pytest.approx(0.3, abs=0.02)
     decode = result.phases["decode"]
@@ -40,7 +46,7 @@ def test_energy_and_epi_of_a_known_load() -> None:
 
 
 def test_ten_hertz_and_two_seconds_are_enough() -> None:
-    result = evaluate_run(run_input(), block(FOUR, 16, hz=10, late_s=0.12), questions((14, 14, 14)))
+    result = evaluation_of(run_input(), block(FOUR, 16, hz=10, late_s=0.12), questions((14, 14, 14)))
     assert result.validity.verdict == "FLAG"
     assert result.phases["decode"].total_joules == pytest.approx(72.0, rel=0.05)
     assert result.phases["decode"].lag_uncertainty_joules is not None
@@ -48,35 +54,35 @@ def test_ten_hertz_and_two_seconds_are_enough() -> None:
 
 def test_no_accuracy_no_tokens_no_trace_give_a_reason_and_never_infinity() -> None:
     samples = block(FOUR, 16)
-    wrong = evaluate_run(run_input(), samples, questions((0, 0, 0)))
+    wrong = evaluation_of(run_input(), samples, questions((0, 0, 0)))
     assert wrong.epi.value is None and "correct" in wrong.epi.reason
     assert wrong.epi.joules_per_token is not None
     silent = run_input(windows=(window("decode", 7.5, 9.5), window("score", 10, 14)))
-    assert "no token" in evaluate_run(silent, samples, questions((9, 9, 9))).epi.reason
+    assert "no token" in evaluation_of(silent, samples, questions((9, 9, 9))).epi.reason
     cut = samples.model_copy(
         update={"utc_ns": samples.utc_ns[:110], "power_w": {n: p[:110] for n, p in samples.power_w.items()}}
     )
-    short = evaluate_run(run_input(), cut, questions((9, 9, 9)))
+    short = evaluation_of(run_input(), cut, questions((9, 9, 9)))
     assert short.epi.value is None and "end of the window" in short.epi.reason
     assert short.validity.verdict == "FAIL"
-    missing = evaluate_run(run_input(), samples, questions((9, 9, 9))[:40])
+    missing = evaluation_of(run_input(), samples, questions((9, 9, 9))[:40])
     assert missing.epi.value is None and "hellaswag" in missing.epi.reason
 
 
 def test_several_decode_windows_add_up() -> None:
     samples = block(FOUR, 16)
-    one = evaluate_run(run_input(), samples, questions((9, 9, 9)))
+    one = evaluation_of(run_input(), samples, questions((9, 9, 9)))
     parts = (
         window("decode", 7.5, 8.3, generated=150), window("decode", 8.3, 9.5, generated=250), window("score", 10, 14),
     )  # fmt: skip
-    two = evaluate_run(run_input(windows=parts), samples, questions((9, 9, 9)))
+    two = evaluation_of(run_input(windows=parts), samples, questions((9, 9, 9)))
     assert two.phases["decode"].total_joules == pytest.approx(one.phases["decode"].total_joules, rel=1e-9)
     assert two.epi.value == pytest.approx(one.epi.value, rel=1e-9)
 
 
 def test_real_rules_fail_short_windows() -> None:
     strict = MeasurementProtocol(accuracy=run_input().protocol.accuracy)
-    result = evaluate_run(run_input(protocol=strict), block(FOUR, 16), questions((9, 9, 9)))
+    result = evaluation_of(run_input(protocol=strict), block(FOUR, 16), questions((9, 9, 9)))
     assert result.validity.verdict == "FAIL"
     assert any(finding.rule == "duration" for finding in result.validity.findings)
     assert result.epi.value is not None, "a FAIL keeps the data"
@@ -110,7 +116,7 @@ def test_register_is_compared_with_the_integral() -> None:
     true = {n: integrate(t, int(t.utc_ns[0]), int(t.utc_ns[-1]), 0.5).energy_j for n, t in traces.items()}
     register = {"n1": true["n1"], "n2": (true["n2"] or 0) * 1.05, "n3": None}
     with_register = samples.model_copy(update={"energy_register_j": register})
-    result = evaluate_run(run_input(), with_register, questions((9, 9, 9)))
+    result = evaluation_of(run_input(), with_register, questions((9, 9, 9)))
     assert {check.node: round(check.relative, 6) for check in result.energy_register_check} == {"n1": 0.0, "n2": 0.05}
     assert [f.where for f in result.validity.findings if f.rule == "register"] == ["n2"]
 
@@ -123,7 +129,7 @@ def test_gaps_meter_events_and_calibration_age_are_flagged() -> None:
         calibrated_utc_ns=T0 - 400 * 86_400 * 10**9,
         meter_events=(event,),
     )
-    findings = evaluate_run(run, block(FOUR, 16), questions((9, 9, 9))).validity.findings
+    findings = evaluation_of(run, block(FOUR, 16), questions((9, 9, 9))).validity.findings
     assert {(f.rule, f.where) for f in findings} >= {
         ("gap_before_window", "decode[0]"), ("gap_before_window", "score[0]"), ("meter", "decode[0]"),
         ("calibration", "instrument"),
@@ -143,7 +149,7 @@ def test_throttling_and_governor_fail_a_run() -> None:
         environment=Environment(frequency_governor="ondemand", ambient_temp_c=30),
         protocol=PROTOCOL.model_copy(update={"rules": rules}),
     )  # fmt: skip
-    validity = evaluate_run(run, block(FOUR, 16), questions((9, 9, 9))).validity
+    validity = evaluation_of(run, block(FOUR, 16), questions((9, 9, 9))).validity
     assert validity.verdict == "FAIL"
     found = {f.rule: f.verdict for f in validity.findings}
     assert (found["throttling"], found["governor"], found["temperature"], found["ambient"]) == (
@@ -166,7 +172,7 @@ def test_an_agent_that_was_not_silent_is_flagged() -> None:
         },
         window_agent_activity={"decode": activity(0.01), "score": activity(0.1)},
     )  # fmt: skip
-    findings = evaluate_run(run, block(FOUR, 16), questions((9, 9, 9))).validity.findings
+    findings = evaluation_of(run, block(FOUR, 16), questions((9, 9, 9))).validity.findings
     told = {f.where: f.reason for f in findings if f.rule == "agent_quiet"}
     assert set(told) == {"n2", "n3, all windows", "n4, all windows", "root, score"}
     assert "decode" in told["n2"] and "of a core" in told["n3, all windows"] and "to disk" in told["n4, all windows"]
@@ -175,7 +181,7 @@ def test_an_agent_that_was_not_silent_is_flagged() -> None:
 def test_a_gate_that_timed_out_is_a_flag_and_a_fixed_wait_is_none() -> None:
     def rules_of(steady_state: SteadyStateWait) -> dict[str, str]:
         run = run_input(steady_state=steady_state)
-        findings = evaluate_run(run, block(FOUR, 16), questions((9, 9, 9))).validity.findings
+        findings = evaluation_of(run, block(FOUR, 16), questions((9, 9, 9))).validity.findings
         return {f.rule: f"{f.verdict} {f.reason}" for f in findings}
 
     waited = SteadyStateWait(mode="both", start_utc_ns=at(-301), end_utc_ns=at(-1), steady=False, reasons=("n2: hot",))
@@ -185,8 +191,8 @@ def test_a_gate_that_timed_out_is_a_flag_and_a_fixed_wait_is_none() -> None:
 
 
 def test_only_nodes_in_use_are_charged() -> None:
-    whole = evaluate_run(run_input(), block(FOUR, 16), questions((14, 14, 14)))
-    half = evaluate_run(run_input(nodes=("n1", "n2")), block(FOUR, 16), questions((14, 14, 14)))
+    whole = evaluation_of(run_input(), block(FOUR, 16), questions((14, 14, 14)))
+    half = evaluation_of(run_input(nodes=("n1", "n2")), block(FOUR, 16), questions((14, 14, 14)))
     assert half.phases["decode"].total_joules == pytest.approx((whole.phases["decode"].total_joules or 0) / 2, rel=1e-9)
     with pytest.raises(DataError, match="n9"):
-        evaluate_run(run_input(nodes=("n1", "n9")), block(FOUR, 16), questions((14, 14, 14)))
+        evaluation_of(run_input(nodes=("n1", "n9")), block(FOUR, 16), questions((14, 14, 14)))

@@ -30,6 +30,7 @@ from orchestrator.results.schema import BenchmarkFile, CampaignFile, EpiFile
 from orchestrator.results.validate import validate_submission
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.store.journal import Journal, open_journal
+from shared.kernel.errors import DataError
 from shared.kernel.settings import AgentAddress
 from shared.wire.node_jobs.artifacts import FetchResult
 from shared.wire.surgeon_jobs import ApplyResult, ObserveResult, PlanResult, PrepareResult, ValidateResult
@@ -75,7 +76,8 @@ def test_no_run_differs_when_it_is_calculated_anew(before: MeasuredBefore) -> No
     assert [run.differences for run in runs if run.written is not None] == [()] * N_RUNS
     said = json.loads(before.calculated.read_text())
     assert [
-        (run.configuration_id, run.repetition, run.again.epi.value, run.again.validity.verdict) for run in runs
+        (run.configuration_id, run.repetition, run.again.epi.value, run.again.evaluation.validity.verdict)
+        for run in runs
     ] == [(one["configuration"], one["repetition"], one["epi"], one["validity"]) for one in said["runs"]]
     results = load_results(before.tree).results
     assert json.loads(json.dumps({n: r.model_dump(mode="json") for n, r in results.items()})) == said["results"]
@@ -104,22 +106,67 @@ def test_the_judge_says_what_it_said(before: MeasuredBefore) -> None:
     assert [defect.severity for defect in defects].count("FAIL") == 48 and len(defects) == 48 + 152
 
 
+PUBLISHED = (
+    "model", "quantization", "surgery", "hardware", "instrument", "measurement_point", "environment", "energy",
+    "accuracy", "epi", "run_metadata",
+)  # fmt: skip
+"""The blocks that strangers' scripts read: every layout has them in this place."""
+
+BESIDE = (
+    "emulated", "token_basis", "no_epi_reason", "surgery_detail", "serving_detail", "instrument_detail", "provenance",
+)  # fmt: skip
+
+MOVED_INTO_EVALUATION = (
+    "lag", "windows", "phases", "idle_watts", "epi_by_basis", "net_joules_per_token", "joules_per_question",
+    "joules_per_correct", "question_energy", "uncertainty",
+)  # fmt: skip
+
+
 def test_files_written_anew_say_the_same(before: MeasuredBefore) -> None:
     """`epi calc --write` brings old files to today's layout; every published figure keeps its place and its value."""
-    published = (
-        "model", "quantization", "surgery", "hardware", "instrument", "measurement_point", "environment", "energy",
-        "accuracy", "epi", "run_metadata", "emulated", "token_basis", "no_epi_reason", "surgery_detail",
-        "serving_detail", "instrument_detail", "accuracy_detail", "ledgers", "lag", "windows", "phases", "idle_watts",
-        "epi_by_basis", "net_joules_per_token", "joules_per_question", "joules_per_correct", "question_energy",
-        "uncertainty",
-    )  # fmt: skip
     old = {path: json.loads(path.read_text()) for path in sorted(before.tree.rglob("epi_*.json"))}
     for run in recompute_campaign(before.tree):
         write_recomputed(before.tree, run)
     for path, document in old.items():
         now = json.loads(path.read_text())
-        assert [name for name in published if now[name] != document[name]] == []
+        evaluation, accuracy = now["evaluation"], now["evaluation"]["accuracy"]
+        assert (document["schema_version"], now["schema_version"]) == ("epi-result/1", "epi-result/2")
+        assert [name for name in (*PUBLISHED, *BESIDE) if now[name] != document[name]] == []
+        assert [name for name in MOVED_INTO_EVALUATION if evaluation[name] != document[name]] == []
+        assert {label: phase["ledger"] for label, phase in evaluation["phases"].items()} == document["ledgers"]
+        assert [
+            name
+            for name, value in document["accuracy_detail"].items()
+            if value != accuracy.get(name, now["accuracy_detail"].get(name))
+        ] == []
     assert [run.differences for run in recompute_campaign(before.tree)] == [()] * N_RUNS
+
+
+def test_what_is_read_of_an_old_file_is_what_is_calculated_today(before: MeasuredBefore) -> None:
+    for run in recompute_campaign(before.tree):
+        assert run.written is not None
+        findings = [
+            finding.model_copy(update={"rule": RENAMED_RULES.get(finding.rule, finding.rule)})
+            for finding in run.written.evaluation.validity.findings
+        ]
+        validity = run.written.evaluation.validity.model_copy(update={"findings": tuple(findings)})
+        evaluation = run.written.evaluation.model_copy(update={"validity": validity})
+        assert run.written.model_copy(update={"evaluation": evaluation}) == run.again
+
+
+def test_an_old_file_whose_blocks_were_changed_is_refused(before: MeasuredBefore) -> None:
+    path = before.tree / "baseline" / "epi_001.json"
+    document = json.loads(path.read_text())
+    document["epi"]["value"] *= 1.001
+    path.write_text(json.dumps(document))
+    with pytest.raises(DataError, match=r"epi\.value does not follow from the evaluation"):
+        read_json(EpiFile, path)
+    (found,) = next(iter(recompute_campaign(before.tree))).differences
+    assert "epi.value" in found
+    document["energy"]["total_joules"] = "many"
+    path.write_text(json.dumps(document))
+    with pytest.raises(DataError, match=r"energy\.total_joules: Input should be a valid number"):
+        read_json(EpiFile, path)
 
 
 @pytest.fixture

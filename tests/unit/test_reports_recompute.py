@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -10,9 +11,10 @@ import pytest
 
 from orchestrator.domain.run.evaluate import evaluate_run
 from orchestrator.reports.summary import write_summary
-from orchestrator.results.files import json_bytes, write_campaign, write_run
-from orchestrator.results.recompute import recompute_campaign
-from orchestrator.results.schema import CampaignFile
+from orchestrator.results.files import json_bytes, read_json, write_campaign, write_run
+from orchestrator.results.recompute import recompute_campaign, write_recomputed
+from orchestrator.results.schema import CampaignFile, EpiFile
+from shared.kernel.errors import DataError
 from tests.support.domain_lab import PROTOCOL, T0, block, configuration, load, questions, run_input
 
 
@@ -26,7 +28,7 @@ def independent_epi(folder: Path, number: str) -> float:
             ns = int(datetime.fromisoformat(whole + "+00:00").timestamp()) * 10**9 + int(fraction)
             traces.setdefault(row["node"], []).append((ns, float(row["watts"])))
     energy, tokens = 0.0, 0
-    for window in document["windows"]:
+    for window in document["evaluation"]["windows"]:
         if window["label"] != "decode":
             continue
         start, end = window["start_utc_ns"], window["end_utc_ns"]
@@ -103,6 +105,35 @@ def test_the_published_schema_is_there(tree: Path) -> None:
     assert document["energy"]["joules_per_token"] == pytest.approx(
         document["energy"]["total_joules"] / document["energy"]["total_tokens"], rel=1e-12
     )
+
+
+@pytest.mark.parametrize(
+    ("block", "name", "value"),
+    [
+        ("energy", "joules_per_token", 1e-9), ("accuracy", "composite", 1.0), ("epi", "value", None),
+        ("run_metadata", "repetition", 7), ("evaluation", "configuration_id", "drop8_all"),
+    ],
+)  # fmt: skip
+def test_a_block_that_does_not_follow_from_the_evaluation_is_refused(
+    tree: Path, tmp_path: Path, block: str, name: str, value: object
+) -> None:
+    document = json.loads((tree / "baseline" / "epi_001.json").read_text())
+    assert document[block][name] != value
+    document[block][name] = value
+    path = tmp_path / "epi_001.json"
+    path.write_text(json.dumps(document))
+    with pytest.raises(DataError, match=f"{name if block != 'evaluation' else 'surgery'} does not follow"):
+        read_json(EpiFile, path)
+
+
+def test_a_damaged_result_is_a_difference_and_is_written_anew(tree: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(tree, tmp_path / "tree"))
+    sound = (root / "baseline" / "epi_001.json").read_bytes()
+    (root / "baseline" / "epi_001.json").write_bytes(sound[:100])
+    first = next(iter(recompute_campaign(root)))
+    assert first.written is None and "no result" in first.differences[0]
+    write_recomputed(root, first)
+    assert (root / "baseline" / "epi_001.json").read_bytes() == sound
 
 
 def test_the_summary_is_deterministic_and_says_what_is_missing(tree: Path) -> None:

@@ -115,14 +115,14 @@ def detail_of(lab: InventedLab, configuration: str, repetition: int) -> RunDetai
     status = next(run for run in lab.runs() if (run.configuration, run.repetition) == (configuration, repetition))
     if status.state != "done":
         return RunDetail(status=status)
-    run, evaluation, _ = _measured(configuration, repetition)
-    epi = EpiFile.of(run, evaluation).model_dump(mode="json")
+    run, evaluated, _ = _measured(configuration, repetition)
+    epi = EpiFile.of(run, evaluated.evaluation).model_dump(mode="json")
     return RunDetail(status=status, windows=run.windows, epi=epi, files=("epi", "run", "benchmark", "power_trace"))
 
 
 def file_of(configuration: str, repetition: int, kind: str) -> bytes:
     """Return a file of a run that is done."""
-    run, evaluation, samples = _measured(configuration, repetition)
+    run, evaluated, samples = _measured(configuration, repetition)
     if kind == "power_trace":
         return trace_csv(samples)
     if kind == "benchmark":
@@ -138,7 +138,7 @@ def file_of(configuration: str, repetition: int, kind: str) -> bytes:
             .model_dump_json()
             .encode()
         )
-    return (EpiFile.of(run, evaluation) if kind == "epi" else run).model_dump_json().encode()
+    return (EpiFile.of(run, evaluated.evaluation) if kind == "epi" else run).model_dump_json().encode()
 
 
 _FINDINGS = (

@@ -171,7 +171,7 @@ def test_a_run_shows_what_its_result_file_holds_and_gives_it_away(
     expect(page.get_by_role("button", name="Right (", exact=False)).to_be_visible()
     page.get_by_role("button", name="All", exact=True).click()
     expect(
-        page.get_by_text(f"of {sum(epi['accuracy_detail']['n_questions'].values())}", exact=False).last
+        page.get_by_text(f"of {sum(epi['evaluation']['accuracy']['n_questions'].values())}", exact=False).last
     ).to_be_visible()
     page.get_by_role("button", name="Decode", exact=False).click()
     page.get_by_role("button", name="Zoom in").click()

@@ -1,12 +1,14 @@
 """From one run's samples, windows and answers to its energy, accuracy, EPI and validity.
 
-`evaluate_run` is what the campaign's runner calls; the records it returns are what `orchestrator.reports` writes.
+`evaluate_run` is what the campaign's runner calls; what it returns is what `orchestrator.results` writes.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import sqrt
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from orchestrator.domain.campaign.protocol import TokenBasis
 from orchestrator.domain.run.accuracy import AccuracyResult, measure_accuracy
@@ -21,7 +23,12 @@ from orchestrator.domain.run.energy import (
 )
 from orchestrator.domain.run.energy_register import EnergyRegisterCheck, check_energy_register
 from orchestrator.domain.run.epi import PHASE_OF_BASIS, EpiValue, epi, tokens_on
-from orchestrator.domain.run.per_question import QuestionEnergy, question_energies
+from orchestrator.domain.run.per_question import (
+    QuestionEnergy,
+    QuestionEnergySummary,
+    question_energies,
+    summarise_questions,
+)
 from orchestrator.domain.run.records import RunInput
 from orchestrator.domain.run.validity import (
     Finding,
@@ -36,7 +43,7 @@ from orchestrator.domain.run.validity import (
     judge,
 )
 from shared.kernel.errors import DataError
-from shared.kernel.records import NodeName, QuestionResult, Record, WindowLabel
+from shared.kernel.records import ConfigurationId, NodeName, QuestionResult, Record, WindowLabel
 from shared.wire.meter_api import SampleBlock
 
 _LATEST_UTC_NS = 7_258_118_400_000_000_000  # 2200-01-01
@@ -68,29 +75,55 @@ class RunEvaluation(Record):
     """All that is calculated from one run. Energies in joules, windows on the meter's axis (lag applied)."""
 
     run_id: str
-    configuration_id: str
+    configuration_id: ConfigurationId
     repetition: int
     token_basis: TokenBasis
     lag: Lag
     windows: tuple[WindowEnergy, ...]
     idle_watts: dict[NodeName, float] | None
     phases: dict[WindowLabel, PhaseEnergy]
-    headline: PhaseEnergy | None = Field(description="the phase of the headline basis")
-    total_tokens: int | None = Field(description="tokens of the headline basis")
     accuracy: AccuracyResult
-    epi: EpiValue
     epi_by_basis: dict[TokenBasis, EpiValue]
     net_joules_per_token: float | None = None
     joules_per_question: float | None = None
     joules_per_correct: float | None = None
     energy_register_check: tuple[EnergyRegisterCheck, ...] = ()
-    question_energy: tuple[QuestionEnergy, ...] = Field(default=(), description="one per question, in order")
+    question_energy: QuestionEnergySummary = QuestionEnergySummary(resolved=0, unresolved={})
     uncertainty: RunUncertainty
     validity: Validity
     window_validity: tuple[Validity, ...] = Field(description="one per window, in order")
 
+    @model_validator(mode="after")
+    def _headline_basis_is_there(self) -> Self:
+        if self.token_basis not in self.epi_by_basis:
+            raise ValueError(f"epi_by_basis lacks the headline basis {self.token_basis}")
+        return self
 
-def evaluate_run(run: RunInput, samples: SampleBlock, questions: Sequence[QuestionResult]) -> RunEvaluation:
+    @property
+    def headline(self) -> PhaseEnergy | None:
+        """The phase of the headline basis; None where no such window was measured."""
+        return self.phases.get(PHASE_OF_BASIS[self.token_basis])
+
+    @property
+    def total_tokens(self) -> int | None:
+        """Tokens of the headline basis."""
+        return None if self.headline is None else tokens_on(self.token_basis, self.headline)
+
+    @property
+    def epi(self) -> EpiValue:
+        """EPI on the headline basis."""
+        return self.epi_by_basis[self.token_basis]
+
+
+@dataclass(frozen=True)
+class EvaluatedRun:
+    """A run's evaluation, and the energy of each question, in order: too many for the result, kept with the answers."""
+
+    evaluation: RunEvaluation
+    question_energy: tuple[QuestionEnergy, ...]
+
+
+def evaluate_run(run: RunInput, samples: SampleBlock, questions: Sequence[QuestionResult]) -> EvaluatedRun:
     """Evaluate one run.
 
     `samples` must reach beyond the first and the last window by the gap limit plus the largest lag, since an edge needs
@@ -114,7 +147,7 @@ def with_meter_record(run: RunInput, samples: SampleBlock) -> RunInput:
 
 def evaluate_traces(
     run: RunInput, traces: Mapping[NodeName, Trace], questions: Sequence[QuestionResult]
-) -> RunEvaluation:
+) -> EvaluatedRun:
     """Evaluate one run from traces as arrays, as `evaluate_run` does from a sample block."""
     protocol = run.protocol
     traces = _of_nodes_in_use(run, traces)
@@ -153,8 +186,9 @@ def evaluate_traces(
         *check_energy_registers(registers, protocol.rules), *check_agent_quiet(run),
         *check_steady_state(run),
     ]  # fmt: skip
-    gap = protocol.rules.gap_limit_s
-    return RunEvaluation(
+    gap_limit_s = protocol.rules.gap_limit_s
+    per_question = question_energies(traces, questions, lag_s=lag.lag_s, gap_limit_s=gap_limit_s)
+    evaluation = RunEvaluation(
         run_id=run.run_id,
         configuration_id=run.configuration_id,
         repetition=run.repetition,
@@ -163,20 +197,18 @@ def evaluate_traces(
         windows=windows,
         idle_watts=idle_w,
         phases=phases,
-        headline=headline,
-        total_tokens=tokens,
         accuracy=accuracy,
-        epi=by_basis[protocol.token_basis],
         epi_by_basis=by_basis,
         net_joules_per_token=None if net is None or not tokens else net / tokens,
         joules_per_question=score_j / len(questions) if score_j is not None and questions else None,
         joules_per_correct=score_j / correct if score_j is not None and correct else None,
         energy_register_check=registers,
-        question_energy=question_energies(traces, questions, lag_s=lag.lag_s, gap_limit_s=gap),
+        question_energy=summarise_questions(per_question),
         uncertainty=_uncertainty(run, headline, accuracy),
         validity=judge([*around, *(finding for findings in per_window for finding in findings)]),
         window_validity=tuple(judge(findings) for findings in per_window),
     )
+    return EvaluatedRun(evaluation, per_question)
 
 
 def _of_nodes_in_use(run: RunInput, traces: Mapping[NodeName, Trace]) -> Mapping[NodeName, Trace]:

@@ -84,14 +84,14 @@ export function runView(model, rest) {
     const basis = epi ? epi.token_basis.replaceAll("_", " ") : "";
     const tokens = epi?.energy.total_tokens;
     const speed = tokens && epi.energy.duration_seconds ? tokens / epi.energy.duration_seconds : null;
-    const n = Object.values(epi?.accuracy_detail.n_questions ?? {}).reduce((a, b) => a + b, 0);
+    const n = Object.values(epi?.evaluation.accuracy.n_questions ?? {}).reduce((a, b) => a + b, 0);
     figures[0].set(...from(significant(epi?.epi.value, 4), "J", epi ? epi.no_epi_reason || "per token and accuracy" : ""));
     figures[1].set(...from(significant(epi?.epi.joules_per_token, 4), "J", basis));
     figures[2].set(...from(significant(speed, 4), "tokens/s", tokens ? `${tokens} tokens` : ""));
     figures[3].set(...from(percent(epi?.accuracy.composite), "", n ? `${n} questions` : ""));
     figures[4].set(...from(significant(epi?.energy.avg_watts_cluster, 4), "W", epi ? "decode" : ""));
     figures[5].set(...from(significant(epi?.energy.peak_watts_cluster, 4), "W", epi ? "decode" : ""));
-    const validity = epi ? VALIDITY[epi.validity.verdict] : null;
+    const validity = epi ? VALIDITY[epi.evaluation.validity.verdict] : null;
     statePill.update(validity && status.state === "done" ? validity : RUN_STATES[status.state]);
     show(badge, epi?.emulated ?? model.emulated);
     trace?.close();

@@ -18,9 +18,10 @@ export const facts = (pairs) =>
   h("dl", { cls: "facts" }, pairs.filter(([, value]) => value !== null && value !== undefined && value !== "").map(([name, value]) =>
     h("div", { cls: "facts__row" }, h("dt", { text: name }), h("dd", {}, value))));
 
-export function energyCard(epi) {
-  const nodes = [...new Set(epi.windows.flatMap((window) => Object.keys(window.nodes)))].sort();
-  const rows = epi.windows.map((window) => [
+export function energyCard({ evaluation }) {
+  const { lag, windows } = evaluation;
+  const nodes = [...new Set(windows.flatMap((window) => Object.keys(window.nodes)))].sort();
+  const rows = windows.map((window) => [
     windowName(window.label),
     age(window.duration_seconds),
     window.total_joules === null ? window.reason : joules(window.total_joules),
@@ -30,27 +31,27 @@ export function energyCard(epi) {
   ]);
   return card("Energy per window and node", {},
     table("Energy per window and node", ["Window", "Length", "Cluster", "Over idle", "Mean W", ...nodes], rows),
-    h("p", { cls: "muted card__foot", text: epi.lag.accepted
-      ? `Windows shifted by the meter's lag of ${significant(1000 * epi.lag.lag_s, 3)} ± ${significant(1000 * epi.lag.uncertainty_s, 2)} ms.`
-      : `Windows not shifted: ${epi.lag.reason || "no lag was found"}.` }));
+    h("p", { cls: "muted card__foot", text: lag.accepted
+      ? `Windows shifted by the meter's lag of ${significant(1000 * lag.lag_s, 3)} ± ${significant(1000 * lag.uncertainty_s, 2)} ms.`
+      : `Windows not shifted: ${lag.reason || "no lag was found"}.` }));
 }
 
-export function tokensCard(epi) {
-  const labels = Object.keys(epi.ledgers);
-  const rows = labels.map((label) => {
-    const { generated, prompt, cached, scored } = epi.ledgers[label];
+export function tokensCard({ evaluation }) {
+  const rows = Object.entries(evaluation.phases).map(([label, phase]) => {
+    const { generated, prompt, cached, scored } = phase.ledger;
     return [windowName(label), generated, prompt, cached, scored].map(String);
   });
-  const bases = Object.entries(epi.epi_by_basis).map(([basis, value]) => [`EPI, ${basis.replaceAll("_", " ")}`, value.value === null ? value.reason : significant(value.value, 4)]);
+  const bases = Object.entries(evaluation.epi_by_basis).map(([basis, value]) => [`EPI, ${basis.replaceAll("_", " ")}`, value.value === null ? value.reason : significant(value.value, 4)]);
   return card("Tokens", {}, table("Token ledgers", ["Window", "Generated", "Prompt", "Cached", "Scored"], rows),
-    facts([...bases, ["J per question", significant(epi.joules_per_question, 4)], ["J per correct answer", significant(epi.joules_per_correct, 4)], ["J per token over idle", significant(epi.net_joules_per_token, 4)]]));
+    facts([...bases, ["J per question", significant(evaluation.joules_per_question, 4)], ["J per correct answer", significant(evaluation.joules_per_correct, 4)], ["J per token over idle", significant(evaluation.net_joules_per_token, 4)]]));
 }
 
-export function validityCard(epi) {
-  const { verdict, findings } = epi.validity;
+export function validityCard({ evaluation }) {
+  const { uncertainty, validity } = evaluation;
+  const { verdict, findings } = validity;
   return card("Validity", { aside: pill(VALIDITY[verdict]) },
     findingsList(findings),
-    facts([["Uncertainty of EPI, 1 σ", percent(epi.uncertainty.combined, 2)], ["of the accuracy", percent(epi.uncertainty.accuracy, 2)], ["of the instrument", percent(epi.uncertainty.instrument, 2)]]));
+    facts([["Uncertainty of EPI, 1 σ", percent(uncertainty.combined, 2)], ["of the accuracy", percent(uncertainty.accuracy, 2)], ["of the instrument", percent(uncertainty.instrument, 2)]]));
 }
 
 const hash = (value) => (value ? h("code", { cls: "hash", title: value, text: value.slice(0, 16) }) : null);

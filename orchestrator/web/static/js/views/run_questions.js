@@ -10,7 +10,7 @@ const PAGE = 50;
 const ROLES = { mmlu_5shot: "MMLU", arc_challenge_25shot: "ARC-C", hellaswag_10shot: "HellaSwag" };
 
 export function questionsCard(where, epi) {
-  const { n_questions: asked, n_correct: correct } = epi.accuracy_detail;
+  const { n_questions: asked, n_correct: correct } = epi.evaluation.accuracy;
   const bars = Object.keys(asked).map((role) => h("li", { cls: "score" },
     h("span", { cls: "score__name", text: ROLES[role] ?? role }),
     h("span", { cls: "score__task muted", text: epi.accuracy_detail.tasks[role]?.tasks.join(", ") ?? "" }),

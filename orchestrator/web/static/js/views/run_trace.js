@@ -20,7 +20,7 @@ export function traceCard(where, epi, markers) {
   const holder = h("div", { cls: "chart chart--trace", role: "img", "aria-label": "Power of this run over time" });
   const legend = h("div", {});
   const band = (window, lag = 0) => ({ label: window.label, start: window.start_utc_ns / 1e9 + lag, end: window.end_utc_ns / 1e9 + lag });
-  const windows = [...epi.windows.map((window) => band(window)), ...markers.map((window) => band(window, epi.lag.lag_s))].sort((a, b) => a.start - b.start);
+  const windows = [...epi.evaluation.windows.map((window) => band(window)), ...markers.map((window) => band(window, epi.evaluation.lag.lag_s))].sort((a, b) => a.start - b.start);
   const button = (name, word, act) => h("button", { cls: "button", type: "button", "aria-label": word, title: word, onclick: act }, icon(name));
   const tools = h("div", { cls: "row" },
     button("left", "Earlier", () => move(-0.4)), button("right", "Later", () => move(0.4)),
