@@ -45,6 +45,7 @@ def build_app(settings: OrchestratorSettings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             journal = await stack.enter_async_context(open_journal(settings.state_dir / "journal.sqlite"))
+            journal.report_to(health)
             lab = Lab(settings)
             stack.push_async_callback(lab.close)
             broadcaster = LiveBroadcaster()

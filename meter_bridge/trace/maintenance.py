@@ -58,7 +58,7 @@ async def maintain(
                 )
             ]
         )
-    await store.exclusively([("VACUUM", ()), ("PRAGMA wal_checkpoint(TRUNCATE)", ())])
+    await store.give_space_back()
     return MaintenanceResult(
         deleted_samples=deleted, deleted_events=events, compacted_samples=compacted, bytes_before=before,
         bytes_after=_size(store),

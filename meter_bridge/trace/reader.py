@@ -3,13 +3,14 @@
 Not here: calibration and the answer records of the API (`answers`).
 """
 
-import asyncio
+import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
-import aiosqlite
-
 from meter_bridge.trace.records import StoredEvent, StoredSample, unpack_power
+from meter_bridge.trace.store import CURE
+from shared.files.database import Database
+from shared.files.sqlite import open_read_only
 from shared.kernel.records import Instrument
 
 _COLUMNS = (
@@ -28,73 +29,68 @@ class StoredAnchor:
 class TraceReader:
     """Queries; every window is half-open, [start, end) in UTC nanoseconds."""
 
-    def __init__(self, db: aiosqlite.Connection) -> None:
+    def __init__(self, db: Database) -> None:
         self._db = db
 
     @classmethod
     async def open(cls, path: Path) -> "TraceReader":
         """Open the database read-only; the writer has made it."""
-        db = await aiosqlite.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)
-        db.row_factory = aiosqlite.Row
-        await db.execute("PRAGMA busy_timeout = 5000")
-        return cls(db)
+        return cls(await open_read_only(path, name="the trace", cure=CURE))
 
     async def close(self) -> None:
         """Close the connection."""
         await self._db.close()
 
+    async def _all(self, sql: str, *values: object) -> list[sqlite3.Row]:
+        return await self._db.read(lambda db: db.execute(sql, values).fetchall())
+
     async def samples(self, start_utc_ns: int, end_utc_ns: int) -> list[StoredSample]:
         """Return the samples of a window in the order of their arrival."""
-        rows = await self._db.execute_fetchall(
-            f"SELECT {_COLUMNS} FROM sample WHERE utc_ns >= ? AND utc_ns < ? ORDER BY id", (start_utc_ns, end_utc_ns)
-        )
-        # In a thread: a long window must not make the loop late for the next line of the meter.
-        return await asyncio.to_thread(lambda: [_sample(row) for row in rows])
+        sql = f"SELECT {_COLUMNS} FROM sample WHERE utc_ns >= ? AND utc_ns < ? ORDER BY id"
+        # On the database's thread: a long window must not make the loop late for the next line of the meter.
+        return await self._db.read(lambda db: [_sample(row) for row in db.execute(sql, (start_utc_ns, end_utc_ns))])
 
     async def last(self) -> StoredSample | None:
         """Return the newest sample."""
-        async with self._db.execute(f"SELECT {_COLUMNS} FROM sample ORDER BY id DESC LIMIT 1") as rows:
-            row = await rows.fetchone()
-        return None if row is None else _sample(row)
+        rows = await self._all(f"SELECT {_COLUMNS} FROM sample ORDER BY id DESC LIMIT 1")
+        return _sample(rows[0]) if rows else None
 
     async def tail(self, stream_id: int, limit: int) -> tuple[StoredSample, ...]:
         """Return the newest samples of a stream, oldest first."""
-        async with self._db.execute(
-            f"SELECT {_COLUMNS} FROM sample WHERE stream_id = ? ORDER BY id DESC LIMIT ?", (stream_id, limit)
-        ) as rows:
-            return tuple(reversed([_sample(row) async for row in rows]))
+        rows = await self._all(
+            f"SELECT {_COLUMNS} FROM sample WHERE stream_id = ? ORDER BY id DESC LIMIT ?", stream_id, limit
+        )
+        return tuple(reversed([_sample(row) for row in rows]))
 
     async def count(self) -> int:
         """Return the number of samples."""
-        async with self._db.execute("SELECT count(*) FROM sample") as rows:
-            row = await rows.fetchone()
-        return int(row[0]) if row else 0
+        (row,) = await self._all("SELECT count(*) FROM sample")
+        return int(row[0])
 
     async def anchors(self) -> dict[int, StoredAnchor]:
         """Return all anchors by id."""
-        async with self._db.execute("SELECT id, boot_id, utc_minus_mono_ns FROM anchor") as rows:
-            return {row["id"]: StoredAnchor(row["boot_id"], row["utc_minus_mono_ns"]) async for row in rows}
+        rows = await self._all("SELECT id, boot_id, utc_minus_mono_ns FROM anchor")
+        return {row["id"]: StoredAnchor(row["boot_id"], row["utc_minus_mono_ns"]) for row in rows}
 
     async def instrument_of(self, stream_id: int) -> Instrument | None:
         """Return what measured a stream."""
-        async with self._db.execute(
+        rows = await self._all(
             "SELECT record FROM instrument JOIN stream ON stream.instrument_id = instrument.id WHERE stream.id = ?",
-            (stream_id,),
-        ) as rows:
-            row = await rows.fetchone()
-        return None if row is None else Instrument.model_validate_json(row["record"])
+            stream_id,
+        )
+        return Instrument.model_validate_json(rows[0]["record"]) if rows else None
 
     async def events(self, start_utc_ns: int, end_utc_ns: int, limit: int = 10_000) -> list[StoredEvent]:
         """Return the events of a window, oldest first."""
-        async with self._db.execute(
+        rows = await self._all(
             "SELECT utc_ns, mono_ns, kind, count, detail FROM event WHERE utc_ns >= ? AND utc_ns < ?"
             " ORDER BY id LIMIT ?",
-            (start_utc_ns, end_utc_ns, limit),
-        ) as rows:
-            return [StoredEvent(*row) async for row in rows]
+            start_utc_ns, end_utc_ns, limit,
+        )  # fmt: skip
+        return [StoredEvent(*row) for row in rows]
 
 
-def _sample(row: aiosqlite.Row) -> StoredSample:
+def _sample(row: sqlite3.Row) -> StoredSample:
     return StoredSample(
         utc_ns=row["utc_ns"], mono_ns=row["mono_ns"], arrival_mono_ns=row["arrival_mono_ns"],
         stream_id=row["stream_id"], anchor_id=row["anchor_id"], power_w=unpack_power(row["power_w"]), seq=row["seq"],

@@ -8,7 +8,6 @@ Not here: what the samples mean, calibration (applied on read, `calibration`), e
 """
 
 import asyncio
-import contextlib
 import logging
 import sqlite3
 from collections import deque
@@ -16,12 +15,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import aiosqlite
-
 from meter_bridge.timing.anchor import Anchor
 from meter_bridge.trace.records import StoredEvent, StoredSample, pack_power
+from shared.files.database import Database
 from shared.files.sqlite import open_database
 from shared.kernel.clock import monotonic_ns, utc_ns
+from shared.kernel.errors import DataError, StorageError
 from shared.kernel.records import Instrument
 
 log = logging.getLogger(__name__)
@@ -54,6 +53,10 @@ MIGRATIONS = (
     CREATE INDEX event_by_time ON event (utc_ns);
     """,
 )
+CURE = (
+    "stop the bridge, then bring the state folder back from a copy (epi-backup restore), or move the file and what"
+    " begins with its name away: a new trace begins then"
+)
 _INSERT_SAMPLE = (
     "INSERT OR IGNORE INTO sample (utc_ns, mono_ns, arrival_mono_ns, stream_id, anchor_id, seq, device_ms, power_w,"
     " extra, frequency_hz, register_wh) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -64,7 +67,7 @@ _INSERT_EVENT = "INSERT INTO event (utc_ns, mono_ns, kind, count, detail) VALUES
 class TraceStore:
     """The one writer of the trace database."""
 
-    def __init__(self, db: aiosqlite.Connection, path: Path) -> None:
+    def __init__(self, db: Database, path: Path) -> None:
         self.path = path
         self._db = db
         self._lock = asyncio.Lock()
@@ -81,12 +84,19 @@ class TraceStore:
     @classmethod
     async def open(cls, path: Path) -> "TraceStore":
         """Open or make the database at `path` and start the writer."""
-        store = cls(await open_database(path, MIGRATIONS, synchronous="FULL"), path)
-        for table in store._next_ids:
-            async with store._db.execute(f"SELECT coalesce(max(id), 0) + 1 FROM {table}") as rows:
-                store._next_ids[table] = int((await rows.fetchone() or (1,))[0])
-        async with store._db.execute("SELECT id, record FROM instrument") as rows:
-            store._instruments = {row["record"]: row["id"] async for row in rows}
+        store = cls(await open_database(path, MIGRATIONS, name="the trace", cure=CURE), path)
+
+        def known(db: sqlite3.Connection) -> None:
+            for table in store._next_ids:
+                row = db.execute(f"SELECT coalesce(max(id), 0) + 1 FROM {table}").fetchone()
+                store._next_ids[table] = int(row[0])
+            store._instruments = {row["record"]: row["id"] for row in db.execute("SELECT id, record FROM instrument")}
+
+        try:
+            await store._db.read(known)
+        except BaseException:
+            await store._db.close()
+            raise
         store._task = asyncio.create_task(store._write())
         return store
 
@@ -158,15 +168,21 @@ class TraceStore:
         await self._db.close()
 
     async def exclusively(self, statements: Iterable[tuple[str, tuple[Any, ...]]]) -> list[int]:
-        """Run maintenance statements between two batches; return the rows each changed."""
+        """Run statements of maintenance in one transaction, between two batches; return the rows each changed."""
         async with self._lock:
             await self._commit()
-            changed = []
-            for sql, values in statements:
-                cursor = await self._db.execute(sql, values)
-                changed.append(cursor.rowcount)
-                await cursor.close()
-            return changed
+            return await self._db.write(lambda db: [db.execute(sql, values).rowcount for sql, values in statements])
+
+    async def give_space_back(self) -> None:
+        """Let the file be no larger than what is in it."""
+
+        def shrink(db: sqlite3.Connection) -> None:
+            db.execute("VACUUM")
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+        async with self._lock:
+            await self._commit()
+            await self._db.maintain(shrink)
 
     async def _write(self) -> None:
         while True:
@@ -183,16 +199,17 @@ class TraceStore:
             return
         self._samples.clear()
         self._events.clear()
-        try:
-            await self._db.execute("BEGIN IMMEDIATE")
+        sample_rows, event_rows = [_sample_row(sample) for sample in samples], [_event_row(event) for event in events]
+
+        def change(db: sqlite3.Connection) -> None:
             for sql, values in owners:
-                await self._db.execute(sql, values)
-            await self._db.executemany(_INSERT_SAMPLE, [_sample_row(sample) for sample in samples])
-            await self._db.executemany(_INSERT_EVENT, [_event_row(event) for event in events])
-            await self._db.execute("COMMIT")
-        except sqlite3.Error as error:
-            with contextlib.suppress(sqlite3.Error):
-                await self._db.execute("ROLLBACK")
+                db.execute(sql, values)
+            db.executemany(_INSERT_SAMPLE, sample_rows)
+            db.executemany(_INSERT_EVENT, event_rows)
+
+        try:
+            await self._db.write(change)
+        except (StorageError, DataError, sqlite3.Error) as error:
             self._samples.extendleft(reversed(samples))
             self._events.extendleft(reversed(events))
             self._bound()
@@ -201,7 +218,7 @@ class TraceStore:
             del self._owners[: len(owners)]
             self._accepted()
 
-    def _refused(self, error: sqlite3.Error) -> None:
+    def _refused(self, error: Exception) -> None:
         reason = f"the trace is not being stored: {error}"
         if self._problem is None:
             log.error("%s (%s)", reason, self.path)

@@ -5,24 +5,31 @@ One process writes: a lock file refuses a second orchestrator. Not here: reading
 (`journal_reader`), and what a step means (`orchestrator.campaign`).
 """
 
-import asyncio
 import fcntl
 import json
+import logging
+import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
-
-import aiosqlite
+from typing import Any, TextIO, TypeVar
 
 from orchestrator.domain.campaign.spec import CampaignSpec
 from orchestrator.domain.campaign.states import AttemptOutcome, CampaignState, Request, check_outcome, check_transition
-from orchestrator.store.journal_reader import JournalReader
+from orchestrator.store.journal_reader import JournalReader, find_campaign
 from orchestrator.store.records import Campaign, Entry, EntryKind
+from shared.files.database import Database
 from shared.files.sqlite import open_database
 from shared.kernel.clock import utc_ns
 from shared.kernel.errors import ConflictError, NotFoundError
+from shared.service.health import HealthRegistry
 
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_CURE = "stop the orchestrator and bring the state folder back from a copy: epi-backup restore"
 _MIGRATIONS = (
     """
     CREATE TABLE campaign (
@@ -68,14 +75,17 @@ _MIGRATIONS = (
 class Journal(JournalReader):
     """The orchestrator's memory."""
 
-    def __init__(self, db: aiosqlite.Connection) -> None:
+    def __init__(self, db: Database) -> None:
         super().__init__(db)
-        self._lock = asyncio.Lock()
         self._listeners: list[Callable[[Entry], None]] = []
 
     def listen(self, listener: Callable[[Entry], None]) -> None:
         """Call `listener` with each entry after it is committed."""
         self._listeners.append(listener)
+
+    def report_to(self, health: HealthRegistry) -> None:
+        """Tell the orchestrator's health when nothing can be journaled, and when that works again."""
+        self._db.report_to(health, "journal")
 
     async def create(self, spec: CampaignSpec) -> Campaign:
         """Remember a new campaign, or return the one that has this id and this very spec.
@@ -83,21 +93,24 @@ class Journal(JournalReader):
         Raises:
             ConflictError: the id is taken by another spec.
         """
-        async with self._transaction() as entries:
-            await self._db.execute(
+
+        def change(write: _Write) -> Campaign:
+            new = write.db.execute(
                 "INSERT INTO campaign (id, spec, spec_hash, state, created_utc_ns) VALUES (?, ?, ?, 'created', ?)"
                 " ON CONFLICT (id) DO NOTHING",
                 (spec.id, spec.model_dump_json(), spec.spec_hash(), utc_ns()),
-            )
-            campaign = await self.campaign(spec.id)
+            ).rowcount
+            campaign = find_campaign(write.db, spec.id)
             if campaign.spec_hash != spec.spec_hash():
                 raise ConflictError(
                     "this campaign id exists with another spec", where=spec.id,
                     hint="a campaign's spec is frozen: give the new spec a new id",
                 )  # fmt: skip
-            if not await self.has_entries(spec.id):
-                entries.append(await self._append(spec.id, kind="state", payload={"state": "created"}))
-        return campaign
+            if new:
+                write.append(spec.id, kind="state", payload={"state": "created"})
+            return campaign
+
+        return await self._write(change)
 
     async def set_state(self, campaign_id: str, state: CampaignState, reason: str = "") -> None:
         """Move a campaign to `state` and clear its request.
@@ -105,37 +118,41 @@ class Journal(JournalReader):
         Raises:
             ConflictError: the transition table does not allow it.
         """
-        async with self._transaction() as entries:
-            old = (await self.campaign(campaign_id)).state
-            check_transition(campaign_id, old, state)
-            await self._db.execute(
+
+        def change(write: _Write) -> None:
+            check_transition(campaign_id, find_campaign(write.db, campaign_id).state, state)
+            write.db.execute(
                 "UPDATE campaign SET state = ?, reason = ?, request = 'none' WHERE id = ?", (state, reason, campaign_id)
             )
-            payload = {"state": state, "reason": reason}
-            entries.append(await self._append(campaign_id, kind="state", payload=payload))
+            write.append(campaign_id, kind="state", payload={"state": state, "reason": reason})
+
+        await self._write(change)
 
     async def set_request(self, campaign_id: str, request: Request) -> None:
         """Note what somebody asked for; the runner obeys between windows."""
-        async with self._transaction() as entries:
-            await self._db.execute("UPDATE campaign SET request = ? WHERE id = ?", (request, campaign_id))
-            entries.append(await self._append(campaign_id, kind="state", payload={"request": request}))
+
+        def change(write: _Write) -> None:
+            write.db.execute("UPDATE campaign SET request = ? WHERE id = ?", (request, campaign_id))
+            write.append(campaign_id, kind="state", payload={"request": request})
+
+        await self._write(change)
 
     async def begin_attempt(self, campaign_id: str, run: str) -> int:
         """Open the next attempt of a run and return its number, from 1."""
-        async with self._transaction() as entries:
-            async with self._db.execute(
+
+        def change(write: _Write) -> int:
+            row = write.db.execute(
                 "SELECT COALESCE(MAX(number), 0) + 1 FROM attempt WHERE campaign = ? AND run = ?", (campaign_id, run)
-            ) as rows:
-                row = await rows.fetchone()
-            number = int(row[0]) if row else 1
-            await self._db.execute(
+            ).fetchone()
+            number = int(row[0])
+            write.db.execute(
                 "INSERT INTO attempt (campaign, run, number, started_utc_ns) VALUES (?, ?, ?, ?)",
                 (campaign_id, run, number, utc_ns()),
             )
-            entries.append(
-                await self._append(campaign_id, run=run, attempt=number, kind="attempt", payload={"state": "started"})
-            )
-        return number
+            write.append(campaign_id, run=run, attempt=number, kind="attempt", payload={"state": "started"})
+            return number
+
+        return await self._write(change)
 
     async def end_attempt(
         self, campaign_id: str, run: str, number: int, outcome: AttemptOutcome, *, reason: str = "", fault: str = ""
@@ -147,19 +164,21 @@ class Journal(JournalReader):
             ConflictError: it has its outcome already.
         """
         of_it = "WHERE campaign = ? AND run = ? AND number = ?"
-        async with self._transaction() as entries:
-            async with self._db.execute(f"SELECT outcome FROM attempt {of_it}", (campaign_id, run, number)) as rows:
-                row = await rows.fetchone()
-            where = f"{campaign_id}/{run}/attempt-{number}"
+        where = f"{campaign_id}/{run}/attempt-{number}"
+
+        def change(write: _Write) -> None:
+            row = write.db.execute(f"SELECT outcome FROM attempt {of_it}", (campaign_id, run, number)).fetchone()
             if row is None:
                 raise NotFoundError("no such attempt", where=where)
             check_outcome(where, row["outcome"], outcome)
-            await self._db.execute(
+            write.db.execute(
                 f"UPDATE attempt SET outcome = ?, reason = ?, fault = ?, ended_utc_ns = ? {of_it}",
                 (outcome, reason, fault, utc_ns(), campaign_id, run, number),
             )
             payload = {"state": outcome, "reason": reason, "fault": fault}
-            entries.append(await self._append(campaign_id, run=run, attempt=number, kind="attempt", payload=payload))
+            write.append(campaign_id, run=run, attempt=number, kind="attempt", payload=payload)
+
+        await self._write(change)
 
     async def append(
         self,
@@ -172,17 +191,42 @@ class Journal(JournalReader):
         payload: dict[str, Any] | None = None,
     ) -> None:
         """Append an entry; an `intent` of an attempt also becomes the attempt's present step."""
-        async with self._transaction() as entries:
+
+        def change(write: _Write) -> None:
             if kind == "intent" and attempt:
-                await self._db.execute(
+                write.db.execute(
                     "UPDATE attempt SET step = ? WHERE campaign = ? AND run = ? AND number = ?",
                     (step, campaign_id, run, attempt),
                 )
-            entries.append(
-                await self._append(campaign_id, kind=kind, run=run, attempt=attempt, step=step, payload=payload or {})
-            )
+            write.append(campaign_id, kind=kind, run=run, attempt=attempt, step=step, payload=payload or {})
 
-    async def _append(
+        await self._write(change)
+
+    async def _write(self, change: Callable[["_Write"], T]) -> T:
+        """Do one change and its entries in one transaction; listeners hear of each entry once it is committed."""
+        entries: list[Entry] = []
+        return await self._db.write(
+            lambda db: change(_Write(db, entries)),
+            lambda _: self._tell(entries),
+        )
+
+    def _tell(self, entries: list[Entry]) -> None:
+        for entry in entries:
+            for listener in self._listeners:
+                try:
+                    listener(entry)
+                except Exception:
+                    log.exception("a listener of the journal failed on entry %d", entry.seq)
+
+
+@dataclass(frozen=True)
+class _Write:
+    """An open transaction and the entries that it appends."""
+
+    db: sqlite3.Connection
+    entries: list[Entry]
+
+    def append(
         self,
         campaign_id: str,
         *,
@@ -191,32 +235,18 @@ class Journal(JournalReader):
         attempt: int = 0,
         step: str = "",
         payload: dict[str, Any],
-    ) -> Entry:
+    ) -> None:
         now = utc_ns()
-        cursor = await self._db.execute(
+        cursor = self.db.execute(
             "INSERT INTO entry (utc_ns, campaign, run, attempt, step, kind, payload) VALUES (?, ?, ?, ?, ?, ?, ?)",
             (now, campaign_id, run, attempt, step, kind, json.dumps(payload)),
         )
-        return Entry(
-            seq=cursor.lastrowid or 0, utc_ns=now, campaign=campaign_id, run=run, attempt=attempt, step=step, kind=kind,
-            payload=payload,
+        self.entries.append(
+            Entry(
+                seq=cursor.lastrowid or 0, utc_ns=now, campaign=campaign_id, run=run, attempt=attempt, step=step,
+                kind=kind, payload=payload,
+            )
         )  # fmt: skip
-
-    @asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[list[Entry]]:
-        """Open a write transaction; entries put into the list are told to listeners after the commit."""
-        entries: list[Entry] = []
-        async with self._lock:
-            await self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield entries
-            except BaseException:
-                await self._db.execute("ROLLBACK")
-                raise
-            await self._db.execute("COMMIT")
-        for entry in entries:
-            for listener in self._listeners:
-                listener(entry)
 
 
 @asynccontextmanager
@@ -225,11 +255,13 @@ async def open_journal(path: Path) -> AsyncIterator[Journal]:
 
     Raises:
         ConflictError: another orchestrator holds it.
+        DataError: it is damaged.
+        StorageError: its disk takes nothing.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = _take_lock(path.with_suffix(".lock"))
     try:
-        db = await open_database(path, _MIGRATIONS, synchronous="FULL")
+        db = await open_database(path, _MIGRATIONS, name="the journal", cure=_CURE)
         try:
             yield Journal(db)
         finally:

@@ -5,7 +5,8 @@ EpiError
 │   └── NotFoundError     a named thing does not exist
 ├── DataError             a file, frame or body is damaged or hostile: never retried
 ├── InfrastructureError   a machine, link, meter or engine failed: retried
-│   └── ConflictError     somebody else holds the resource, or versions differ
+│   ├── ConflictError     somebody else holds the resource, or versions differ
+│   └── StorageError      a disk takes nothing: full, failing, read-only
 ├── AuthError             missing or wrong credentials
 │   └── TooManyFailuresError  wrong too often from one address
 └── BugError              a broken promise inside the lab: report it
@@ -99,6 +100,12 @@ class ConflictError(InfrastructureError):
     http_status = 409
 
 
+class StorageError(InfrastructureError):
+    """A disk takes nothing: full, failing or read-only; it may take again once somebody has made room."""
+
+    code = "storage"
+
+
 class AuthError(EpiError):
     """Missing or wrong credentials."""
 
@@ -125,7 +132,7 @@ class BugError(EpiError):
 _BY_CODE: dict[str, type[EpiError]] = {
     cls.code: cls
     for cls in (
-        ConfigurationError, NotFoundError, DataError, InfrastructureError, ConflictError, AuthError,
+        ConfigurationError, NotFoundError, DataError, InfrastructureError, ConflictError, StorageError, AuthError,
         TooManyFailuresError, BugError,
     )
 }  # fmt: skip

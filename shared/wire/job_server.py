@@ -1,8 +1,9 @@
-"""The job server that every agent mounts: typed job kinds, a job table on disk, an event feed.
+"""The job server that every agent mounts: typed job kinds, a job table on disk (`job_table`), an event feed.
 
 A kind is registered with the pydantic models of its parameters and its result and an async handler; there is no
 run-a-command kind. Jobs of one server run one after another unless their kind is registered `concurrent`. On start,
-jobs that were queued or running when the process died become `interrupted`: a job is never silently run twice.
+jobs that were queued or running when the process died become `interrupted`: a job is never silently run twice. How a
+job ended is known from that moment on, also while the disk is too full to remember it.
 """
 
 import asyncio
@@ -14,15 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-import aiosqlite
 from fastapi import APIRouter, Depends, Query, WebSocket, WebSocketDisconnect
 from pydantic import BaseModel, ValidationError
 
-from shared.files.sqlite import INT64_MAX, open_database
+from shared.files.sqlite import INT64_MAX
 from shared.kernel.clock import utc_ns
 from shared.kernel.errors import BugError, ConfigurationError, ConflictError, EpiError, ErrorPayload, NotFoundError
 from shared.service.auth import bearer_guard
 from shared.service.health import HealthRegistry
+from shared.wire.job_table import INTERRUPTED, JobTable
 from shared.wire.protocol import PROTOCOL_VERSION, Event, JobId, JobRequest, JobState, JobStatus
 
 log = logging.getLogger(__name__)
@@ -30,17 +31,6 @@ log = logging.getLogger(__name__)
 P = TypeVar("P", bound=BaseModel)
 R = TypeVar("R", bound=BaseModel)
 
-_MIGRATIONS = (
-    """
-    CREATE TABLE job (
-        id TEXT PRIMARY KEY, kind TEXT NOT NULL, params TEXT NOT NULL, status TEXT NOT NULL,
-        progress REAL NOT NULL DEFAULT 0, message TEXT NOT NULL DEFAULT '', result TEXT, error TEXT,
-        created_utc_ns INTEGER NOT NULL, started_utc_ns INTEGER, ended_utc_ns INTEGER
-    ) STRICT;
-    CREATE INDEX job_by_time ON job (created_utc_ns);
-    """,
-)
-_INTERRUPTED = ErrorPayload(code="infrastructure", fault="infrastructure", message="the agent stopped during the job")
 _CANCELLED = ErrorPayload(code="configuration", fault="configuration", message="the job was cancelled")
 _EVENTS_KEPT = 1000
 _SUBSCRIBER_QUEUE = 256
@@ -76,7 +66,7 @@ class JobServer:
         self._path = path
         self._health = health or HealthRegistry()
         self._kinds = {kind.name: kind for kind in kinds}
-        self._db: aiosqlite.Connection | None = None
+        self._table: JobTable | None = None
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._live: dict[str, JobState] = {}
         self._serial = asyncio.Lock()
@@ -87,12 +77,13 @@ class JobServer:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["JobServer"]:
-        """Open the job table, mark orphans `interrupted`, and on leaving cancel what still runs."""
-        self._db = await open_database(self._path, _MIGRATIONS)
-        await self._db.execute(
-            "UPDATE job SET status = 'interrupted', error = ?, ended_utc_ns = ? WHERE status IN ('queued', 'running')",
-            (_INTERRUPTED.model_dump_json(), utc_ns()),
-        )
+        """Open the job table, mark orphans `interrupted`, and on leaving cancel what still runs.
+
+        Raises:
+            DataError: the table is damaged.
+            StorageError: its disk takes nothing at all.
+        """
+        self._table = await JobTable.open(self._path, self._health)
         try:
             yield self
         finally:
@@ -100,14 +91,14 @@ class JobServer:
             for task in list(self._tasks.values()):
                 task.cancel()
             await asyncio.gather(*self._tasks.values(), return_exceptions=True)
-            await self._db.close()
-            self._db = None
+            await self._table.close()
+            self._table = None
 
     @property
-    def _open(self) -> aiosqlite.Connection:
-        if self._db is None:
+    def _open(self) -> JobTable:
+        if self._table is None:
             raise BugError("the job server is not running")
-        return self._db
+        return self._table
 
     async def submit(self, job_id: str, request: JobRequest) -> tuple[JobState, bool]:
         """Start a job, or return the known one; the second value tells whether it is new.
@@ -134,23 +125,20 @@ class JobServer:
             field = ".".join(str(part) for part in first["loc"])
             raise ConfigurationError(first["msg"], where=f"{job_id}: params.{field}") from error
         body = json.dumps(request.params, sort_keys=True)
-        cursor = await self._open.execute(
-            "INSERT INTO job (id, kind, params, status, created_utc_ns) VALUES (?, ?, ?, 'queued', ?)"
-            " ON CONFLICT (id) DO NOTHING",
-            (job_id, request.kind, body, utc_ns()),
-        )
-        if cursor.rowcount == 0:
-            async with self._open.execute("SELECT kind, params FROM job WHERE id = ?", (job_id,)) as rows:
-                row = await rows.fetchone()
-            if row is not None and (row["kind"], row["params"]) != (request.kind, body):
-                raise ConflictError("this job id exists with another request", where=job_id, hint="use a new job id")
-            return await self.get(job_id), False
-        state = await self.get(job_id)
+        new = JobState(id=job_id, kind=request.kind, status="queued", created_utc_ns=utc_ns())
+        known = await self._open.add(new, body, lambda added: self._begin(added, kind, params, request.delay_s))
+        if known is None:
+            return new, True
+        if known != (request.kind, body):
+            raise ConflictError("this job id exists with another request", where=job_id, hint="use a new job id")
+        return await self.get(job_id), False
+
+    def _begin(self, state: JobState, kind: JobKind[Any, Any], params: BaseModel, delay_s: float) -> None:
+        self._live[state.id] = state
         self._tell(state)
-        task = asyncio.create_task(self._run(job_id, kind, params, request.delay_s))
-        self._tasks[job_id] = task
-        task.add_done_callback(lambda _: self._tasks.pop(job_id, None))
-        return state, True
+        task = asyncio.create_task(self._run(state.id, kind, params, delay_s))
+        self._tasks[state.id] = task
+        task.add_done_callback(lambda _: self._tasks.pop(state.id, None))
 
     async def get(self, job_id: str) -> JobState:
         """Return a job.
@@ -158,24 +146,20 @@ class JobServer:
         Raises:
             NotFoundError: no such job.
         """
-        if (live := self._live.get(job_id)) is not None:
-            return live
-        async with self._open.execute("SELECT * FROM job WHERE id = ?", (job_id,)) as rows:
-            row = await rows.fetchone()
-        if row is None:
+        state = self._live.get(job_id) or await self._open.get(job_id)
+        if state is None:
             raise NotFoundError("no such job", where=job_id)
-        return _from_row(row)
+        return self._live.get(job_id, state)
 
     async def list(
         self, limit: int = 100, before_utc_ns: int | None = None, *, unfinished: bool = False
     ) -> list[JobState]:
         """Return jobs, or only those queued or running, newest first; page on with the `created_utc_ns` of the last."""
-        only = " AND status IN ('queued', 'running')" if unfinished else ""
-        async with self._open.execute(
-            f"SELECT * FROM job WHERE created_utc_ns < ?{only} ORDER BY created_utc_ns DESC LIMIT ?",
-            (before_utc_ns if before_utc_ns is not None else INT64_MAX, limit),
-        ) as rows:
-            return [self._live.get(row["id"]) or _from_row(row) async for row in rows]
+        found = await self._open.list(
+            limit, before_utc_ns if before_utc_ns is not None else INT64_MAX, unfinished=unfinished
+        )
+        states = [self._live.get(state.id, state) for state in found]
+        return [state for state in states if not (unfinished and state.is_terminal)]
 
     async def cancel(self, job_id: str) -> JobState:
         """Ask a job to stop; a finished job stays as it is."""
@@ -190,7 +174,8 @@ class JobServer:
         """Record progress of a running job in memory and tell followers."""
         state = self._live.get(job_id)
         if state is not None and not state.is_terminal:
-            state = state.model_copy(update={"progress": progress, "message": message})
+            words = message.encode(errors="replace").decode()  # a file's own names may be in it, text or not
+            state = state.model_copy(update={"progress": progress, "message": words})
             self._live[job_id] = state
             self._tell(state)
 
@@ -227,20 +212,17 @@ class JobServer:
                     await self._execute(job_id, kind, params)
         except asyncio.CancelledError:
             if self._stopping:
-                await self._end(job_id, "interrupted", error=_INTERRUPTED)
+                await self._end(job_id, "interrupted", error=INTERRUPTED)
             else:
                 await self._end(job_id, "cancelled", error=_CANCELLED)
 
     async def _execute(self, job_id: str, kind: JobKind[Any, Any], params: BaseModel) -> None:
-        started = utc_ns()
-        await self._open.execute(
-            "UPDATE job SET status = 'running', started_utc_ns = ? WHERE id = ?", (started, job_id)
-        )
-        state = await self.get(job_id)
+        state = self._live[job_id].model_copy(update={"status": "running", "started_utc_ns": utc_ns()})
         self._live[job_id] = state
+        await self._open.keep(state)
         self._tell(state)
         try:
-            result = await kind.handler(params, JobContext(self, job_id))
+            result = (await kind.handler(params, JobContext(self, job_id))).model_dump(mode="json")
         except EpiError as error:
             await self._end(job_id, "failed", error=error.to_payload())
         except Exception as error:
@@ -248,35 +230,24 @@ class JobServer:
             payload = ErrorPayload(code="bug", fault="bug", message=f"{type(error).__name__}: {error}", where=job_id)
             await self._end(job_id, "failed", error=payload)
         else:
-            await self._end(job_id, "finished", result=result.model_dump(mode="json"))
+            await self._end(job_id, "finished", result=result)
 
     async def _end(
         self, job_id: str, status: JobStatus, *, result: dict[str, Any] | None = None, error: ErrorPayload | None = None
     ) -> None:
-        live = self._live.pop(job_id, None)
-        await self._open.execute(
-            "UPDATE job SET status = ?, progress = ?, message = ?, result = ?, error = ?, ended_utc_ns = ?"
-            " WHERE id = ?",
-            (
-                status,
-                1.0 if status == "finished" else (live.progress if live else 0.0),
-                live.message if live else "",
-                None if result is None else json.dumps(result),
-                None if error is None else error.model_dump_json(),
-                utc_ns(),
-                job_id,
-            ),
-        )
-        self._tell(await self.get(job_id))
-
-
-def _from_row(row: aiosqlite.Row) -> JobState:
-    return JobState(
-        id=row["id"], kind=row["kind"], status=row["status"], progress=row["progress"], message=row["message"],
-        result=None if row["result"] is None else json.loads(row["result"]),
-        error=None if row["error"] is None else ErrorPayload.model_validate_json(row["error"]),
-        created_utc_ns=row["created_utc_ns"], started_utc_ns=row["started_utc_ns"], ended_utc_ns=row["ended_utc_ns"],
-    )  # fmt: skip
+        """Say how a job ended; one that has ended (its end was just being written) stays as it ended."""
+        state = self._live[job_id]
+        if not state.is_terminal:
+            state = state.model_copy(
+                update={
+                    "status": status, "progress": 1.0 if status == "finished" else state.progress, "result": result,
+                    "error": error, "ended_utc_ns": utc_ns(),
+                }
+            )  # fmt: skip
+            self._live[job_id] = state
+        await self._open.keep(state)
+        del self._live[job_id]
+        self._tell(state)
 
 
 def job_router(server: JobServer, token: str | None) -> APIRouter:

@@ -6,18 +6,18 @@ Not here: milliseconds (`make bench`, suite `journal`); a test on a busy machine
 import asyncio
 import shutil
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import aiosqlite
 import httpx
 import pytest
 
 from orchestrator.app import build_app
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.store.journal import open_journal
+from shared.files.database import Database
 from shared.kernel.settings import AgentAddress
 from tests.support.journal_factory import fill_journal, old_spec
 
@@ -56,16 +56,22 @@ async def client(journal_file: Path, tmp_path: Path) -> AsyncIterator[httpx.Asyn
 
 @contextmanager
 def counted_statements(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Note every statement that the journal sends."""
+    """Note every statement that is sent to a database, as SQLite runs it."""
     sent: list[str] = []
-    execute = aiosqlite.Connection.execute
+    read = Database.read
 
-    def noting(self: aiosqlite.Connection, sql: str, *arguments: Any) -> Any:
-        sent.append(sql)
-        return execute(self, sql, *arguments)
+    async def noting(self: Database, ask: Callable[[sqlite3.Connection], Any]) -> Any:
+        def traced(db: sqlite3.Connection) -> Any:
+            db.set_trace_callback(sent.append)
+            try:
+                return ask(db)
+            finally:
+                db.set_trace_callback(None)
+
+        return await read(self, traced)
 
     with monkeypatch.context() as patch:
-        patch.setattr(aiosqlite.Connection, "execute", noting)
+        patch.setattr(Database, "read", noting)
         yield sent
 
 
@@ -89,29 +95,22 @@ async def test_statements_do_not_grow_with_the_journal(
     assert len(sent) <= statements, sent
 
 
-async def test_no_status_or_list_reads_a_whole_table(journal_file: Path) -> None:
-    seen: list[tuple[str, Any]] = []
+async def test_no_status_or_list_reads_a_whole_table(journal_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with open_journal(journal_file) as journal:
-        execute = journal._db.execute
-
-        def noting(sql: str, parameters: Any = ()) -> Any:
-            seen.append((sql, parameters))
-            return execute(sql, parameters)
-
-        journal._db.execute = noting  # type: ignore[method-assign]
-        one = old_spec(133).id
-        await journal.campaign(one)
-        await journal.campaigns(100)
-        await journal.attempts(one)
-        await journal.results(one, "evaluate")
-        await journal.entries(0, 200, one)
-        await journal.entries(100_000, 200)
-        await journal.last_seq()
-        await journal.last_seq(one)
-        await journal.runs_done()
+        with counted_statements(monkeypatch) as seen:
+            one = old_spec(133).id
+            await journal.campaign(one)
+            await journal.campaigns(100)
+            await journal.attempts(one)
+            await journal.results(one, "evaluate")
+            await journal.entries(0, 200, one)
+            await journal.entries(100_000, 200)
+            await journal.last_seq()
+            await journal.last_seq(one)
+            await journal.runs_done()
     with sqlite3.connect(journal_file) as db:
-        for sql, parameters in seen:
-            plan = [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {sql}", parameters)]
+        for sql in seen:
+            plan = [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {sql}")]
             assert all("SCAN" not in line or "INDEX" in line or "MAX" in sql for line in plan), (sql, plan)
     db.close()
     assert len(seen) == 9

@@ -118,7 +118,7 @@ async def _prepare(client: AgentClient, job: str) -> PrepareResult:
 
 
 async def test_whole_chain_and_second_call_is_instant(client: AgentClient) -> None:
-    assert (await client.health()).ok
+    assert (await client.health()).status == "ok"
     base = await _prepare(client, "c/prepare")
     assert (base.architecture, base.n_layers, base.n_experts, base.experts_per_token) == ("qwen3moe", 4, 12, 3)
 

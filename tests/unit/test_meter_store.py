@@ -89,16 +89,15 @@ async def test_a_full_disk_stops_storing_says_so_and_recovers(tmp_path: Path, mo
     store.put(sample(0, stream, anchor))
     await store.flush()
     # SQLite itself refuses to grow beyond this: the same error as from a full disk.
-    async with store._db.execute("PRAGMA page_count") as rows:
-        pages = (await rows.fetchone() or (0,))[0]
-    await (await store._db.execute(f"PRAGMA max_page_count = {pages + 2}")).close()
+    pages = await store._db.read(lambda db: db.execute("PRAGMA page_count").fetchone()[0])
+    await store._db.read(lambda db: db.execute(f"PRAGMA max_page_count = {pages + 2}").fetchone())
     for number in range(1, 8001):
         store.put(sample(number, stream, anchor))
     await store.flush()
     assert store.problem is not None
     assert "full" in store.problem
     assert store.lost == 3000
-    await (await store._db.execute("PRAGMA max_page_count = 1000000")).close()
+    await store._db.read(lambda db: db.execute("PRAGMA max_page_count = 1000000").fetchone())
     await store.flush()
     assert store.problem is None
     await store.flush()
