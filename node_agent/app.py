@@ -10,10 +10,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from node_agent.jobs import Node
 from node_agent.machine.activity import note
 from node_agent.settings import NodeSettings
-from shared.files.artifacts import artifact_router
 from shared.service.auth import bearer_guard
 from shared.service.health import HealthRegistry
 from shared.service.http import make_app
+from shared.wire.artifacts import artifact_router
 from shared.wire.health_api import health_router
 from shared.wire.job_server import JobServer, job_router
 from shared.wire.node_jobs.activity import AgentActivity

@@ -25,16 +25,10 @@ from node_agent.transfers.methods import fetch
 from shared.files.artifacts import ArtifactStore, NoRoomError
 from shared.kernel.errors import ConflictError, InfrastructureError
 from shared.kernel.records import EngineName
+from shared.wire.artifacts import ArtifactJobs
 from shared.wire.job_server import JobContext, JobKind
 from shared.wire.node_jobs.activity import AgentActivity, activity_between
-from shared.wire.node_jobs.artifacts import (
-    FetchParams,
-    FetchResult,
-    GarbageCollectionParams,
-    GarbageCollectionResult,
-    PinParams,
-    PinResult,
-)
+from shared.wire.node_jobs.artifacts import FetchParams, FetchResult
 from shared.wire.node_jobs.engines import (
     Empty,
     EngineInfo,
@@ -116,8 +110,7 @@ class Node:
         """Return every job kind of a node."""
         return [
             JobKind("fetch", FetchParams, self.fetch),
-            JobKind("pin", PinParams, self.pin),
-            JobKind("collect_garbage", GarbageCollectionParams, self.collect_garbage),
+            *ArtifactJobs(self.store, own={_ENGINE_OWNER}).kinds(),
             JobKind("start_worker", StartWorkerParams, self.start_worker),
             JobKind("start_engine", StartEngineParams, self.start_engine),
             JobKind("stop_engine", StopEngineParams, self.stop_engine),
@@ -140,23 +133,6 @@ class Node:
                 raise
             await self.stop_engine(StopEngineParams(), job)
             return await fetch(params, self.store, self.settings, job)
-
-    async def pin(self, params: PinParams, _job: JobContext) -> PinResult:
-        """Keep what a campaign needs from being removed."""
-        self.store.pin(params.owner, params.sha256s)
-        return PinResult(
-            missing=tuple(sha256 for sha256 in params.sha256s if not self.store.has(sha256)),
-            owners=tuple(owner for owner in self.store.pinned() if owner != _ENGINE_OWNER),
-        )
-
-    async def collect_garbage(self, params: GarbageCollectionParams, _job: JobContext) -> GarbageCollectionResult:
-        """Remove what nobody holds."""
-        removed = await asyncio.to_thread(self.store.collect_garbage, params.keep_bytes)
-        return GarbageCollectionResult(
-            removed=tuple(info.sha256 for info in removed),
-            freed_bytes=sum(info.size_bytes for info in removed),
-            used_bytes=self.store.used_bytes(),
-        )
 
     async def start_worker(self, params: StartWorkerParams, _job: JobContext) -> StartWorkerResult:
         """Start this node's worker for an engine or keep the running one; another engine's worker is ended."""

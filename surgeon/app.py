@@ -6,17 +6,16 @@ from importlib.metadata import version
 
 from fastapi import Depends, FastAPI
 
-from shared.files.artifacts import ArtifactStore, artifact_router
 from shared.kernel.records import Record
 from shared.service.auth import bearer_guard
 from shared.service.health import HealthRegistry, Problem
 from shared.service.http import make_app
+from shared.wire.artifacts import ArtifactJobs, artifact_router
 from shared.wire.health_api import health_router
 from shared.wire.job_server import JobServer, job_router
 from surgeon.jobs import Tools, job_kinds
 from surgeon.rankings import METHODS
 from surgeon.settings import SurgeonSettings
-from surgeon.work.cache import ResultCache
 
 
 class MethodInfo(Record):
@@ -30,11 +29,12 @@ class MethodInfo(Record):
 def build_app(settings: SurgeonSettings, token: str | None) -> FastAPI:
     """Return the service."""
     release = version("epi-factory")
-    store = ArtifactStore(settings.state_dir / "artifacts")
-    tools = Tools(settings, store, ResultCache(settings.state_dir / "cache"))
+    tools = Tools.of(settings)
+    store = tools.store
     health = HealthRegistry()
     health.watch(lambda: _missing_files(settings))
-    server = JobServer(settings.state_dir / "jobs.sqlite", job_kinds(tools), health)
+    kinds = [*job_kinds(tools), *ArtifactJobs(store, concurrent=True).kinds()]
+    server = JobServer(settings.state_dir / "jobs.sqlite", kinds, health)
     app = make_app("EPI Factory surgeon", release)
 
     @asynccontextmanager

@@ -30,6 +30,11 @@ class SurgeonSettings(DaemonSettings):
     threads: int = Field(default=1, ge=1)
     heldout_tokens: int = Field(default=4096, ge=2, description="tokens of the held-out text that are evaluated")
     window_tokens: int = Field(default=512, ge=8, description="tokens evaluated at once while observing")
+    artifact_quota_bytes: int | None = Field(default=None, ge=1, description="room for artifacts; null: the disk's")
+    variant_quota_bytes: int = Field(
+        default=64 << 30, ge=0,
+        description="room for variants that nobody pins: their plan makes them again, the least recently used go first",
+    )  # fmt: skip
 
     def model_path(self, name: str) -> Path:
         """Return the path of a model.

@@ -16,8 +16,10 @@ from orchestrator.campaign.topology import SCORING_ENGINE, workers_of
 from orchestrator.domain.campaign.spec import CampaignSpec
 from orchestrator.domain.campaign.steps import RunStep, Step
 from orchestrator.domain.run.records import ServedBy
+from shared.kernel.errors import EpiError
 from shared.kernel.records import EngineName
-from shared.wire.node_jobs.artifacts import FetchParams, FetchResult, PinParams, PinResult
+from shared.wire.artifacts import PinParams, PinResult
+from shared.wire.node_jobs.artifacts import FetchParams, FetchResult
 from shared.wire.node_jobs.engines import (
     Empty,
     StartEngineParams,
@@ -26,8 +28,11 @@ from shared.wire.node_jobs.engines import (
     StartWorkerResult,
     StopEngineParams,
 )
+from shared.wire.surgeon_jobs import ApplyParams, ApplyResult
 
 R = TypeVar("R", bound=BaseModel)
+_AGAIN = 10
+"""Added to the part of a job that is asked for once more in the same attempt: a job's id is used once."""
 
 
 class Cluster:
@@ -59,8 +64,24 @@ class Cluster:
         for part, file in enumerate(files, start=1):
             if file.base.sha256 in pinned.missing and file.base.sha256 != file.request.sha256:
                 await self._fetch(place, "fetch_base", file.base, part)
-            delivery = await self._fetch(place, "deploy", file.request, part)
+            delivery = await self._fetch_variant(place, file, part)
         return {place.root: delivery}
+
+    async def _fetch_variant(self, place: AttemptPlace, file: ModelFile, part: int) -> FetchResult:
+        """Bring a variant; where the root cannot make it and the surgeon has removed it, the surgeon cuts it again."""
+        try:
+            return await self._fetch(place, "deploy", file.request, part)
+        except EpiError:
+            plan = file.request.plan
+            if plan is None or await self._lab.surgeon_has(file.request.sha256):
+                raise
+            params, timeout_s = (
+                ApplyParams(base_sha256=file.base.sha256, plan=plan),
+                self._timeouts.rewrite("apply", file.base.size_bytes),
+            )
+            call = Call("surgeon", self._lab.surgeon, "apply", params, timeout_s, part=part)
+            await self._caller.once(place.run, place.number, "apply", call, ApplyResult)
+        return await self._fetch(place, "deploy", file.request, _AGAIN + part)
 
     async def _fetch(self, place: AttemptPlace, step: Step, request: FetchParams, part: int) -> FetchResult:
         timeout_s = self._timeouts.fetch(step, request.size_bytes)

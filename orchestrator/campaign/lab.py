@@ -55,6 +55,10 @@ class Lab:
         """Return what a node says of itself."""
         return NodeFacts.model_validate(await self.nodes[node].request("GET", "/v1/facts"))
 
+    async def surgeon_has(self, sha256: str) -> bool:
+        """Tell whether the surgeon has an artifact now."""
+        return any(one["sha256"] == sha256 for one in await self.surgeon.request("GET", "/v1/artifacts"))
+
     async def activity(self, node: str) -> AgentActivity:
         """Return what a node's agent did since its start."""
         return AgentActivity.model_validate(await self.nodes[node].request("GET", "/v1/activity"))

@@ -1,17 +1,17 @@
 """What is done once a campaign (base models, statistics) and once a configuration (plan, surgery, check)."""
 
-import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from orchestrator.campaign.calls import Call, Caller
 from orchestrator.campaign.lab import Lab
+from orchestrator.campaign.pins import SurgeonPins, pin
 from orchestrator.campaign.topology import SCORING_ENGINE, ModelFacts, check_fit, nodes_of, roots_of
 from orchestrator.domain.campaign.schedule import configurations_of
 from orchestrator.domain.campaign.spec import CampaignSpec
-from shared.kernel.errors import BugError, ConfigurationError, EpiError
+from shared.kernel.errors import BugError, ConfigurationError
 from shared.kernel.records import Configuration, NodeName, Sha256
-from shared.wire.node_jobs.artifacts import FetchParams, FetchResult, PinParams, PinResult
+from shared.wire.node_jobs.artifacts import FetchParams, FetchResult
 from shared.wire.surgeon_jobs import (
     ApplyParams,
     ApplyResult,
@@ -26,8 +26,6 @@ from shared.wire.surgeon_jobs import (
     ValidateParams,
     ValidateResult,
 )
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -94,16 +92,17 @@ async def prepare_bases(
         EpiError: an agent's error.
     """
     configurations = configurations_of(spec)
+    pins = SurgeonPins(caller, lab, spec, ended)
     bases = {}
     for quantization in dict.fromkeys([spec.quantization, *(one.quantization for one in configurations)]):
         needs_dllama = any(one.engine != SCORING_ENGINE and one.quantization == quantization for one in configurations)
-        bases[quantization] = await _prepare_base(caller, lab, spec, quantization, needs_dllama=needs_dllama)
+        bases[quantization] = await _prepare_base(caller, lab, spec, pins, quantization, needs_dllama=needs_dllama)
     for one in configurations:
         base, nodes = bases[one.quantization], nodes_of(one, list(lab.nodes))
         check_fit(one, ModelFacts(spec.model, base.model.no_surgery, base.model.n_kv_heads), len(nodes))
     requests = {request.sha256: request for base in bases.values() for request in base.requests}
     for root in roots_of(configurations, list(lab.nodes)):  # only they read model files: engines hand out the layers
-        await pin(caller, lab, spec, root, tuple(requests), ended)
+        await pin(caller, lab.nodes[root], root, spec, tuple(requests), ended)
         for request in requests.values():
             fetch_s = spec.timeouts.fetch("fetch_base", request.size_bytes)
             call = Call(root, lab.nodes[root], "fetch", request, fetch_s)
@@ -114,61 +113,32 @@ async def prepare_bases(
     return bases
 
 
-async def _prepare_base(caller: Caller, lab: Lab, spec: CampaignSpec, quantization: str, *, needs_dllama: bool) -> Base:
+async def _prepare_base(
+    caller: Caller, lab: Lab, spec: CampaignSpec, pins: SurgeonPins, quantization: str, *, needs_dllama: bool
+) -> Base:
     """Convert, quantise and observe the model; what only another quantisation needs is journaled under its name."""
     place = "" if quantization == spec.quantization else quantization.lower()
     prepare_s = spec.timeouts.unsized("prepare")
-    model = await caller.idempotent(
-        place, "prepare",
-        Call("surgeon", lab.surgeon, "prepare", PrepareParams(model=spec.model, quantization=quantization), prepare_s),
-        PrepareResult,
-    )  # fmt: skip
+    prepare = PrepareParams(model=spec.model, quantization=quantization)
+    call = Call("surgeon", lab.surgeon, "prepare", prepare, prepare_s)
+    model = await pins.made(
+        place, "prepare", call, PrepareResult, lambda result: (result.f16_sha256, result.base_sha256)
+    )
     dllama_files = None
     if needs_dllama:
         files = []
         for form in ("dllama", "dllama_tokenizer"):
             wanted = ConvertParams.model_validate({"model": spec.model, "format": form})
             call = Call("surgeon", lab.surgeon, "convert", wanted, prepare_s)
-            made = await caller.idempotent(form, "prepare", call, FileResult)
+            made = await pins.made(form, "prepare", call, FileResult, lambda result: (result.sha256,))
             files.append(FetchParams(sha256=made.sha256, size_bytes=made.size_bytes))
         dllama_files = DllamaFiles(*files)
     statistics = None
     if not model.no_surgery:
-        statistics = await caller.idempotent(
-            place, "observe",
-            Call("surgeon", lab.surgeon, "observe", ObserveParams(model_sha256=model.f16_sha256, corpus=spec.corpus),
-                 spec.timeouts.unsized("observe")),
-            ObserveResult,
-        )  # fmt: skip
+        observe = ObserveParams(model_sha256=model.f16_sha256, corpus=spec.corpus)
+        call = Call("surgeon", lab.surgeon, "observe", observe, spec.timeouts.unsized("observe"))
+        statistics = await pins.made(place, "observe", call, ObserveResult, lambda result: (result.statistics_sha256,))
     return Base(model, statistics, dllama_files)
-
-
-async def pin(
-    caller: Caller, lab: Lab, spec: CampaignSpec, root: str, sha256s: tuple[Sha256, ...],
-    ended: Callable[[str], Awaitable[bool]],
-) -> None:  # fmt: skip
-    """Keep what the campaign needs on a root from being removed, and free what campaigns that have ended pinned there.
-
-    Raises:
-        EpiError: the node's error.
-    """
-    params, timeout_s = PinParams(owner=spec.id, sha256s=sha256s), spec.timeouts.handling("pin_base")
-    pinned = await caller.run_fresh("pin_base", Call(root, lab.nodes[root], "pin", params, timeout_s), PinResult)
-    for owner in pinned.owners:
-        if owner != spec.id and await ended(owner):
-            free = PinParams(owner=owner)
-            await caller.run_fresh("release", Call(root, lab.nodes[root], "pin", free, timeout_s), PinResult)
-
-
-async def release(caller: Caller, lab: Lab, spec: CampaignSpec) -> None:
-    """Say that a campaign needs nothing any more; a root that is away hears it when the next campaign begins."""
-    timeout_s = spec.timeouts.handling("release")
-    for root in roots_of(configurations_of(spec), list(lab.nodes)):
-        call = Call(root, lab.nodes[root], "pin", PinParams(owner=spec.id), timeout_s)
-        try:
-            await caller.run_fresh("release", call, PinResult, tries=1)
-        except EpiError as error:
-            log.warning("%s keeps what %s pinned: %s", root, spec.id, error)
 
 
 async def prepare_variant(

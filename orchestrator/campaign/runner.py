@@ -16,8 +16,9 @@ from orchestrator.campaign.calls import Caller
 from orchestrator.campaign.evaluation import ResultWriter
 from orchestrator.campaign.interim import InterimAnalyses
 from orchestrator.campaign.lab import Lab
+from orchestrator.campaign.pins import release
 from orchestrator.campaign.pipeline import VariantPipeline
-from orchestrator.campaign.preparation import prepare_bases, prepare_variant, release
+from orchestrator.campaign.preparation import prepare_bases, prepare_variant
 from orchestrator.campaign.recovery import Recovery, what_became_of
 from orchestrator.campaign.run_loop import RunLoop
 from orchestrator.campaign.topology import check_engines

@@ -2,20 +2,20 @@
 
 import asyncio
 import os
+import shutil
+import threading
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import asynccontextmanager
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import httpx
-from fastapi import APIRouter, Depends
-from fastapi.responses import FileResponse
 
 from shared.files.durability import fsync_directory, hash_file
 from shared.kernel.errors import DataError, InfrastructureError, NotFoundError
 from shared.kernel.records import Record, Sha256
-from shared.service.auth import bearer_guard
 from shared.service.tls import pinned
 
 _CHUNK_BYTES = 1 << 20
@@ -35,13 +35,19 @@ class ArtifactInfo(Record):
 class ArtifactStore:
     """Files under `root`, named by their hash; partial files live in `root/partial`.
 
-    With a quota, the least recently used artifacts make room for new ones. Artifacts that somebody holds (a running
-    campaign, the engine) are never removed; holds are files in `root/pins` and survive restarts.
+    What does not fit the quota, or the disk, makes artifacts go: first those that `can_be_remade` names, then the
+    others, each time the least recently used. What somebody pins (a running campaign, the engine) or reads is never
+    removed; pins are files in `root/pins` and survive restarts.
     """
 
-    def __init__(self, root: Path, *, quota_bytes: int | None = None) -> None:
+    def __init__(
+        self, root: Path, *, quota_bytes: int | None = None, can_be_remade: Callable[[str], bool] | None = None
+    ) -> None:
         self.root = root
         self.quota_bytes = quota_bytes
+        self._can_be_remade = can_be_remade or (lambda _sha256: False)
+        self._read = Counter[str]()
+        self._lock = threading.Lock()  # between choosing what goes and removing it, nobody begins to read
         self._partial = root / "partial"
         self._partial.mkdir(parents=True, exist_ok=True)
         self._pins = root / "pins"
@@ -88,48 +94,84 @@ class ArtifactStore:
         folders = (self.root, self._partial)
         return sum(entry.stat().st_size for folder in folders for entry in folder.iterdir() if entry.is_file())
 
-    def make_room(self, needed_bytes: int, *, keep: Collection[str] = ()) -> list[ArtifactInfo]:
-        """Remove the least recently used artifacts until `needed_bytes` more fit the quota; return what was removed.
+    @contextmanager
+    def reading(self, *sha256s: str) -> Iterator[list[Path]]:
+        """Give the paths of artifacts, which stay while the block runs.
 
         Raises:
-            NoRoomError: what is pinned leaves too little room; nothing was removed then.
+            NotFoundError: one is not here.
         """
-        if self.quota_bytes is None:
-            return []
-        excess = self.used_bytes() + needed_bytes - self.quota_bytes
-        kept = frozenset(keep).union(*self.pinned().values())
-        free = [info for info in self._by_use() if info.sha256 not in kept]
-        if excess > sum(info.size_bytes for info in free):
-            raise NoRoomError(
-                f"{needed_bytes} bytes more do not fit the quota of {self.quota_bytes}: {self.used_bytes()} are used,"
-                f" of which only {sum(info.size_bytes for info in free)} may be removed",
-                where=str(self.root), hint="raise artifact_quota_bytes or end a campaign that holds artifacts",
-            )  # fmt: skip
+        with self._lock:
+            paths = [self.path(sha256) for sha256 in sha256s]
+            self._read.update(sha256s)
+        try:
+            yield paths
+        finally:
+            with self._lock:
+                self._read.subtract(sha256s)
+
+    def make_room(self, needed_bytes: int, *, keep: Collection[str] = ()) -> list[ArtifactInfo]:
+        """Remove artifacts until `needed_bytes` more fit the quota and the disk; return what was removed.
+
+        Raises:
+            NoRoomError: what is pinned or read leaves too little of the quota; nothing was removed then.
+        """
+        with self._lock:
+            free = self._removable(keep)
+            removable = sum(info.size_bytes for info in free)
+            if (over := self._over_quota(needed_bytes)) > removable:
+                raise NoRoomError(
+                    f"{needed_bytes} bytes more do not fit the quota of {self.quota_bytes}: {self.used_bytes()} are"
+                    f" used, of which only {removable} may be removed",
+                    where=str(self.root), hint="raise artifact_quota_bytes or end a campaign that pins artifacts",
+                )  # fmt: skip
+            short = self._short_of_disk(needed_bytes)
+            return self._remove(free, max(over, short) if short <= removable else over)
+
+    def free_up(self, needed_bytes: int) -> list[ArtifactInfo]:
+        """Remove artifacts until `needed_bytes` more fit or nothing more may go: for sizes yet uncertain."""
+        with self._lock:
+            excess = max(self._over_quota(needed_bytes), self._short_of_disk(needed_bytes))
+            return self._remove(self._removable(), excess)
+
+    def collect_garbage(self, keep_bytes: int) -> list[ArtifactInfo]:
+        """Remove what nobody pins or reads until at most `keep_bytes` are used or none is left."""
+        with self._lock:
+            return self._remove(self._removable(), self.used_bytes() - keep_bytes)
+
+    def trim_remade(self, keep_bytes: int, *, keep: Collection[str] = ()) -> list[ArtifactInfo]:
+        """Remove what can be remade and nobody pins or reads until at most `keep_bytes` of it are left."""
+        with self._lock:
+            free = [info for info in self._removable() if self._can_be_remade(info.sha256)]
+            excess = sum(info.size_bytes for info in free) - keep_bytes
+            return self._remove([info for info in free if info.sha256 not in keep], excess)
+
+    def _removable(self, keep: Collection[str] = ()) -> list[ArtifactInfo]:
+        """Return what may be removed, in the order in which it goes."""
+        kept = frozenset(keep).union(+self._read, *self.pinned().values())
+        free = [info for info in self.list() if info.sha256 not in kept]
+        return sorted(
+            free, key=lambda info: (not self._can_be_remade(info.sha256), self._file(info.sha256).stat().st_atime_ns)
+        )
+
+    def _over_quota(self, needed_bytes: int) -> int:
+        return 0 if self.quota_bytes is None else self.used_bytes() + needed_bytes - self.quota_bytes
+
+    def _short_of_disk(self, needed_bytes: int) -> int:
+        return needed_bytes - shutil.disk_usage(self.root).free
+
+    def _remove(self, infos: list[ArtifactInfo], excess: int) -> list[ArtifactInfo]:
         removed = []
-        for info in free:
+        for info in infos:
             if excess <= 0:
                 break
-            (self.root / info.sha256).unlink()
+            self._file(info.sha256).unlink()
             excess -= info.size_bytes
             removed.append(info)
         return removed
 
-    def collect_garbage(self, keep_bytes: int) -> list[ArtifactInfo]:
-        """Remove unheld artifacts, least recently used first, until at most `keep_bytes` are used or none is left."""
-        kept = frozenset().union(*self.pinned().values())
-        removed: list[ArtifactInfo] = []
-        excess = self.used_bytes() - keep_bytes
-        for info in self._by_use():
-            if excess <= 0:
-                break
-            if info.sha256 not in kept:
-                (self.root / info.sha256).unlink()
-                excess -= info.size_bytes
-                removed.append(info)
-        return removed
-
-    def _by_use(self) -> list[ArtifactInfo]:
-        return sorted(self.list(), key=lambda info: (self.root / info.sha256).stat().st_atime_ns)
+    def _file(self, sha256: str) -> Path:
+        return self.root / sha256
 
     def clean_scratch(self) -> None:
         """Remove scratch files of a process that died; partial downloads stay, they resume. Only before work begins."""
@@ -225,27 +267,6 @@ class ArtifactStore:
         return received
 
 
-def artifact_router(store: ArtifactStore, token: str | None) -> APIRouter:
-    """Return read-only endpoints of `store`, guarded by the bearer token; ranges are supported."""
-    router = APIRouter(prefix="/v1", dependencies=[Depends(bearer_guard(token))])
-
-    @router.get("/artifacts")
-    async def list_artifacts() -> list[ArtifactInfo]:
-        """List the artifacts pinned here."""
-        return await asyncio.to_thread(store.list)
-
-    @router.get(
-        "/artifacts/{sha256}",
-        response_class=FileResponse,
-        responses={206: {"description": "The part that `Range` asked for"}, 416: {"description": "No such range"}},
-    )
-    async def get_artifact(sha256: Sha256) -> FileResponse:
-        """Send one artifact; `Range` resumes."""
-        return FileResponse(store.path(sha256), media_type="application/octet-stream")
-
-    return router
-
-
 @asynccontextmanager
 async def scratch_file(store: ArtifactStore) -> AsyncIterator[Path]:
     """Give a scratch path that is removed unless it was adopted."""
@@ -257,5 +278,5 @@ async def scratch_file(store: ArtifactStore) -> AsyncIterator[Path]:
 
 
 __all__ = [
-    "ArtifactInfo", "ArtifactStore", "NoRoomError", "artifact_router", "fsync_directory", "hash_file", "scratch_file",
+    "ArtifactInfo", "ArtifactStore", "NoRoomError", "fsync_directory", "hash_file", "scratch_file",
 ]  # fmt: skip

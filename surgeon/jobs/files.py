@@ -2,16 +2,13 @@
 
 import asyncio
 import shutil
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from shared.checkpoints import surgery
 from shared.files.artifacts import scratch_file
 from shared.files.durability import hash_file
-from shared.kernel.errors import ConfigurationError, InfrastructureError
+from shared.kernel.errors import ConfigurationError
 from shared.wire.job_server import JobContext, JobKind
 from shared.wire.surgeon_jobs import (
     ApplyParams,
@@ -37,6 +34,8 @@ from surgeon.work.tasks import ConvertDllamaTask, ConvertTask, EvaluateTask, Qua
 
 _OUTTYPES: Final = {"gguf": ("F16", "F32", "BF16"), "dllama": ("Q40", "Q80", "F16", "F32"), "dllama_tokenizer": ("",)}
 """Number formats by file format; the first is the usual one."""
+_SHARE_OF_16_BIT: Final = {"F32": 2.0, "F16": 1.0, "BF16": 1.0, "Q80": 0.55, "Q40": 0.3, "": 0.0}
+"""About how large a converted file is, against the checkpoint's size: how much room is made before the work."""
 
 
 class FileJobs:
@@ -65,12 +64,13 @@ class FileJobs:
         else:
             context.progress(0.0, "copying the GGUF file")
             f16 = await self._copied(source)
-        if await asyncio.to_thread(ready_made, self._store.path(f16.sha256), params.quantization):
-            base = f16
-        else:
-            quantize = QuantizeParams(model_sha256=f16.sha256, quantization=params.quantization)
-            base = await self._quantize(quantize, part(context, 0.5, 1.0, "quantise"))
-        info, kv_heads, no_surgery = await asyncio.to_thread(describe_base, self._store.path(base.sha256))
+        async with self._tools.reading(f16.sha256) as (source,):
+            if await asyncio.to_thread(ready_made, source, params.quantization):
+                base = f16
+            else:
+                quantize = QuantizeParams(model_sha256=f16.sha256, quantization=params.quantization)
+                base = await self._quantize(quantize, part(context, 0.5, 1.0, "quantise"))
+            info, kv_heads, no_surgery = await asyncio.to_thread(describe_base, self._store.path(base.sha256))
         return PrepareResult(
             f16_sha256=f16.sha256, base_sha256=base.sha256, base_size_bytes=base.size_bytes,
             architecture=info.architecture, n_layers=info.n_layers, n_experts=info.n_experts,
@@ -83,6 +83,7 @@ class FileJobs:
         known = self._tools.known(FileResult, key, "sha256")
         if known is not None:
             return known
+        await asyncio.to_thread(self._store.make_room, source.stat().st_size)
         async with scratch_file(self._store) as target:
             await asyncio.to_thread(shutil.copyfile, source, target)
             info = await self._tools.adopt(target)
@@ -109,35 +110,36 @@ class FileJobs:
             tokenizer = params.format == "dllama_tokenizer"
             return ConvertDllamaTask(source=source, target=target, weights=outtype, tokenizer=tokenizer)
 
-        return await self._made(key, task, on_progress)
+        size_bytes = sum(entry.stat().st_size for entry in source.iterdir() if entry.is_file())
+        return await self._made(key, task, on_progress, about_bytes=int(size_bytes * _SHARE_OF_16_BIT[outtype]))
 
     async def quantize(self, params: QuantizeParams, context: JobContext) -> FileResult:
         """Quantise an artifact."""
         return await self._quantize(params, part(context, 0.0, 1.0, "quantise"))
 
     async def _quantize(self, params: QuantizeParams, on_progress: Callable[[float, str], None]) -> FileResult:
-        source = self._store.path(params.model_sha256)
-        statistics = None if params.statistics_sha256 is None else self._store.path(params.statistics_sha256)
         key = key_of(kind="quantize", model=params.model_sha256, quantization=params.quantization,
                      statistics=params.statistics_sha256, plan=params.plan and params.plan.plan_hash())  # fmt: skip
-        async with self._tools.plan_file(params.plan) as plan:
+        inputs = [params.model_sha256, *filter(None, [params.statistics_sha256])]
+        async with self._tools.reading(*inputs) as (source, *statistics), self._tools.plan_file(params.plan) as plan:
             return await self._made(
                 key,
                 lambda target: QuantizeTask(
                     source=source, target=target, quantization=params.quantization, threads=self._settings.threads,
-                    statistics=statistics, plan=plan,
+                    statistics=statistics[0] if statistics else None, plan=plan,
                 ),
-                on_progress,
+                on_progress, about_bytes=source.stat().st_size // 2,
             )  # fmt: skip
 
     async def _made(
         self, key: str, task: Callable[[Path], ConvertTask | ConvertDllamaTask | QuantizeTask],
-        on_progress: Callable[[float, str], None],
+        on_progress: Callable[[float, str], None], *, about_bytes: int,
     ) -> FileResult:  # fmt: skip
         """Return what was made before, or make it in a child process and take it into the store."""
         known = self._tools.known(FileResult, key, "sha256")
         if known is not None:
             return known
+        await asyncio.to_thread(self._store.free_up, about_bytes)
         async with scratch_file(self._store) as target:
             await run_in_child(task(target), on_progress)
             info = await self._tools.adopt(target)
@@ -147,38 +149,12 @@ class FileJobs:
 
     async def apply(self, params: ApplyParams, context: JobContext) -> ApplyResult:
         """Write the variant as an artifact."""
-        base = self._store.path(params.base_sha256)
-        started = time.monotonic()
-        key = key_of(kind="apply", base=params.base_sha256, plan=params.plan.plan_hash())
-        known = self._tools.known(ApplyResult, key, "sha256")
-        if known is not None:
-            return known
-
-        stopped = threading.Event()
-
-        def report(written: int, total: int) -> None:
-            if stopped.is_set():
-                raise InfrastructureError("the job was cancelled", where=context.job_id)
-            context.progress(0.9 * written / max(total, 1), f"{written} of {total} bytes")
-
-        async with scratch_file(self._store) as target:
-            try:
-                await asyncio.to_thread(surgery.apply_plan, base, params.plan, target, on_progress=report)
-            except asyncio.CancelledError:
-                stopped.set()  # a thread cannot be cancelled: it stops at its next report and removes what it wrote
-                raise
-            info = await self._tools.adopt(target)
-        result = ApplyResult(
-            sha256=info.sha256, size_bytes=info.size_bytes, seconds=round(time.monotonic() - started, 6)
-        )
-        self._tools.cache.put(key, result)
-        return result
+        return await self._tools.cut(params, context.progress)
 
     async def verify(self, params: VerifyParams, context: JobContext) -> VerifyResult:
         """Compare byte ranges."""
-        report = await asyncio.to_thread(
-            verify_result, self._store.path(params.base_sha256), params.plan, self._store.path(params.sha256)
-        )
+        async with self._tools.reading(params.base_sha256, params.sha256) as (base, variant):
+            report = await asyncio.to_thread(verify_result, base, params.plan, variant)
         return VerifyResult(
             n_tensors=report.n_tensors, n_ranges=report.n_ranges, n_bytes=report.n_bytes, plan_hash=report.plan_sha256,
             identical=report.identical,
@@ -199,12 +175,12 @@ class FileJobs:
         known = self._tools.known(Evaluation, key)
         if known is not None:
             return known
-        task = EvaluateTask(
-            model=self._store.path(sha256), heldout=self._settings.heldout_text,
-            prompts=self._settings.sanity_prompts, threads=self._settings.threads,
-            max_tokens=self._settings.heldout_tokens,
-        )  # fmt: skip
-        done = await run_in_child(task, on_progress)
+        async with self._tools.reading(sha256) as (model,):
+            task = EvaluateTask(
+                model=model, heldout=self._settings.heldout_text, prompts=self._settings.sanity_prompts,
+                threads=self._settings.threads, max_tokens=self._settings.heldout_tokens,
+            )  # fmt: skip
+            done = await run_in_child(task, on_progress)
         assert done.evaluation is not None
         self._tools.cache.put(key, done.evaluation)
         return done.evaluation

@@ -1,6 +1,9 @@
 """Handlers from statistics to plans: observe, merge, rank, search, skipping, plan."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 
 from shared.files.artifacts import scratch_file
 from shared.files.durability import hash_file
@@ -22,7 +25,6 @@ from shared.wire.surgeon_jobs import (
 from surgeon.jobs.tools import Tools, part
 from surgeon.observation import statistics
 from surgeon.planning import plan_making
-from surgeon.rankings.base import RankingInputs
 from surgeon.work.cache import key_of
 from surgeon.work.child import run_in_child
 from surgeon.work.tasks import EepMergeTask, EepTask, NaeeTask, ObserveTask, SearchTask, SkippingTask
@@ -52,7 +54,6 @@ class PlanJobs:
         if not 0 <= i < n:
             raise ConfigurationError(f"shard {i} of {n} does not exist", hint="the first runs from 0 to N-1")
         texts = self._settings.corpus_paths(params.corpus)
-        model = self._store.path(params.model_sha256)
         hashes = [[path.stem, await asyncio.to_thread(hash_file, path)] for path in texts]
         key = key_of(kind="observe", model=params.model_sha256, texts=hashes, window=self._settings.window_tokens,
                      columns=params.columns, reservoir=params.reservoir, shard=params.shard,
@@ -60,7 +61,7 @@ class PlanJobs:
         known = self._tools.known(ObserveResult, key, "statistics_sha256")
         if known is not None:
             return known
-        async with scratch_file(self._store) as target:
+        async with self._tools.reading(params.model_sha256) as (model,), scratch_file(self._store) as target:
             task = ObserveTask(
                 model=model, texts=texts, target=target, resume=self._settings.state_dir / f"observe-{key}.safetensors",
                 window_tokens=self._settings.window_tokens, threads=self._settings.threads, shard=params.shard,
@@ -74,8 +75,7 @@ class PlanJobs:
 
     async def merge(self, params: MergeParams, context: JobContext) -> ObserveResult:
         """Add statistics files."""
-        paths = [self._store.path(sha256) for sha256 in params.statistics_sha256s]
-        async with scratch_file(self._store) as target:
+        async with self._tools.reading(*params.statistics_sha256s) as paths, scratch_file(self._store) as target:
             total = await asyncio.to_thread(lambda: statistics.merge(map(statistics.load, paths)))
             await asyncio.to_thread(statistics.save, total, target)
             info = await self._tools.adopt(target)
@@ -84,34 +84,40 @@ class PlanJobs:
     async def rank(self, params: RankParams, context: JobContext) -> RankResult:
         """Ask one method."""
 
-        def rank() -> RankResult:
-            inputs = self._inputs(params.model_sha256, params.statistics_sha256, params.domain_weights, params.seed)
+        def rank(model: Path, found: Path | None) -> RankResult:
+            inputs = plan_making.ranking_inputs(found, model, params.domain_weights, params.seed)
             rows = plan_making.method_named(params.method).saliency(inputs).tolist()
             return RankResult(method=params.method, saliency=tuple(tuple(row) for row in rows))
 
-        return await asyncio.to_thread(rank)
+        async with self._inputs(params.model_sha256, params.statistics_sha256) as (model, found):
+            return await asyncio.to_thread(rank, model, found)
 
     async def plan(self, params: PlanParams, context: JobContext) -> PlanResult:
         """Rank and choose."""
 
-        def make() -> PlanResult:
-            inputs = self._inputs(params.model_sha256, params.statistics_sha256, params.domain_weights, params.seed)
+        def make(model: Path, found: Path | None) -> PlanResult:
+            inputs = plan_making.ranking_inputs(found, model, params.domain_weights, params.seed)
             plan = plan_making.make_plan(
                 params, inputs, base_sha256=params.model_sha256, statistics_sha256=params.statistics_sha256
             )
             return PlanResult(plan=plan, plan_hash=plan.plan_hash())
 
-        return await asyncio.to_thread(make)
+        async with self._inputs(params.model_sha256, params.statistics_sha256) as (model, found):
+            return await asyncio.to_thread(make, model, found)
 
-    def _inputs(
-        self, model_sha256: str, statistics_sha256: str | None, weights: dict[str, float] | None, seed: int
-    ) -> RankingInputs:
-        found = None if statistics_sha256 is None else self._store.path(statistics_sha256)
-        return plan_making.ranking_inputs(found, self._store.path(model_sha256), weights, seed)
+    @asynccontextmanager
+    async def _inputs(
+        self, model_sha256: str, statistics_sha256: str | None
+    ) -> AsyncIterator[tuple[Path, Path | None]]:
+        """Give the paths of a model and of statistics, where some are asked for."""
+        async with self._tools.reading(model_sha256, *filter(None, [statistics_sha256])) as (model, *found):
+            yield model, found[0] if found else None
 
     async def search(self, params: SearchParams, context: JobContext) -> SearchResult:
         """Search; what EEP has evaluated is kept, so that an interrupted search goes on."""
-        done = await run_in_child(await self._search_task(params), part(context, 0.0, 1.0, params.method))
+        async with self._inputs(params.model_sha256, params.statistics_sha256) as (model, found):
+            task = await self._search_task(params, model, found)
+            done = await run_in_child(task, part(context, 0.0, 1.0, params.method))
         assert done.plan is not None
         return SearchResult(
             plan=done.plan, plan_hash=done.plan.plan_hash(), losses=done.naee.losses if done.naee else (),
@@ -121,14 +127,12 @@ class PlanJobs:
             validation_accuracy_of_base=done.eep.validation_base if done.eep else None,
         )  # fmt: skip
 
-    async def _search_task(self, params: SearchParams) -> SearchTask:
-        model = self._store.path(params.model_sha256)
+    async def _search_task(self, params: SearchParams, model: Path, found: Path | None) -> SearchTask:
         if params.method == "naee":
-            if params.statistics_sha256 is None:
+            if found is None:
                 raise ConfigurationError("NAEE needs statistics", hint="observe with a reservoir first")
             assert params.depth is not None
-            return NaeeTask(model=model, statistics=self._store.path(params.statistics_sha256), depth=params.depth,
-                            max_subsets=params.max_subsets)  # fmt: skip
+            return NaeeTask(model=model, statistics=found, depth=params.depth, max_subsets=params.max_subsets)
         files = tuple(self._settings.question_file(name) for name in params.questions)
         hashes = [[await asyncio.to_thread(hash_file, path), template] for path, template in files]
         key = key_of(kind=params.method, model=params.model_sha256, depth=params.depth, files=hashes,
@@ -144,11 +148,11 @@ class PlanJobs:
 
     async def skipping(self, params: SkippingParams, context: JobContext) -> SkippingResult:
         """Evaluate dynamic skipping."""
-        task = SkippingTask(
-            model=self._store.path(params.model_sha256), statistics=self._store.path(params.statistics_sha256),
-            questions=tuple(self._settings.question_file(name) for name in params.questions),
-            threads=self._settings.threads,
-        )  # fmt: skip
-        done = await run_in_child(task, part(context, 0.0, 1.0, "skipping"))
+        async with self._tools.reading(params.model_sha256, params.statistics_sha256) as (model, found):
+            task = SkippingTask(
+                model=model, statistics=found, threads=self._settings.threads,
+                questions=tuple(self._settings.question_file(name) for name in params.questions),
+            )  # fmt: skip
+            done = await run_in_child(task, part(context, 0.0, 1.0, "skipping"))
         assert done.skipping is not None
         return done.skipping

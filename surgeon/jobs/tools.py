@@ -1,19 +1,33 @@
-"""What all handlers need: settings, the artifact store, results remembered by input hash, progress by parts."""
+"""What all handlers need: settings, artifacts, results remembered by input hash, progress by parts.
+
+Variants are artifacts that a plan makes again: they may go when room is short, and are cut again when somebody needs
+them.
+"""
 
 import asyncio
+import threading
+import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from shared.checkpoints import surgery
 from shared.files.artifacts import ArtifactInfo, ArtifactStore, scratch_file
+from shared.kernel.errors import DataError, InfrastructureError
 from shared.kernel.records import Record, SurgeryPlan, canonical_json
 from shared.wire.job_server import JobContext
+from shared.wire.surgeon_jobs import ApplyParams, ApplyResult
 from surgeon.settings import SurgeonSettings
-from surgeon.work.cache import ResultCache
+from surgeon.work.cache import ResultCache, key_of
 
 R = TypeVar("R", bound=Record)
+Progress = Callable[[float, str], None]
+
+
+def _quiet(_fraction: float, _message: str) -> None:
+    pass
 
 
 @dataclass(frozen=True)
@@ -24,6 +38,16 @@ class Tools:
     store: ArtifactStore
     cache: ResultCache
 
+    @classmethod
+    def of(cls, settings: SurgeonSettings) -> "Tools":
+        """Return the tools that work in the settings' state folder."""
+        cache = ResultCache(settings.state_dir / "cache")
+        store = ArtifactStore(
+            settings.state_dir / "artifacts", quota_bytes=settings.artifact_quota_bytes,
+            can_be_remade=lambda sha256: cache.has(_origin_key(sha256)),
+        )  # fmt: skip
+        return cls(settings, store, cache)
+
     def known(self, cls: type[R], key: str, *artifacts: str) -> R | None:
         """Return a remembered result whose fields named in `artifacts` are hashes that are still here."""
         found = self.cache.get(cls, key)
@@ -31,9 +55,59 @@ class Tools:
             return None
         return found
 
+    @asynccontextmanager
+    async def reading(self, *sha256s: str) -> AsyncIterator[list[Path]]:
+        """Give the paths of artifacts, which stay while the block runs; a variant that is gone is cut again.
+
+        Raises:
+            NotFoundError: one is not here and cannot be cut again.
+            EpiError: cutting it again failed.
+        """
+        async with AsyncExitStack() as stack:
+            paths = []
+            for sha256 in sha256s:
+                origin = None if self.store.has(sha256) else self.cache.get(ApplyParams, _origin_key(sha256))
+                if origin is not None and (again := await self.cut(origin, _quiet)).sha256 != sha256:
+                    raise DataError(f"the plan makes {again.sha256} now", where=sha256, hint="prepare the base again")
+                paths += stack.enter_context(self.store.reading(sha256))
+            yield paths
+
     async def adopt(self, path: Path) -> ArtifactInfo:
-        """Take a finished file into the store."""
+        """Take a finished file into the store.
+
+        Raises:
+            NoRoomError: it does not fit the quota.
+        """
+        await asyncio.to_thread(self.store.make_room, 0)  # what lies in the scratch folder counts already
         return await asyncio.to_thread(self.store.adopt, path)
+
+    async def cut(self, params: ApplyParams, on_progress: Progress) -> ApplyResult:
+        """Return the variant that a plan makes of a base, as an artifact; what is here already is not made again.
+
+        Raises:
+            NoRoomError: it does not fit the quota.
+            EpiError: what `shared.checkpoints.surgery` raises.
+        """
+        key = key_of(kind="apply", base=params.base_sha256, plan=params.plan.plan_hash())
+        async with self.reading(params.base_sha256) as (base,):
+            known = self.known(ApplyResult, key, "sha256")
+            if known is not None:
+                return known
+            started = time.monotonic()
+            outputs = await asyncio.to_thread(surgery.recipe, base, params.plan)
+            await asyncio.to_thread(self.store.make_room, sum(output.size_bytes for output in outputs))
+            async with scratch_file(self.store) as target:
+                await _write(base, params.plan, target, on_progress)
+                info = await self.adopt(target)
+        result = ApplyResult(
+            sha256=info.sha256, size_bytes=info.size_bytes, seconds=round(time.monotonic() - started, 6)
+        )
+        if info.sha256 != params.base_sha256:  # a plan that changes nothing makes the base again
+            self.cache.put(_origin_key(info.sha256), params)
+        self.cache.put(key, result)
+        keep = (info.sha256, params.base_sha256)
+        await asyncio.to_thread(self.store.trim_remade, self.settings.variant_quota_bytes, keep=keep)
+        return result
 
     @asynccontextmanager
     async def plan_file(self, plan: SurgeryPlan | None) -> AsyncIterator[Path | None]:
@@ -46,6 +120,26 @@ class Tools:
             yield path
 
 
-def part(context: JobContext, begin: float, end: float, what: str) -> Callable[[float, str], None]:
+async def _write(base: Path, plan: SurgeryPlan, target: Path, on_progress: Progress) -> None:
+    stopped = threading.Event()
+
+    def report(written: int, total: int) -> None:
+        if stopped.is_set():
+            raise InfrastructureError("the job was cancelled", where=target.name)
+        on_progress(0.9 * written / max(total, 1), f"{written} of {total} bytes")
+
+    try:
+        await asyncio.to_thread(surgery.apply_plan, base, plan, target, on_progress=report)
+    except asyncio.CancelledError:
+        stopped.set()  # a thread cannot be cancelled: it stops at its next report and removes what it wrote
+        raise
+
+
+def _origin_key(sha256: str) -> str:
+    """Return where the cache remembers which base and plan make an artifact."""
+    return key_of(kind="origin", sha256=sha256)
+
+
+def part(context: JobContext, begin: float, end: float, what: str) -> Progress:
     """Return a function that reports the progress of one part of a job."""
     return lambda fraction, message: context.progress(begin + (end - begin) * fraction, f"{what}: {message}")

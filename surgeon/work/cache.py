@@ -37,6 +37,10 @@ class ResultCache:
         except (OSError, ValidationError):
             return None
 
+    def has(self, key: str) -> bool:
+        """Tell whether there is a result, of whatever shape."""
+        return (self._root / f"{key}.json").is_file()
+
     def put(self, key: str, result: Record) -> None:
         """Keep a result."""
         path = self._root / f"{key}.json"

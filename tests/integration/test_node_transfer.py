@@ -11,7 +11,8 @@ from shared.checkpoints.surgery import apply_plan
 from shared.files.artifacts import hash_file
 from shared.kernel.errors import ConfigurationError, InfrastructureError
 from shared.kernel.records import SurgeryPlan, canonical_json
-from shared.wire.node_jobs.artifacts import FetchParams, FetchResult, GarbageCollectionParams, PinParams, TransferMethod
+from shared.wire.artifacts import GarbageCollectionParams, PinParams
+from shared.wire.node_jobs.artifacts import FetchParams, FetchResult, TransferMethod
 from tests.support.node_lab import AgentProcess, agents, client
 from tests.support.node_tiny_model import write_tiny_model
 from tests.support.ssh_lab import ssh_server

@@ -1,15 +1,18 @@
-"""A campaign on a root whose disk has room for the base model and one variant: what it needs is never removed."""
+"""A campaign on a root with room for the base model and one variant, and on a surgeon that keeps none: what it needs is
+never removed.
+"""
 
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tomli_w
 
 from orchestrator.local.layout import load_demo
+from shared.wire.artifacts import GarbageCollectionParams, GarbageCollectionResult, PinParams, PinResult
 from shared.wire.client import AgentClient
-from shared.wire.node_jobs.artifacts import GarbageCollectionParams, GarbageCollectionResult, PinParams, PinResult
 from tests.support.lab import (
     DEMO,
     TestLab,
@@ -43,6 +46,7 @@ async def test_quota_and_collection_spare_what_a_campaign_needs(lab: TestLab) ->
     start_campaign(lab, quick_spec("small", "baseline,drop2_all,drop4_all", repetitions=2, questions=4))
     wait_for_step(lab, "small", "drop2_all/rep-1", "decode", timeout_s=400)
     root = AgentClient(lab.url("node1"), lab.token("node1"))
+    surgeon = AgentClient(lab.url("surgeon"), lab.token("surgeon"))
     try:
         # A user cleans up in the middle of the campaign, as thoroughly as can be.
         cleaned = await root.run("user/clean", "collect_garbage", GarbageCollectionParams(), timeout_s=120)
@@ -50,12 +54,18 @@ async def test_quota_and_collection_spare_what_a_campaign_needs(lab: TestLab) ->
         assert all(one == stranger.name for one in collected.removed)
         held = frozenset((store / "pins" / "small").read_text().split())
         assert len(held) == 2 and all((store / sha256).is_file() for sha256 in held)
+        cleaned = await surgeon.run("user/clean", "collect_garbage", GarbageCollectionParams(), timeout_s=120)
+        assert GarbageCollectionResult.model_validate(cleaned).removed, "variants at least"
+        kept = {one["sha256"] for one in await surgeon.request("GET", "/v1/artifacts")}
+        assert kept >= frozenset((lab.home / "state/surgeon/artifacts/pins/small").read_text().split())
         status = wait_for_end(lab, "small", 600)
         assert status["state"] == "finished", status["reason"]
-        known = PinResult.model_validate(await root.run("user/pins", "pin", PinParams(owner="user"), timeout_s=30))
-        assert known.holders == (), "a finished campaign pins nothing"
+        for agent in (root, surgeon):
+            known = PinResult.model_validate(await agent.run("user/pins", "pin", PinParams(owner="user"), timeout_s=30))
+            assert known.owners == (), "a finished campaign pins nothing"
     finally:
         await root.close()
+        await surgeon.close()
     assert not stranger.exists()
     files = [path for path in store.iterdir() if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= QUOTA_BYTES
@@ -73,3 +83,38 @@ async def test_quota_and_collection_spare_what_a_campaign_needs(lab: TestLab) ->
     (base,) = [one for one in status["deliveries"] if one["method"] == "http"]
     assert base["times"] == 1, "the base model crossed the net once"
     assert api_of(lab).call("GET", "/v1/campaigns/small")["deliveries"] == status["deliveries"]
+
+
+async def test_what_was_lost_on_the_surgeon_is_made_again(lab: TestLab) -> None:
+    """While a campaign is paused somebody empties the surgeon's store, and the root's copy of the base goes bad."""
+    start_campaign(lab, quick_spec("lost", "baseline,drop2_all", repetitions=2, questions=4))
+    wait_for_step(lab, "lost", "drop2_all/rep-1", "decode", timeout_s=400)
+    api = api_of(lab)
+    api.call("POST", "/v1/campaigns/lost/pause")
+    assert wait_for_end(lab, "lost", 300)["state"] == "paused"
+    before = {one["sha256"]: one["size_bytes"] for one in await _artifacts(lab)}
+    for sha256 in before:
+        (lab.home / "state/surgeon/artifacts" / sha256).unlink()
+    document = json.loads((lab.out / "lost" / "drop2_all" / "run_001.json").read_text())
+    variant, base = document["provenance"]["model_sha256"], document["provenance"]["base_sha256"]
+    root = lab.home / "state" / "node1" / "artifacts"
+    (root / variant).unlink()
+    damaged = bytearray((root / base).read_bytes())
+    damaged[-1000] ^= 0x20  # in the output layer, which no plan touches
+    (root / base).write_bytes(damaged)
+    api.call("POST", "/v1/campaigns/lost/resume")
+    status = wait_for_end(lab, "lost", 600)
+    assert status["state"] == "finished", status["reason"]
+    again = json.loads((lab.out / "lost" / "drop2_all" / "run_002.json").read_text())
+    for field in ("model_sha256", "base_sha256", "statistics_sha256", "output_sha256"):
+        assert again["provenance"][field] == document["provenance"][field], field
+    assert {one["sha256"] for one in await _artifacts(lab)} >= {base, variant}
+
+
+async def _artifacts(lab: TestLab) -> list[dict[str, Any]]:
+    surgeon = AgentClient(lab.url("surgeon"), lab.token("surgeon"))
+    try:
+        found: list[dict[str, Any]] = await surgeon.request("GET", "/v1/artifacts")
+        return found
+    finally:
+        await surgeon.close()

@@ -3,6 +3,7 @@
 import hashlib
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -146,3 +147,57 @@ def test_rsync_statistics() -> None:
 def test_the_hash_is_the_name(tmp_path: Path) -> None:
     store = ArtifactStore(tmp_path)
     assert put(store, b"abc", 1) == hashlib.sha256(b"abc").hexdigest()
+
+
+def test_what_can_be_remade_goes_first_then_the_least_recently_used(tmp_path: Path) -> None:
+    remade: set[str] = set()
+    store = ArtifactStore(tmp_path, quota_bytes=100, can_be_remade=remade.__contains__)
+    other, variant, later = (put(store, bytes([n]) * 30, 1000 + n) for n in range(3))
+    remade |= {variant, later}
+    assert [info.sha256 for info in store.make_room(30)] == [variant], "older, and no plan makes `other` again"
+    assert [info.sha256 for info in store.make_room(70)] == [later]
+    assert [info.sha256 for info in store.make_room(100)] == [other]
+
+
+def test_what_is_read_stays_until_the_reader_is_done(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path, quota_bytes=60, can_be_remade=lambda _: True)
+    one, two = (put(store, bytes([n]) * 30, 1000 + n) for n in range(2))
+    with store.reading(one) as (path,):
+        with store.reading(one):
+            pass
+        assert [info.sha256 for info in store.make_room(10)] == [two]
+        with pytest.raises(InfrastructureError, match="only 0 may be removed"):
+            store.make_room(40)
+        assert store.free_up(1000) == [] and store.trim_remade(0) == [] and store.collect_garbage(0) == []
+        assert path.read_bytes() == bytes([0]) * 30
+    assert [info.sha256 for info in store.free_up(1000)] == [one], "as far as it goes, and no error"
+    with pytest.raises(NotFoundError), store.reading(one):
+        pass
+
+
+def test_remade_artifacts_have_a_room_of_their_own(tmp_path: Path) -> None:
+    remade: set[str] = set()
+    store = ArtifactStore(tmp_path, can_be_remade=remade.__contains__)
+    names = [put(store, bytes([n]) * 10, 1000 + n) for n in range(6)]
+    remade |= set(names[1:])
+    store.pin("campaign", [names[1]])
+    assert [info.sha256 for info in store.trim_remade(20, keep=[names[2]])] == names[3:5]
+    assert store.trim_remade(20) == []
+    assert [info.sha256 for info in store.trim_remade(0)] == [names[2], names[5]]
+    assert {info.sha256 for info in store.list()} == set(names[:2]), "the others and what is pinned stay"
+
+
+def test_without_a_quota_the_disk_is_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = ArtifactStore(tmp_path)
+    old, newer = (put(store, bytes([n]) * 30, 1000 + n) for n in range(2))
+
+    def full_but(free: int) -> None:
+        monkeypatch.setattr("shared.files.artifacts.shutil.disk_usage", lambda _: SimpleNamespace(free=free))
+
+    full_but(50)
+    assert store.make_room(50) == []
+    assert store.make_room(200) == [], "nothing is removed where even that would not do"
+    assert [info.sha256 for info in store.make_room(70)] == [old]
+    store.pin("campaign", [newer])
+    full_but(0)
+    assert store.make_room(20) == []

@@ -1,8 +1,8 @@
-"""Files on a node: bringing them here, holding what a campaign needs, removing what nobody needs."""
+"""How artifacts reach a node. Keeping and removing them is the same on every agent (`shared.wire.artifacts`)."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field
 
 from shared.kernel.records import Record, Sha256, SurgeryPlan
 
@@ -58,34 +58,3 @@ class FetchResult(Record):
     def net_bytes(self) -> int:
         """Return all bytes that crossed the net for this artifact, those of methods tried in vain too."""
         return self.bytes_received + self.bytes_sent + sum(failure.bytes_received or 0 for failure in self.failed)
-
-
-PinOwner = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
-
-
-class PinParams(Record):
-    """What `owner` (a campaign) needs on this node from now on; nothing releases what it pinned."""
-
-    owner: PinOwner
-    sha256s: tuple[Sha256, ...] = ()
-
-
-class PinResult(Record):
-    """What of it is not here yet, and everybody who holds something on this node now."""
-
-    missing: tuple[Sha256, ...] = ()
-    owners: tuple[PinOwner, ...] = ()
-
-
-class GarbageCollectionParams(Record):
-    """Remove artifacts that nobody holds, least recently used first, until at most `keep_bytes` are used."""
-
-    keep_bytes: int = Field(default=0, ge=0)
-
-
-class GarbageCollectionResult(Record):
-    """What was removed, and what is still used."""
-
-    removed: tuple[Sha256, ...]
-    freed_bytes: int
-    used_bytes: int
