@@ -160,7 +160,10 @@ class Configuration(Record):
     n_nodes: int | None = Field(default=None, ge=1, description="null uses every node of the cluster")
     nodes: tuple[NodeName, ...] = Field(default=(), description="exactly these, the first is the root; empty: n_nodes")
     engine: EngineName = Field(default="llama.cpp", description="serves idle, marker, prefill and decode")
-    serving: str = Field(default="", description="what differs from the campaign's usual serving, for example n2.k4")
+    serving: str = Field(
+        default="", pattern=r"^([a-z0-9][a-z0-9_.-]{0,47})?$",
+        description="what differs from the campaign's usual serving, for example n2.k4",
+    )  # fmt: skip
     reference: ConfigurationId | None = Field(
         default=None, description="what it is compared with; null: the unpruned model of its own layout and serving"
     )

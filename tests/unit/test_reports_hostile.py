@@ -58,3 +58,12 @@ def test_rubbish_in_any_file_is_a_defect(tree: Path, tmp_path: Path, name: str, 
     root = Path(shutil.copytree(tree, tmp_path / "tree"))
     (root / "drop1_all" / name).write_bytes(content)
     assert any(defect.severity == "FAIL" and name in defect.where for defect in validate_submission(root))
+
+
+def test_a_serving_that_makes_no_id_is_a_defect(tree: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(tree, tmp_path / "tree"))
+    path = root / "drop1_all" / "run_001.json"
+    document = json.loads(path.read_text())
+    document["configuration"]["serving"] = "x" * 49  # `baseline_biased.` and this would be an id of 65 characters
+    path.write_text(json.dumps(document))
+    assert any("configuration.serving" in defect.where for defect in validate_submission(root))
