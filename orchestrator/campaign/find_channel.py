@@ -53,7 +53,7 @@ async def find_node(service: CampaignService, node: str, by: FindNodeBy) -> Find
     job = f"find_node/{node}/{by}-{utc_ns()}"
     if by == "led":
         blinked = BlinkResult.model_validate(
-            await client.run(job, "find_node", BlinkParams(), timeout_s=_LED_TIMEOUT_S)
+            await client.run(job, "blink", BlinkParams(), timeout_s=_LED_TIMEOUT_S)
         )
         return FindNodeResult(node=node, by=by, led=blinked.led, sentence=f"The LED {blinked.led} of {node} blinked.")
     if service.is_busy:
@@ -67,7 +67,7 @@ async def find_node(service: CampaignService, node: str, by: FindNodeBy) -> Find
     run = MarkerRun(node=node, on=marker.on, start_utc_ns=marker.start_utc_ns, end_utc_ns=marker.end_utc_ns)
     offset_ns = await lab.clock_offset_ns(node)
     found = FoundChannel.model_validate(
-        await lab.meter.request("POST", "/v1/find_node", json=_moved(run, -offset_ns).model_dump(mode="json"))
+        await lab.meter.request("POST", "/v1/find_channel", json=_moved(run, -offset_ns).model_dump(mode="json"))
     )
     return FindNodeResult(node=node, by=by, channel=found, sentence=_sentence(found))
 
