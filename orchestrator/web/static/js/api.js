@@ -30,6 +30,11 @@ const token = () => sessionStorage.getItem(KEY) ?? "";
 
 export const hasToken = () => token() !== "";
 
+/**
+ * @param {string} method
+ * @param {string} path
+ * @param {{ body?: unknown, timeoutMs?: number, raw?: boolean }} options
+ */
 async function request(method, path, { body, timeoutMs = 15_000, raw = false } = {}) {
   const headers = { Accept: "application/json" };
   if (token()) headers.Authorization = `Bearer ${token()}`;

@@ -2,6 +2,7 @@
 
 import { age, bytes, count, seconds } from "./format.js";
 
+/** @type {[number, string][]} */
 const NOW_BITS = [
   [1 << 0, "under-voltage"],
   [1 << 1, "frequency capped"],

@@ -22,6 +22,7 @@ export function niceTicks(low, high, about = 5) {
   return ticks;
 }
 
+/** @returns {[number, number]} */
 function padded(values, include = []) {
   const all = [...values, ...include].filter((v) => typeof v === "number" && Number.isFinite(v));
   if (!all.length) return [0, 1];

@@ -7,6 +7,7 @@ let loading = null;
 
 /** Return the uPlot class, or null when it is not installed. */
 export function loadUplot() {
+  // @ts-ignore: served by the orchestrator, not a file beside this one
   loading ??= import("/vendor/uplot/uPlot.esm.js").then((module) => module.default).catch(() => null);
   return loading;
 }

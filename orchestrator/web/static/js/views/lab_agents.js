@@ -24,6 +24,7 @@ export function agentList() {
   return node;
 }
 
+/** @param {{ error?: any, health?: any, facts?: any }} agent */
 function stateOf({ error, health, facts: f }) {
   if (error) return { word: "Not reachable", icon: "unlink", tone: "bad" };
   if (health?.status === "failing") return { word: "Failing", icon: "warn", tone: "bad" };

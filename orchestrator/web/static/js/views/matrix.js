@@ -86,7 +86,7 @@ function layout(configurations, cells, corner) {
   const head = h("tr", {}, h("td", { cls: "matrix__corner" }, corner),
     h("th", { scope: "col", text: "Baseline" }), depths.map((depth) => h("th", { scope: "col", text: `Drop ${depth}` })));
   const biased = groups.filter((group) => group !== "all");
-  const rows = (groups.length ? groups : ["all"]).map((group, i) => {
+  const rows = (groups.length ? groups : ["all"]).map((group) => {
     const base = group === "all" ? h("td", {}, cell("baseline"))
       : group === biased[0] ? h("td", { rowspan: biased.length }, cell("baseline_biased")) : null;
     return h("tr", {}, h("th", { scope: "row", text: groupName(group) }), base,
