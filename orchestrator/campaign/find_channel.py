@@ -52,9 +52,7 @@ async def find_node(service: CampaignService, node: str, by: FindNodeBy) -> Find
         raise ConflictError("a measurement window is open", where=node, hint="ask again between two runs")
     job = f"find_node/{node}/{by}-{utc_ns()}"
     if by == "led":
-        blinked = BlinkResult.model_validate(
-            await client.run(job, "blink", BlinkParams(), timeout_s=_LED_TIMEOUT_S)
-        )
+        blinked = BlinkResult.model_validate(await client.run(job, "blink", BlinkParams(), timeout_s=_LED_TIMEOUT_S))
         return FindNodeResult(node=node, by=by, led=blinked.led, sentence=f"The LED {blinked.led} of {node} blinked.")
     if service.is_busy:
         raise ConflictError(
