@@ -15,6 +15,7 @@ from meter_bridge.instrument.budget import Budget, budget
 from meter_bridge.instrument.calibration import CalibrationDraft, CalibrationRecord
 from meter_bridge.live import MAX_HZ, Subscriber
 from meter_bridge.sample_blocks import FrameBlock, csv_lines
+from meter_bridge.settings import BridgeSettings
 from meter_bridge.trace.maintenance import MaintenanceRequest, MaintenanceResult
 from shared.files.sqlite import INT64_MAX
 from shared.kernel.errors import AuthError, ConfigurationError
@@ -38,8 +39,9 @@ class CsvResponse(StreamingResponse):
     media_type = "text/csv"
 
 
-def bridge_app(bridge: Bridge, token: str | None) -> FastAPI:
-    """Return the service of `bridge`; it runs as long as the service does."""
+def build_app(settings: BridgeSettings, token: str | None) -> FastAPI:
+    """Return the service of a bridge, which runs as long as the service does."""
+    bridge = Bridge(settings)
     app = make_app("EPI Factory meter bridge", version("epi-factory"))
 
     @asynccontextmanager

@@ -29,9 +29,9 @@ app = typer.Typer(help="One machine of the cluster: its facts and its agent.", n
 @app.command()
 def serve(config: Annotated[Path, typer.Option(help="the agent's TOML file")]) -> None:
     """Run the node agent in the foreground until Ctrl-C or SIGTERM."""
-    from node_agent.__main__ import run
+    from node_agent.__main__ import DAEMON
 
-    run(load_settings(NodeSettings, config))
+    DAEMON.run(load_settings(NodeSettings, config))
 
 
 @app.command()

@@ -21,20 +21,18 @@ from orchestrator.reports.publish import publish
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.store.journal import open_journal
 from orchestrator.web.routes import web_router
-from shared.service.auth import load_token
 from shared.service.health import HealthRegistry
 from shared.service.http import make_app
 from shared.wire.health_api import health_of, health_router
 from shared.wire.protocol import Health
 
 
-def build_app(settings: OrchestratorSettings) -> FastAPI:
+def build_app(settings: OrchestratorSettings, token: str | None) -> FastAPI:
     """Return the orchestrator's service; the journal is opened when it starts.
 
     Raises (at start):
-        ConflictError: another orchestrator holds the journal.
+        ConflictError: another process holds the journal.
     """
-    token = load_token(settings.token_file)
     app = make_app("EPI Factory orchestrator", version("epi-factory"))
     health = HealthRegistry()
 

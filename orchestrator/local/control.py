@@ -60,7 +60,7 @@ def start(lab: LocalLab, demo_file: Path, *, die_with_parent: bool) -> subproces
     _shelve_demo(lab, demo_file)
     command = ["-m", "orchestrator.local.supervisor", "--out", str(lab.out), "--demo", str(demo_file)]
     if die_with_parent:
-        command = ["-m", "orchestrator.local.die_with_parent", str(os.getpid()), *command[1:]]
+        command = ["-m", "shared.service.die_with_parent", str(os.getpid()), *command[1:]]
     with (lab.log_dir / "supervisor.log").open("ab") as log:
         # A session of its own, so that Ctrl-C reaches only the command, which then stops the lab in order.
         return subprocess.Popen(

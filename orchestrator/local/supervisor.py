@@ -7,24 +7,24 @@ are stopped in reverse order. If the supervisor itself is killed, the kernel sen
 import argparse
 import asyncio
 import contextlib
-import ctypes
+import logging
 import os
 import signal
+import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 from orchestrator.local.layout import LocalLab, Part, load_demo
-from shared.kernel.clock import iso_utc, utc_ns
 from shared.kernel.errors import EpiError
+from shared.service.die_with_parent import die_with_parent
+from shared.service.logs import configure_logging
+
+log = logging.getLogger(__name__)
 
 _BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 _STABLE_S = 30.0
 _STOP_TIMEOUT_S = 10.0
-_PR_SET_PDEATHSIG = 1
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class Supervisor:
@@ -51,7 +51,12 @@ class Supervisor:
         failures = 0
         while not stop.is_set():
             started = asyncio.get_running_loop().time()
-            process = await self._start(part)
+            try:
+                process = await self._start(part)
+            except (OSError, subprocess.SubprocessError) as error:  # no room for a log, no process left
+                log.error("%s cannot be started: %s; again in %s s", part.name, error, _BACKOFF_S[-1])
+                await _pause(stop, _BACKOFF_S[-1])
+                continue
             ended = asyncio.create_task(process.wait())
             asked = asyncio.create_task(stop.wait())
             await asyncio.wait({ended, asked}, return_when=asyncio.FIRST_COMPLETED)
@@ -64,23 +69,24 @@ class Supervisor:
             lasted_s = asyncio.get_running_loop().time() - started
             failures = 0 if lasted_s > _STABLE_S else failures + 1
             delay_s = _BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)]
-            self._log(f"{part.name} ended with {code} after {lasted_s:.1f} s; again in {delay_s} s")
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), delay_s)
+            log.warning("%s ended with %s after %.1f s; again in %s s", part.name, code, lasted_s, delay_s)
+            await _pause(stop, delay_s)
 
     async def _start(self, part: Part) -> asyncio.subprocess.Process:
-        log = (self._lab.log_dir / f"{part.name}.log").open("ab")
+        output = (self._lab.log_dir / f"{part.name}.log").open("ab")
         try:
             # A session of its own: Ctrl-C in the terminal reaches the supervisor only, which stops the parts in order.
             return await asyncio.create_subprocess_exec(
-                *part.prefix, sys.executable, *part.command, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True, preexec_fn=_die_with_parent,
+                *part.prefix, sys.executable, *part.command, stdin=asyncio.subprocess.DEVNULL, stdout=output,
+                stderr=output, start_new_session=True, preexec_fn=partial(die_with_parent, signal.SIGTERM, os.getpid()),
             )  # fmt: skip
         finally:
-            log.close()
+            output.close()
 
-    def _log(self, text: str) -> None:
-        print(f"{iso_utc(utc_ns())} {text}", file=sys.stderr, flush=True)
+
+async def _pause(stop: asyncio.Event, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), seconds)
 
 
 async def _stop(process: asyncio.subprocess.Process) -> None:
@@ -100,6 +106,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--demo", type=Path, required=True)
     arguments = parser.parse_args()
+    handler = configure_logging("info")
     try:
         lab = LocalLab(arguments.out.resolve())
         demo = load_demo(arguments.demo)
@@ -109,7 +116,7 @@ def main() -> int:
         finally:
             lab.pid_file.unlink(missing_ok=True)
     except EpiError as error:
-        print(f"supervisor: {error}", file=sys.stderr)
+        handler.say(logging.ERROR, f"error: {error}")
         return 1
     return 0
 

@@ -5,7 +5,6 @@ One process writes: a lock file refuses a second orchestrator. Not here: reading
 (`journal_reader`), and what a step means (`orchestrator.campaign`).
 """
 
-import fcntl
 import json
 import logging
 import sqlite3
@@ -13,7 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import Any, TypeVar
 
 from orchestrator.domain.campaign.spec import CampaignSpec
 from orchestrator.domain.campaign.states import AttemptOutcome, CampaignState, Request, check_outcome, check_transition
@@ -24,6 +23,7 @@ from shared.files.sqlite import open_database
 from shared.kernel.clock import utc_ns
 from shared.kernel.errors import ConflictError, NotFoundError
 from shared.service.health import HealthRegistry
+from shared.service.lock import held_alone
 
 log = logging.getLogger(__name__)
 
@@ -254,29 +254,13 @@ async def open_journal(path: Path) -> AsyncIterator[Journal]:
     """Open the journal for this process alone.
 
     Raises:
-        ConflictError: another orchestrator holds it.
+        ConflictError: another process holds it.
         DataError: it is damaged.
         StorageError: its disk takes nothing.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = _take_lock(path.with_suffix(".lock"))
-    try:
+    with held_alone(path.with_suffix(".lock"), "orchestrator"):
         db = await open_database(path, _MIGRATIONS, name="the journal", cure=_CURE)
         try:
             yield Journal(db)
         finally:
             await db.close()
-    finally:
-        lock.close()
-
-
-def _take_lock(path: Path) -> TextIO:
-    lock = path.open("w")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock.close()
-        raise ConflictError(
-            "another orchestrator holds this journal", where=str(path), hint="stop it first, or use another state_dir"
-        ) from error
-    return lock

@@ -2,12 +2,14 @@
 
 import tomllib
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Literal, Self, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
 from shared.kernel.errors import ConfigurationError
 from shared.kernel.records import NodeName, Record
+
+LogLevel = Literal["debug", "info", "warning", "error"]
 
 
 class DaemonSettings(Record):
@@ -20,6 +22,7 @@ class DaemonSettings(Record):
     state_dir: Path
     tls_cert: Path | None = Field(default=None, description="certificate chain (PEM); with tls_key HTTPS is served")
     tls_key: Path | None = None
+    log_level: LogLevel = Field(default="info", description="from which level on the daemon logs (to stderr)")
 
     @model_validator(mode="after")
     def _tls_is_whole(self) -> Self:

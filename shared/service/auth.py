@@ -12,6 +12,7 @@ from pathlib import Path
 from starlette.requests import HTTPConnection
 
 from shared.kernel.errors import AuthError, ConfigurationError, TooManyFailuresError
+from shared.service.logs import hide
 
 _ADDRESSES_KEPT = 1000
 
@@ -24,6 +25,8 @@ def make_token() -> str:
 def load_token(token_file: Path | None) -> str | None:
     """Read the token from `token_file`, a systemd credential named `token`, or `EPI_TOKEN`; None when there is none.
 
+    What was read is never written into a log.
+
     Raises:
         ConfigurationError: the file named does not exist or is empty.
     """
@@ -31,7 +34,9 @@ def load_token(token_file: Path | None) -> str | None:
         candidate = Path(directory) / "token"
         token_file = candidate if candidate.exists() else None
     if token_file is None:
-        return os.environ.get("EPI_TOKEN") or None
+        token = os.environ.get("EPI_TOKEN") or None
+        hide(token)
+        return token
     try:
         token = token_file.read_text().strip()
     except OSError as error:
@@ -40,6 +45,7 @@ def load_token(token_file: Path | None) -> str | None:
         ) from error
     if not token:
         raise ConfigurationError("the token file is empty", where=str(token_file))
+    hide(token)
     return token
 
 

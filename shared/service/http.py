@@ -1,8 +1,8 @@
 """What every HTTP service of the lab has in common: one error shape, body limits, and how it is served."""
 
 import asyncio
+import logging
 import signal
-import sys
 from types import FrameType
 from typing import Any
 
@@ -16,11 +16,13 @@ from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from shared.kernel.errors import ConfigurationError, EpiError, ErrorPayload, Fault
+from shared.kernel.errors import ConfigurationError, EpiError, ErrorPayload, Fault, InfrastructureError
 from shared.kernel.settings import DaemonSettings
 from shared.service.audit import AuditLog
 from shared.service.auth import check_bind
 from shared.service.systemd import announced
+
+log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 MAX_REASON_BYTES = 120
@@ -143,20 +145,34 @@ def serve(app: FastAPI, settings: DaemonSettings, token: str | None) -> None:
 
     Raises:
         ConfigurationError: the host is beyond loopback and there is no token, or a TLS file is missing.
+        InfrastructureError: the address cannot be bound.
+        Exception: whatever the application's lifespan raises.
     """
     check_bind(settings.host, token)
     for path in (settings.tls_cert, settings.tls_key):
         if path is not None and not path.is_file():
             raise ConfigurationError("no such TLS file", where=str(path))
     config = uvicorn.Config(
-        AuditLog(app, settings.audit_file), host=settings.host, port=settings.port, log_level="warning",
+        AuditLog(app, settings.audit_file), host=settings.host, port=settings.port, log_config=None, lifespan="off",
         ws_max_size=MAX_BODY_BYTES, access_log=False, date_header=False, ssl_certfile=settings.tls_cert,
         ssl_keyfile=settings.tls_key,
     )  # fmt: skip
-    server = _QuietServer(config)
-    server.run()
-    if not server.started:
-        sys.exit(1)
+    asyncio.run(_serve(app, _QuietServer(config)))
+
+
+async def _serve(app: FastAPI, server: "_QuietServer") -> None:
+    """Run the application's lifespan around the server's, so that what fails at the start is raised as it is."""
+    with server.capture_signals():
+        async with app.router.lifespan_context(app):
+            if server.should_exit:
+                return
+            try:
+                await server.serve()
+            except SystemExit as error:  # uvicorn has logged why
+                raise InfrastructureError(
+                    "cannot listen here", where=f"{server.config.host}:{server.config.port}",
+                    hint="is the port in use? the line before says more",
+                ) from error  # fmt: skip
 
 
 class _QuietServer(uvicorn.Server):
@@ -174,7 +190,9 @@ class _QuietServer(uvicorn.Server):
     async def main_loop(self) -> None:
         self._loop = asyncio.get_running_loop()
         await self.on_tick(0)
-        async with announced():  # the service listens now
+        async with announced():
+            scheme = "https" if self.config.is_ssl else "http"
+            log.info("listens on %s://%s:%s", scheme, self.config.host, self.config.port)
             if not self.should_exit:
                 await self._stop.wait()
 

@@ -5,7 +5,6 @@ error. It dies with its parent. `run_in_child` is the other end.
 """
 
 import asyncio
-import ctypes
 import json
 import os
 import signal
@@ -14,10 +13,10 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from shared.kernel.errors import BugError, EpiError, ErrorPayload, InfrastructureError, from_payload
+from shared.service.die_with_parent import die_with_parent
 from surgeon.work.tasks import TASK, Done, Task, run
 
 Progress = Callable[[float, str], None]
-_PR_SET_PDEATHSIG: Final = 1
 _LINE_LIMIT: Final = 64 << 20
 
 
@@ -29,7 +28,7 @@ async def run_in_child(task: Task, on_progress: Progress) -> Done:
         InfrastructureError: the child died, with its last words.
     """
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "surgeon.work.child",
+        sys.executable, "-m", "surgeon.work.child", str(os.getpid()),
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         limit=_LINE_LIMIT,
     )  # fmt: skip
@@ -62,16 +61,9 @@ async def run_in_child(task: Task, on_progress: Progress) -> Done:
     return Done.model_validate(outcome["result"])
 
 
-def _die_with_parent(parent: int) -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(1)
-
-
 def main() -> None:
     """Read a task, do it, write what happens."""
-    _die_with_parent(os.getppid())
+    die_with_parent(signal.SIGKILL, int(sys.argv[1]))
     out = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever a library prints must not come between the lines
 

@@ -99,7 +99,7 @@ class StepwiseLab(TestLab):
     def start(self, demo: Path = DEMO) -> None:
         """Start all processes and wait until they answer."""
         self.prepare(load_demo(demo))
-        command = ["-m", "orchestrator.local.die_with_parent", str(os.getpid()), "tests.crash.stepwise", "supervisor"]
+        command = ["-m", "shared.service.die_with_parent", str(os.getpid()), "tests.crash.stepwise", "supervisor"]
         with (self.log_dir / "supervisor.log").open("ab") as log:
             _supervisors[self.out] = subprocess.Popen(
                 [sys.executable, *command, "--out", str(self.out), "--demo", str(demo)],

@@ -47,7 +47,8 @@ async def client(journal_file: Path, tmp_path: Path) -> AsyncIterator[httpx.Asyn
             name="orchestrator", port=1, state_dir=tmp_path / "state", results_dir=tmp_path,
             nodes=(AgentAddress(name="node1", url=away),), surgeon=AgentAddress(name="surgeon", url=away),
             meter=AgentAddress(name="meter", url=away), workload_prompts=tmp_path / "prompts.txt",
-        )
+        ),
+        None,
     )  # fmt: skip
     transport = httpx.ASGITransport(app)
     async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://lab") as one:

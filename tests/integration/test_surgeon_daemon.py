@@ -91,12 +91,14 @@ path = "quiz.jsonl"
 
 
 async def _start(config: Path, port: int) -> asyncio.subprocess.Process:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "surgeon", "--config", str(config), stderr=asyncio.subprocess.PIPE
-    )
-    assert process.stderr
-    line = await asyncio.wait_for(process.stderr.readline(), 30)
-    assert f"127.0.0.1:{port}" in line.decode()
+    log = config.parent / "stderr"
+    with log.open("wb") as stderr:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "surgeon", "--config", str(config), stderr=stderr
+        )
+    async with asyncio.timeout(30):
+        while f"listens on http://127.0.0.1:{port}" not in log.read_text():
+            await asyncio.sleep(0.05)
     return process
 
 
@@ -105,7 +107,7 @@ async def client(settings: tuple[Path, int]):
     config, port = settings
     process = await _start(config, port)
     client = AgentClient(f"http://127.0.0.1:{port}", TOKEN)
-    await client.health()  # the line is written just before the socket is bound; the client tries again for that long
+    await client.health()
     yield client
     await client.close()
     process.send_signal(signal.SIGTERM)

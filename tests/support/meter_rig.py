@@ -29,6 +29,7 @@ class MeterRig:
         self.link = folder / "meter"
         self.control = folder / "control"
         self.state = folder / "state"
+        self.log = folder / "bridge.log"
         self.port = free_port()
         self.token = token
         self.emulator: subprocess.Popen[str] | None = None
@@ -67,9 +68,10 @@ class MeterRig:
             f'name = "meter"\nport = {self.port}\nstate_dir = "{self.state}"\n{token}'
             f"channels = {list(self.nodes)!r}\n{source}{extra}"
         )
-        self.bridge = subprocess.Popen(
-            [sys.executable, "-m", "meter_bridge", "--config", str(config)], stderr=subprocess.PIPE, text=True
-        )
+        with self.log.open("w") as stderr:  # a pipe that nobody reads would stop the bridge one day
+            self.bridge = subprocess.Popen(
+                [sys.executable, "-m", "meter_bridge", "--config", str(config)], stderr=stderr, text=True
+            )
         self.wait(lambda: self.answers(), "the bridge answers")
 
     def answers(self) -> bool:
@@ -107,8 +109,7 @@ class MeterRig:
         ends = time.monotonic() + limit_s
         while not condition():
             if self.bridge is not None and self.bridge.poll() is not None:
-                assert self.bridge.stderr is not None
-                raise AssertionError(f"the bridge died: {self.bridge.stderr.read()}")
+                raise AssertionError(f"the bridge died: {self.log.read_text()}")
             assert time.monotonic() < ends, f"waited {limit_s} s in vain: {what}"
             time.sleep(0.05)
 
