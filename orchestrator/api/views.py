@@ -21,7 +21,7 @@ from orchestrator.domain.campaign.schedule import PlannedRun, configurations_of,
 from orchestrator.reports.summary import load_results
 from orchestrator.results.files import list_runs, read_run, run_files
 from orchestrator.results.schema import EpiFile
-from orchestrator.store.records import Attempt, Campaign
+from orchestrator.store.records import Attempt, Campaign, RunFigures
 from shared.kernel.errors import NotFoundError
 from shared.kernel.records import Configuration
 from shared.wire.node_jobs.artifacts import FetchResult
@@ -44,6 +44,7 @@ async def campaign_status(service: CampaignService, campaign: Campaign) -> Campa
     doing, eta_s = service.doing(campaign.spec.id)
     brought = {f"{step}@{node}": node for node in service.lab.nodes for step in ("fetch_base", "deploy")}
     results = await service.journal.results(campaign.spec.id, "evaluate", INTERIM_STEP, *brought)
+    evaluated = [(run, RunFigures.model_validate(payload)) for run, payload in results["evaluate"]]
     return CampaignStatus.model_validate(
         _head(service, campaign, sum(run.state == "done" for run in runs), len(runs))
         | {
@@ -54,7 +55,7 @@ async def campaign_status(service: CampaignService, campaign: Campaign) -> Campa
             "message": "" if doing is None else doing.message,
             "eta_s": eta_s,
             "utilisation": utilisation(
-                ((run, [*payload["windows"], *payload.get("waits", ())]) for run, payload in results["evaluate"]),
+                ((run, (*figures.windows, *figures.waits)) for run, figures in evaluated),
                 campaign.spec.windows.gap_before_window_s,
             ),
             "interim_analyses": tuple(analysis for _, analysis in results[INTERIM_STEP]),

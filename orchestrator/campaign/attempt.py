@@ -1,33 +1,38 @@
-"""One attempt of a run: make the cluster ready, open the windows, bring home what is left of it.
+"""One attempt of a run: make the cluster ready, open the windows, gather what was measured.
 
 Nothing here is resumed: any error ends the attempt and the run loop decides about the next. Between the start of the
 first window and the end of the last nothing but the window's own job touches a node, and that job is asked for at the
-start of the gap before its window. What is brought home afterwards needs no node, so that the next attempt can
+start of the gap before its window. What is gathered afterwards needs no node, so that the next attempt can
 make the cluster ready meanwhile.
 """
 
 import asyncio
-import concurrent.futures
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from pydantic import BaseModel
 
-from orchestrator.benchmarks.records import SuiteResult
-from orchestrator.campaign.calls import Caller
 from orchestrator.campaign.cluster import Cluster
-from orchestrator.campaign.lab import Lab
-from orchestrator.campaign.measured import AttemptPlace, Measured
+from orchestrator.campaign.context import CampaignContext
+from orchestrator.campaign.measured import (
+    AttemptPlace,
+    ClosedWindows,
+    IdleWindow,
+    LoadedModel,
+    MeasuredRun,
+    ScoreWindow,
+    hash_of_outputs,
+)
 from orchestrator.campaign.preparation import Variant
+from orchestrator.campaign.scoring import Scoring
 from orchestrator.campaign.steady_state import wait_steady
 from orchestrator.campaign.topology import SCORING_ENGINE, nodes_of
 from orchestrator.domain.campaign.schedule import PlannedRun
-from orchestrator.domain.campaign.spec import CampaignSpec, WorkloadSpec
+from orchestrator.domain.campaign.spec import WorkloadSpec
 from orchestrator.domain.campaign.steady_state import SteadyStateWait
-from orchestrator.domain.run.records import ServedBy
 from shared.kernel.clock import NS_PER_S, utc_ns
 from shared.kernel.errors import InfrastructureError
-from shared.kernel.records import EngineName, TokenLedger, Window, WindowLabel
+from shared.kernel.records import EngineName, NodeName, Window
 from shared.wire.meter_api import MeterStatus, SampleBlock
 from shared.wire.node_jobs.activity import AgentActivity, activity_between
 from shared.wire.node_jobs.engines import EngineInfo
@@ -50,36 +55,34 @@ _METER_MARGIN_S = 0.3
 """Trace kept on both sides of the windows beyond the lag, so that their edges can be interpolated after the shift."""
 
 R = TypeVar("R", bound=BaseModel)
+Answer = TypeVar("Answer", ScoreResult, GenerateResult)
 
 
 class AttemptRunner:
-    """Measures one attempt."""
+    """Measures one attempt after the other."""
 
     def __init__(
         self,
-        lab: Lab,
-        caller: Caller,
-        spec: CampaignSpec,
+        context: CampaignContext,
         suite: "BenchmarkSuite",
         able: Mapping[EngineName, EngineInfo],
         on_step: Callable[[str, str], None],
     ) -> None:
-        self._lab = lab
-        self._caller = caller
-        self._spec = spec
-        self._timeouts = spec.timeouts
-        self._suite = suite
+        self._lab = context.lab
+        self._caller = context.caller
+        self._spec = context.spec
+        self._timeouts = context.spec.timeouts
         self._on_step = on_step
         self._able = able
-        self._cluster = Cluster(lab, caller, spec)
-        self._scoring: asyncio.Task[SuiteResult] | None = None
+        self._cluster = Cluster(context)
+        self._scoring = Scoring(suite, self._timeouts)
 
     def place(self, planned: PlannedRun, number: int) -> AttemptPlace:
         """Return where the attempt `number` of a run takes place."""
         nodes = nodes_of(planned.configuration, list(self._lab.nodes))
         return AttemptPlace(planned.run, number, planned.configuration, planned.repetition, nodes)
 
-    async def ready(self, place: AttemptPlace, variant: Variant) -> Measured:
+    async def load(self, place: AttemptPlace, variant: Variant) -> LoadedModel:
         """Bring the variant to the root node and load it over the workers.
 
         Raises:
@@ -97,37 +100,56 @@ class AttemptRunner:
         served = await self._cluster.start_engine(
             place, "start_engine", place.configuration.engine, variant.measured, workers.result()
         )
-        by_label: dict[WindowLabel, ServedBy] = dict.fromkeys(("idle", "prefill", "decode", "score"), served)
-        return Measured(place=place, variant=variant, deliveries=deliveries.result(), served=by_label)
+        return LoadedModel(place, variant, deliveries.result(), served)
 
-    async def measure(self, measured: Measured) -> None:
-        """Let the cluster settle and open all windows; when this returns, the attempt needs no node any more.
+    async def measure(self, loaded: LoadedModel) -> ClosedWindows:
+        """Wait for the steady state and open all windows; when this returns, the attempt needs no node any more.
 
         Raises:
             EpiError: an agent failed or the meter is dead; the attempt is over.
         """
-        place = measured.place
-        measured.steady_state = await self._wait_steady(measured.place)
+        place = loaded.place
+        steady_state = await self._wait_steady(place)
         with self._lab.window():
-            before = await self._idle(measured)
-            await self._marker(measured)
-            await self._prefill(measured)
-            await self._decode(measured)
-            await self._score(measured)
-        measured.facts_after, after = await asyncio.gather(self._facts(place), self._activity(place))
-        measured.agent_activity = {name: activity_between(before[name], after[name]) for name in before}
+            idle = await self._idle(place)
+            marker = await self._marker(place)
+            prefill = await self._prefill(place)
+            decode = await self._decode(place)
+            score = await self._score(loaded)
+        facts, activity = await asyncio.gather(self._facts(place), self._activity(place))
         self._cluster.was_healthy(place)
+        return ClosedWindows(
+            loaded=loaded, steady_state=steady_state, idle=idle, marker=marker, prefill=prefill, decode=decode,
+            score=score, facts_after=facts, activity_after=activity,
+        )  # fmt: skip
 
-    async def await_results(self, measured: Measured) -> None:
-        """Wait for the benchmark's bookkeeping and for the power trace.
+    async def gather(self, closed: ClosedWindows) -> MeasuredRun:
+        """Wait for the benchmark's counting and for the power trace, and return all that was measured.
 
         Raises:
-            EpiError: the meter's bridge failed; the attempt is over.
+            EpiError: the suite or the meter's bridge failed; the attempt is over.
         """
-        assert measured.scoring is not None
-        measured.suite = suite = await measured.scoring
-        self._window(measured, "score", suite.start_utc_ns, suite.end_utc_ns, suite.ledger)
-        measured.samples = await self._trace(measured.windows)
+        suite = await closed.score.scoring
+        windows = closed.windows(suite)
+        samples = await self._trace(windows)
+        before = closed.idle.activity
+        return MeasuredRun(
+            place=closed.loaded.place,
+            variant=closed.loaded.variant,
+            deliveries=closed.loaded.deliveries,
+            served=closed.served(),
+            steady_state=closed.steady_state,
+            windows=windows,
+            marker=closed.marker_in_our_time(),
+            output_sha256=hash_of_outputs(closed.decode),
+            suite=suite,
+            samples=samples,
+            meter=closed.idle.meter,
+            facts_before=closed.idle.facts,
+            facts_after=closed.facts_after,
+            agent_activity={name: activity_between(before[name], closed.activity_after[name]) for name in before},
+            window_agent_activity=closed.window_agent_activity(),
+        )
 
     async def _living_meter(self) -> MeterStatus:
         status = await self._lab.meter_status()
@@ -150,129 +172,64 @@ class AttemptRunner:
 
         return await wait_steady(self._lab, place.nodes, ask, self._spec.windows.steady_state)
 
-    async def _idle(self, measured: Measured) -> dict[str, AgentActivity]:
-        """Look at all nodes in the gap and leave them idle; return what their agents had done until then."""
-        place = measured.place
+    async def _idle(self, place: AttemptPlace) -> IdleWindow:
+        """Look at all nodes in the gap and leave them idle."""
         self._on_step(place.run, "idle")
         await self._caller.note(place.run, place.number, "idle")
         gap = asyncio.create_task(asyncio.sleep(self._spec.windows.gap_before_window_s))
-        measured.clock_offset_ns = await self._lab.clock_offset_ns(place.root)
-        measured.meter, measured.facts_before, before = await asyncio.gather(
+        offset_ns = await self._lab.clock_offset_ns(place.root)
+        meter, facts, activity = await asyncio.gather(
             self._living_meter(), self._facts(place), self._activity(place)
-        )
+        )  # fmt: skip
         await gap
         start = utc_ns()
         await asyncio.sleep(self._spec.windows.idle_s)
-        measured.windows.append(Window(label="idle", start_utc_ns=start, end_utc_ns=utc_ns()))
-        return before
+        window = Window(label="idle", start_utc_ns=start, end_utc_ns=utc_ns())
+        return IdleWindow(window, offset_ns, meter, facts, activity)
 
-    async def _marker(self, measured: Measured) -> None:
+    async def _marker(self, place: AttemptPlace) -> MarkerResult:
         wanted = self._spec.windows.marker
-        timeout_s = self._timeouts.marker(wanted)
-        marker = await self._after_gap(measured.place, "marker", wanted, MarkerResult, timeout_s)
-        offset = measured.clock_offset_ns
-        measured.marker = MarkerResult(
-            start_utc_ns=marker.start_utc_ns - offset, end_utc_ns=marker.end_utc_ns - offset,
-            on=tuple((start - offset, end - offset) for start, end in marker.on),
-        )  # fmt: skip
-        self._window(measured, "marker", marker.start_utc_ns, marker.end_utc_ns, node=measured.place.root)
+        return await self._after_gap(place, "marker", wanted, MarkerResult, self._timeouts.marker(wanted))
 
-    async def _prefill(self, measured: Measured) -> None:
-        for part, work in enumerate(self._requests(measured.place, self._spec.windows.prefill), start=1):
-            params = PrefillParams(**work)
-            timeout_s = self._timeouts.prefill(len(params.prompts) * params.tokens_each * params.repeats)
-            await self._work(measured, "prefill", params, timeout_s, part)
+    async def _prefill(self, place: AttemptPlace) -> tuple[WorkloadResult, ...]:
+        workload, results = self._spec.windows.prefill, []
+        for part, (prompts, repeats) in enumerate(self._requests(place, workload), start=1):
+            params = PrefillParams(prompts=prompts, tokens_each=workload.tokens_each, repeats=repeats)
+            timeout_s = self._timeouts.prefill(len(prompts) * workload.tokens_each * repeats)
+            results.append(await self._after_gap(place, "prefill", params, WorkloadResult, timeout_s, part))
+        return tuple(results)
 
-    async def _decode(self, measured: Measured) -> None:
-        for part, work in enumerate(self._requests(measured.place, self._spec.windows.decode), start=1):
-            params = DecodeParams(**work)
-            timeout_s = self._timeouts.decode(params.prompts, params.tokens_each, params.repeats)
-            result = await self._work(measured, "decode", params, timeout_s, part)
-            if result.output_sha256 is not None:
-                measured.outputs.append(result.output_sha256)
+    async def _decode(self, place: AttemptPlace) -> tuple[WorkloadResult, ...]:
+        workload, results = self._spec.windows.decode, []
+        for part, (prompts, repeats) in enumerate(self._requests(place, workload), start=1):
+            params = DecodeParams(prompts=prompts, tokens_each=workload.tokens_each, repeats=repeats)
+            timeout_s = self._timeouts.decode(prompts, workload.tokens_each, repeats)
+            results.append(await self._after_gap(place, "decode", params, WorkloadResult, timeout_s, part))
+        return tuple(results)
 
-    async def _work(
-        self, measured: Measured, label: Literal["prefill", "decode"], params: PrefillParams | DecodeParams,
-        timeout_s: float, part: int,
-    ) -> WorkloadResult:  # fmt: skip
-        result = await self._after_gap(measured.place, label, params, WorkloadResult, timeout_s, part)
-        _keep_least_quiet(measured, label, result)
-        self._window(measured, label, result.start_utc_ns, result.end_utc_ns, result.ledger)
-        return result
-
-    def _requests(self, place: AttemptPlace, workload: WorkloadSpec) -> list[dict[str, Any]]:
-        """Return the workload as jobs: one, or one for each request where the engine takes no more in a workload."""
+    def _requests(self, place: AttemptPlace, workload: WorkloadSpec) -> list[tuple[tuple[str, ...], int]]:
+        """Return prompts and repeats of each job: one, or one for each request where the engine takes no more."""
         prompts = self._lab.prompts(workload.prompts)
-        whole = {"prompts": prompts, "tokens_each": workload.tokens_each, "repeats": workload.repeats}
         most = self._able[place.configuration.engine].requests_per_workload
         if most is None or len(prompts) * workload.repeats <= most:
-            return [whole]
-        return [{**whole, "prompts": (prompt,), "repeats": 1} for _ in range(workload.repeats) for prompt in prompts]
+            return [(prompts, workload.repeats)]
+        return [((prompt,), 1) for _ in range(workload.repeats) for prompt in prompts]
 
-    async def _score(self, measured: Measured) -> None:
+    async def _score(self, loaded: LoadedModel) -> ScoreWindow:
         """Let the benchmark ask its questions; returns when the nodes have answered, while it still counts."""
-        if self._scoring is not None:
-            await asyncio.wait((self._scoring,))  # of a broken attempt: the suite does one thing at a time
-        place = measured.place
+        await self._scoring.wait_for_last()
+        place, served = loaded.place, loaded.served
         if place.configuration.engine != SCORING_ENGINE:
-            measured.served["score"] = await self._cluster.serve_scoring(place, measured.variant.scored)
-        loop = asyncio.get_running_loop()
-        asked: list[concurrent.futures.Future[Any]] = []
-        left = self._suite.n_jobs
-        answered = asyncio.Event()
+            served = await self._cluster.serve_scoring(place, loaded.variant.scored)
 
-        async def ask(kind: Literal["score", "generate"], params: BaseModel, result: type[R], timeout_s: float) -> R:
-            nonlocal left
-            gap_s = self._spec.windows.gap_before_window_s if len(asked) == 1 else 0.0
+        async def ask(kind: Literal["score", "generate"], params: ScoreParams | GenerateParams, result: type[Answer],
+                      timeout_s: float, *, first: bool) -> Answer:  # fmt: skip
             self._on_step(place.run, "score")
-            answer = await self._cluster.job(place, "score", kind, params, result, timeout_s, delay_s=gap_s)
-            _keep_least_quiet(measured, "score", answer)
-            left -= 1
-            if not left:
-                answered.set()
-            return answer
+            gap_s = self._spec.windows.gap_before_window_s if first else 0.0
+            return await self._cluster.job(place, "score", kind, params, result, timeout_s, delay_s=gap_s)
 
-        def score(params: ScoreParams) -> ScoreResult:
-            job = ask("score", params, ScoreResult, self._timeouts.score(params))
-            asked.append(asyncio.run_coroutine_threadsafe(job, loop))
-            return ScoreResult.model_validate(asked[-1].result())
-
-        def generate(params: GenerateParams) -> GenerateResult:
-            job = ask("generate", params, GenerateResult, self._timeouts.generate(params))
-            asked.append(asyncio.run_coroutine_threadsafe(job, loop))
-            return GenerateResult.model_validate(asked[-1].result())
-
-        scoring = asyncio.create_task(asyncio.to_thread(self._suite.run, score, generate))
-        measured.scoring = self._scoring = scoring
-        waiting = asyncio.create_task(answered.wait())
-        try:
-            await asyncio.wait((scoring, waiting), return_when=asyncio.FIRST_COMPLETED)
-        except asyncio.CancelledError:
-            for future in asked:
-                future.cancel()
-            raise
-        finally:
-            waiting.cancel()
-        if not answered.is_set():
-            await scoring  # it raises what went wrong
-
-    def _window(
-        self,
-        measured: Measured,
-        label: WindowLabel,
-        start_utc_ns: int,
-        end_utc_ns: int,
-        ledger: TokenLedger | None = None,
-        node: str | None = None,
-    ) -> None:
-        """Add a window told in the root node's time, in the orchestrator's time."""
-        offset = measured.clock_offset_ns
-        measured.windows.append(
-            Window(
-                label=label, start_utc_ns=start_utc_ns - offset, end_utc_ns=end_utc_ns - offset,
-                ledger=ledger or TokenLedger(), node=node,
-            )
-        )  # fmt: skip
+        scoring, activity = await self._scoring.ask_all(ask)
+        return ScoreWindow(scoring, served, activity)
 
     async def _after_gap(
         self, place: AttemptPlace, step: Literal["marker", "prefill", "decode"], params: BaseModel, result: type[R],
@@ -283,26 +240,17 @@ class AttemptRunner:
         gap_s = self._spec.windows.gap_before_window_s
         return await self._cluster.job(place, step, step, params, result, timeout_s, delay_s=gap_s, part=part)
 
-    async def _trace(self, windows: list[Window]) -> SampleBlock:
+    async def _trace(self, windows: Sequence[Window]) -> SampleBlock:
         before_s, after_s = self._spec.lag_range_s
         start = min(window.start_utc_ns for window in windows) + int((before_s - _METER_MARGIN_S) * NS_PER_S)
         end = max(window.end_utc_ns for window in windows) + int((after_s + _METER_MARGIN_S) * NS_PER_S)
         await asyncio.sleep(max(0.0, (end - utc_ns()) / NS_PER_S))
         return await self._lab.samples(start, end)
 
-    async def _facts(self, place: AttemptPlace) -> dict[str, NodeFacts]:
+    async def _facts(self, place: AttemptPlace) -> dict[NodeName, NodeFacts]:
         names = place.nodes
         return dict(zip(names, await asyncio.gather(*(self._lab.facts(name) for name in names)), strict=True))
 
-    async def _activity(self, place: AttemptPlace) -> dict[str, AgentActivity]:
+    async def _activity(self, place: AttemptPlace) -> dict[NodeName, AgentActivity]:
         names = place.nodes
         return dict(zip(names, await asyncio.gather(*(self._lab.activity(name) for name in names)), strict=True))
-
-
-def _keep_least_quiet(measured: Measured, label: WindowLabel, result: BaseModel) -> None:
-    """Keep what the root's agent did in a window; of several windows of one label, in the least silent one."""
-    if not isinstance(result, WorkloadResult | ScoreResult | GenerateResult) or result.agent is None:
-        return
-    known = measured.window_agent_activity.get(label)
-    if known is None or known.agent_cpu_share < result.agent.agent_cpu_share:
-        measured.window_agent_activity[label] = result.agent

@@ -8,12 +8,11 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
-from orchestrator.campaign.calls import Call, Caller
-from orchestrator.campaign.lab import Lab
+from orchestrator.campaign.calls import Call
+from orchestrator.campaign.context import CampaignContext
 from orchestrator.campaign.measured import AttemptPlace
 from orchestrator.campaign.preparation import ModelFile, Variant
 from orchestrator.campaign.topology import SCORING_ENGINE, workers_of
-from orchestrator.domain.campaign.spec import CampaignSpec
 from orchestrator.domain.campaign.steps import RunStep, Step
 from orchestrator.domain.run.records import ServedBy
 from shared.kernel.errors import EpiError
@@ -38,13 +37,13 @@ _AGAIN = 10
 class Cluster:
     """Does the jobs of attempts, and knows which root has a healthy engine from the attempt before."""
 
-    def __init__(self, lab: Lab, caller: Caller, spec: CampaignSpec) -> None:
-        self._lab = lab
-        self._caller = caller
-        self._spec = spec
-        self._timeouts = spec.timeouts
+    def __init__(self, context: CampaignContext) -> None:
+        self._lab = context.lab
+        self._caller = context.caller
+        self._spec = context.spec
+        self._timeouts = context.spec.timeouts
         self._warm_root: str | None = None
-        self._roots = {lab.root_name}
+        self._roots = {context.lab.root_name}
 
     async def job(
         self, place: AttemptPlace, step: Step, kind: str, params: BaseModel, result: type[R], timeout_s: float, *,

@@ -1,11 +1,9 @@
-"""From what an attempt brought home to result files: hands everything to `domain.run.evaluate` and `results`."""
+"""From what an attempt measured to result files: hands everything to `domain.run.evaluate` and `results`."""
 
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from orchestrator.campaign.measured import Measured
-from orchestrator.campaign.preparation import Variant
+from orchestrator.campaign.measured import MeasuredRun
 from orchestrator.domain.analysis.interim import InterimAnalysis
 from orchestrator.domain.campaign.schedule import configurations_of
 from orchestrator.domain.campaign.spec import CampaignSpec
@@ -13,14 +11,12 @@ from orchestrator.domain.run.evaluate import evaluate_run
 from orchestrator.domain.run.records import Environment, MarkerLoad, Provenance, RunInput
 from orchestrator.results.files import write_campaign, write_run
 from orchestrator.results.schema import CampaignFile
-from shared.kernel.errors import BugError, InfrastructureError
+from orchestrator.store.records import RunFigures
+from shared.kernel.errors import InfrastructureError
 from shared.kernel.records import Instrument, NodeName
 from shared.wire.meter_api import Ambient
 from shared.wire.node_jobs.artifacts import FetchResult
 from shared.wire.node_jobs.host import NodeFacts
-
-if TYPE_CHECKING:
-    from orchestrator.benchmarks.records import SuiteResult
 
 
 class ResultWriter:
@@ -65,40 +61,34 @@ class ResultWriter:
             ),
         )
 
-    def write_run(self, measured: Measured, variant: Variant) -> dict[str, Any]:
+    def write_run(self, measured: MeasuredRun) -> RunFigures:
         """Evaluate an attempt, write its files and return the figures for the journal.
 
         Raises:
             InfrastructureError: the trace does not carry the headline window, so the attempt must be repeated.
         """
-        if (
-            measured.suite is None or measured.samples is None or measured.marker is None
-            or measured.steady_state is None or measured.meter is None
-        ):  # fmt: skip
-            raise BugError("an attempt came home without all of its windows", where=measured.place.run)
-        run = self._run_input(measured, variant, measured.suite)
-        evaluated = evaluate_run(run, measured.samples, measured.suite.questions)
+        run, samples, questions = self._run_input(measured), measured.samples, measured.suite.questions
+        evaluated = evaluate_run(run, samples, questions)
         evaluation = evaluated.evaluation
         if evaluation.headline is None or evaluation.headline.total_joules is None:
             raise InfrastructureError(
                 f"the power trace does not carry the decode window: {evaluation.epi.reason}",
                 where=measured.place.run, hint="is the meter alive? `epi meter status`",
             )  # fmt: skip
-        write_run(self._dir, run, evaluated, measured.samples, measured.suite.questions)
-        return {
-            "attempt": measured.place.number,
-            "epi": evaluation.epi.value,
-            "joules_per_token": evaluation.epi.joules_per_token,
-            "accuracy": evaluation.accuracy.composite,
-            "validity": evaluation.validity.verdict,
-            "reason": evaluation.epi.reason,
-            "windows": [[window.start_utc_ns, window.end_utc_ns] for window in measured.windows],
-            "waits": [[measured.steady_state.start_utc_ns, measured.steady_state.end_utc_ns]],
-        }
+        write_run(self._dir, run, evaluated, samples, questions)
+        return RunFigures(
+            attempt=measured.place.number,
+            epi=evaluation.epi.value,
+            joules_per_token=evaluation.epi.joules_per_token,
+            accuracy=evaluation.accuracy.composite,
+            validity=evaluation.validity.verdict,
+            reason=evaluation.epi.reason,
+            windows=tuple((window.start_utc_ns, window.end_utc_ns) for window in measured.windows),
+            waits=((measured.steady_state.start_utc_ns, measured.steady_state.end_utc_ns),),
+        )
 
-    def _run_input(self, measured: Measured, variant: Variant, suite: "SuiteResult") -> RunInput:
-        assert measured.samples is not None and measured.marker is not None and measured.meter is not None
-        place, marker = measured.place, measured.marker
+    def _run_input(self, measured: MeasuredRun) -> RunInput:
+        place, variant, marker = measured.place, measured.variant, measured.marker
         ambient = measured.meter.ambient or Ambient()
         before = tuple(measured.facts_before.values())
         statistics, headline = variant.base.statistics, measured.served["decode"]
@@ -122,12 +112,12 @@ class ResultWriter:
             ),
             facts_before=before,
             facts_after=tuple(measured.facts_after.values()),
-            agent_activity=measured.agent_activity,
-            window_agent_activity=measured.window_agent_activity,
-            deliveries=measured.deliveries,
+            agent_activity=dict(measured.agent_activity),
+            window_agent_activity=dict(measured.window_agent_activity),
+            deliveries=dict(measured.deliveries),
             steady_state=measured.steady_state,
             nodes=place.nodes if place.configuration.n_nodes else None,
-            windows=tuple(measured.windows),
+            windows=measured.windows,
             markers=(
                 MarkerLoad(
                     node=place.root, start_utc_ns=marker.start_utc_ns, end_utc_ns=marker.end_utc_ns, on=marker.on
@@ -139,14 +129,14 @@ class ResultWriter:
                 plan_sha256=None if variant.plan is None else variant.plan.plan_hash,
                 model_sha256=variant.measured.request.sha256,
                 base_sha256=variant.measured.base.sha256,
-                statistics_sha256=statistics and statistics.statistics_sha256,
+                statistics_sha256=None if statistics is None else statistics.statistics_sha256,
                 spec_sha256=self._spec.spec_hash(),
                 output_sha256=measured.output_sha256,
                 engine=headline.engine,
                 engine_build=headline.engine_build,
-                windows=measured.served,
+                windows=dict(measured.served),
                 distributed_llama_version=headline.engine_build if headline.engine == "distributed-llama" else None,
-                lm_eval_version=suite.versions.get("lm_eval"),
+                lm_eval_version=measured.suite.versions.get("lm_eval"),
                 epi_factory_version=version("epi-factory"),
                 task_names=tuple(self._spec.tasks.roles.values()),
             ),

@@ -1,19 +1,24 @@
-"""What an attempt is and everything it brings home. Not here: how (`attempt`), what is made of it (`evaluation`)."""
+"""One attempt of a run, stage by stage: where it takes place, its loaded model, its closed windows, what it measured.
+
+Each stage is a frozen record that is complete when it exists. Not here: how one becomes the next (`attempt`), and what
+is made of the last (`evaluation`).
+"""
 
 import asyncio
 import hashlib
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from orchestrator.benchmarks.records import SuiteResult
 from orchestrator.campaign.preparation import Variant
 from orchestrator.domain.campaign.steady_state import SteadyStateWait
 from orchestrator.domain.run.records import ServedBy
-from shared.kernel.records import Configuration, Window, WindowLabel
+from shared.kernel.records import Configuration, NodeName, TokenLedger, Window, WindowLabel
 from shared.wire.meter_api import MeterStatus, SampleBlock
 from shared.wire.node_jobs.activity import AgentActivity
 from shared.wire.node_jobs.artifacts import FetchResult
 from shared.wire.node_jobs.host import NodeFacts
-from shared.wire.node_jobs.workloads import MarkerResult
+from shared.wire.node_jobs.workloads import MarkerResult, WorkloadResult
 
 
 @dataclass(frozen=True)
@@ -24,39 +29,134 @@ class AttemptPlace:
     number: int
     configuration: Configuration
     repetition: int
-    nodes: tuple[str, ...]
+    nodes: tuple[NodeName, ...]
 
     @property
-    def root(self) -> str:
+    def root(self) -> NodeName:
         """The node that is asked, and reads the model."""
         return self.nodes[0]
 
 
-@dataclass
-class Measured:
-    """Everything that an attempt brings home."""
+@dataclass(frozen=True)
+class LoadedModel:
+    """An attempt whose engine has its model; nothing is measured yet."""
 
     place: AttemptPlace
     variant: Variant
-    deliveries: dict[str, FetchResult]
-    served: dict[WindowLabel, ServedBy]
-    steady_state: SteadyStateWait | None = None
-    windows: list[Window] = field(default_factory=list)
-    marker: MarkerResult | None = None
-    outputs: list[str] = field(default_factory=list)
-    scoring: asyncio.Task[SuiteResult] | None = None
-    suite: SuiteResult | None = None
-    samples: SampleBlock | None = None
-    meter: MeterStatus | None = None
-    facts_before: dict[str, NodeFacts] = field(default_factory=dict)
-    facts_after: dict[str, NodeFacts] = field(default_factory=dict)
-    agent_activity: dict[str, AgentActivity] = field(default_factory=dict)
-    window_agent_activity: dict[WindowLabel, AgentActivity] = field(default_factory=dict)
-    clock_offset_ns: int = 0
+    deliveries: Mapping[NodeName, FetchResult]
+    served: ServedBy
 
-    @property
-    def output_sha256(self) -> str | None:
-        """Return the hash of all token ids that decoding generated; of several jobs, the hash of their hashes."""
-        if len(self.outputs) < 2:
-            return self.outputs[0] if self.outputs else None
-        return hashlib.sha256("".join(self.outputs).encode()).hexdigest()
+
+@dataclass(frozen=True)
+class IdleWindow:
+    """The first window, and what was seen of the lab in the gap before it."""
+
+    window: Window
+    clock_offset_ns: int
+    """The root node's clock minus ours."""
+    meter: MeterStatus
+    facts: Mapping[NodeName, NodeFacts]
+    activity: Mapping[NodeName, AgentActivity]
+    """What the agents had done until then."""
+
+
+@dataclass(frozen=True)
+class ScoreWindow:
+    """The score window when the nodes have answered: the suite still counts."""
+
+    scoring: asyncio.Task[SuiteResult]
+    served: ServedBy
+    activity: tuple[AgentActivity, ...]
+    """What the root's agent did in each of the suite's jobs."""
+
+
+@dataclass(frozen=True)
+class ClosedWindows:
+    """An attempt that needs no node any more; what is missing are the suite's counting and the power trace."""
+
+    loaded: LoadedModel
+    steady_state: SteadyStateWait
+    idle: IdleWindow
+    marker: MarkerResult
+    prefill: tuple[WorkloadResult, ...]
+    decode: tuple[WorkloadResult, ...]
+    score: ScoreWindow
+    facts_after: Mapping[NodeName, NodeFacts]
+    activity_after: Mapping[NodeName, AgentActivity]
+
+    def windows(self, suite: SuiteResult) -> tuple[Window, ...]:
+        """Return all windows in order, in the orchestrator's time."""
+        root = self.loaded.place.root
+        return (
+            self.idle.window,
+            self._window("marker", self.marker.start_utc_ns, self.marker.end_utc_ns, node=root),
+            *(self._window("prefill", one.start_utc_ns, one.end_utc_ns, one.ledger) for one in self.prefill),
+            *(self._window("decode", one.start_utc_ns, one.end_utc_ns, one.ledger) for one in self.decode),
+            self._window("score", suite.start_utc_ns, suite.end_utc_ns, suite.ledger),
+        )
+
+    def _window(
+        self, label: WindowLabel, start_utc_ns: int, end_utc_ns: int, ledger: TokenLedger | None = None,
+        node: NodeName | None = None,
+    ) -> Window:  # fmt: skip
+        """Tell a window of the root node's time in ours."""
+        offset = self.idle.clock_offset_ns
+        return Window(
+            label=label, start_utc_ns=start_utc_ns - offset, end_utc_ns=end_utc_ns - offset,
+            ledger=ledger or TokenLedger(), node=node,
+        )  # fmt: skip
+
+    def marker_in_our_time(self) -> MarkerResult:
+        """Return the marker load in the orchestrator's time."""
+        marker, offset = self.marker, self.idle.clock_offset_ns
+        return MarkerResult(
+            start_utc_ns=marker.start_utc_ns - offset, end_utc_ns=marker.end_utc_ns - offset,
+            on=tuple((start - offset, end - offset) for start, end in marker.on),
+        )  # fmt: skip
+
+    def served(self) -> dict[WindowLabel, ServedBy]:
+        """Return the engine of every window with tokens, and of idle."""
+        usual = self.loaded.served
+        return {"idle": usual, "prefill": usual, "decode": usual, "score": self.score.served}
+
+    def window_agent_activity(self) -> dict[WindowLabel, AgentActivity]:
+        """Return what the root's agent did in the windows; of several of one label, in the least quiet one."""
+        found: dict[WindowLabel, Sequence[AgentActivity]] = {
+            "prefill": _told(self.prefill), "decode": _told(self.decode), "score": self.score.activity,
+        }  # fmt: skip
+        return {label: max(each, key=lambda one: one.agent_cpu_share) for label, each in found.items() if each}
+
+
+@dataclass(frozen=True)
+class MeasuredRun:
+    """Everything that an attempt measured: made once, when the last of it is there."""
+
+    place: AttemptPlace
+    variant: Variant
+    deliveries: Mapping[NodeName, FetchResult]
+    served: Mapping[WindowLabel, ServedBy]
+    steady_state: SteadyStateWait
+    windows: tuple[Window, ...]
+    marker: MarkerResult
+    output_sha256: str | None
+    """Of all token ids that decoding generated; of several jobs, the hash of their hashes."""
+    suite: SuiteResult
+    samples: SampleBlock
+    meter: MeterStatus
+    facts_before: Mapping[NodeName, NodeFacts]
+    facts_after: Mapping[NodeName, NodeFacts]
+    agent_activity: Mapping[NodeName, AgentActivity]
+    """From before the first window to after the last."""
+    window_agent_activity: Mapping[WindowLabel, AgentActivity]
+
+
+def hash_of_outputs(results: Iterable[WorkloadResult]) -> str | None:
+    """Return the hash of all token ids of a decode workload, None where the engine tells none."""
+    hashes = [one.output_sha256 for one in results if one.output_sha256 is not None]
+    if len(hashes) < 2:
+        return hashes[0] if hashes else None
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
+def _told(results: Iterable[WorkloadResult]) -> tuple[AgentActivity, ...]:
+    return tuple(one.agent for one in results if one.agent is not None)

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 
 from orchestrator.campaign.attempt import AttemptRunner
 from orchestrator.campaign.evaluation import ResultWriter
-from orchestrator.campaign.measured import AttemptPlace, Measured
+from orchestrator.campaign.measured import AttemptPlace, ClosedWindows
 from orchestrator.campaign.pipeline import VariantPipeline
-from orchestrator.campaign.preparation import Variant
 from orchestrator.campaign.recovery import Recovery
 from orchestrator.domain.campaign.schedule import PlannedRun
 from orchestrator.domain.campaign.spec import CampaignSpec
@@ -107,21 +106,22 @@ class RunLoop:
         try:
             async with self._explained(place):
                 await self._recovery.stop_leftovers()
-                measured = await self._attempts.ready(place, variant)
+                loaded = await self._attempts.load(place, variant)
                 if self._pending is not None:
                     await asyncio.wait((self._pending.task,))
-                await self._attempts.measure(measured)
+                closed = await self._attempts.measure(loaded)
         except EpiError:
             self._left.appendleft(planned)
             return None
-        return _PendingEvaluation(planned, asyncio.create_task(self._evaluate(measured, variant)))
+        return _PendingEvaluation(planned, asyncio.create_task(self._evaluate(closed)))
 
-    async def _evaluate(self, measured: Measured, variant: Variant) -> None:
-        campaign, place = self._spec.id, measured.place
+    async def _evaluate(self, closed: ClosedWindows) -> None:
+        campaign, place = self._spec.id, closed.loaded.place
         async with self._explained(place):
-            await self._attempts.await_results(measured)
+            measured = await self._attempts.gather(closed)
             await self._journal.append(campaign, kind="intent", run=place.run, attempt=place.number, step="evaluate")
-            payload = await asyncio.to_thread(self._writer.write_run, measured, variant)
+            figures = await asyncio.to_thread(self._writer.write_run, measured)
+        payload = figures.model_dump(mode="json")
         await self._journal.append(campaign, kind="result", run=place.run, step="evaluate", payload=payload)
         await self._journal.end_attempt(campaign, place.run, place.number, "done")
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.campaign.attempt import AttemptRunner
 from orchestrator.campaign.calls import Caller
+from orchestrator.campaign.context import CampaignContext
 from orchestrator.campaign.evaluation import ResultWriter
 from orchestrator.campaign.interim import InterimAnalyses
 from orchestrator.campaign.lab import Lab
@@ -27,6 +28,7 @@ from orchestrator.domain.campaign.schedule import configurations_of, schedule
 from orchestrator.domain.campaign.spec import CampaignSpec
 from orchestrator.domain.campaign.states import CampaignState
 from orchestrator.store.journal import Journal
+from orchestrator.store.records import RunFigures
 from shared.kernel.errors import EpiError, NotFoundError
 from shared.wire.protocol import JobState
 
@@ -122,7 +124,7 @@ class CampaignRunner:
             loop = RunLoop(
                 journal=self._journal,
                 spec=spec,
-                attempts=AttemptRunner(self._lab, caller, spec, suite, able, publish_step),
+                attempts=AttemptRunner(CampaignContext(spec, self._lab, caller), suite, able, publish_step),
                 writer=writer,
                 variants=variants,
                 recovery=recovery,
@@ -173,7 +175,7 @@ class CampaignRunner:
                 if attempt.outcome is not None:
                     continue
                 known = await self._journal.last_result(campaign_id, run, "evaluate")
-                if known is not None and known["attempt"] == attempt.number:
+                if known is not None and RunFigures.model_validate(known).attempt == attempt.number:
                     await self._journal.end_attempt(campaign_id, run, attempt.number, "done")
                 else:
                     reason = f"the orchestrator died during {attempt.step or 'the start'}"

@@ -14,7 +14,7 @@ Ask = Callable[[NodeName, SteadyGateParams], Awaitable[SteadyGateResult]]
 
 
 async def wait_steady(lab: Lab, names: Sequence[NodeName], ask: Ask, spec: SteadyStateSpec) -> SteadyStateWait:
-    """Wait as `spec` says; `ask` runs a node's `settle` job. The ceiling ends the wait, never the run.
+    """Wait as `spec` says; `ask` runs a node's `wait_steady` job. The ceiling ends the wait, never the run.
 
     Raises:
         EpiError: a node or the meter bridge did not answer.

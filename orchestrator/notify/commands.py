@@ -5,7 +5,7 @@ import time
 from orchestrator.campaign.service import CampaignService
 from orchestrator.campaign.spec_library import SpecLibrary
 from orchestrator.domain.campaign.schedule import runs_total
-from orchestrator.store.records import Campaign
+from orchestrator.store.records import Campaign, RunFigures
 from shared.kernel.errors import ConfigurationError
 
 HELP = """EPI Factory
@@ -75,8 +75,10 @@ async def _status(service: CampaignService, campaign: Campaign) -> str:
 async def _summary(service: CampaignService, campaign: Campaign) -> str:
     measured: dict[str, list[float]] = {}
     for entry in await service.journal.entries(limit=1_000_000, campaign_id=campaign.spec.id):
-        if entry.kind == "result" and entry.step == "evaluate" and entry.payload.get("epi") is not None:
-            measured.setdefault(entry.run.split("/")[0], []).append(entry.payload["epi"])
+        if entry.kind == "result" and entry.step == "evaluate":
+            epi = RunFigures.model_validate(entry.payload).epi
+            if epi is not None:
+                measured.setdefault(entry.run.split("/")[0], []).append(epi)
     if not measured:
         return f"{campaign.spec.id}: nothing measured yet"
     lines = [f"{name}: {sorted(values)[len(values) // 2]:.4g} (n = {len(values)})" for name, values in measured.items()]

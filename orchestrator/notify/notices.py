@@ -1,7 +1,7 @@
 """From journal entries to notices: the few things a person away from the lab wants to know."""
 
 from orchestrator.settings import NoticeKind
-from orchestrator.store.records import Entry
+from orchestrator.store.records import Entry, RunFigures
 from shared.kernel.clock import iso_utc
 from shared.kernel.records import Record
 
@@ -33,13 +33,15 @@ def notice_of(entry: Entry) -> Notice | None:
     payload = entry.payload
     kind: NoticeKind | None = None
     text = ""
+    figures: RunFigures | None = None
     if entry.kind == "state" and "state" in payload:
         kind = _OF_STATE.get(str(payload["state"]))
         text = f"{entry.campaign} is {payload['state']}" + (f": {payload['reason']}" if payload.get("reason") else "")
     elif entry.kind == "result" and entry.step == "evaluate":
         kind = "run_done"
-        epi = payload.get("epi")
-        figure = f"no EPI: {payload.get('reason')}" if epi is None else f"EPI {epi:.4g} J/(token*accuracy)"
+        figures = RunFigures.model_validate(payload)
+        epi = figures.epi
+        figure = f"no EPI: {figures.reason}" if epi is None else f"EPI {epi:.4g} J/(token*accuracy)"
         text = f"{entry.campaign}: {entry.run} done, {figure}"
     elif entry.kind == "attempt" and payload.get("state") == "failed":
         kind = "attempt_failed"
@@ -48,6 +50,8 @@ def notice_of(entry: Entry) -> Notice | None:
         return None
     return Notice(
         seq=entry.seq, timestamp_utc=iso_utc(entry.utc_ns), kind=kind, campaign=entry.campaign, run=entry.run,
-        text=text, epi=payload.get("epi"),
-        joules_per_token=payload.get("joules_per_token"), accuracy=payload.get("accuracy"),
+        text=text,
+        epi=None if figures is None else figures.epi,
+        joules_per_token=None if figures is None else figures.joules_per_token,
+        accuracy=None if figures is None else figures.accuracy,
     )  # fmt: skip

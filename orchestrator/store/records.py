@@ -1,4 +1,4 @@
-"""What the journal gives back: campaigns, attempts, entries."""
+"""What the journal gives back: campaigns, attempts, entries, and the figures of a run."""
 
 from typing import Any, Literal
 
@@ -6,6 +6,7 @@ from pydantic import Field
 
 from orchestrator.domain.campaign.spec import CampaignSpec
 from orchestrator.domain.campaign.states import AttemptOutcome, CampaignState, Request
+from orchestrator.domain.run.validity import Verdict
 from shared.kernel.records import Record
 
 EntryKind = Literal["state", "intent", "result", "failure", "interrupted", "attempt"]
@@ -33,6 +34,19 @@ class Attempt(Record):
     fault: str
     started_utc_ns: int
     ended_utc_ns: int | None
+
+
+class RunFigures(Record):
+    """What the journal keeps of an evaluated run: the payload of the result of `evaluate`. Spans are UTC ns."""
+
+    attempt: int
+    epi: float | None = None
+    joules_per_token: float | None = None
+    accuracy: float | None = None
+    validity: Verdict
+    reason: str = Field(default="", description="why there is no EPI")
+    windows: tuple[tuple[int, int], ...]
+    waits: tuple[tuple[int, int], ...] = Field(default=(), description="before the first window, for a steady state")
 
 
 class Entry(Record):

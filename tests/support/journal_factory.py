@@ -8,6 +8,7 @@ from orchestrator.domain.campaign.schedule import schedule
 from orchestrator.domain.campaign.spec import CampaignSpec, TasksSpec
 from orchestrator.domain.campaign.steps import RUN_STEPS
 from orchestrator.store.journal import open_journal
+from orchestrator.store.records import RunFigures
 
 _START_NS = 1_700_000_000_000_000_000
 _STEP_NS = 20_000_000_000
@@ -47,9 +48,9 @@ async def fill_journal(path: Path, campaigns: int) -> int:
                         job = {"job": f"{spec.id}/{planned.run}/attempt-{attempt}/{step}/node1", "agent": "node1"}
                         entries.append((now, spec.id, planned.run, attempt, step, "intent", json.dumps(job)))
                     if outcome == "done":
-                        windows = [[now - 6 * _STEP_NS, now - 5 * _STEP_NS], [now - 4 * _STEP_NS, now - _STEP_NS]]
-                        result = {"attempt": attempt, "epi": 1.5, "accuracy": 0.5, "windows": windows}
-                        entries.append((now, spec.id, planned.run, 0, "evaluate", "result", json.dumps(result)))
+                        windows = ((now - 6 * _STEP_NS, now - 5 * _STEP_NS), (now - 4 * _STEP_NS, now - _STEP_NS))
+                        figures = RunFigures(attempt=attempt, epi=1.5, accuracy=0.5, validity="FLAG", windows=windows)
+                        entries.append((now, spec.id, planned.run, 0, "evaluate", "result", figures.model_dump_json()))
                     reason, fault = ("", "") if outcome == "done" else ("the node went away", "infrastructure")
                     end = json.dumps({"state": outcome, "reason": reason, "fault": fault})
                     entries.append((now, spec.id, planned.run, attempt, "", "attempt", end))
