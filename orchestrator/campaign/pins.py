@@ -9,11 +9,10 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
-from orchestrator.campaign.calls import Call, Caller
-from orchestrator.campaign.lab import Lab
+from orchestrator.campaign.calls import Call
+from orchestrator.campaign.context import CampaignContext
 from orchestrator.campaign.topology import roots_of
 from orchestrator.domain.campaign.schedule import configurations_of
-from orchestrator.domain.campaign.spec import CampaignSpec
 from orchestrator.domain.campaign.steps import SetupStep
 from shared.kernel.errors import DataError, EpiError
 from shared.kernel.records import Sha256
@@ -28,13 +27,14 @@ Ended = Callable[[str], Awaitable[bool]]
 
 
 async def pin(
-    caller: Caller, client: AgentClient, agent: str, spec: CampaignSpec, sha256s: tuple[Sha256, ...], ended: Ended
+    context: CampaignContext, client: AgentClient, agent: str, sha256s: tuple[Sha256, ...], ended: Ended
 ) -> tuple[Sha256, ...]:
     """Keep what the campaign needs on an agent, free what campaigns that have ended pinned there; return what is gone.
 
     Raises:
         EpiError: the agent's error.
     """
+    spec, caller = context.spec, context.caller
     timeout_s = spec.timeouts.handling("pin_base")
 
     def call(params: PinParams) -> Call:
@@ -50,10 +50,8 @@ async def pin(
 class SurgeonPins:
     """What one campaign needs on the surgeon: models and statistics. Variants need no pin, a plan makes them again."""
 
-    def __init__(self, caller: Caller, lab: Lab, spec: CampaignSpec, ended: Ended) -> None:
-        self._caller = caller
-        self._lab = lab
-        self._spec = spec
+    def __init__(self, context: CampaignContext, ended: Ended) -> None:
+        self._context = context
         self._ended = ended
         self._needed: dict[Sha256, None] = {}
 
@@ -66,29 +64,31 @@ class SurgeonPins:
             DataError: made again, they are others: what was measured and what comes cannot be compared.
             EpiError: the surgeon's error.
         """
-        answer = await self._caller.idempotent(run, step, call, result)
+        answer = await self._context.caller.idempotent(run, step, call, result)
         self._needed.update(dict.fromkeys(files_of(answer)))
         if not await self._pin():
             return answer
-        again = await self._caller.run_fresh(step, call, result)
+        again = await self._context.caller.run_fresh(step, call, result)
         if files_of(again) != files_of(answer) or await self._pin():
             raise DataError(
-                f"the surgeon's files of {step} were removed, and made again they are others", where=self._spec.id,
+                f"the surgeon's files of {step} were removed, and made again they are others",
+                where=self._context.spec.id,
                 hint="start a new campaign: the model, the corpus or the program changed",
             )  # fmt: skip
         return answer
 
     async def _pin(self) -> tuple[Sha256, ...]:
-        return await pin(self._caller, self._lab.surgeon, "surgeon", self._spec, tuple(self._needed), self._ended)
+        return await pin(self._context, self._context.lab.surgeon, "surgeon", tuple(self._needed), self._ended)
 
 
-async def release(caller: Caller, lab: Lab, spec: CampaignSpec) -> None:
+async def release(context: CampaignContext) -> None:
     """Say that a campaign needs nothing any more; who is away hears it when the next campaign begins."""
+    spec, lab = context.spec, context.lab
     timeout_s = spec.timeouts.handling("release")
     agents = {root: lab.nodes[root] for root in roots_of(configurations_of(spec), list(lab.nodes))}
     for agent, client in {**agents, "surgeon": lab.surgeon}.items():
         call = Call(agent, client, "pin", PinParams(owner=spec.id), timeout_s)
         try:
-            await caller.run_fresh("release", call, PinResult, tries=1)
+            await context.caller.run_fresh("release", call, PinResult, tries=1)
         except EpiError as error:
             log.warning("%s keeps what %s pinned: %s", agent, spec.id, error)

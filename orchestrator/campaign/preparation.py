@@ -3,12 +3,11 @@
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from orchestrator.campaign.calls import Call, Caller
-from orchestrator.campaign.lab import Lab
+from orchestrator.campaign.calls import Call
+from orchestrator.campaign.context import CampaignContext
 from orchestrator.campaign.pins import SurgeonPins, pin
 from orchestrator.campaign.topology import SCORING_ENGINE, ModelFacts, check_fit, nodes_of, roots_of
 from orchestrator.domain.campaign.schedule import configurations_of
-from orchestrator.domain.campaign.spec import CampaignSpec
 from shared.kernel.errors import BugError, ConfigurationError
 from shared.kernel.records import Configuration, NodeName, Sha256
 from shared.wire.node_jobs.artifacts import FetchParams, FetchResult
@@ -80,9 +79,7 @@ class Variant:
     measured: ModelFile
 
 
-async def prepare_bases(
-    caller: Caller, lab: Lab, spec: CampaignSpec, ended: Callable[[str], Awaitable[bool]]
-) -> dict[str, Base]:
+async def prepare_bases(context: CampaignContext, ended: Callable[[str], Awaitable[bool]]) -> dict[str, Base]:
     """Return the base model in each quantisation of the matrix; every root has them, and every configuration can run.
 
     `ended` tells whether a campaign has ended for good, so that what it pinned may go.
@@ -91,32 +88,32 @@ async def prepare_bases(
         ConfigurationError: a configuration can never run, said before anything is measured.
         EpiError: an agent's error.
     """
+    spec, lab = context.spec, context.lab
     configurations = configurations_of(spec)
-    pins = SurgeonPins(caller, lab, spec, ended)
+    pins = SurgeonPins(context, ended)
     bases = {}
     for quantization in dict.fromkeys([spec.quantization, *(one.quantization for one in configurations)]):
         needs_dllama = any(one.engine != SCORING_ENGINE and one.quantization == quantization for one in configurations)
-        bases[quantization] = await _prepare_base(caller, lab, spec, pins, quantization, needs_dllama=needs_dllama)
+        bases[quantization] = await _prepare_base(context, pins, quantization, needs_dllama=needs_dllama)
     for one in configurations:
         base, nodes = bases[one.quantization], nodes_of(one, list(lab.nodes))
         check_fit(one, ModelFacts(spec.model, base.model.no_surgery, base.model.n_kv_heads), len(nodes))
     requests = {request.sha256: request for base in bases.values() for request in base.requests}
     for root in roots_of(configurations, list(lab.nodes)):  # only they read model files: engines hand out the layers
-        await pin(caller, lab.nodes[root], root, spec, tuple(requests), ended)
+        await pin(context, lab.nodes[root], root, tuple(requests), ended)
         for request in requests.values():
             fetch_s = spec.timeouts.fetch("fetch_base", request.size_bytes)
             call = Call(root, lab.nodes[root], "fetch", request, fetch_s)
             place = "" if request == bases[spec.quantization].request else request.sha256[:12]
-            delivery = await caller.idempotent(place, "fetch_base", call, FetchResult)
+            delivery = await context.caller.idempotent(place, "fetch_base", call, FetchResult)
             if not place:
                 bases[spec.quantization].deliveries[root] = delivery
     return bases
 
 
-async def _prepare_base(
-    caller: Caller, lab: Lab, spec: CampaignSpec, pins: SurgeonPins, quantization: str, *, needs_dllama: bool
-) -> Base:
+async def _prepare_base(context: CampaignContext, pins: SurgeonPins, quantization: str, *, needs_dllama: bool) -> Base:
     """Convert, quantise and observe the model; what only another quantisation needs is journaled under its name."""
+    spec, lab = context.spec, context.lab
     place = "" if quantization == spec.quantization else quantization.lower()
     prepare_s = spec.timeouts.unsized("prepare")
     prepare = PrepareParams(model=spec.model, quantization=quantization)
@@ -141,15 +138,14 @@ async def _prepare_base(
     return Base(model, statistics, dllama_files)
 
 
-async def prepare_variant(
-    caller: Caller, lab: Lab, spec: CampaignSpec, bases: Mapping[str, Base], configuration: Configuration
-) -> Variant:
+async def prepare_variant(context: CampaignContext, bases: Mapping[str, Base], configuration: Configuration) -> Variant:
     """Plan, apply and check one configuration.
 
     Raises:
         ConfigurationError: the variant failed its sanity check, with the reason.
         EpiError: an agent's error.
     """
+    spec, lab, caller = context.spec, context.lab, context.caller
     base = bases[configuration.quantization]
     plan = None
     if base.statistics is not None:
@@ -163,7 +159,7 @@ async def prepare_variant(
             ), spec.timeouts.unsized("plan")),
             PlanResult,
         )  # fmt: skip
-    scored = await _apply(caller, lab, spec, configuration.id, base.request, plan)
+    scored = await _apply(context, configuration.id, base.request, plan)
     check = await caller.idempotent(
         configuration.id, "validate",
         Call("surgeon", lab.surgeon, "validate", ValidateParams(
@@ -181,21 +177,19 @@ async def prepare_variant(
     if configuration.engine != SCORING_ENGINE:
         if base.dllama_files is None:
             raise BugError("no files for distributed-llama were made", where=configuration.id)
-        dllama_files = await _apply(caller, lab, spec, f"{configuration.id}.m", base.dllama_files.model, plan)
+        dllama_files = await _apply(context, f"{configuration.id}.m", base.dllama_files.model, plan)
         measured = replace(dllama_files, tokenizer_sha256=base.dllama_files.tokenizer.sha256)
     return Variant(base, plan, scored, measured)
 
 
-async def _apply(
-    caller: Caller, lab: Lab, spec: CampaignSpec, name: str, base: FetchParams, plan: PlanResult | None
-) -> ModelFile:
+async def _apply(context: CampaignContext, name: str, base: FetchParams, plan: PlanResult | None) -> ModelFile:
     """Let the surgeon cut a base by the plan; without one the base stays as it is."""
     if plan is None:
         return ModelFile(base, base)
-    file = await caller.idempotent(
+    file = await context.caller.idempotent(
         name, "apply",
-        Call("surgeon", lab.surgeon, "apply", ApplyParams(base_sha256=base.sha256, plan=plan.plan),
-             spec.timeouts.rewrite("apply", base.size_bytes)),
+        Call("surgeon", context.lab.surgeon, "apply", ApplyParams(base_sha256=base.sha256, plan=plan.plan),
+             context.spec.timeouts.rewrite("apply", base.size_bytes)),
         ApplyResult,
     )  # fmt: skip
     return ModelFile(base, FetchParams(

@@ -86,11 +86,12 @@ class CampaignRunner:
             publish=lambda message: self._on_doing(Doing(spec.id, "", message)),
         )  # fmt: skip
         caller = Caller(self._journal, spec.id, spec.max_attempts, recovery.wait_for, self._publish_job(spec))
+        context = CampaignContext(spec, self._lab, caller)
         try:
-            await self._run(spec, caller, recovery)
+            await self._run(context, recovery)
         except _StopAskedError as stop:
             if stop.state == "cancelled":
-                await release(caller, self._lab, spec)
+                await release(context)
             await self._journal.set_state(spec.id, stop.state, "asked by the user")
         except EpiError as error:
             await self._journal.set_state(spec.id, "failed", str(error))
@@ -98,13 +99,14 @@ class CampaignRunner:
             await self._journal.set_state(spec.id, "failed", f"defect: {type(error).__name__}: {error}")
             raise
 
-    async def _run(self, spec: CampaignSpec, caller: Caller, recovery: Recovery) -> None:
+    async def _run(self, context: CampaignContext, recovery: Recovery) -> None:
+        spec = context.spec
         await self._close_open_attempts(spec.id)
         suite_task = asyncio.create_task(asyncio.to_thread(self._suite_of, spec))
         self._publish_step(spec.id, "", "prepare")
         try:
             able = await recovery.patiently(lambda: check_engines(self._lab, configurations_of(spec)))
-            bases = await prepare_bases(caller, self._lab, spec, self._has_ended)
+            bases = await prepare_bases(context, self._has_ended)
             suite = await suite_task
         finally:
             suite_task.cancel()
@@ -117,14 +119,14 @@ class CampaignRunner:
 
         order = schedule(spec)
         async with VariantPipeline(
-            lambda configuration: prepare_variant(caller, self._lab, spec, bases, configuration),
+            lambda configuration: prepare_variant(context, bases, configuration),
             [planned.configuration for planned in order],
             spec.pipeline_ahead,
         ) as variants:
             loop = RunLoop(
                 journal=self._journal,
                 spec=spec,
-                attempts=AttemptRunner(CampaignContext(spec, self._lab, caller), suite, able, publish_step),
+                attempts=AttemptRunner(context, suite, able, publish_step),
                 writer=writer,
                 variants=variants,
                 recovery=recovery,
@@ -136,17 +138,17 @@ class CampaignRunner:
                 failed = await loop.run_all(block)
                 if await interim_analyses.take(block[-1].repetition):
                     break
-        await self._finish(caller, recovery, spec, writer, failed, interim_analyses.taken)
+        await self._finish(context, recovery, writer, failed, interim_analyses.taken)
 
     async def _finish(
         self,
-        caller: Caller,
+        context: CampaignContext,
         recovery: Recovery,
-        spec: CampaignSpec,
         writer: ResultWriter,
         failed: dict[str, str],
         interim_analyses: tuple[InterimAnalysis, ...],
     ) -> None:
+        spec = context.spec
         self._publish_step(spec.id, "", "report")
         if failed or interim_analyses:
             await recovery.patiently(lambda: self._write_head(writer, failed, interim_analyses))
@@ -156,7 +158,7 @@ class CampaignRunner:
             reason = f"{len(failed)} run(s) could not be measured, first: {first}: {why}"
             await self._journal.set_state(spec.id, "failed", reason)
         else:
-            await release(caller, self._lab, spec)
+            await release(context)
             await self._journal.set_state(
                 spec.id, "finished", interim_analyses[-1].sentence() if interim_analyses else ""
             )
