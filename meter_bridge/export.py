@@ -4,10 +4,12 @@ Not here: queries and calibration (`answers`).
 """
 
 import gzip
-import os
+import io
 from pathlib import Path
+from typing import IO
 
 from meter_bridge.sample_blocks import csv_lines
+from shared.files.atomic import atomic_write
 from shared.kernel.errors import ConfigurationError
 from shared.wire.meter_api import SampleBlock
 
@@ -20,28 +22,37 @@ def export(block: SampleBlock, path: Path) -> int:
     Raises:
         ConfigurationError: another suffix, or Parquet without pyarrow.
     """
-    fresh = path.with_name(path.name + ".part")
-    try:
-        if path.name.endswith((".csv", ".csv.gz")):
-            count = _csv(block, fresh, compressed=path.suffix == ".gz")
-        elif path.suffix == ".parquet":
-            count = _parquet(block, fresh)
-        else:
-            raise ConfigurationError("unknown kind of file", where=str(path), hint="use .csv, .csv.gz or .parquet")
-        with fresh.open("rb") as file:
-            os.fsync(file.fileno())
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)
-    return count
+    if path.name.endswith((".csv", ".csv.gz")):
+        write = _csv_gz if path.suffix == ".gz" else _csv
+    elif path.suffix == ".parquet":
+        write = _parquet
+    else:
+        raise ConfigurationError("unknown kind of file", where=str(path), hint="use .csv, .csv.gz or .parquet")
+    with atomic_write(path) as beside:
+        return write(block, beside)
 
 
-def _csv(block: SampleBlock, path: Path, *, compressed: bool) -> int:
+def _csv(block: SampleBlock, path: Path) -> int:
+    with path.open("w", encoding="utf-8") as file:
+        return _write_lines(block, file)
+
+
+def _csv_gz(block: SampleBlock, path: Path) -> int:
+    """Compress without name and time: equal samples give equal bytes."""
+    with (
+        path.open("wb") as raw,
+        gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as packed,
+        io.TextIOWrapper(packed, encoding="utf-8") as file,
+    ):
+        return _write_lines(block, file)
+
+
+def _write_lines(block: SampleBlock, file: IO[str]) -> int:
+    """Write the header and a line a reading; return the number of readings."""
     count = -1
-    with gzip.open(path, "wt", encoding="utf-8") if compressed else path.open("w", encoding="utf-8") as file:
-        for line in csv_lines(block):
-            file.write(line)
-            count += 1
+    for line in csv_lines(block):
+        file.write(line)
+        count += 1
     return count
 
 

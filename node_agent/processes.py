@@ -11,12 +11,12 @@ import contextlib
 import os
 import signal
 import subprocess
-import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from shared.files.atomic import write_file
 from shared.kernel.errors import BugError, InfrastructureError
 
 _LOG_LIMIT_BYTES = 1 << 20
@@ -57,12 +57,8 @@ class ProcessIdentity:
             return None
 
     def write(self, path: Path) -> None:
-        """Write the pid file atomically; it describes a running process, so it need not survive a power cut."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".pid")
-        with os.fdopen(handle, "w") as file:
-            file.write(f"{self.pid}\n{self.start_ticks}\n{self.boot_id}\n")
-        Path(name).replace(path)
+        """Write the pid file; it need not survive a power cut, and processes start inside of measurement windows."""
+        write_file(path, f"{self.pid}\n{self.start_ticks}\n{self.boot_id}\n", durable=False)
 
     def is_alive(self) -> bool:
         """Tell whether exactly this process still runs."""

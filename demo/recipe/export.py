@@ -21,6 +21,7 @@ from torch import Tensor
 from demo.recipe.facts import DEMO
 from demo.recipe.model import ModelShape
 from demo.recipe.tokenizer import end_id, write_tokenizer
+from shared.files.atomic import move_into_place
 
 STACKED = ("gate_proj", "up_proj", "down_proj")
 
@@ -92,7 +93,7 @@ def export(weights: Path, tokenizer: Tokenizer, target: Path, shape: ModelShape)
         save_file(unstack(state), folder / "model.safetensors", metadata={"format": "pt"})
         for path in sorted(folder.iterdir(), key=lambda path: path.suffix == ".safetensors"):
             path.chmod(0o644)
-            path.replace(target / path.name)
+            move_into_place(path, target / path.name)
 
 
 def main() -> None:

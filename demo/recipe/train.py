@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional as fn
 
 from demo.recipe.model import ModelShape, Patient, balance_loss, z_loss
+from shared.files.atomic import atomic_write, write_file
 
 PRINT_STEPS = 20
 
@@ -70,10 +71,9 @@ def weighted_loss(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
 
 def save(model: Patient, path: Path, facts: dict[str, float]) -> None:
     """Write the weights and the run's figures beside them, each atomically."""
-    temporary = path.with_suffix(".tmp")
-    torch.save(model.state_dict(), temporary)
-    temporary.replace(path)
-    path.with_suffix(".json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    with atomic_write(path) as beside:
+        torch.save(model.state_dict(), beside)
+    write_file(path.with_suffix(".json"), json.dumps(facts, indent=2) + "\n")
 
 
 def optimiser(model: Patient, recipe: Recipe) -> torch.optim.AdamW:

@@ -1,14 +1,13 @@
 """Calibration records on disk: one numbered file a version, written once, never changed."""
 
-import os
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from meter_bridge.instrument.calibration import CalibrationDraft, CalibrationRecord, fit_calibration
-from shared.files.artifacts import fsync_directory
+from shared.files.atomic import write_file
 from shared.kernel.clock import utc_ns
-from shared.kernel.errors import DataError, NotFoundError
+from shared.kernel.errors import ConflictError, DataError, NotFoundError
 from shared.kernel.records import NodeName
 
 
@@ -47,17 +46,15 @@ class CalibrationStore:
 
         Raises:
             DataError: the draft is nonsense; nothing is kept.
+            ConflictError: this version is there already; another bridge works on this folder.
         """
         version = self._records[-1].version + 1 if self._records else 1
         record = fit_calibration(draft, version=version, created_utc_ns=utc_ns(), instrument=instrument, nodes=nodes)
         path = self._directory / f"{record.id}.json"
-        fresh = path.with_suffix(".new")
-        with fresh.open("w", encoding="utf-8") as file:
-            file.write(record.model_dump_json(indent=2) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-        fsync_directory(self._directory)
+        try:
+            write_file(path, record.model_dump_json(indent=2) + "\n", overwrite=False)
+        except FileExistsError as error:
+            raise ConflictError("somebody else kept this version meanwhile", where=str(path)) from error
         self._records.append(record)
         return record
 

@@ -17,6 +17,7 @@ from node_agent.engines.base import Capabilities, Progress, Worker, wait_until
 from node_agent.engines.rpc_devices import local_last
 from node_agent.engines.wire import SOCKET_NAME, EngineGoneError, EngineStatus, LoadRequest, Operation, call
 from node_agent.processes import Supervised
+from shared.files.atomic import write_file
 from shared.kernel.errors import InfrastructureError
 from shared.llama.model import LLAMA_BUILD
 from shared.wire.node_jobs.engines import StartEngineParams, StartEngineResult
@@ -136,7 +137,7 @@ class LlamaCppEngine:
             cache_f32=params.cache_f32,
         )  # fmt: skip
         self._workers = request.workers
-        self._loaded_file.write_text(request.model_dump_json())
+        write_file(self._loaded_file, request.model_dump_json(), durable=False)
         status = EngineStatus.model_validate(await self._ask("load", request.model_dump_json(), progress))
         loaded = status.loaded
         if loaded is None:

@@ -1,6 +1,7 @@
 """Endpoints of campaigns, their runs and results."""
 
 import asyncio
+import os
 import tarfile
 import tempfile
 from pathlib import Path
@@ -128,15 +129,17 @@ def _archive(results: Path, campaign_id: str) -> Path:
     """Pack a campaign's folder; dot files (half-written ones) stay out."""
     if not (results / campaign_id).is_dir():
         raise NotFoundError("the campaign has no results yet", where=campaign_id)
-    with (
-        tempfile.NamedTemporaryFile(suffix=".tar.gz", delete=False) as file,
-        tarfile.open(fileobj=file, mode="w:gz") as tar,
-    ):
-        tar.add(
-            results / campaign_id, arcname=campaign_id,
-            filter=lambda info: None if Path(info.name).name.startswith(".") else info,
-        )  # fmt: skip
-    return Path(file.name)
+    handle, name = tempfile.mkstemp(suffix=".tar.gz")
+    try:
+        with os.fdopen(handle, "wb") as file, tarfile.open(fileobj=file, mode="w:gz") as tar:
+            tar.add(
+                results / campaign_id, arcname=campaign_id,
+                filter=lambda info: None if Path(info.name).name.startswith(".") else info,
+            )  # fmt: skip
+    except BaseException:
+        Path(name).unlink()
+        raise
+    return Path(name)
 
 
 def _file(results: Path, campaign_id: str, configuration: str, repetition: int, kind: FileKind) -> Path:

@@ -8,6 +8,7 @@ import httpx
 
 from orchestrator.benchmarks.data_dir import docs_sha256, read_folder
 from orchestrator.benchmarks.published import Published
+from shared.files.atomic import move_into_place, write_file
 from shared.kernel.errors import DataError, InfrastructureError
 from shared.kernel.records import Record
 
@@ -80,14 +81,10 @@ def import_folder(benchmark: Published, source: Path, data_dir: Path) -> list[Pa
     if not docs:
         raise DataError(f"no file of {benchmark.name} is recognised here", where=str(source))
     folder = data_dir / benchmark.folder
-    folder.mkdir(parents=True, exist_ok=True)
     written = []
     for split, found in docs.items():
-        target = folder / f"{split}.jsonl"
-        partial = target.with_suffix(".part")
-        partial.write_text("".join(json.dumps(doc, ensure_ascii=False) + "\n" for doc in found), encoding="utf-8")
-        partial.replace(target)
-        written.append(target)
+        written.append(folder / f"{split}.jsonl")
+        write_file(written[-1], "".join(json.dumps(doc, ensure_ascii=False) + "\n" for doc in found))
     return written
 
 
@@ -128,7 +125,7 @@ def _fetch(url: str, target: Path, benchmark: Published, split: str, on_bytes: O
                             on_bytes(target.name, have, total)
     except httpx.HTTPError as error:
         raise InfrastructureError(f"cannot download: {error}", where=url, hint=_HINT) from error
-    partial.replace(target)
+    move_into_place(partial, target)
     try:
         found = len(read_folder(target.parent, benchmark, only=target).get(split, []))
         if found < benchmark.expected.get(split, 1):

@@ -6,7 +6,6 @@ span, so a campaign starts the attempt anew. A full MMLU pass on a small cluster
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +13,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from orchestrator.benchmarks.cluster_lm import Generate, Score
+from shared.files.kept_lines import KeptLines
 from shared.kernel.errors import ConfigurationError, DataError
 from shared.kernel.records import Record, TokenLedger
 from shared.wire.node_jobs.workloads import (
@@ -30,13 +30,6 @@ from shared.wire.node_jobs.workloads import (
 
 _Place = tuple[int, int]
 A = TypeVar("A", ItemScore, GeneratedText)
-
-
-class _Header(Record):
-    """First line of an answer file: whose answers these are."""
-
-    schema_version: int = 1
-    identity: str
 
 
 class _Answer(Record):
@@ -73,7 +66,8 @@ class ResumableScore:
         self._generate = generate
         self._path = path
         self._questions_per_job = questions_per_job
-        self._answers = _read(path, identity)
+        self._file = KeptLines(path, identity)
+        self._answers = _read(self._file, path, identity)
         self.reused = 0
         self.spans: list[tuple[int, int]] = []
 
@@ -133,10 +127,7 @@ class ResumableScore:
         return answer
 
     def _append(self, answers: list[_Answer]) -> None:
-        with self._path.open("a", encoding="utf-8") as file:
-            file.writelines(answer.model_dump_json() + "\n" for answer in answers)
-            file.flush()
-            os.fsync(file.fileno())
+        self._file.append(answer.model_dump_json() for answer in answers)
         self._answers.update({answer.key: answer.answer for answer in answers})
 
 
@@ -149,26 +140,15 @@ def _whole(answers: Sequence[ItemScore | GeneratedText]) -> dict[str, Any]:
     }
 
 
-def _read(path: Path, identity: str) -> dict[str, ItemScore | GeneratedText]:
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(_Header(identity=identity).model_dump_json() + "\n", encoding="utf-8")
-        return {}
-    content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if whole != content:  # a kill in the middle of a write leaves half a line
-        with path.open("r+b") as file:
-            file.truncate(len(whole))
-    lines = whole.decode("utf-8", "replace").splitlines()
-    try:
-        header = _Header.model_validate_json(lines[0]) if lines else None
-        answers = [_Answer.model_validate_json(line) for line in lines[1:]]
-    except ValidationError as error:
-        raise DataError("the file of kept answers is damaged", where=str(path), hint="remove it to ask anew") from error
-    if header is None or header.identity != identity:
+def _read(file: KeptLines, path: Path, identity: str) -> dict[str, ItemScore | GeneratedText]:
+    if file.identity != identity:
         raise ConfigurationError(
             "the kept answers are of another model, engine or setting", where=str(path), hint="give another file"
         )
+    try:
+        answers = [_Answer.model_validate_json(line) for line in file.lines]
+    except ValidationError as error:
+        raise DataError("the file of kept answers is damaged", where=str(path), hint="remove it to ask anew") from error
     return {answer.key: answer.answer for answer in answers}
 
 

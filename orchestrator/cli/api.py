@@ -11,6 +11,7 @@ from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
 
 from orchestrator.local.layout import LocalLab
+from shared.files.atomic import atomic_write
 from shared.kernel.errors import ConfigurationError, EpiError, ErrorPayload, InfrastructureError, from_payload
 from shared.service.auth import load_token
 from shared.service.tls import pinned, system_trust
@@ -44,28 +45,24 @@ class Api:
         raise _error_of(response, path)
 
     def download(self, path: str, target: Path) -> int:
-        """Bring a file and return its size; what is half there has no final name.
+        """Bring a file and return its size; it appears whole or not at all.
 
         Raises:
             EpiError: the orchestrator's own error, or InfrastructureError when it cannot be reached.
         """
-        part = target.with_name(f".{target.name}.part")
         try:
             url = self.url + path
             with httpx.stream("GET", url, headers=self._headers, timeout=300, verify=self._verify) as response:
                 if not response.is_success:
                     response.read()
                     raise _error_of(response, path)
-                with part.open("wb") as file:
+                with atomic_write(target) as beside, beside.open("wb") as file:
                     for chunk in response.iter_bytes():
                         file.write(chunk)
-            part.replace(target)
         except httpx.TransportError as error:
             raise InfrastructureError(f"the download broke: {error}", where=self.url) from error
         except OSError as error:
             raise ConfigurationError(f"cannot write the file: {error.strerror}", where=str(target)) from error
-        finally:
-            part.unlink(missing_ok=True)
         return target.stat().st_size
 
     def live(self, since: int | None = None) -> Generator[dict[str, Any], None, None]:

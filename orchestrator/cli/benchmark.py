@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from shared.files.atomic import write_file
 from shared.kernel.errors import ConfigurationError
 from shared.service.auth import load_token
 from shared.wire.client import AgentClient
@@ -153,7 +154,7 @@ async def _run(
             result = await asyncio.to_thread(suite.run, score, score.generate)
     finally:
         await client.close()
-    out.write_text(result.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    write_file(out, result.model_dump_json(indent=1) + "\n")
     kept.unlink()
     if score.reused:
         console.print(f"{score.reused} questions were answered before")

@@ -16,6 +16,7 @@ from orchestrator.cli.reach import Reach, reaching
 from orchestrator.cli.rendering import print_campaigns, print_check, print_plan, print_status
 from orchestrator.domain.campaign.dry_run import SpecPlan, check, spec_plan
 from orchestrator.domain.campaign.planner import Rates
+from shared.files.atomic import write_file
 from shared.kernel.errors import ConfigurationError
 from shared.kernel.settings import load_settings
 
@@ -50,8 +51,7 @@ def new(
     as_toml = source.read_text(encoding="utf-8")
     text = load_spec(source).model_dump_json(indent=2) + "\n" if file.suffix == ".json" else as_toml
     try:
-        with file.open("x", encoding="utf-8") as target:
-            target.write(text)
+        write_file(file, text, overwrite=False)
     except OSError as error:
         raise ConfigurationError(f"cannot write the spec: {error.strerror}", where=str(file)) from error
     if as_json:

@@ -13,6 +13,7 @@ import httpx
 import tomli_w
 
 from orchestrator.local.layout import LocalLab, Part, load_demo
+from shared.files.atomic import write_file
 from shared.kernel.errors import ConfigurationError, InfrastructureError
 from shared.service.tls import system_trust
 
@@ -72,7 +73,7 @@ def _shelve_demo(lab: LocalLab, demo_file: Path) -> None:
     """Let the demo's campaign be started by its name, from the bot, curl or n8n."""
     campaign = tomllib.loads(demo_file.read_text(encoding="utf-8")).get("campaign")
     if campaign is not None:
-        (lab.specs_dir / "demo.toml").write_text(tomli_w.dumps({"id": "demo", **campaign}), encoding="utf-8")
+        write_file(lab.specs_dir / "demo.toml", tomli_w.dumps({"id": "demo", **campaign}))
 
 
 def wait_ready(lab: LocalLab, demo_file: Path, on_wait: Callable[[str], None]) -> None:

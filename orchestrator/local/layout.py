@@ -3,7 +3,6 @@
 Everything lies under `OUT/.lab`: tokens, settings, state, logs. Ports are chosen free at first start and kept.
 """
 
-import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import tomli_w
 from pydantic import Field
 
+from shared.files.atomic import write_file
 from shared.kernel.errors import ConfigurationError
 from shared.kernel.records import NodeName, Record
 from shared.kernel.settings import load_settings
@@ -126,7 +126,7 @@ class LocalLab:
         port_of = dict(zip(parts, ports, strict=False))
         worker_port_of = dict(zip(demo.nodes, ports[len(parts) :], strict=True))
         for part, settings in self._settings(demo, port_of, worker_port_of).items():
-            self.config_file(part).write_text(tomli_w.dumps(settings))
+            write_file(self.config_file(part), tomli_w.dumps(settings))
 
     def parts(self, demo: DemoSettings) -> list[Part]:
         """Return the lab's processes in the order they are started."""
@@ -150,9 +150,7 @@ class LocalLab:
     def _make_token(self, part: str) -> None:
         path = self.token_file(part)
         if not path.exists():
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(handle, "w") as file:
-                file.write(make_token() + "\n")
+            write_file(path, make_token() + "\n", mode=0o600, overwrite=False)
 
     def _settings(
         self, demo: DemoSettings, port_of: dict[str, int], worker_port_of: dict[NodeName, int]

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from orchestrator.local.layout import LocalLab, Part, load_demo
+from shared.files.atomic import write_file
 from shared.kernel.errors import EpiError
 from shared.service.die_with_parent import die_with_parent
 from shared.service.logs import configure_logging
@@ -110,7 +111,7 @@ def main() -> int:
     try:
         lab = LocalLab(arguments.out.resolve())
         demo = load_demo(arguments.demo)
-        lab.pid_file.write_text(f"{os.getpid()}\n")
+        write_file(lab.pid_file, f"{os.getpid()}\n", durable=False)
         try:
             asyncio.run(Supervisor(lab, lab.parts(demo)).run())
         finally:

@@ -23,8 +23,8 @@ from orchestrator.reports.tables import (
     servings_table,
     validity_lines,
 )
-from orchestrator.results.files import write_files
 from orchestrator.results.read_model import CampaignResults, load_results
+from shared.files.atomic import write_files
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from pathlib import Path
 from orchestrator.reports.figures import epi_curve
 from orchestrator.reports.research_questions import recommendation_of
 from orchestrator.reports.tables import energy_table, results_table, servings_table, validity_lines
-from orchestrator.results.files import write_files
 from orchestrator.results.read_model import CampaignResults, load_results
+from shared.files.atomic import write_files
 
 __all__ = ["CampaignResults", "load_results", "opening", "summary_markdown", "write_summary"]
 

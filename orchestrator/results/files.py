@@ -1,15 +1,13 @@
 """Writer and reader of the result tree: OUT/<campaign>/<configuration>/{run,epi,benchmark,power_trace}_NNN.
 
-Every file is written beside its name, synced and renamed: a reader never sees half a file. JSON is deterministic. What
-the numbers mean is in `schema`; how they are calculated in `orchestrator.domain`.
+Every file appears whole or not at all (`shared.files.atomic`): a reader never sees half a file. JSON is deterministic.
+What the numbers mean is in `schema`; how they are calculated in `orchestrator.domain`.
 """
 
 import io
 import json
-import os
 import re
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -20,7 +18,7 @@ from orchestrator.domain.run.alignment import Trace
 from orchestrator.domain.run.evaluate import EvaluatedRun, with_meter_record
 from orchestrator.domain.run.records import RunInput
 from orchestrator.results.schema import BenchmarkFile, CampaignFile, EpiFile
-from shared.files.artifacts import fsync_directory
+from shared.files.atomic import write_file, write_files
 from shared.files.trace_csv import TraceCsvWriter, read_columns
 from shared.kernel.errors import DataError
 from shared.kernel.records import NodeName, QuestionResult
@@ -39,32 +37,6 @@ class RunFiles:
     questions: tuple[QuestionResult, ...]
 
 
-def write_files(contents: Mapping[Path, bytes]) -> tuple[Path, ...]:
-    """Write files so that each appears whole or not at all, also after a power cut; they appear in the order given."""
-    temporary: dict[Path, Path] = {}
-    try:
-        for path, data in contents.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary[path] = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-            with temporary[path].open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        for path, scratch in temporary.items():
-            scratch.replace(path)
-    finally:
-        for scratch in temporary.values():
-            scratch.unlink(missing_ok=True)
-    for folder in dict.fromkeys(path.parent for path in contents):
-        fsync_directory(folder)
-    return tuple(contents)
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write one file as `write_files` does."""
-    write_files({path: data})
-
-
 def json_bytes(record: BaseModel) -> bytes:
     """Return a record as indented JSON; fields keep the schema's order, floats their shortest exact form."""
     text = json.dumps(record.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False)
@@ -81,7 +53,7 @@ def run_files(campaign_dir: Path, configuration_id: str, repetition: int) -> dic
 def write_campaign(campaign_dir: Path, campaign: CampaignFile) -> Path:
     """Write `campaign.json`; call it again when failures are added."""
     path = campaign_dir / "campaign.json"
-    write_bytes(path, json_bytes(campaign))
+    write_file(path, json_bytes(campaign))
     return path
 
 

@@ -7,8 +7,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from orchestrator.domain.run.records import RunInput
-from orchestrator.results.files import write_files
 from orchestrator.results.schema import BenchmarkFile, CampaignFile, EpiFile
+from shared.files.atomic import write_files
 
 MODELS: dict[str, type[BaseModel]] = {
     "campaign": CampaignFile, "run": RunInput, "benchmark": BenchmarkFile, "epi": EpiFile,

@@ -7,8 +7,9 @@ from pathlib import Path
 from orchestrator.domain.run.evaluate import evaluate_traces
 from orchestrator.domain.run.records import RunInput
 from orchestrator.results.blocks import differing_figures
-from orchestrator.results.files import json_bytes, list_runs, read_json, read_traces, write_bytes
+from orchestrator.results.files import json_bytes, list_runs, read_json, read_traces
 from orchestrator.results.schema import BenchmarkFile, EpiFile
+from shared.files.atomic import write_file
 from shared.kernel.errors import DataError
 from shared.kernel.records import Record
 
@@ -63,7 +64,7 @@ def recompute_campaign(campaign_dir: Path) -> Iterator[Recomputed]:
 
 def write_recomputed(campaign_dir: Path, run: Recomputed) -> None:
     """Replace a run's `epi_NNN.json` by what was calculated anew."""
-    write_bytes(campaign_dir / run.configuration_id / f"epi_{run.repetition:03d}.json", json_bytes(run.again))
+    write_file(campaign_dir / run.configuration_id / f"epi_{run.repetition:03d}.json", json_bytes(run.again))
 
 
 def _differences(block: str, written: Record, again: Record) -> Iterator[str]:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import httpx
 
-from shared.files.durability import fsync_directory, hash_file
+from shared.files.atomic import move_into_place, write_file
+from shared.files.durability import hash_file
 from shared.kernel.errors import DataError, InfrastructureError, NotFoundError
 from shared.kernel.records import Record, Sha256
 from shared.service.tls import pinned
@@ -73,21 +74,17 @@ class ArtifactStore:
 
         `owner` becomes a file name: callers check it against a pattern.
         """
-        self._pins.mkdir(exist_ok=True)
-        target = self._pins / owner
-        if not sha256s:
-            target.unlink(missing_ok=True)
-            return
-        scratch = self.scratch()
-        scratch.write_text("\n".join(sorted(sha256s)))
-        scratch.replace(target)
-        fsync_directory(self._pins)
+        if sha256s:
+            write_file(self._pins / owner, "\n".join(sorted(sha256s)))
+        else:
+            (self._pins / owner).unlink(missing_ok=True)
 
     def pinned(self) -> dict[str, frozenset[str]]:
         """Return what each owner needs."""
         if not self._pins.is_dir():
             return {}
-        return {entry.name: frozenset(entry.read_text().split()) for entry in sorted(self._pins.iterdir())}
+        owners = sorted(entry for entry in self._pins.iterdir() if not entry.name.startswith("."))
+        return {entry.name: frozenset(entry.read_text().split()) for entry in owners}
 
     def used_bytes(self) -> int:
         """Return the size of everything here, partial files too."""
@@ -209,10 +206,7 @@ class ArtifactStore:
         if expected_sha256 is not None and sha256 != expected_sha256:
             path.unlink()
             raise DataError(f"hash {sha256} differs from the expected {expected_sha256}", where=path.name)
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-        path.replace(self.root / sha256)
-        fsync_directory(self.root)
+        move_into_place(path, self.root / sha256)
         return ArtifactInfo(sha256=sha256, size_bytes=(self.root / sha256).stat().st_size)
 
     async def download(
@@ -275,8 +269,3 @@ async def scratch_file(store: ArtifactStore) -> AsyncIterator[Path]:
         yield path
     finally:
         path.unlink(missing_ok=True)
-
-
-__all__ = [
-    "ArtifactInfo", "ArtifactStore", "NoRoomError", "fsync_directory", "hash_file", "scratch_file",
-]  # fmt: skip

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from shared.kernel.errors import ConfigurationError
-from shared.kernel.records import LayerGroup, canonical_json
+from shared.kernel.records import LayerGroup
 from shared.wire.surgeon_jobs import PlanOptions
 from surgeon.cli.output import Json, Threads, absolute, console, run_task, show
 
@@ -174,6 +174,7 @@ def plan(
     Example: epi surgery plan -s statistics.safetensors --keep 16,14,12,12 --layout biased -o list.json
     """
     from shared.files.durability import hash_file
+    from surgeon.planning.plan_file import write_plan
     from surgeon.planning.plan_making import make_plan, ranking_inputs
 
     if (depth is None) == (keep is None):
@@ -189,7 +190,7 @@ def plan(
         choice, inputs, statistics_sha256=hash_file(statistics) if statistics else None,
         base_sha256=found.provenance.model_sha256 if found else (hash_file(model) if model else None),
     )  # fmt: skip
-    output.write_bytes(canonical_json(result) + b"\n")
+    write_plan(output, result)
     dropped = sum(len(ids) for ids in result.dropped)
     show(as_json, {"target": str(output), "plan_hash": result.plan_hash(), "dropped": dropped,
                    "kept": [len(ids) for ids in result.kept]},

@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from shared.kernel.errors import ConfigurationError
-from shared.kernel.records import SurgeryPlan, canonical_json
 from surgeon.cli.output import Json, Threads, absolute, errors, run_task, show
+from surgeon.planning.plan_file import write_plan
 from surgeon.work.tasks import EepMergeTask, EepTask, NaeeTask, SkippingTask
 
 app = typer.Typer(
@@ -53,7 +53,7 @@ def naee(
     done = run_task(task, "naee")
     assert done.plan is not None and done.naee is not None
     losses = ", ".join(f"{loss:.4g}" for loss in done.naee.losses)
-    _write(output, done.plan)
+    write_plan(output, done.plan)
     show(as_json, {"target": str(output), "plan_hash": done.plan.plan_hash(), **done.naee.model_dump(mode="json")},
          f"{output}: plan {done.plan.plan_hash()[:16]}, losses {losses}")  # fmt: skip
 
@@ -118,7 +118,7 @@ def _show_eep(task: EepTask | EepMergeTask, output: Path, as_json: bool, compare
     done = run_task(task, task.task)
     plan, report = done.plan, done.eep
     assert plan is not None and report is not None
-    _write(output, plan)
+    write_plan(output, plan)
     show(as_json, {"target": str(output), "plan_hash": plan.plan_hash(), **report.model_dump(mode="json")},
          f"{output}: accuracy {report.train:.3f} on the search's questions, {report.validation:.3f} on unseen ones"
          f" ({compared}: {report.validation_base:.3f}); {report.evaluated} candidates")  # fmt: skip
@@ -145,10 +145,6 @@ def skipping(
              f" {row.share_skipped:.1%} of expert computations skipped" for row in result.tasks]  # fmt: skip
     lines.append("Stock engines compute skipped experts all the same: this saves no energy there.")
     show(as_json, result.model_dump(mode="json"), "\n".join(lines))
-
-
-def _write(output: Path, plan: SurgeryPlan) -> None:
-    output.write_bytes(canonical_json(plan) + b"\n")
 
 
 def _question_files(items: list[str]) -> tuple[tuple[Path, str], ...]:

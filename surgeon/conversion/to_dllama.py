@@ -18,7 +18,7 @@ import numpy as np
 from shared.checkpoints import safetensors
 from shared.checkpoints.dllama import FLOAT_TYPES, QWEN3_MOE, pack_header
 from shared.checkpoints.safetensors import Checkpoint, TensorEntry, read_json
-from shared.files.atomic import atomic_write
+from shared.files.atomic import atomic_write, write_file
 from shared.kernel.errors import ConfigurationError, DataError
 from surgeon.conversion.to_gguf import read_tensor, to_float32
 
@@ -154,8 +154,7 @@ def convert_tokenizer(source: Path, target: Path) -> None:
     data = struct.pack("<Ii", _TOKENIZER_MAGIC, 8 + len(pairs)) + pairs + template
     data += struct.pack(f"<{len(ends)}i", *ends)
     data += b"".join(struct.pack("<fI", -float(number), len(piece)) + piece for number, piece in enumerate(pieces))
-    with atomic_write(target) as beside:
-        beside.write_bytes(data)
+    write_file(target, data)
 
 
 def token_order(source: Path) -> list[int]:

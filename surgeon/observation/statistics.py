@@ -21,7 +21,7 @@ from safetensors.numpy import load_file
 from safetensors.numpy import save as serialise
 
 from shared.checkpoints import safetensors
-from shared.files.atomic import atomic_write
+from shared.files.atomic import write_file
 from shared.kernel.errors import ConfigurationError, DataError
 from shared.kernel.records import Record, Sha256
 
@@ -185,8 +185,7 @@ def save(statistics: Statistics, path: Path) -> None:
     tensors.update({f"reservoir/{name}": value for name, value in statistics.reservoir.items()})
     text = json.dumps(statistics.provenance.model_dump(mode="json"), sort_keys=True)
     data = serialise({name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}, {METADATA_KEY: text})
-    with atomic_write(path) as beside:
-        beside.write_bytes(data)
+    write_file(path, data)
 
 
 def load(path: Path) -> Statistics:

@@ -1,11 +1,12 @@
-"""Reading a plan from a file."""
+"""Plans in files."""
 
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from shared.files.atomic import write_file
 from shared.kernel.errors import ConfigurationError
-from shared.kernel.records import SurgeryPlan
+from shared.kernel.records import SurgeryPlan, canonical_json
 
 
 def read_plan(path: Path) -> SurgeryPlan:
@@ -22,3 +23,12 @@ def read_plan(path: Path) -> SurgeryPlan:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "plan"
         raise ConfigurationError(f"{key}: {first['msg']}", where=str(path)) from error
+
+
+def write_plan(path: Path, plan: SurgeryPlan) -> None:
+    """Write a plan file, whole or not at all; a pipe or terminal is written to."""
+    data = canonical_json(plan) + b"\n"
+    if path.exists() and not path.is_file():
+        path.write_bytes(data)
+    else:
+        write_file(path, data)

@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from shared.files.kept_lines import KeptLines
 from shared.kernel.errors import ConfigurationError, DataError
 from shared.kernel.records import Record
 
@@ -76,24 +77,18 @@ class FitnessCache:
             ConfigurationError: the file belongs to another search.
             DataError: a damaged line that is not the last (a killed run may leave half a line at the end).
         """
-        self._path = path
         self._known: dict[str, Fitness] = {}
-        if path is None:
+        self._file = None if path is None else KeptLines(path, identity)
+        if self._file is None:
             return
-        if not path.exists():
-            path.write_text(json.dumps({"identity": identity}) + "\n")
-            return
-        lines = path.read_text().split("\n")
-        if not lines or lines[0] != json.dumps({"identity": identity}):
+        if self._file.identity != identity:
             raise ConfigurationError("the file of known candidates belongs to another search", where=str(path))
-        whole = lines[1:-1]  # what follows the last line end is empty, or half a line of a killed run
-        for number, line in enumerate(whole, start=2):
+        for number, line in enumerate(self._file.lines, start=2):
             try:
                 entry: dict[str, Any] = json.loads(line)
                 self._known[entry["key"]] = Fitness(accuracy=entry["accuracy"], margin=entry["margin"])
             except (ValueError, KeyError, TypeError) as error:
                 raise DataError("a damaged line", where=f"{path}:{number}") from error
-        path.write_text("\n".join([lines[0], *whole]) + "\n")
 
     def get(self, key: str) -> Fitness | None:
         """Return a known fitness."""
@@ -102,10 +97,8 @@ class FitnessCache:
     def put(self, key: str, fitness: Fitness) -> None:
         """Remember a fitness."""
         self._known[key] = fitness
-        if self._path is not None:
-            line = json.dumps({"key": key, "accuracy": fitness.accuracy, "margin": fitness.margin})
-            with self._path.open("a") as file:
-                file.write(line + "\n")
+        if self._file is not None:
+            self._file.append([json.dumps({"key": key, "accuracy": fitness.accuracy, "margin": fitness.margin})])
 
 
 @dataclass(frozen=True)

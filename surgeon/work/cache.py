@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from shared.files.atomic import write_file
 from shared.files.durability import hash_file
 from shared.kernel.errors import ConfigurationError
 from shared.kernel.records import Record
@@ -24,7 +25,7 @@ def key_of(**inputs: Any) -> str:
 
 
 class ResultCache:
-    """JSON records under `root`, one file a result, written beside and renamed."""
+    """JSON records under `root`, one file a result, whole or not there."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -43,10 +44,7 @@ class ResultCache:
 
     def put(self, key: str, result: Record) -> None:
         """Keep a result."""
-        path = self._root / f"{key}.json"
-        beside = path.with_suffix(".partial")
-        beside.write_text(result.model_dump_json())
-        beside.replace(path)
+        write_file(self._root / f"{key}.json", result.model_dump_json())
 
     def hash_of(self, path: Path) -> str:
         """Return the hash of a file, remembered by its place, size and time of change."""

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from shared.checkpoints import gguf, surgery
-from shared.files.artifacts import hash_file
+from shared.files.durability import hash_file
 from shared.kernel.errors import ConfigurationError, DataError, InfrastructureError
 from shared.kernel.records import SurgeryPlan
 from shared.llama import model as llama

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from shared.checkpoints.surgery import apply_plan
-from shared.files.artifacts import hash_file
+from shared.files.durability import hash_file
 from shared.kernel.errors import ConfigurationError, InfrastructureError
 from shared.kernel.records import SurgeryPlan, canonical_json
 from shared.wire.artifacts import GarbageCollectionParams, PinParams

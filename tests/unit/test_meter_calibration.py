@@ -12,7 +12,7 @@ from meter_bridge.cli.calibrate import read_points
 from meter_bridge.instrument.budget import AccuracySettings, budget
 from meter_bridge.instrument.calibration import CalibrationDraft, CalibrationRecord, LoadPoint, fit_calibration
 from meter_bridge.instrument.calibration_store import CalibrationStore
-from shared.kernel.errors import DataError, NotFoundError
+from shared.kernel.errors import ConflictError, DataError, NotFoundError
 
 LOADS = (3.0, 6.0, 12.0, 25.0, 50.0)
 
@@ -94,6 +94,11 @@ def test_versions_are_numbered_dated_and_never_changed(tmp_path: Path) -> None:
     assert (tmp_path / "cal-0001.json").read_bytes() == kept
     assert CalibrationStore(tmp_path).get("cal-0001") == first
     assert CalibrationStore(tmp_path).newest == second
+    other = CalibrationStore(tmp_path)
+    third = store.add(good, instrument="m", nodes=("node1",))
+    with pytest.raises(ConflictError, match="somebody else"):
+        other.add(good, instrument="n", nodes=("node1",))
+    assert CalibrationStore(tmp_path).newest == third
     assert first.age_days(first.created_utc_ns + 400 * 86_400_000_000_000) == pytest.approx(400)
     with pytest.raises(NotFoundError):
         store.get("cal-0009")

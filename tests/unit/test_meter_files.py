@@ -86,6 +86,8 @@ def test_parquet_holds_the_same_and_says_what_measured(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="kind of file"):
         export(block(), tmp_path / "t.xlsx")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["t.csv.gz", "t.parquet"]
+    export(block(), tmp_path / "again.csv.gz")
+    assert (tmp_path / "again.csv.gz").read_bytes() == (tmp_path / "t.csv.gz").read_bytes()
 
 
 def test_times_of_the_command_line() -> None:

@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 
 from orchestrator.cli.plan import app as plan_app
 from orchestrator.cli.results import app as results_app
-from orchestrator.results.files import write_bytes
 from orchestrator.results.json_schemas import MODELS, schema_of
 from orchestrator.results.validate import validate_submission
+from shared.files.atomic import write_file
 from shared.kernel.errors import ConfigurationError
 from tests.support.epi_campaign import write_campaign_tree
 
@@ -38,7 +38,7 @@ def edit(path: Path, **changes: object) -> None:
             document[inner][rest[0]] = value
         else:
             document[inner] = value
-    write_bytes(path, json.dumps(document).encode())
+    write_file(path, json.dumps(document))
 
 
 def test_calc_agrees_with_what_was_written_and_notices_a_change(copy: Path) -> None:

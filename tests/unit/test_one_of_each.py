@@ -1,0 +1,56 @@
+"""One of each: a mechanism of the house is written once; whoever writes it by hand again is named here."""
+
+import ast
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PARTS = ("shared", "node_agent", "meter_bridge", "surgeon", "orchestrator", "demo")
+
+
+def _name(call: ast.Call) -> str:
+    """Return the last part of what is called: `fsync` of `os.fsync(...)`."""
+    return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+
+
+def _writes_by_hand(node: ast.AST) -> bool:
+    """Tell whether a file is made durable, renamed or written in place; `str.replace` has two arguments."""
+    if not isinstance(node, ast.Call):
+        return False
+    renames = _name(node) in {"replace", "rename"} and len(node.args) == 1 and not node.keywords
+    return renames or _name(node) in {"fsync", "mkstemp", "NamedTemporaryFile", "write_text", "write_bytes"}
+
+
+MECHANISMS: dict[str, tuple[Callable[[ast.AST], bool], set[str]]] = {
+    "atomic write": (
+        _writes_by_hand,
+        {
+            "shared/files/atomic.py", "shared/files/durability.py", "shared/files/kept_lines.py",
+            "shared/files/artifacts.py",  # a folder of an earlier version gets its present name
+            "shared/llama/engine_wheel.py",  # runs before anything is installed
+            "node_agent/machine/governor.py", "node_agent/machine/led.py",  # the kernel's files
+            "meter_bridge/sources/emulator/port.py",  # a link to a terminal
+            "surgeon/planning/plan_file.py",  # a pipe
+            "surgeon/jobs/tools.py",  # a scratch file for a child process
+            "orchestrator/api/campaigns.py",  # an archive that is sent and removed
+            "demo/recipe/evaluate.py", "demo/recipe/export.py", "demo/recipe/samples.py", "demo/recipe/tasks.py",
+            "demo/recipe/tokenizer.py",  # made once, by hand
+        },
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mechanism", MECHANISMS)
+def test_there_is_one(mechanism: str) -> None:
+    found_by, places = MECHANISMS[mechanism]
+    found = {
+        str(path.relative_to(ROOT))
+        for part in PARTS
+        for path in (ROOT / part).rglob("*.py")
+        if "node_modules" not in path.parts
+        and any(found_by(node) for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    }
+    assert found - places == set(), f"use the {mechanism} of shared"
+    assert places - found == set(), "no longer there: remove it from this list"
