@@ -1,25 +1,26 @@
 """REST and WebSocket of the bridge; the records are `shared.wire.meter_api`."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, FastAPI, Query, WebSocket, WebSocketDisconnect
+from fastapi import APIRouter, Depends, FastAPI, Query, WebSocket
 from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel
 
 from meter_bridge.bridge import Bridge
 from meter_bridge.instrument.budget import Budget, budget
 from meter_bridge.instrument.calibration import CalibrationDraft, CalibrationRecord
-from meter_bridge.live import MAX_HZ, Subscriber
+from meter_bridge.live import MAX_HZ, Aggregator
 from meter_bridge.sample_blocks import FrameBlock, csv_lines
 from meter_bridge.settings import BridgeSettings
 from meter_bridge.trace.maintenance import MaintenanceRequest, MaintenanceResult
 from shared.files.sqlite import INT64_MAX
 from shared.kernel.errors import AuthError, ConfigurationError
 from shared.service.auth import bearer_guard
+from shared.service.broadcaster import send_until_gone
 from shared.service.http import make_app
 from shared.wire.health_api import health_router
 from shared.wire.meter_api import FoundChannel, MarkerRun, MeterStatus, SampleBlock, TraceEvent
@@ -157,24 +158,13 @@ def _live(bridge: Bridge, token: str | None) -> APIRouter:
             await socket.close(_POLICY_VIOLATION, error.message)
             return
         await socket.accept()
-        subscriber = bridge.broadcaster.subscribe(min(max(hz, 0.1), MAX_HZ))
-        sender = asyncio.create_task(_send(socket, subscriber))
-        try:
-            # Listening is how the end of a silent client is noticed.
-            while True:
-                await socket.receive_text()
-        except WebSocketDisconnect:
-            pass
-        finally:
-            bridge.broadcaster.unsubscribe(subscriber)
-            sender.cancel()
-            with suppress(asyncio.CancelledError, WebSocketDisconnect, RuntimeError):
-                await sender
+        await send_until_gone(socket, _texts(bridge, min(max(hz, 0.1), MAX_HZ)))
 
     return router
 
 
-async def _send(socket: WebSocket, subscriber: Subscriber) -> None:
-    while True:
-        message = await subscriber.next()
-        await socket.send_text(message.model_dump_json())
+async def _texts(bridge: Bridge, hz: float) -> AsyncGenerator[str, None]:
+    aggregator = Aggregator(bridge.settings.channels, hz)
+    with bridge.broadcaster.subscription_through(aggregator) as messages:
+        async for message in messages:
+            yield message.model_dump_json()

@@ -15,7 +15,7 @@ from meter_bridge.instrument.calibration import OLD_AFTER_DAYS, CalibrationDraft
 from meter_bridge.instrument.calibration_store import CalibrationStore
 from meter_bridge.instrument.description import instrument_of, with_calibration
 from meter_bridge.instrument.detectors import ChannelWatch
-from meter_bridge.live import LiveBroadcaster
+from meter_bridge.live import QUEUE_MESSAGES, LiveSample
 from meter_bridge.protocol.frames import Hello
 from meter_bridge.sample_blocks import BlockBuilder, FrameBlock, frame_block, trace_event
 from meter_bridge.settings import BridgeSettings
@@ -28,6 +28,7 @@ from meter_bridge.trace.store import TraceStore
 from shared.kernel.clock import NS_PER_S, monotonic_ns, utc_ns
 from shared.kernel.errors import BugError, ConfigurationError
 from shared.kernel.records import Instrument
+from shared.service.broadcaster import Broadcaster
 from shared.service.health import HealthRegistry, Problem
 from shared.wire.meter_api import (
     ClockStatus,
@@ -67,7 +68,7 @@ class Bridge:
     def __init__(self, settings: BridgeSettings) -> None:
         self.settings = settings
         self.source: Source = settings.source.make(len(settings.channels))
-        self.broadcaster = LiveBroadcaster(settings.channels)
+        self.broadcaster: Broadcaster[LiveSample] = Broadcaster(QUEUE_MESSAGES)
         self.calibrations = CalibrationStore(settings.state_dir / "calibration")
         self._watch = ChannelWatch(settings.channels)
         self._findings: list[str] = []
@@ -244,7 +245,8 @@ class Bridge:
                 lines[node].correct(value) if node in lines else value
                 for node, value in zip(self.settings.channels, power_w, strict=True)
             )
-        self.broadcaster.push(sample.utc_ns, sample.mono_ns, power_w, emulated=self._now.ingest.instrument.emulated)
+        emulated = self._now.ingest.instrument.emulated
+        self.broadcaster.publish(LiveSample(sample.utc_ns, sample.mono_ns, power_w, emulated))
 
     async def _read(self, ingest: Ingest) -> None:
         try:

@@ -1,12 +1,12 @@
-"""The live feed: power since the last message as min, mean, max; slow clients lose the oldest messages.
+"""The live feed: power since the last message as min, mean, max of each node.
 
-Not here: HTTP and WebSocket (`app`). Calibration is applied before samples come here.
+Not here: HTTP and WebSocket (`app`), queues of slow clients (`shared.service.broadcaster`). Calibration is applied
+before samples come here.
 """
 
-import asyncio
 import math
-from collections import deque
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from shared.kernel.clock import NS_PER_S
 from shared.kernel.records import NodeName
@@ -14,6 +14,15 @@ from shared.wire.meter_api import LivePower, PowerAggregate
 
 MAX_HZ = 10.0
 QUEUE_MESSAGES = 32
+
+
+class LiveSample(NamedTuple):
+    """One sample: both clocks, and watts by channel, NaN for none."""
+
+    utc_ns: int
+    mono_ns: int
+    power_w: tuple[float, ...]
+    emulated: bool
 
 
 @dataclass(slots=True)
@@ -31,75 +40,33 @@ class _Sums:
 
 
 @dataclass(slots=True, eq=False)
-class Subscriber:
-    """One client: its sums since its last message, and the messages it has not fetched yet."""
+class Aggregator:
+    """What one client has not been told yet, and when its next message is due."""
 
-    period_ns: int
     nodes: tuple[NodeName, ...]
-    dropped: int = 0
-    _messages: deque[LivePower] = field(default_factory=deque)
-    _ready: asyncio.Event = field(default_factory=asyncio.Event)
+    hz: float
     _sums: list[_Sums] = field(default_factory=list)
     _due_ns: int = 0
 
-    def add(self, utc_ns: int, mono_ns: int, power_w: tuple[float, ...], emulated: bool) -> None:
-        """Take one sample (watts by channel, NaN for none)."""
+    def __call__(self, sample: LiveSample) -> LivePower | None:
+        """Take one sample; return the message that is due with it, None while none is."""
         if not self._sums:
             self._sums = [_Sums() for _ in self.nodes]
-        for sums, value in zip(self._sums, power_w, strict=True):
+        for sums, value in zip(self._sums, sample.power_w, strict=True):
             if not math.isnan(value):
                 sums.add(value)
+        period_ns = round(NS_PER_S / min(self.hz, MAX_HZ))
         # A tenth of a period early is on time: samples of 10 Hz must not beat against a feed of 10 Hz.
-        if mono_ns < self._due_ns - self.period_ns // 10:
-            return
-        self._due_ns = max(self._due_ns + self.period_ns, mono_ns + self.period_ns // 2)
+        if sample.mono_ns < self._due_ns - period_ns // 10:
+            return None
+        self._due_ns = max(self._due_ns + period_ns, sample.mono_ns + period_ns // 2)
         nodes = {
             node: PowerAggregate(min_w=sums.low, mean_w=sums.total / sums.count, max_w=sums.high)
             for node, sums in zip(self.nodes, self._sums, strict=True)
             if sums.count
         }
         self._sums = []
-        if len(self._messages) >= QUEUE_MESSAGES:
-            self._messages.popleft()
-            self.dropped += 1
-        self._messages.append(
-            LivePower(
-                utc_ns=utc_ns, nodes=nodes, cluster_w=sum(node.mean_w for node in nodes.values()), emulated=emulated
-            )
-        )
-        self._ready.set()
-
-    async def next(self) -> LivePower:
-        """Wait for the next message."""
-        while not self._messages:
-            self._ready.clear()
-            await self._ready.wait()
-        return self._messages.popleft()
-
-
-class LiveBroadcaster:
-    """Spreads samples over the subscribers; costs nothing while there are none."""
-
-    def __init__(self, nodes: tuple[NodeName, ...]) -> None:
-        self._nodes = nodes
-        self._subscribers: set[Subscriber] = set()
-
-    def subscribe(self, hz: float) -> Subscriber:
-        """Add a client that wants at most `hz` messages a second (capped at `MAX_HZ`)."""
-        subscriber = Subscriber(round(NS_PER_S / min(hz, MAX_HZ)), self._nodes)
-        self._subscribers.add(subscriber)
-        return subscriber
-
-    def unsubscribe(self, subscriber: Subscriber) -> None:
-        """Remove a client."""
-        self._subscribers.discard(subscriber)
-
-    @property
-    def wanted(self) -> bool:
-        """Tell whether anybody listens."""
-        return bool(self._subscribers)
-
-    def push(self, utc_ns: int, mono_ns: int, power_w: tuple[float, ...], *, emulated: bool) -> None:
-        """Give one sample to every client."""
-        for subscriber in self._subscribers:
-            subscriber.add(utc_ns, mono_ns, power_w, emulated)
+        return LivePower(
+            utc_ns=sample.utc_ns, nodes=nodes, cluster_w=sum(node.mean_w for node in nodes.values()),
+            emulated=sample.emulated,
+        )  # fmt: skip

@@ -4,13 +4,13 @@ A program sends its bearer token; a browser, which cannot, brings a one-shot tic
 come from this very origin.
 """
 
-import asyncio
 import secrets
 import time
+from collections.abc import AsyncGenerator
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from fastapi import APIRouter, Depends, Query, WebSocket, WebSocketDisconnect
+from fastapi import APIRouter, Depends, Query, WebSocket
 
 from orchestrator.api.models import Ticket
 from orchestrator.campaign.live import LiveBroadcaster, LiveMessage
@@ -18,6 +18,7 @@ from orchestrator.store.journal import Journal
 from shared.files.sqlite import INT64_MAX
 from shared.kernel.errors import AuthError
 from shared.service.auth import bearer_guard
+from shared.service.broadcaster import send_until_gone
 
 _TICKET_S = 30.0
 _TICKETS_MAX = 1000
@@ -65,15 +66,7 @@ def live_router(broadcaster: LiveBroadcaster, journal: Journal, token: str | Non
             await socket.close(_POLICY_VIOLATION, "missing or wrong ticket or token")
             return
         await socket.accept()
-        sender = asyncio.create_task(_push(socket, since))
-        try:
-            while True:
-                await socket.receive_text()
-        except (WebSocketDisconnect, RuntimeError):
-            pass
-        finally:
-            sender.cancel()
-            await asyncio.gather(sender, return_exceptions=True)
+        await send_until_gone(socket, _texts(since))
 
     def _may_enter(socket: WebSocket, ticket: str) -> bool:
         origin = socket.headers.get("origin")
@@ -87,26 +80,18 @@ def live_router(broadcaster: LiveBroadcaster, journal: Journal, token: str | Non
             return False
         return True
 
-    async def _push(socket: WebSocket, since: int | None) -> None:
-        """Send what was missed since the entry `since`, then what comes; an entry is sent once."""
-        watching = broadcaster.watch()
-        upcoming = asyncio.ensure_future(anext(watching))
-        sent = since or 0
-        try:
+    async def _texts(since: int | None) -> AsyncGenerator[str, None]:
+        """Yield what was missed since the entry `since`, then what comes; an entry is sent once."""
+        with broadcaster.subscription() as upcoming:
+            sent = since or 0
             if since is not None:
                 for entry in await journal.entries(since, _REPLAY_MAX):
-                    await socket.send_text(LiveMessage(type="entry", entry=entry).model_dump_json(exclude_none=True))
+                    yield LiveMessage(type="entry", entry=entry).model_dump_json(exclude_none=True)
                     sent = entry.seq
             if broadcaster.progress is not None:
-                progress = LiveMessage(type="progress", progress=broadcaster.progress)
-                await socket.send_text(progress.model_dump_json(exclude_none=True))
-            while True:
-                message = await upcoming
-                upcoming = asyncio.ensure_future(anext(watching))
-                if message.entry is not None and message.entry.seq <= sent:
-                    continue
-                await socket.send_text(message.model_dump_json(exclude_none=True))
-        finally:
-            upcoming.cancel()
+                yield LiveMessage(type="progress", progress=broadcaster.progress).model_dump_json(exclude_none=True)
+            async for message in upcoming:
+                if message.entry is None or message.entry.seq > sent:
+                    yield message.model_dump_json(exclude_none=True)
 
     return router

@@ -1,12 +1,11 @@
 """The live broadcaster: power from the bridge, journal entries and progress, fanned out to whoever watches.
 
-Every watcher has a bounded queue; one that is too slow loses the oldest power messages, never stalls the others.
+A watcher that is too slow loses the oldest messages and never stalls the others (`shared.service.broadcaster`).
 """
 
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator
 from typing import Literal
 
 import websockets
@@ -16,6 +15,7 @@ from orchestrator.campaign.lab import Lab
 from orchestrator.store.records import Entry
 from shared.kernel.records import Record
 from shared.service.auth import load_token
+from shared.service.broadcaster import Broadcaster
 from shared.service.tls import pinned
 from shared.wire.meter_api import LivePower
 
@@ -27,7 +27,7 @@ _POWER_KEPT = 6000
 _RECONNECT_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 
 
-class Progress(Record):
+class CampaignProgress(Record):
     """What is being done now."""
 
     campaign: str
@@ -48,16 +48,16 @@ class LiveMessage(Record):
     type: Literal["power", "entry", "progress"]
     power: LivePower | None = None
     entry: Entry | None = None
-    progress: Progress | None = None
+    progress: CampaignProgress | None = None
 
 
-class LiveBroadcaster:
-    """Fans live messages out and remembers the recent power."""
+class LiveBroadcaster(Broadcaster[LiveMessage]):
+    """Fans live messages out and remembers the recent power and the present progress."""
 
     def __init__(self) -> None:
-        self._watchers: set[asyncio.Queue[LiveMessage]] = set()
+        super().__init__(_QUEUE)
         self._power: deque[LivePower] = deque(maxlen=_POWER_KEPT)
-        self.progress: Progress | None = None
+        self.progress: CampaignProgress | None = None
 
     def publish(self, message: LiveMessage) -> None:
         """Send a message to every watcher."""
@@ -65,10 +65,7 @@ class LiveBroadcaster:
             self.progress = message.progress
         if message.power is not None:
             self._power.append(message.power)
-        for queue in self._watchers:
-            if queue.full():
-                queue.get_nowait()
-            queue.put_nowait(message)
+        super().publish(message)
 
     @property
     def last_power(self) -> LivePower | None:
@@ -81,16 +78,6 @@ class LiveBroadcaster:
             return []
         since_ns = self._power[-1].utc_ns - int(seconds * 1e9)
         return [power for power in self._power if power.utc_ns >= since_ns]
-
-    async def watch(self) -> AsyncIterator[LiveMessage]:
-        """Yield messages from now on."""
-        queue: asyncio.Queue[LiveMessage] = asyncio.Queue(_QUEUE)
-        self._watchers.add(queue)
-        try:
-            while True:
-                yield await queue.get()
-        finally:
-            self._watchers.discard(queue)
 
 
 async def relay_power(broadcaster: LiveBroadcaster, lab: Lab) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.benchmarks.records import SuiteSpec
 from orchestrator.campaign.lab import Lab
-from orchestrator.campaign.live import LiveBroadcaster, LiveMessage, Progress
+from orchestrator.campaign.live import CampaignProgress, LiveBroadcaster, LiveMessage
 from orchestrator.campaign.runner import CampaignRunner, Doing
 from orchestrator.domain.campaign.schedule import configurations_of, runs_total
 from orchestrator.domain.campaign.spec import CampaignSpec
@@ -150,7 +150,7 @@ class CampaignService:
         self.broadcaster.publish(
             LiveMessage(
                 type="progress",
-                progress=Progress(
+                progress=CampaignProgress(
                     campaign=doing.campaign, run=doing.run, step=doing.step, fraction=doing.fraction,
                     message=doing.message, window_open=self.lab.window_open, eta_s=self._eta_s,
                     tokens=doing.tokens, tokens_total=doing.tokens_total, utc_ns=utc_ns(),

@@ -3,10 +3,10 @@
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from shared.kernel.errors import ConflictError
+from shared.kernel.errors import ConfigurationError, ConflictError
 
 
 @contextmanager
@@ -15,9 +15,17 @@ def held_alone(lock_file: Path, what: str) -> Iterator[None]:
 
     Raises:
         ConflictError: another process holds it; the message names the folder and that process.
+        ConfigurationError: the folder cannot be made or written.
     """
-    lock_file.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(lock_file, os.O_RDWR | os.O_CREAT, 0o644)  # not emptied: it may be another's
+    try:
+        lock_file.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(lock_file, os.O_RDWR | os.O_CREAT, 0o644)  # not emptied: it may be another's
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot work in this folder: {error.strerror}",
+            where=str(lock_file.parent),
+            hint="choose another state_dir",
+        ) from error
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -27,8 +35,9 @@ def held_alone(lock_file: Path, what: str) -> Iterator[None]:
                 f"another {what} (pid {pid}) works in this folder", where=str(lock_file.parent),
                 hint="stop it first, or use another state_dir",
             ) from error  # fmt: skip
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+        with suppress(OSError):  # a full disk: the lock holds all the same, it only names nobody
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
         os.close(handle)

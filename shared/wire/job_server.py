@@ -9,19 +9,20 @@ job ended is known from that moment on, also while the disk is too full to remem
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from fastapi import APIRouter, Depends, Query, WebSocket, WebSocketDisconnect
+from fastapi import APIRouter, Depends, Query, WebSocket
 from pydantic import BaseModel, ValidationError
 
 from shared.files.sqlite import INT64_MAX
 from shared.kernel.clock import utc_ns
 from shared.kernel.errors import BugError, ConfigurationError, ConflictError, EpiError, ErrorPayload, NotFoundError
 from shared.service.auth import bearer_guard
+from shared.service.broadcaster import Broadcaster, send_until_gone
 from shared.service.health import HealthRegistry
 from shared.wire.job_table import INTERRUPTED, JobTable
 from shared.wire.protocol import PROTOCOL_VERSION, Event, JobId, JobRequest, JobState, JobStatus
@@ -72,7 +73,7 @@ class JobServer:
         self._serial = asyncio.Lock()
         self._events: list[Event] = []
         self._seq = 0
-        self._subscribers: set[asyncio.Queue[Event]] = set()
+        self._feed: Broadcaster[Event] = Broadcaster(_SUBSCRIBER_QUEUE)
         self._stopping = False
 
     @asynccontextmanager
@@ -179,28 +180,18 @@ class JobServer:
             self._live[job_id] = state
             self._tell(state)
 
-    async def events(self, since: int) -> AsyncIterator[Event]:
+    async def events(self, since: int) -> AsyncGenerator[Event, None]:
         """Yield events after `since`; a follower that is too slow loses the oldest."""
-        queue: asyncio.Queue[Event] = asyncio.Queue(_SUBSCRIBER_QUEUE)
-        for event in self._events[-_SUBSCRIBER_QUEUE:]:
-            if event.seq > since:
-                queue.put_nowait(event)
-        self._subscribers.add(queue)
-        try:
-            while True:
-                yield await queue.get()
-        finally:
-            self._subscribers.discard(queue)
+        with self._feed.subscription(event for event in self._events if event.seq > since) as subscription:
+            async for event in subscription:
+                yield event
 
     def _tell(self, state: JobState) -> None:
         self._seq += 1
         event = Event(seq=self._seq, utc_ns=utc_ns(), job=state)
         self._events.append(event)
         del self._events[:-_EVENTS_KEPT]
-        for queue in self._subscribers:
-            if queue.full():
-                queue.get_nowait()
-            queue.put_nowait(event)
+        self._feed.publish(event)
 
     async def _run(self, job_id: str, kind: JobKind[Any, Any], params: BaseModel, delay_s: float) -> None:
         try:
@@ -281,21 +272,11 @@ def job_router(server: JobServer, token: str | None) -> APIRouter:
 
     @router.websocket("/events")
     async def events(socket: WebSocket, since: int = 0) -> None:
+        async def texts() -> AsyncGenerator[str, None]:
+            async for event in server.events(since):
+                yield event.model_dump_json()
+
         await socket.accept()
-        feed = server.events(since)
-
-        async def push() -> None:
-            async for event in feed:
-                await socket.send_text(event.model_dump_json())
-
-        sender = asyncio.create_task(push())
-        try:
-            while True:
-                await socket.receive()
-        except (WebSocketDisconnect, RuntimeError):
-            pass
-        finally:
-            sender.cancel()
-            await asyncio.gather(sender, return_exceptions=True)
+        await send_until_gone(socket, texts())
 
     return router

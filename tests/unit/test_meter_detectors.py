@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from meter_bridge.find_channel import find_channel, verdict
 from meter_bridge.instrument.detectors import ChannelWatch, examine
-from meter_bridge.live import QUEUE_MESSAGES, LiveBroadcaster
+from meter_bridge.live import QUEUE_MESSAGES, Aggregator, LiveSample
 from shared.kernel.records import Instrument
+from shared.service.broadcaster import Broadcaster
 from shared.wire.meter_api import MarkerRun, SampleBlock
 
 NS = 1_000_000_000
@@ -101,12 +102,18 @@ def test_identify_names_right_swapped_and_silent_channels() -> None:
 
 
 async def test_aggregates_hold_every_sample_between_two_messages() -> None:
-    broadcaster = LiveBroadcaster(("a", "b"))
-    slow, fast = broadcaster.subscribe(2.0), broadcaster.subscribe(50.0)
+    broadcaster: Broadcaster[LiveSample] = Broadcaster(QUEUE_MESSAGES)
+    nodes = ("a", "b")
     values = [float(value) for value in np.random.default_rng(1).uniform(3, 9, 200)]
-    for number, value in enumerate(values):
-        at = number * NS // 50
-        broadcaster.push(at, at, (value, math.nan), emulated=True)
+    with (
+        broadcaster.subscription_through(Aggregator(nodes, 2.0)) as slow,
+        broadcaster.subscription_through(Aggregator(nodes, 50.0)) as fast,
+    ):
+        assert broadcaster.wanted
+        for number, value in enumerate(values):
+            at = number * NS // 50
+            broadcaster.publish(LiveSample(at, at, (value, math.nan), emulated=True))
+    assert not broadcaster.wanted
     messages = [await asyncio.wait_for(slow.next(), 1) for _ in range(8)]
     times = [message.utc_ns for message in messages]
     assert all(abs(b - a - NS // 2) <= NS // 25 for a, b in itertools.pairwise(times[1:]))
@@ -120,6 +127,3 @@ async def test_aggregates_hold_every_sample_between_two_messages() -> None:
     assert 35 <= fast.dropped + QUEUE_MESSAGES <= 42
     first = await fast.next()
     assert first.utc_ns >= 200 * NS // 50 - (QUEUE_MESSAGES + 1) * NS // 10
-    broadcaster.unsubscribe(slow)
-    broadcaster.unsubscribe(fast)
-    assert not broadcaster.wanted

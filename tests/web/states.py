@@ -10,7 +10,7 @@ node, no significant difference). The tests of the dashboard itself drive the re
 from dataclasses import dataclass, field
 
 from orchestrator.api.models import AttemptStatus, CampaignStatus, CampaignSummary, RunStatus
-from orchestrator.campaign.live import Progress
+from orchestrator.campaign.live import CampaignProgress
 from orchestrator.domain.campaign.schedule import PlannedRun, configurations_of
 from orchestrator.domain.campaign.spec import CampaignSpec, TasksSpec
 from orchestrator.domain.campaign.states import CampaignState
@@ -107,12 +107,12 @@ class InventedLab:
             at -= length
         return "evaluate", 1.0
 
-    def progress(self) -> Progress | None:
+    def progress(self) -> CampaignProgress | None:
         if self.campaign_state != "running" or not self.has_campaign:
             return None
         step, fraction = self.step()
         run = "" if self.state == "preparing" else self.planned[self.done].run
-        return Progress(
+        return CampaignProgress(
             campaign=self.spec.id,
             run=run,
             step=step,
