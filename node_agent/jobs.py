@@ -7,13 +7,10 @@ import asyncio
 import json
 import sys
 from collections.abc import Coroutine
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
 from node_agent.engines.base import Engine, Worker
-from node_agent.engines.distributed_llama import DistributedLlamaEngine, DllamaWorker
-from node_agent.engines.llama_cpp import RPC_WORKER_MODULE, LlamaCppEngine, RpcWorker
 from node_agent.machine.activity import read_activity
 from node_agent.machine.governor import set_governor
 from node_agent.machine.host import read_facts
@@ -23,9 +20,10 @@ from node_agent.processes import Supervised
 from node_agent.settings import NodeSettings
 from node_agent.transfers.methods import fetch
 from shared.files.artifacts import ArtifactStore, NoRoomError
-from shared.kernel.errors import ConflictError, InfrastructureError
+from shared.kernel.errors import ConfigurationError, ConflictError, InfrastructureError
 from shared.kernel.records import EngineName
 from shared.wire.artifacts import ArtifactJobs
+from shared.wire.engines.registry import SCORING_ENGINE
 from shared.wire.job_server import JobContext, JobKind
 from shared.wire.node_jobs.activity import AgentActivity, activity_between
 from shared.wire.node_jobs.artifacts import FetchParams, FetchResult
@@ -70,16 +68,12 @@ class Node:
     def __init__(self, settings: NodeSettings) -> None:
         self.settings = settings
         self.store = ArtifactStore(settings.artifacts_dir, quota_bytes=settings.artifact_quota_bytes)
-        place = settings.state_dir, settings.worker_host, settings.worker_port, settings.threads
-        self.workers: dict[EngineName, Worker] = {
-            "llama.cpp": RpcWorker(*place),
-            "distributed-llama": DllamaWorker(*place, settings.dllama),
-        }
+        made = {name: table.make_worker(settings.place) for name, table in settings.engines.items()}
+        self.workers: dict[EngineName, Worker] = {name: worker for name, worker in made.items() if worker is not None}
         self.engines: dict[EngineName, Engine] = {
-            "llama.cpp": LlamaCppEngine(settings.state_dir, settings.worker_endpoint),
-            "distributed-llama": DistributedLlamaEngine(settings.state_dir, settings.dllama),
+            name: table.make_engine(settings.place) for name, table in settings.engines.items()
         }
-        self.engine = self.engines["llama.cpp"]
+        self.engine = self.engines[SCORING_ENGINE]
         self._marker: Supervised | None = None
         self._in_window = False
         self._facts: NodeFacts | None = None
@@ -88,8 +82,12 @@ class Node:
         """Find again what an earlier agent started; a marker load and scratch files left over are removed."""
         self.store.clean_scratch()
         if (worker := Supervised.find("worker", self.settings.state_dir)) is not None:
-            ours = RPC_WORKER_MODULE in worker.command()
-            self.workers["llama.cpp" if ours else "distributed-llama"].adopt(worker)
+            command = worker.command()
+            owner = next((one for one in self.workers.values() if one.recognises(command)), None)
+            if owner is not None:
+                owner.adopt(worker)
+            else:  # of an engine that this agent does not have any more; it holds the workers' port
+                await worker.stop()
         for engine in self.engines.values():
             if await engine.find():
                 self.engine = engine
@@ -136,6 +134,8 @@ class Node:
 
     async def start_worker(self, params: StartWorkerParams, _job: JobContext) -> StartWorkerResult:
         """Start this node's worker for an engine or keep the running one; another engine's worker is ended."""
+        if params.engine not in self.workers:
+            raise ConfigurationError(f"{params.engine} has no worker on this node", hint=self._known())
         for name, other in self.workers.items():
             if name != params.engine:
                 await other.stop()
@@ -144,6 +144,8 @@ class Node:
 
     async def start_engine(self, params: StartEngineParams, job: JobContext) -> StartEngineResult:
         """Load a model that is here on the engine; another engine is ended."""
+        if params.engine not in self.engines:
+            raise ConfigurationError(f"this node has no engine {params.engine}", hint=self._known())
         tokenizer = self.store.path(params.tokenizer_sha256) if params.tokenizer_sha256 is not None else None
         model = self.store.path(params.model_sha256)
         for name, other in self.engines.items():
@@ -198,8 +200,12 @@ class Node:
     def engine_infos(self) -> list[EngineInfo]:
         """Return what each engine of this node can do."""
         return [
-            EngineInfo(available=engine.available, **asdict(engine.capabilities)) for engine in self.engines.values()
+            EngineInfo(available=engine.available, build=engine.build, **engine.description.model_dump())
+            for engine in self.engines.values()
         ]
+
+    def _known(self) -> str:
+        return f"it has {', '.join(sorted(self.engines))}; `epi node engines` tells more"
 
     async def set_governor(self, params: SetGovernorParams, _job: JobContext) -> SetGovernorResult:
         """Set the CPU frequency governor."""

@@ -1,10 +1,17 @@
-"""What a node agent reads from its TOML file. Not here: what a job asks for (shared.wire.node_jobs)."""
+"""What a node agent reads from its TOML file.
+
+Not here: the tables `[engines.NAME]`, which each engine's own module reads, and what a job asks for
+(shared.wire.node_jobs).
+"""
 
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
+from node_agent.engines.base import Place
+from node_agent.engines.registry import EngineTables
 from shared.kernel.settings import DaemonSettings
 
 
@@ -15,7 +22,7 @@ class NodeSettings(DaemonSettings):
     worker_host: str = Field(default="127.0.0.1", description="the cluster's interface, never 0.0.0.0")
     worker_port: int = Field(default=50052, ge=1, le=65535)
     threads: int = Field(default=1, ge=1, le=256, description="CPU threads of the RPC worker")
-    dllama: Path | None = Field(default=None, description="distributed-llama's program; null: the one on the PATH")
+    engines: EngineTables = Field(default={}, validate_default=True, description="a table of its own for each engine")
     allow_governor: bool = Field(default=False, description="may this agent set the CPU frequency governor?")
     source_url: str | None = Field(default=None, pattern=r"^https?://[^\s/]+$", description="where artifacts come from")
     rsync_source: str | None = Field(
@@ -29,6 +36,19 @@ class NodeSettings(DaemonSettings):
     source_token_file: Path | None = None
     source_ca_file: Path | None = Field(default=None, description="the lab's own CA, pinned; for an https source")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _read_former_dllama(cls, data: Any) -> Any:
+        """Read the key `dllama` of earlier versions: distributed-llama's program."""
+        if not isinstance(data, dict) or "dllama" not in data:
+            return data
+        rest = {key: value for key, value in data.items() if key != "dllama"}
+        engines = dict(rest.get("engines", {}))
+        if "program" in engines.get("distributed-llama", {}):
+            raise ValueError("engines.distributed-llama.program is given twice: dllama is its former name")
+        engines["distributed-llama"] = {**engines.get("distributed-llama", {}), "program": data["dllama"]}
+        return {**rest, "engines": engines}
+
     @field_validator("worker_host")
     @classmethod
     def _worker_binds_one_interface(cls, host: str) -> str:
@@ -41,9 +61,9 @@ class NodeSettings(DaemonSettings):
         return host
 
     @property
-    def worker_endpoint(self) -> str:
-        """host:port of this node's RPC worker."""
-        return f"{self.worker_host}:{self.worker_port}"
+    def place(self) -> Place:
+        """Where engines and workers live."""
+        return Place(self.state_dir, self.worker_host, self.worker_port, self.threads)
 
     @property
     def artifacts_dir(self) -> Path:

@@ -1,18 +1,19 @@
-"""What every engine can do for the agent: one protocol with declared capabilities, and what its workers have in common.
+"""What every engine does for the agent: its settings, the engine and its workers, each a base with what is common.
 
-Not here: any engine.
+Not here: any engine, and what it can do (`shared.wire.engines`, which the orchestrator reads too).
 """
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar
 
 from node_agent.processes import Supervised
-from shared.kernel.errors import InfrastructureError
-from shared.kernel.records import EngineName
+from shared.kernel.errors import ConfigurationError, InfrastructureError
+from shared.kernel.records import Record
+from shared.wire.engines.base import EngineDescription
 from shared.wire.node_jobs.engines import StartEngineParams, StartEngineResult
 from shared.wire.node_jobs.workloads import (
     DecodeParams,
@@ -29,20 +30,18 @@ _START_S = 60.0
 
 
 @dataclass(frozen=True)
-class Capabilities:
-    """What an engine can do; asked before a campaign starts, not discovered in its middle."""
+class Place:
+    """Where on this node engines and workers live: processes, sockets and logs, and the workers' one address."""
 
-    name: EngineName
-    build: str
-    score: bool
-    generate: bool
-    tokenise: bool
-    distributed: bool
-    overrides_experts_per_token: bool
-    layouts: tuple[str, ...] = ("uniform", "biased")
-    """Layouts of surgery it can run."""
-    requests_per_workload: int | None = None
-    """Most requests in one workload; None: any number."""
+    state_dir: Path
+    worker_host: str
+    worker_port: int
+    worker_threads: int
+
+    @property
+    def worker_endpoint(self) -> str:
+        """host:port of this node's worker, of whichever engine."""
+        return f"{self.worker_host}:{self.worker_port}"
 
 
 class Worker(ABC):
@@ -50,9 +49,9 @@ class Worker(ABC):
 
     role = "worker"
 
-    def __init__(self, state_dir: Path, host: str, port: int, threads: int) -> None:
-        self._state_dir = state_dir
-        self._host, self._port, self._threads = host, port, threads
+    def __init__(self, place: Place) -> None:
+        self._state_dir = place.state_dir
+        self._host, self._port, self._threads = place.worker_host, place.worker_port, place.worker_threads
         self._process: Supervised | None = None
 
     @property
@@ -94,6 +93,10 @@ class Worker(ABC):
     """What its process gets beside the agent's environment."""
 
     @abstractmethod
+    def recognises(self, command: Sequence[str]) -> bool:
+        """Tell whether a running process with this command line is such a worker."""
+
+    @abstractmethod
     async def _check_port(self) -> None:
         """Raise InfrastructureError where a look at the port can tell that it is taken."""
 
@@ -124,40 +127,75 @@ async def wait_until(process: Supervised, ready: Callable[[], Awaitable[bool]], 
         await asyncio.sleep(0.05)
 
 
-class Engine(Protocol):
-    """An inference engine as its node agent sees it; every method raises EpiError with a reason."""
+class Engine(ABC):
+    """An inference engine as its node agent sees it; every method raises EpiError with a reason.
+
+    Attributes:
+        description: what it can do.
+        build: which version this is, for the provenance of results.
+    """
+
+    description: ClassVar[EngineDescription]
+    build: str
 
     @property
     def pid(self) -> int | None:
-        """Process id while it runs."""
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """What it can do."""
+        """Process id while it runs; None also for an engine without a process of its own."""
+        return None
 
     @property
     def available(self) -> bool:
         """Whether its program or library is installed here."""
+        return True
 
     async def find(self) -> bool:
         """Look for an engine process that an earlier agent started; tell whether there is one."""
+        return False
 
+    @abstractmethod
     async def start(
         self, model: Path, params: StartEngineParams, progress: Progress, *, tokenizer: Path | None = None
     ) -> StartEngineResult:
         """Load `model`, over the given workers; `tokenizer` for engines that keep it in a file of its own."""
 
+    @abstractmethod
     async def stop(self) -> None:
         """End the engine; quiet when there is none."""
 
+    @abstractmethod
     async def prefill(self, params: PrefillParams, progress: Progress) -> WorkloadResult:
         """Evaluate prompts."""
 
+    @abstractmethod
     async def decode(self, params: DecodeParams, progress: Progress) -> WorkloadResult:
         """Generate tokens."""
 
     async def score(self, params: ScoreParams, progress: Progress) -> ScoreResult:
         """Read log-likelihoods."""
+        raise ConfigurationError(
+            f"{self.description.name} gives no log-probabilities", hint="score with llama.cpp on the same weights"
+        )
 
     async def generate(self, params: GenerateParams, progress: Progress) -> GenerateResult:
         """Write texts that may be judged."""
+        raise ConfigurationError(
+            f"{self.description.name}'s texts may not be judged", hint="judge llama.cpp's on the same weights"
+        )
+
+
+class EngineSettings(Record, ABC):
+    """The table `[engines.NAME]` of the agent's TOML file, and how to make the engine and its worker from it.
+
+    Attributes:
+        description: what the engine can do; its name is the table's.
+    """
+
+    description: ClassVar[EngineDescription]
+
+    @abstractmethod
+    def make_engine(self, place: Place) -> Engine:
+        """Return the engine, not yet running."""
+
+    def make_worker(self, place: Place) -> Worker | None:
+        """Return this node's worker, not yet running; None for an engine that is not distributed."""
+        return None

@@ -21,25 +21,25 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import psutil
+from pydantic import Field
 
-from node_agent.engines.base import Capabilities, Progress, Worker
+from node_agent.engines.base import Engine, EngineSettings, Place, Progress, Worker
 from node_agent.engines.dllama_files import Q40, DllamaTokenizer, check_nodes, read_model_header
 from node_agent.engines.dllama_output import Transcript
 from node_agent.processes import Supervised
 from shared.kernel.clock import utc_ns
 from shared.kernel.errors import BugError, ConfigurationError, InfrastructureError
 from shared.kernel.records import TokenLedger
+from shared.wire.engines.base import EngineDescription
+from shared.wire.engines.distributed_llama import ENGINE as DESCRIPTION
 from shared.wire.node_jobs.engines import StartEngineParams, StartEngineResult
 from shared.wire.node_jobs.workloads import (
     DecodeParams,
-    GenerateParams,
-    GenerateResult,
     PrefillParams,
     RequestRecord,
-    ScoreParams,
-    ScoreResult,
     WorkloadResult,
 )
 
@@ -58,7 +58,7 @@ def find_program(configured: Path | None) -> Path:
     if found is None or not Path(found).is_file():
         raise ConfigurationError(
             "distributed-llama's program is not here", where=found or "dllama",
-            hint="build it (make dllama) and set `dllama` in the agent's settings",
+            hint="build it (make dllama) and set `program` in [engines.distributed-llama] of the agent's settings",
         )  # fmt: skip
     return Path(found)
 
@@ -66,9 +66,13 @@ def find_program(configured: Path | None) -> Path:
 class DllamaWorker(Worker):
     """This node's `dllama worker` process."""
 
-    def __init__(self, state_dir: Path, host: str, port: int, threads: int, program: Path | None) -> None:
-        super().__init__(state_dir, host, port, threads)
+    def __init__(self, place: Place, program: Path | None) -> None:
+        super().__init__(place)
         self._program = program
+
+    def recognises(self, command: Sequence[str]) -> bool:
+        """Tell it by the program's mode."""
+        return "worker" in command
 
     async def _check_port(self) -> None:
         """Leave it to the program: looking would end an idle worker that may listen there."""
@@ -107,19 +111,17 @@ class _Loaded:
     seq_len: int
 
 
-class DistributedLlamaEngine:
+class DistributedLlamaEngine(Engine):
     """Runs `dllama inference` on the root node."""
 
     role = "engine"
     pause_s = 2.0
     """Between two runs: a worker closes its port and opens it anew, and one that a root misses ends all the others."""
-    capabilities = Capabilities(
-        name="distributed-llama", build=DLLAMA_BUILD, score=False, generate=False, tokenise=True, distributed=True,
-        overrides_experts_per_token=False, layouts=("uniform",), requests_per_workload=1,
-    )  # fmt: skip
+    description = DESCRIPTION
+    build = DLLAMA_BUILD
 
-    def __init__(self, state_dir: Path, program: Path | None) -> None:
-        self._state_dir = state_dir
+    def __init__(self, place: Place, program: Path | None) -> None:
+        self._state_dir = place.state_dir
         self._program = program
         self._loaded: _Loaded | None = None
         self._last_end_s = float("-inf")
@@ -195,27 +197,6 @@ class DistributedLlamaEngine:
         start = said.eval_utc_ns[-1] if said.eval_utc_ns else said.started_utc_ns
         ledger = TokenLedger(generated=params.tokens_each, prompt=1, cached=n_prompt - 1)
         return _result(start, said.pred_utc_ns[-1], ledger, hashlib.sha256(b"".join(said.pieces)).hexdigest())
-
-    async def score(self, params: ScoreParams, progress: Progress) -> ScoreResult:
-        """Refuse: it gives no log-probabilities.
-
-        Raises:
-            ConfigurationError: always.
-        """
-        raise ConfigurationError(
-            "distributed-llama gives no log-probabilities", hint="score with llama.cpp on the same weights as Q4_0"
-        )
-
-    async def generate(self, params: GenerateParams, progress: Progress) -> GenerateResult:
-        """Refuse: it replaces the last prompt token, so its texts may not be judged.
-
-        Raises:
-            ConfigurationError: always.
-        """
-        raise ConfigurationError(
-            "distributed-llama's texts may not be judged: it replaces the last prompt token",
-            hint="judge llama.cpp on the same weights as Q4_0",
-        )
 
     @property
     def available(self) -> bool:
@@ -323,3 +304,22 @@ def _result(start: int | None, end: int | None, ledger: TokenLedger, output_sha2
     return WorkloadResult(
         start_utc_ns=start, end_utc_ns=end, ledger=ledger, requests=(request,), output_sha256=output_sha256
     )
+
+
+class DistributedLlamaSettings(EngineSettings):
+    """`[engines.distributed-llama]`."""
+
+    description: ClassVar[EngineDescription] = DESCRIPTION
+
+    program: Path | None = Field(default=None, description="`dllama`; null: the one on the PATH")
+
+    def make_engine(self, place: Place) -> Engine:
+        """Return the engine."""
+        return DistributedLlamaEngine(place, self.program)
+
+    def make_worker(self, place: Place) -> Worker:
+        """Return the worker."""
+        return DllamaWorker(place, self.program)
+
+
+ENGINE = DistributedLlamaSettings

@@ -9,17 +9,19 @@ import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import ValidationError
 
-from node_agent.engines.base import Capabilities, Progress, Worker, wait_until
+from node_agent.engines.base import Engine, EngineSettings, Place, Progress, Worker, wait_until
 from node_agent.engines.rpc_devices import local_last
 from node_agent.engines.wire import SOCKET_NAME, EngineGoneError, EngineStatus, LoadRequest, Operation, call
 from node_agent.processes import Supervised
 from shared.files.atomic import write_file
 from shared.kernel.errors import InfrastructureError
 from shared.llama.model import LLAMA_BUILD
+from shared.wire.engines.base import EngineDescription
+from shared.wire.engines.llama_cpp import ENGINE as DESCRIPTION
 from shared.wire.node_jobs.engines import StartEngineParams, StartEngineResult
 from shared.wire.node_jobs.workloads import (
     DecodeParams,
@@ -72,31 +74,28 @@ class RpcWorker(Worker):
             "--host", self._host, "--port", str(self._port), "--threads", str(self._threads),
         ]  # fmt: skip
 
+    def recognises(self, command: Sequence[str]) -> bool:
+        """Tell it by its module."""
+        return RPC_WORKER_MODULE in command
+
     async def _ready(self, process: Supervised) -> bool:
         return await listens(self.endpoint)
 
 
-class LlamaCppEngine:
+class LlamaCppEngine(Engine):
     """One engine process on this node, its layers on RPC workers anywhere."""
 
     role = "engine"
     answer_s = 60.0
     """How long a running process may take to answer; a cancelled workload ends after its present batch."""
-    capabilities = Capabilities(
-        name="llama.cpp",
-        build=LLAMA_BUILD,
-        score=True,
-        generate=True,
-        tokenise=True,
-        distributed=True,
-        overrides_experts_per_token=True,
-    )
+    description = DESCRIPTION
+    build = LLAMA_BUILD
 
-    def __init__(self, state_dir: Path, own_worker: str) -> None:
-        self._state_dir = state_dir
-        self._own_worker = own_worker
-        self._socket = state_dir / SOCKET_NAME
-        self._loaded_file = state_dir / "engine.json"
+    def __init__(self, place: Place) -> None:
+        self._state_dir = place.state_dir
+        self._own_worker = place.worker_endpoint
+        self._socket = place.state_dir / SOCKET_NAME
+        self._loaded_file = place.state_dir / "engine.json"
         self._process: Supervised | None = None
         self._workers: tuple[str, ...] = ()
 
@@ -228,3 +227,20 @@ class LlamaCppEngine:
 
 def _quiet(_fraction: float, _message: str) -> None:
     pass
+
+
+class LlamaCppSettings(EngineSettings):
+    """`[engines."llama.cpp"]`: nothing to set; the worker's address and threads are the agent's own settings."""
+
+    description: ClassVar[EngineDescription] = DESCRIPTION
+
+    def make_engine(self, place: Place) -> Engine:
+        """Return the engine."""
+        return LlamaCppEngine(place)
+
+    def make_worker(self, place: Place) -> Worker:
+        """Return the RPC worker."""
+        return RpcWorker(place)
+
+
+ENGINE = LlamaCppSettings

@@ -26,7 +26,7 @@ from orchestrator.campaign.measured import (
 from orchestrator.campaign.preparation import Variant
 from orchestrator.campaign.scoring import Scoring
 from orchestrator.campaign.steady_state import wait_steady
-from orchestrator.campaign.topology import SCORING_ENGINE, nodes_of
+from orchestrator.campaign.topology import nodes_of, scorer_of
 from orchestrator.domain.campaign.schedule import PlannedRun
 from orchestrator.domain.campaign.spec import WorkloadSpec
 from orchestrator.domain.campaign.steady_state import SteadyStateWait
@@ -219,7 +219,7 @@ class AttemptRunner:
         """Let the benchmark ask its questions; returns when the nodes have answered, while it still counts."""
         await self._scoring.wait_for_last()
         place, served = loaded.place, loaded.served
-        if place.configuration.engine != SCORING_ENGINE:
+        if scorer_of(place.configuration.engine) != place.configuration.engine:
             served = await self._cluster.serve_scoring(place, loaded.variant.scored)
 
         async def ask(kind: Literal["score", "generate"], params: ScoreParams | GenerateParams, result: type[Answer],

@@ -12,7 +12,7 @@ from orchestrator.campaign.calls import Call
 from orchestrator.campaign.context import CampaignContext
 from orchestrator.campaign.measured import AttemptPlace
 from orchestrator.campaign.preparation import ModelFile, Variant
-from orchestrator.campaign.topology import SCORING_ENGINE, workers_of
+from orchestrator.campaign.topology import scorer_of, workers_of
 from orchestrator.domain.campaign.steps import RunStep, Step
 from orchestrator.domain.run.records import ServedBy
 from shared.kernel.errors import EpiError
@@ -42,7 +42,7 @@ class Cluster:
         self._caller = context.caller
         self._spec = context.spec
         self._timeouts = context.spec.timeouts
-        self._warm_root: str | None = None
+        self._warm: tuple[str, EngineName] | None = None
         self._roots = {context.lab.root_name}
 
     async def job(
@@ -95,20 +95,21 @@ class Cluster:
         its start; any other is ended first, which also frees the workers of it.
         """
         engine = place.configuration.engine
-        warm_root, self._warm_root = self._warm_root, None  # whatever goes wrong leaves the engine in doubt
-        if warm_root != place.root or engine != SCORING_ENGINE:
+        warm, self._warm = self._warm, None  # whatever goes wrong leaves the engine in doubt
+        if warm != (place.root, engine):
             await self._end_engines(place, "start_engine")
         return await self._start_workers(place, "start_engine", engine)
 
     async def serve_scoring(self, place: AttemptPlace, file: ModelFile) -> ServedBy:
-        """Let the scoring engine take over from one that has no log-probabilities."""
+        """Let the scoring engine take over from one whose answers cannot be judged."""
         await self._end_engines(place, "score")
-        workers = await self._start_workers(place, "score", SCORING_ENGINE)
-        return await self.start_engine(place, "score", SCORING_ENGINE, file, workers)
+        engine = scorer_of(place.configuration.engine)
+        workers = await self._start_workers(place, "score", engine)
+        return await self.start_engine(place, "score", engine, file, workers)
 
     def was_healthy(self, place: AttemptPlace) -> None:
         """Say that the attempt went through to its end."""
-        self._warm_root = place.root
+        self._warm = place.root, scorer_of(place.configuration.engine)
 
     async def _end_engines(self, place: AttemptPlace, step: RunStep) -> None:
         """End every engine that may run, which frees the workers of it, and the root's own worker."""

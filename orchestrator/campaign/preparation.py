@@ -1,15 +1,16 @@
 """What is done once a campaign (base models, statistics) and once a configuration (plan, surgery, check)."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from orchestrator.campaign.calls import Call
 from orchestrator.campaign.context import CampaignContext
 from orchestrator.campaign.pins import SurgeonPins, pin
-from orchestrator.campaign.topology import SCORING_ENGINE, ModelFacts, check_fit, nodes_of, roots_of
+from orchestrator.campaign.topology import ModelFacts, check_fit, nodes_of, roots_of
 from orchestrator.domain.campaign.schedule import configurations_of
 from shared.kernel.errors import BugError, ConfigurationError
-from shared.kernel.records import Configuration, NodeName, Sha256
+from shared.kernel.records import Configuration, EngineName, NodeName, Sha256
+from shared.wire.engines.registry import ENGINES
 from shared.wire.node_jobs.artifacts import FetchParams, FetchResult
 from shared.wire.surgeon_jobs import (
     ApplyParams,
@@ -26,25 +27,34 @@ from shared.wire.surgeon_jobs import (
     ValidateResult,
 )
 
+GGUF = "gguf"
+"""The format in which every base is prepared; for engines of another one it is converted once more."""
+
 
 @dataclass(frozen=True)
-class DllamaFiles:
-    """distributed-llama's files of the same weights."""
+class EngineFiles:
+    """The same weights in an engine's own format, and its tokenizer where that is a file of its own."""
 
     model: FetchParams
-    tokenizer: FetchParams
+    tokenizer: FetchParams | None
+
+    @property
+    def requests(self) -> tuple[FetchParams, ...]:
+        """Return what a root is asked for to get them."""
+        return (self.model,) if self.tokenizer is None else (self.model, self.tokenizer)
 
 
 @dataclass(frozen=True)
 class Base:
-    """The base model in one quantisation, its statistics, its dllama files, and how it reached the roots.
+    """The base model in one quantisation, its statistics, its files for other engines, and how it reached the roots.
 
-    A model that cannot be cut has no statistics; the latter are made only where a configuration runs on that engine.
+    A model that cannot be cut has no statistics; files are made only where a configuration runs on such an engine.
     """
 
     model: PrepareResult
     statistics: ObserveResult | None
-    dllama_files: DllamaFiles | None
+    engine_files: dict[str, EngineFiles]
+    """By the engine's model format; GGUF is the base itself."""
     deliveries: dict[NodeName, FetchResult] = field(default_factory=dict)
 
     @property
@@ -55,9 +65,7 @@ class Base:
     @property
     def requests(self) -> tuple[FetchParams, ...]:
         """Return what a root is asked for to get everything."""
-        if self.dllama_files is None:
-            return (self.request,)
-        return (self.request, self.dllama_files.model, self.dllama_files.tokenizer)
+        return (self.request, *(request for files in self.engine_files.values() for request in files.requests))
 
 
 @dataclass(frozen=True)
@@ -93,8 +101,8 @@ async def prepare_bases(context: CampaignContext, ended: Callable[[str], Awaitab
     pins = SurgeonPins(context, ended)
     bases = {}
     for quantization in dict.fromkeys([spec.quantization, *(one.quantization for one in configurations)]):
-        needs_dllama = any(one.engine != SCORING_ENGINE and one.quantization == quantization for one in configurations)
-        bases[quantization] = await _prepare_base(context, pins, quantization, needs_dllama=needs_dllama)
+        engines = {one.engine for one in configurations if one.quantization == quantization}
+        bases[quantization] = await _prepare_base(context, pins, quantization, engines)
     for one in configurations:
         base, nodes = bases[one.quantization], nodes_of(one, list(lab.nodes))
         check_fit(one, ModelFacts(spec.model, base.model.no_surgery, base.model.n_kv_heads), len(nodes))
@@ -111,7 +119,9 @@ async def prepare_bases(context: CampaignContext, ended: Callable[[str], Awaitab
     return bases
 
 
-async def _prepare_base(context: CampaignContext, pins: SurgeonPins, quantization: str, *, needs_dllama: bool) -> Base:
+async def _prepare_base(
+    context: CampaignContext, pins: SurgeonPins, quantization: str, engines: Collection[EngineName]
+) -> Base:
     """Convert, quantise and observe the model; what only another quantisation needs is journaled under its name."""
     spec, lab = context.spec, context.lab
     place = "" if quantization == spec.quantization else quantization.lower()
@@ -121,21 +131,22 @@ async def _prepare_base(context: CampaignContext, pins: SurgeonPins, quantizatio
     model = await pins.made(
         place, "prepare", call, PrepareResult, lambda result: (result.f16_sha256, result.base_sha256)
     )
-    dllama_files = None
-    if needs_dllama:
-        files = []
-        for form in ("dllama", "dllama_tokenizer"):
-            wanted = ConvertParams.model_validate({"model": spec.model, "format": form})
-            call = Call("surgeon", lab.surgeon, "convert", wanted, prepare_s)
-            made = await pins.made(form, "prepare", call, FileResult, lambda result: (result.sha256,))
-            files.append(FetchParams(sha256=made.sha256, size_bytes=made.size_bytes))
-        dllama_files = DllamaFiles(*files)
+    engine_files: dict[str, EngineFiles] = {}
+    for engine in (ENGINES.get(name) for name in sorted(engines)):
+        if engine.model_format != GGUF and engine.model_format not in engine_files:
+            files = []
+            for form in filter(None, (engine.model_format, engine.tokenizer_format)):
+                wanted = ConvertParams.model_validate({"model": spec.model, "format": form})
+                call = Call("surgeon", lab.surgeon, "convert", wanted, prepare_s)
+                made = await pins.made(form, "prepare", call, FileResult, lambda result: (result.sha256,))
+                files.append(FetchParams(sha256=made.sha256, size_bytes=made.size_bytes))
+            engine_files[engine.model_format] = EngineFiles(files[0], files[1] if engine.tokenizer_format else None)
     statistics = None
     if not model.no_surgery:
         observe = ObserveParams(model_sha256=model.f16_sha256, corpus=spec.corpus)
         call = Call("surgeon", lab.surgeon, "observe", observe, spec.timeouts.unsized("observe"))
         statistics = await pins.made(place, "observe", call, ObserveResult, lambda result: (result.statistics_sha256,))
-    return Base(model, statistics, dllama_files)
+    return Base(model, statistics, engine_files)
 
 
 async def prepare_variant(context: CampaignContext, bases: Mapping[str, Base], configuration: Configuration) -> Variant:
@@ -174,11 +185,12 @@ async def prepare_variant(context: CampaignContext, bases: Mapping[str, Base], c
             hint="drop fewer experts, use another method, or raise max_perplexity_ratio in the spec",
         )  # fmt: skip
     measured = scored
-    if configuration.engine != SCORING_ENGINE:
-        if base.dllama_files is None:
-            raise BugError("no files for distributed-llama were made", where=configuration.id)
-        dllama_files = await _apply(context, f"{configuration.id}.m", base.dllama_files.model, plan)
-        measured = replace(dllama_files, tokenizer_sha256=base.dllama_files.tokenizer.sha256)
+    if (form := ENGINES.get(configuration.engine).model_format) != GGUF:
+        if form not in base.engine_files:
+            raise BugError(f"no files for {configuration.engine} were made", where=configuration.id)
+        files = base.engine_files[form]
+        measured = await _apply(context, f"{configuration.id}.m", files.model, plan)
+        measured = replace(measured, tokenizer_sha256=files.tokenizer.sha256 if files.tokenizer else None)
     return Variant(base, plan, scored, measured)
 
 

@@ -1,6 +1,6 @@
 """Which nodes and which engine a configuration runs on, and whether it can: all that is checked before a window opens.
 
-distributed-llama gives no log-probabilities, so its accuracy is scored by llama.cpp on the same plan of the Q4_0 file.
+An engine without log-probabilities is scored by llama.cpp on the same plan of the same quantisation.
 
 Not here: starting anything (`attempt`).
 """
@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from orchestrator.campaign.lab import Lab
 from shared.kernel.errors import ConfigurationError
 from shared.kernel.records import Configuration, EngineName
+from shared.wire.engines.registry import ENGINES, SCORING_ENGINE
 from shared.wire.node_jobs.engines import EngineInfo
-
-SCORING_ENGINE: EngineName = "llama.cpp"
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ class ModelFacts:
     no_surgery: str
     """Why it can only be measured as it is; "" where it can be cut."""
     n_kv_heads: int | None
-    """Bounds the nodes of distributed-llama; None where the file does not say."""
+    """Bounds the nodes of some engines; None where the file does not say."""
 
 
 def nodes_of(configuration: Configuration, lab_nodes: Sequence[str]) -> tuple[str, ...]:
@@ -55,20 +54,29 @@ def roots_of(configurations: Sequence[Configuration], lab_nodes: Sequence[str]) 
 
 
 def workers_of(engine: EngineName, nodes: Sequence[str]) -> tuple[str, ...]:
-    """Return the nodes that run a worker: for distributed-llama the root takes part without one."""
-    return tuple(nodes) if engine == SCORING_ENGINE else tuple(nodes[1:])
+    """Return the nodes that run a worker: with some engines the root takes part without one."""
+    described = ENGINES.get(engine)
+    if not described.distributed:
+        return ()
+    return tuple(nodes) if described.root_has_worker else tuple(nodes[1:])
+
+
+def scorer_of(engine: EngineName) -> EngineName:
+    """Return the engine that answers the benchmark's questions: itself, if its answers may be judged."""
+    described = ENGINES.get(engine)
+    return engine if described.score and described.generate else SCORING_ENGINE
 
 
 def engines_of(configuration: Configuration) -> tuple[EngineName, ...]:
     """Return the engines a run needs: the one that is measured, and the one that scores."""
-    return tuple(dict.fromkeys((configuration.engine, SCORING_ENGINE)))
+    return tuple(dict.fromkeys((configuration.engine, scorer_of(configuration.engine))))
 
 
 def check_fit(configuration: Configuration, model: ModelFacts, n_nodes: int) -> None:
     """Refuse what can never run.
 
     Raises:
-        ConfigurationError: a model that cannot be cut, or a number of nodes that distributed-llama cannot use.
+        ConfigurationError: a model that cannot be cut, or a number of nodes that the engine cannot use.
     """
     changed = configuration.depth or configuration.layout == "biased" or configuration.experts_per_token
     if model.no_surgery and changed:
@@ -76,18 +84,10 @@ def check_fit(configuration: Configuration, model: ModelFacts, n_nodes: int) -> 
             f"{model.name} can only be measured as it is: {model.no_surgery}", where=configuration.id,
             hint="measure `baseline`, also on other nodes or in another quantisation",
         )  # fmt: skip
-    if configuration.engine == SCORING_ENGINE:
-        return
-    if n_nodes & (n_nodes - 1):
-        raise ConfigurationError(
-            f"distributed-llama runs on 1, 2, 4, ... nodes, not on {n_nodes}", where=configuration.id,
-            hint=f"say {configuration.id}.n{1 << (n_nodes.bit_length() - 1)}",
-        )  # fmt: skip
-    if model.n_kv_heads is not None and n_nodes > model.n_kv_heads:
-        raise ConfigurationError(
-            f"distributed-llama runs this model on at most {model.n_kv_heads} nodes, its KV heads, not on {n_nodes}",
-            where=configuration.id,
-        )
+    engine = ENGINES.get(configuration.engine)
+    if reason := engine.refuses_nodes(n_nodes, model.n_kv_heads):
+        most = engine.most_nodes(n_nodes, model.n_kv_heads)
+        raise ConfigurationError(reason, where=configuration.id, hint=f"say {configuration.id}.n{most}")
 
 
 async def check_engines(lab: Lab, configurations: Sequence[Configuration]) -> dict[EngineName, EngineInfo]:

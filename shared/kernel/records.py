@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 
 Layout = Literal["uniform", "biased"]
 LayerGroup = Literal["all", "early", "late"]
-EngineName = Literal["llama.cpp", "distributed-llama"]
+EngineName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,31}$")]
+"""Which engines there are, `shared.wire.engines` knows: a result may be read where its engine is not installed."""
 WindowLabel = Literal["idle", "marker", "prefill", "decode", "score"]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 ConfigurationId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]

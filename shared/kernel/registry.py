@@ -7,6 +7,7 @@ is imported before it is asked for. Not here: what such a module must hold (said
 import pkgutil
 import re
 from collections.abc import Callable
+from functools import cached_property
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
@@ -35,10 +36,12 @@ class Registry(Generic[T]):
         fits: Callable[[Any], bool],
         name_of: Callable[[T], str],
         helpers: tuple[str, ...] = (),
+        alike: "Registry[Any] | None" = None,
     ) -> None:
         """Search `package`, each of whose modules except `helpers` must hold such a thing as `attribute`.
 
-        The module is named like the thing; dots and dashes of a name are underscores there.
+        The module is named like the thing; dots and dashes of a name are underscores there. With `alike` only those
+        modules count whose names are modules of that registry's package too.
         """
         self.what = what
         self.group = group
@@ -47,6 +50,7 @@ class Registry(Generic[T]):
         self._fits = fits
         self._name_of = name_of
         self._helpers = frozenset((*helpers, "base", "registry"))
+        self._alike = alike
         self._found: dict[str, T] = {}
 
     def get(self, name: str) -> T:
@@ -66,18 +70,18 @@ class Registry(Generic[T]):
 
     def names(self) -> tuple[str, ...]:
         """Return all names, sorted; what needs a package that is not installed here counts too."""
-        return tuple(sorted({self._name_in(module) for module in self._modules()} | set(self._points())))
+        return tuple(sorted({self._name_in(module) for module in self._modules} | set(self._points)))
 
     def _load(self, name: str) -> T:
-        module, points = re.sub(r"[^a-z0-9]", "_", name), self._points().get(name, ())
-        if len(points) > 1 or (points and module in self._modules() and self._name_in(module) == name):
+        module, points = re.sub(r"[^a-z0-9]", "_", name), self._points.get(name, ())
+        if len(points) > 1 or (points and module in self._modules and self._name_in(module) == name):
             theirs = " and ".join(_origin(point) for point in points)
             raise ConfigurationError(
                 f"the {self.what} {name!r} is brought more than once: by {theirs}", hint="uninstall all but one"
             )
         for point in points:
             return self._other(point)
-        if module in self._modules():
+        if module in self._modules:
             try:
                 found = self._own(module)
             except ImportError as error:
@@ -113,7 +117,10 @@ class Registry(Generic[T]):
             f"the {self.what} {name!r} needs a package that is not installed: {error}", where=origin
         )
 
+    @cached_property
     def _modules(self) -> frozenset[str]:
+        if self._alike is not None:
+            return self._alike._modules
         spec = find_spec(self._package)
         places = None if spec is None else spec.submodule_search_locations
         found = {module.name for module in pkgutil.iter_modules(places or [])}
@@ -125,6 +132,7 @@ class Registry(Generic[T]):
         except ImportError:
             return module
 
+    @cached_property
     def _points(self) -> dict[str, tuple[EntryPoint, ...]]:
         points = entry_points(group=self.group)
         return {

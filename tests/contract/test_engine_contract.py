@@ -132,7 +132,7 @@ async def test_capabilities_are_kept_and_what_is_not_declared_is_refused(
     generate = GenerateParams(items=(GenerateItem(prompt=PROMPT, max_tokens=4),))
     async with engine_lab(kind, tmp_path, files, 1) as lab:
         assert lab.engine.available
-        able = lab.engine.capabilities
+        able = lab.engine.description
         assert kind.startswith(able.name)
         await lab.start()
         if able.score:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from node_agent.engines.base import Place
 from node_agent.engines.distributed_llama import DistributedLlamaEngine, DllamaWorker
 from node_agent.engines.dllama_files import DllamaTokenizer, cut_to_length, read_model_header
 from node_agent.engines.dllama_output import Transcript
@@ -57,7 +58,8 @@ async def test_a_bare_connection_ends_an_idle_worker_and_starting_does_not_make_
 
 
 async def test_what_it_cannot_do_is_refused_before_anything_starts(tmp_path: Path, files: ModelFiles) -> None:
-    engine = DistributedLlamaEngine(tmp_path, dllama_program(tmp_path, real=False))
+    place = Place(tmp_path, "127.0.0.1", free_port(), 1)
+    engine = DistributedLlamaEngine(place, dllama_program(tmp_path, real=False))
 
     async def start(**extra: object) -> None:
         params = StartEngineParams.model_validate({"model_sha256": "0" * 64, **extra})
@@ -69,10 +71,10 @@ async def test_what_it_cannot_do_is_refused_before_anything_starts(tmp_path: Pat
         await start(workers=tuple(f"127.0.0.1:{n}" for n in range(1, 8)))
     with pytest.raises(ConfigurationError, match="needs a tokenizer"):
         await engine.start(files.model, StartEngineParams(model_sha256="0" * 64), quiet)
-    absent = DistributedLlamaEngine(tmp_path, tmp_path / "none")
+    absent = DistributedLlamaEngine(place, tmp_path / "none")
     assert not absent.available
     with pytest.raises(ConfigurationError, match="program is not here"):
-        await DllamaWorker(tmp_path, "127.0.0.1", free_port(), 1, tmp_path / "none").start()
+        await DllamaWorker(place, tmp_path / "none").start()
 
 
 def test_damaged_files_are_data_errors(tmp_path: Path, files: ModelFiles) -> None:

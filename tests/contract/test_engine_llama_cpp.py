@@ -100,7 +100,7 @@ async def test_a_killed_engine_is_reported_with_its_signal(model: Path, tmp_path
 async def test_the_engine_is_found_again_with_its_model(model: Path, tmp_path: Path, local_hash: str | None) -> None:
     async with cluster(tmp_path, model, 1) as lab:
         await lab.start()
-        again = LlamaCppEngine(tmp_path / "node0", lab.workers[0].endpoint)
+        again = LlamaCppEngine(lab.place)
         assert await again.find() and again.pid == lab.engine.pid
         assert (await again.decode(DECODE, quiet)).output_sha256 == local_hash
         await lab.workers[0].stop()

@@ -1,5 +1,6 @@
 """The modules of docs/extending.md, installed as packages of their own, do their work in the real processes."""
 
+import math
 import re
 import subprocess
 import sys
@@ -8,8 +9,20 @@ from pathlib import Path
 
 import pytest
 
+from shared.kernel.errors import ConfigurationError
+from shared.wire.node_jobs.engines import EngineInfo, StartEngineParams, StartWorkerParams
+from shared.wire.node_jobs.workloads import (
+    GenerateItem,
+    GenerateParams,
+    ScoreGroup,
+    ScoreItem,
+    ScoreParams,
+    ScoreResult,
+)
 from tests.support.extensions import install
 from tests.support.meter_rig import MeterRig
+from tests.support.node_lab import agents, client
+from tests.support.node_tiny_model import write_tiny_model
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
@@ -59,3 +72,32 @@ def test_the_source_feeds_a_bridge(tmp_path: Path, packages: Path) -> None:
     assert "DC rails" in block.instrument.measurement_point
     assert set(block.power_w["node1"]) == {5.0}
     assert set(block.power_w["node2"]) == {8.25}
+
+
+async def test_the_engine_scores_on_a_node_and_has_its_place_in_ids(tmp_path: Path, packages: Path) -> None:
+    install_documented("An engine", packages)
+    model = write_tiny_model(tmp_path / "tiny.gguf")
+    item = ScoreItem(suffix="Is it so?", continuations=(" yes", " no"))
+    with agents(tmp_path, "one") as (one,):
+        one.end()
+        one.config.write_text(f"{one.config.read_text()}\n[engines.chance]\nsymbols = 128\n")
+        one.start()
+        async with client(one) as node:
+            infos = [EngineInfo.model_validate(info) for info in await node.request("GET", "/v1/engines")]
+            assert [(info.name, info.generate) for info in infos if info.name == "chance"] == [("chance", False)]
+            params = StartEngineParams(model_sha256=one.store(model), engine="chance")
+            assert (await node.run("t/e", "start_engine", params, timeout_s=30))["build"] == "chance 1.0"
+            scored = await node.run("t/s", "score", ScoreParams(groups=(ScoreGroup(items=(item,)),)), timeout_s=30)
+            (answer,) = ScoreResult.model_validate(scored).groups[0]
+            assert answer.log_likelihoods == pytest.approx((-4 * math.log(128), -3 * math.log(128)))
+            text = GenerateParams(items=(GenerateItem(prompt="x", max_tokens=1),))
+            with pytest.raises(ConfigurationError, match="chance's texts may not be judged"):
+                await node.run("t/g", "generate", text, timeout_s=30)
+            with pytest.raises(ConfigurationError, match="chance has no worker on this node"):
+                await node.run("t/w", "start_worker", StartWorkerParams(engine="chance"), timeout_s=30)
+    ask = (
+        "from orchestrator.domain.campaign.matrix import parse_selection\n"
+        "print(*(one.id for one in parse_selection('drop2_late.chance.n1')))"
+    )
+    said = subprocess.run([sys.executable, "-c", ask], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert set(said.stdout.split()) == {"baseline_biased", "baseline_biased.chance.n1", "drop2_late.chance.n1"}

@@ -219,7 +219,8 @@ async def test_an_agent_changes_from_one_engine_to_the_other(tmp_path: Path) -> 
     with agents(tmp_path, "one", "two") as (one, two):
         for agent in (one, two):
             agent.end()
-            agent.config.write_text(agent.config.read_text() + f'\ndllama = "{launcher}"\n')
+            table = f'[engines.distributed-llama]\nprogram = "{launcher}"\n'
+            agent.config.write_text(f"{agent.config.read_text()}\n{table}")
             agent.start()
         async with client(one) as root, client(two) as other:
             rpc = await other.run("t/w-rpc", "start_worker", StartWorkerParams(), timeout_s=30)

@@ -12,7 +12,7 @@ from socket import AF_INET, SOCK_STREAM, socket
 
 import psutil
 
-from node_agent.engines.base import Engine, Worker
+from node_agent.engines.base import Engine, Place, Worker
 from node_agent.engines.distributed_llama import DistributedLlamaEngine, DllamaWorker
 from node_agent.engines.llama_cpp import LlamaCppEngine, RpcWorker
 from shared.wire.node_jobs.engines import StartEngineParams, StartEngineResult
@@ -54,7 +54,8 @@ class ModelFiles:
 class EngineLab:
     """An engine on the first node and the workers of all nodes that need one."""
 
-    def __init__(self, engine: Engine, workers: list[Worker], files: ModelFiles) -> None:
+    def __init__(self, place: Place, engine: Engine, workers: list[Worker], files: ModelFiles) -> None:
+        self.place = place
         self.engine = engine
         self.workers = workers
         self.files = files
@@ -76,22 +77,22 @@ async def engine_lab(
     engine: Engine
     workers: list[Worker]
     if kind == "llama.cpp":
-        workers = [RpcWorker(folder / f"node{n}", "127.0.0.1", free_port(), 1) for n in range(n_nodes)]
-        engine = LlamaCppEngine(folder / "node0", workers[0].endpoint if workers else "none")
+        places = [Place(folder / f"node{n}", "127.0.0.1", free_port(), 1) for n in range(max(n_nodes, 1))]
+        workers = [RpcWorker(place) for place in places[:n_nodes]]
+        engine = LlamaCppEngine(places[0])
     else:
         folder.mkdir(exist_ok=True)
         program = program or dllama_program(folder, real=kind.endswith("real"))
-        workers = [
-            DllamaWorker(folder / f"node{n}", "127.0.0.1", free_port(), 1, program) for n in range(1, max(n_nodes, 1))
-        ]
-        engine = DistributedLlamaEngine(folder / "node0", program)
+        places = [Place(folder / f"node{n}", "127.0.0.1", free_port(), 1) for n in range(max(n_nodes, 1))]
+        workers = [DllamaWorker(place, program) for place in places[1:]]
+        engine = DistributedLlamaEngine(places[0], program)
         if not kind.endswith("real"):
             engine.pause_s = 0.3  # the stand-in opens its port again at once
     async with AsyncExitStack() as stack:
         for worker in workers:
             stack.push_async_callback(worker.stop)
         stack.push_async_callback(engine.stop)
-        yield EngineLab(engine, workers, files)
+        yield EngineLab(places[0], engine, workers, files)
     marks = {str(files.model), str(folder / "node0" / "engine.sock"), *(w.endpoint.rpartition(":")[2] for w in workers)}
     left = [p.info["cmdline"] for p in psutil.process_iter(["cmdline"]) if marks & set(p.info["cmdline"] or ())]
     assert not left, left

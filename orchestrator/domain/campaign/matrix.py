@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from orchestrator.domain.campaign.serving import MatrixOptions, served, tags_of
 from shared.kernel.errors import ConfigurationError
 from shared.kernel.records import Configuration, LayerGroup, Layout
+from shared.wire.engines.registry import ENGINES
 
 BASELINE = "baseline"
 CONTROL = "baseline_biased"
@@ -118,10 +119,11 @@ def _configuration(variant: str, tags: str, usual: MatrixOptions, max_depth: int
             hint=f"known: {BASELINE}, {CONTROL}, dropN_all, dropN_early, dropN_late with N in 1..{max_depth}",
         )  # fmt: skip
     chosen, nodes = served(tags, usual)
-    if layout == "biased" and chosen.engine != "llama.cpp":
+    layouts = ENGINES.get(chosen.engine).layouts
+    if layout not in layouts:
         raise ConfigurationError(
-            f"{chosen.engine} has no expert bias, so early and late variants cannot run on it",
-            where=f"configs: {variant}", hint="use the engine llama.cpp, or only dropN_all variants",
+            f"{chosen.engine} cannot run the layout {layout}, which {variant} needs", where=f"configs: {variant}",
+            hint=f"use another engine, or only variants of the layout {' or '.join(layouts)} (dropN_all is uniform)",
         )  # fmt: skip
     serving = tags_of(chosen, usual, tags)
     identity = _name(variant, serving)

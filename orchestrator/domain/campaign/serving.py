@@ -2,7 +2,7 @@
 
 | tag | means |
 |---|---|
-| `llamacpp`, `dllama` | the engine |
+| `llamacpp`, `dllama`, ... | the engine (`shared.wire.engines`) |
 | a quantisation in lower case, for example `q8_0` | the weights' type |
 | `n2` | the first two nodes of the lab |
 | `on-NAME` | the nodes of the campaign's node set NAME, the first is the root |
@@ -13,13 +13,13 @@ model (`matrix`).
 """
 
 import re
-from collections.abc import Mapping
 from typing import Final
 
 from pydantic import Field
 
 from shared.kernel.errors import ConfigurationError
 from shared.kernel.records import ConfigurationId, EngineName, NodeName, Record
+from shared.wire.engines.registry import ENGINES
 
 
 class MatrixOptions(Record):
@@ -36,9 +36,6 @@ class MatrixOptions(Record):
     )
 
 
-DLLAMA_QUANTIZATION: Final = "Q4_0"
-"""distributed-llama runs Q40 weights only; they are ggml's Q4_0 byte for byte (docs/formats.md)."""
-_ENGINES: Final[Mapping[str, EngineName]] = {"llamacpp": "llama.cpp", "dllama": "distributed-llama"}
 _NUMBER: Final = re.compile(r"(?P<what>[nk])(?P<number>[1-9][0-9]{0,3})\Z")
 _QUANTIZATION: Final = re.compile(r"(i?q[1-8]_[a-z0-9_]+|f16|bf16|f32|mxfp4_moe|tq[12]_0)\Z")
 
@@ -65,8 +62,8 @@ def served(tags: str, usual: MatrixOptions) -> tuple[MatrixOptions, tuple[str, .
                 )  # fmt: skip
             nodes = usual.node_sets[value]
             changes[field] = len(nodes)
-    if changes.get("engine") == "distributed-llama":
-        changes.setdefault("quantization", DLLAMA_QUANTIZATION)
+    if "engine" in changes:
+        changes.setdefault("quantization", ENGINES.get(str(changes["engine"])).quantization_for(usual.quantization))
     chosen = usual.model_copy(update=changes)
     _check(chosen, tags)
     return chosen, nodes
@@ -75,10 +72,10 @@ def served(tags: str, usual: MatrixOptions) -> tuple[MatrixOptions, tuple[str, .
 def tags_of(chosen: MatrixOptions, usual: MatrixOptions, tags: str) -> str:
     """Return the serving's one spelling: engine, quantisation, nodes, K; "" where all is as usual."""
     found = []
+    engine = ENGINES.get(chosen.engine)
     if chosen.engine != usual.engine:
-        found.append(next(tag for tag, engine in _ENGINES.items() if engine == chosen.engine))
-    implied = DLLAMA_QUANTIZATION if chosen.engine == "distributed-llama" else usual.quantization
-    if chosen.quantization != implied:
+        found.append(engine.tag)
+    if chosen.quantization != engine.quantization_for(usual.quantization):
         found.append(chosen.quantization.lower())
     named = next((tag for tag in tags.split(".") if tag.startswith("on-")), None)
     if named is not None:
@@ -91,32 +88,30 @@ def tags_of(chosen: MatrixOptions, usual: MatrixOptions, tags: str) -> str:
 
 
 def _read(tag: str) -> tuple[str, object]:
-    if tag in _ENGINES:
-        return "engine", _ENGINES[tag]
     if (match := _NUMBER.match(tag)) is not None:
         return ("n_nodes" if match["what"] == "n" else "experts_per_token"), int(match["number"])
     if tag.startswith("on-"):
         return "n_nodes", tag.removeprefix("on-")
     if _QUANTIZATION.match(tag):
         return "quantization", tag.upper()
+    engines = {engine.tag: engine.name for engine in ENGINES.all()}
+    if tag in engines:
+        return "engine", engines[tag]
     raise ConfigurationError(
         "unknown serving", where=f"configs: {tag}",
-        hint="known: n2 (nodes), k4 (active experts), on-NAME (a node set), dllama, llamacpp, a quantisation like q8_0",
+        hint=f"known: n2 (nodes), k4 (active experts), on-NAME (a node set), {', '.join(sorted(engines))}, "
+             "a quantisation like q8_0",
     )  # fmt: skip
 
 
 def _check(chosen: MatrixOptions, tags: str) -> None:
     where = f"configs: {tags}" if tags else "configs"
-    if chosen.engine != "distributed-llama":
-        return
-    if chosen.quantization != DLLAMA_QUANTIZATION:
+    engine = ENGINES.get(chosen.engine)
+    if not engine.runs_quantization(chosen.quantization):
+        runs = " and ".join(engine.quantizations or ())
         raise ConfigurationError(
-            f"distributed-llama runs {DLLAMA_QUANTIZATION} weights only, not {chosen.quantization}", where=where,
-            hint=f'set quantization = "{DLLAMA_QUANTIZATION}", or use llama.cpp',
+            f"{engine.name} runs {runs} weights only, not {chosen.quantization}", where=where,
+            hint=f'set quantization = "{engine.quantization_for(chosen.quantization)}", or use another engine',
         )  # fmt: skip
-    n_nodes = chosen.n_nodes
-    if n_nodes is not None and n_nodes & (n_nodes - 1):
-        raise ConfigurationError(
-            f"distributed-llama runs on 1, 2, 4, ... nodes, not on {n_nodes}", where=where,
-            hint="choose a power of two, at most the model's number of KV heads",
-        )  # fmt: skip
+    if chosen.n_nodes is not None and (reason := engine.refuses_nodes(chosen.n_nodes)):
+        raise ConfigurationError(reason, where=where, hint=f"choose {engine.most_nodes(chosen.n_nodes)} nodes")

@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import Field, StringConstraints
 
 from shared.kernel.records import EngineName, NodeName, Record, Sha256
+from shared.wire.engines.base import EngineDescription
 
 WorkerEndpoint = Annotated[
     str, StringConstraints(pattern=r"^([A-Za-z0-9][A-Za-z0-9_.-]{0,252}|\[[0-9A-Fa-f:.]{2,45}\]):[0-9]{1,5}$")
@@ -36,7 +37,7 @@ class StartEngineParams(Record):
     threads: int = Field(default=1, ge=1)
     experts_per_token: int | None = Field(default=None, ge=1, description="K override by model parameter")
     engine: EngineName = "llama.cpp"
-    tokenizer_sha256: Sha256 | None = Field(default=None, description="distributed-llama's .t file")
+    tokenizer_sha256: Sha256 | None = Field(default=None, description="for engines that keep it in a file of its own")
     cache_f32: bool = Field(default=False, description="KV cache in F32: for comparing with F32 references")
 
 
@@ -64,16 +65,8 @@ class Empty(Record):
     """A job with nothing to say."""
 
 
-class EngineInfo(Record):
-    """What an engine of this node can do: one entry of `GET /v1/engines`."""
+class EngineInfo(EngineDescription):
+    """An engine on this node: one entry of `GET /v1/engines`."""
 
-    name: EngineName
     available: bool = Field(description="False when its program or library is not installed here")
     build: str
-    score: bool
-    generate: bool
-    tokenise: bool
-    distributed: bool
-    overrides_experts_per_token: bool
-    layouts: tuple[str, ...]
-    requests_per_workload: int | None = None
