@@ -1,15 +1,17 @@
 """Settings of the orchestrator: where the agents are, where results go, who is told."""
 
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, Self, get_args
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from shared.kernel.records import Record
 from shared.kernel.settings import AgentAddress, DaemonSettings
 
 NoticeKind = Literal["started", "run_done", "attempt_failed", "paused", "finished", "failed", "cancelled"]
 ALL_KINDS: tuple[NoticeKind, ...] = get_args(NoticeKind)
+SURGEON = "surgeon"
+"""The surgeon's name among the agents; no node may have it."""
 
 
 class WebhookSettings(Record):
@@ -47,3 +49,10 @@ class OrchestratorSettings(DaemonSettings):
     workload_prompts: Path = Field(description="text file, one prompt a line")
     specs_dir: Path | None = Field(default=None, description="campaign specs that can be started by name")
     notify: NotifySettings = NotifySettings()
+
+    @model_validator(mode="after")
+    def _nodes_have_names_of_their_own(self) -> Self:
+        names = [SURGEON, *(node.name for node in self.nodes)]
+        if twice := sorted(name for name in set(names) if names.count(name) > 1):
+            raise ValueError(f"nodes: {twice[0]!r} is the name of two agents")
+        return self

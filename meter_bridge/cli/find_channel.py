@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -13,9 +12,11 @@ from rich.table import Table
 from meter_bridge.cli.remote import DEFAULT_URL, AsJson, Remote, TokenFile, Url, ca_file, with_bridge
 from meter_bridge.find_channel import find_channel as find
 from meter_bridge.find_channel import verdict
+from shared.kernel.clock import utc_ns
 from shared.kernel.errors import ConfigurationError
 from shared.service.auth import load_token
 from shared.wire.client import AgentClient
+from shared.wire.job_keys import FindNodeJob
 from shared.wire.meter_api import FoundChannel, MarkerRun
 from shared.wire.node_jobs.workloads import MarkerParams, MarkerResult
 
@@ -60,7 +61,7 @@ def find_channel(
 async def _mark(node: str, address: str, token: str | None, params: MarkerParams) -> MarkerRun:
     client = AgentClient(address, token, ca_file=ca_file())
     try:
-        job = f"find_channel/{node}/{time.time_ns()}"
+        job = FindNodeJob(node=node, by="channel", utc_ns=utc_ns()).format()
         span_s = (params.on_s + params.off_s) * params.cycles + params.off_s
         result = MarkerResult.model_validate(await client.run(job, "marker", params, timeout_s=span_s + 60))
     finally:

@@ -15,7 +15,7 @@ from orchestrator.domain.run.validity import Validity
 from orchestrator.reports.hypotheses import Hypothesis, hypotheses
 from orchestrator.reports.research_questions import Recommendation, ResearchAnswer, answers_of, recommendation_of
 from orchestrator.results.read_model import load_results
-from shared.kernel.records import ConfigurationId, Record
+from shared.kernel.records import CampaignId, Record
 from shared.service.auth import bearer_guard
 
 
@@ -36,7 +36,7 @@ def analysis_router(service: CampaignService, token: str | None) -> APIRouter:
     router = APIRouter(prefix="/v1", dependencies=[Depends(bearer_guard(token))], tags=["campaigns"])
 
     @router.get("/campaigns/{campaign_id}/analysis")
-    async def analysis(campaign_id: ConfigurationId) -> CampaignAnalysis:
+    async def analysis(campaign_id: CampaignId) -> CampaignAnalysis:
         """Return hypotheses, operating points, Pareto frontier and recommendation as they stand now."""
         await service.journal.campaign(campaign_id)
         return await asyncio.to_thread(_analysis, service.lab.settings.results_dir / campaign_id)

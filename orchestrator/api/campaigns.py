@@ -5,7 +5,7 @@ import os
 import tarfile
 import tempfile
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
 from fastapi import Path as PathParam
@@ -16,15 +16,15 @@ from orchestrator.api.etag import TAGGED, IfNoneMatch, campaign_tag, campaigns_t
 from orchestrator.api.models import CampaignStatus, CampaignSummary, ConfigurationResult, RunDetail
 from orchestrator.api.views import campaign_status, campaign_summaries, configuration_results, run_detail
 from orchestrator.campaign.service import CampaignService
+from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.campaign.spec import CampaignSpec
-from orchestrator.results.files import run_files
+from orchestrator.results.files import FileKind, run_files
 from orchestrator.store.records import Entry
 from shared.files.sqlite import INT64_MAX
 from shared.kernel.errors import NotFoundError
-from shared.kernel.records import ConfigurationId
+from shared.kernel.records import CampaignId, ConfigurationId
 from shared.service.auth import bearer_guard
 
-FileKind = Literal["epi", "run", "benchmark", "power_trace"]
 Repetition = Annotated[int, PathParam(ge=1, le=999)]
 
 
@@ -54,7 +54,7 @@ def campaign_router(service: CampaignService, token: str | None) -> APIRouter:
 
     @router.get("/campaigns/{campaign_id}", response_model=CampaignStatus, responses=TAGGED)
     async def get_campaign(
-        campaign_id: ConfigurationId, response: Response, if_none_match: IfNoneMatch = None
+        campaign_id: CampaignId, response: Response, if_none_match: IfNoneMatch = None
     ) -> CampaignStatus | Response:
         """Return a campaign with its runs; send the `ETag` back as `If-None-Match` when polling."""
         await service.journal.campaign(campaign_id)
@@ -67,47 +67,49 @@ def campaign_router(service: CampaignService, token: str | None) -> APIRouter:
         return await campaign_status(service, campaign)
 
     @router.post("/campaigns/{campaign_id}/pause")
-    async def pause(campaign_id: ConfigurationId) -> CampaignStatus:
+    async def pause(campaign_id: CampaignId) -> CampaignStatus:
         """Ask for a pause after the present run."""
         return await campaign_status(service, await service.pause(campaign_id))
 
     @router.post("/campaigns/{campaign_id}/resume")
-    async def resume(campaign_id: ConfigurationId) -> CampaignStatus:
+    async def resume(campaign_id: CampaignId) -> CampaignStatus:
         """Let a paused, failed or cancelled campaign go on."""
         return await campaign_status(service, await service.resume(campaign_id))
 
     @router.post("/campaigns/{campaign_id}/retry")
-    async def retry(campaign_id: ConfigurationId) -> CampaignStatus:
+    async def retry(campaign_id: CampaignId) -> CampaignStatus:
         """Try the failed runs of a campaign again; finished runs are kept."""
         return await campaign_status(service, await service.retry(campaign_id))
 
     @router.post("/campaigns/{campaign_id}/cancel")
-    async def cancel(campaign_id: ConfigurationId) -> CampaignStatus:
+    async def cancel(campaign_id: CampaignId) -> CampaignStatus:
         """Ask a campaign to end after the present run; what is measured is kept."""
         return await campaign_status(service, await service.cancel(campaign_id))
 
     @router.get("/campaigns/{campaign_id}/results")
-    async def results(campaign_id: ConfigurationId) -> list[ConfigurationResult]:
+    async def results(campaign_id: CampaignId) -> list[ConfigurationResult]:
         """Return each measured configuration's figures."""
         return await configuration_results(service, await service.journal.campaign(campaign_id))
 
     @router.get("/campaigns/{campaign_id}/runs/{configuration}/{repetition}")
-    async def run(campaign_id: ConfigurationId, configuration: ConfigurationId, repetition: Repetition) -> RunDetail:
+    async def get_run(campaign_id: CampaignId, configuration: ConfigurationId, repetition: Repetition) -> RunDetail:
         """Return one run with its attempts, windows and result."""
         campaign = await service.journal.campaign(campaign_id)
-        return await run_detail(service, campaign, configuration, repetition)
+        run = RunReference(configuration=configuration, repetition=repetition)
+        return await run_detail(service, campaign, run)
 
     @router.get("/campaigns/{campaign_id}/runs/{configuration}/{repetition}/files/{kind}", response_class=FileResponse)
     async def run_file(
-        campaign_id: ConfigurationId, configuration: ConfigurationId, repetition: Repetition, kind: FileKind
+        campaign_id: CampaignId, configuration: ConfigurationId, repetition: Repetition, kind: FileKind
     ) -> FileResponse:
         """Download one result file of a run."""
         await service.journal.campaign(campaign_id)
-        path = _file(service.lab.settings.results_dir, campaign_id, configuration, repetition, kind)
+        run = RunReference(configuration=configuration, repetition=repetition)
+        path = _file(service.lab.settings.results_dir, campaign_id, run, kind)
         return FileResponse(path, filename=path.name)
 
     @router.get("/campaigns/{campaign_id}/export", response_class=FileResponse)
-    async def export(campaign_id: ConfigurationId) -> FileResponse:
+    async def export(campaign_id: CampaignId) -> FileResponse:
         """Download the whole result tree as one archive (.tar.gz)."""
         await service.journal.campaign(campaign_id)
         archive = await asyncio.to_thread(_archive, service.lab.settings.results_dir, campaign_id)
@@ -117,7 +119,7 @@ def campaign_router(service: CampaignService, token: str | None) -> APIRouter:
     async def entries(
         since: Annotated[int, Query(ge=0, le=INT64_MAX)] = 0,
         limit: Annotated[int, Query(ge=1, le=1000)] = 200,
-        campaign: ConfigurationId | None = None,
+        campaign: CampaignId | None = None,
     ) -> list[Entry]:
         """Return journal entries after `since`, oldest first; page on with the last `seq`."""
         return await service.journal.entries(since, limit, campaign)
@@ -142,11 +144,12 @@ def _archive(results: Path, campaign_id: str) -> Path:
     return Path(name)
 
 
-def _file(results: Path, campaign_id: str, configuration: str, repetition: int, kind: FileKind) -> Path:
+def _file(results: Path, campaign_id: CampaignId, run: RunReference, kind: FileKind) -> Path:
     """Return the file of a finished run; every part of its name was checked against a closed pattern."""
-    path = run_files(results / campaign_id, configuration, repetition)[kind]
+    path = run_files(results / campaign_id, run)[kind]
     if not path.is_file():
         raise NotFoundError(
-            "the run has no such file yet", where=f"{campaign_id}/{configuration}/rep-{repetition}/{kind}"
+            "the run has no such file yet",
+            where=f"{campaign_id}/{run}/{kind}",
         )
     return path

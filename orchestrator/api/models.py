@@ -27,10 +27,11 @@ from typing import Any
 from orchestrator.domain.analysis.deliveries import DeliveryTotal
 from orchestrator.domain.analysis.interim import InterimAnalysis
 from orchestrator.domain.analysis.utilisation import Utilisation
+from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.campaign.spec import CampaignSpec
 from orchestrator.domain.campaign.states import AttemptOutcome, CampaignState, Request, RunState
 from shared.kernel.errors import ErrorPayload
-from shared.kernel.records import Configuration, Record, Window
+from shared.kernel.records import CampaignId, Configuration, ConfigurationId, Record, Window
 from shared.wire.meter_api import MeterStatus
 from shared.wire.node_jobs.host import NodeFacts
 from shared.wire.protocol import Health
@@ -83,17 +84,22 @@ class AttemptStatus(Record):
 class RunStatus(Record):
     """One run (configuration x repetition)."""
 
-    configuration: str
+    configuration: ConfigurationId
     repetition: int
     state: RunState
     step: str = ""
     attempts: tuple[AttemptStatus, ...] = ()
 
+    @property
+    def reference(self) -> RunReference:
+        """Which run it is."""
+        return RunReference(configuration=self.configuration, repetition=self.repetition)
+
 
 class CampaignSummary(Record):
     """One line of the list of campaigns."""
 
-    id: str
+    id: CampaignId
     state: CampaignState
     request: Request
     reason: str = ""
@@ -123,7 +129,7 @@ class ConfigurationResult(Record):
     """A configuration's figures over its finished repetitions; null where unknown. EPI in J/(token x accuracy)."""
 
     configuration: Configuration
-    reference: str | None
+    reference: ConfigurationId | None
     repetitions: int
     joules_per_token: float | None
     tokens_per_second: float | None

@@ -8,13 +8,13 @@ from fastapi import APIRouter, Depends, Query
 
 from orchestrator.campaign.service import CampaignService
 from orchestrator.campaign.spec_file import load_spec
-from orchestrator.campaign.spec_library import EXAMPLES, SpecLibrary
+from orchestrator.campaign.spec_library import EXAMPLES, SpecLibrary, SpecName
 from orchestrator.domain.campaign.dry_run import SpecCheck, SpecPlan, check, spec_plan
 from orchestrator.domain.campaign.spec import CampaignSpec
 from orchestrator.results.rates import measured_plan
 from orchestrator.results.read_model import load_results
 from shared.kernel.errors import NotFoundError
-from shared.kernel.records import ConfigurationId, Record
+from shared.kernel.records import CampaignId, Record
 from shared.service.auth import bearer_guard
 
 
@@ -36,7 +36,7 @@ def spec_router(service: CampaignService, library: SpecLibrary, token: str | Non
         return NamedSpecs(own=tuple(library.names()), examples=tuple(examples.names()))
 
     @router.get("/specs/{name}")
-    async def get_spec(name: ConfigurationId) -> CampaignSpec:
+    async def get_spec(name: SpecName) -> CampaignSpec:
         """Return a named spec, to be edited and posted; the lab's own come before examples of the same name."""
         return load_spec((library if name in library.names() else examples).path(name))
 
@@ -48,7 +48,7 @@ def spec_router(service: CampaignService, library: SpecLibrary, token: str | Non
     @router.post("/specs/plan")
     async def plan(
         spec: CampaignSpec,
-        like: Annotated[ConfigurationId | None, Query(description="measured campaign to take rates from")] = None,
+        like: Annotated[CampaignId | None, Query(description="measured campaign to take rates from")] = None,
     ) -> SpecPlan:
         """Say what a spec runs in which order and what it can show; with `like` also durations, energy and disk."""
         if like is None:

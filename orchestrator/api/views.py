@@ -17,6 +17,7 @@ from orchestrator.domain.analysis.deliveries import delivery_totals
 from orchestrator.domain.analysis.statistics import ConfigurationResult as DomainResult
 from orchestrator.domain.analysis.utilisation import utilisation
 from orchestrator.domain.campaign.matrix import reference_of
+from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.campaign.schedule import PlannedRun, configurations_of, runs_total, schedule
 from orchestrator.reports.summary import load_results
 from orchestrator.results.files import list_runs, read_run, run_files
@@ -76,17 +77,17 @@ async def configuration_results(service: CampaignService, campaign: Campaign) ->
     return await asyncio.to_thread(_results, folder)
 
 
-async def run_detail(service: CampaignService, campaign: Campaign, configuration: str, repetition: int) -> RunDetail:
+async def run_detail(service: CampaignService, campaign: Campaign, run: RunReference) -> RunDetail:
     """Return one run with its result file, if it has one.
 
     Raises:
         NotFoundError: the campaign's matrix has no such run.
     """
     for status in await _runs(service, campaign):
-        if (status.configuration, status.repetition) == (configuration, repetition):
+        if status.reference == run:
             folder = service.lab.settings.results_dir / campaign.spec.id
             return await asyncio.to_thread(_detail, folder, status)
-    raise NotFoundError("the campaign has no such run", where=f"{campaign.spec.id}/{configuration}/rep-{repetition}")
+    raise NotFoundError("the campaign has no such run", where=f"{campaign.spec.id}/{run}")
 
 
 def _head(service: CampaignService, campaign: Campaign, runs_done: int, runs_total: int) -> dict[str, object]:
@@ -138,8 +139,8 @@ def _results(folder: Path) -> list[ConfigurationResult]:
         return []
     data = load_results(folder)
     last: dict[str, EpiFile] = {}
-    for configuration, repetition in list_runs(folder):
-        last[configuration] = read_run(folder, configuration, repetition).epi
+    for run in list_runs(folder):
+        last[run.configuration] = read_run(folder, run).epi
     return [
         _result(configuration, data.results[configuration.id], last[configuration.id])
         for configuration in data.configurations
@@ -176,9 +177,9 @@ def _result(configuration: Configuration, result: DomainResult, epi: EpiFile) ->
 
 
 def _detail(folder: Path, status: RunStatus) -> RunDetail:
-    files = run_files(folder, status.configuration, status.repetition)
+    files = run_files(folder, status.reference)
     present = tuple(kind for kind, path in files.items() if path.is_file())
     if status.state != "done":
         return RunDetail(status=status, files=present)
-    found = read_run(folder, status.configuration, status.repetition)
+    found = read_run(folder, status.reference)
     return RunDetail(status=status, windows=found.run.windows, epi=found.epi.model_dump(mode="json"), files=present)

@@ -27,6 +27,7 @@ from orchestrator.campaign.preparation import Variant
 from orchestrator.campaign.scoring import Scoring
 from orchestrator.campaign.steady_state import wait_steady
 from orchestrator.campaign.topology import nodes_of, scorer_of
+from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.campaign.schedule import PlannedRun
 from orchestrator.domain.campaign.spec import WorkloadSpec
 from orchestrator.domain.campaign.steady_state import SteadyStateWait
@@ -66,7 +67,7 @@ class AttemptRunner:
         context: CampaignContext,
         suite: "BenchmarkSuite",
         able: Mapping[EngineName, EngineInfo],
-        on_step: Callable[[str, str], None],
+        on_step: Callable[[RunReference, str], None],
     ) -> None:
         self._lab = context.lab
         self._caller = context.caller
@@ -80,7 +81,7 @@ class AttemptRunner:
     def place(self, planned: PlannedRun, number: int) -> AttemptPlace:
         """Return where the attempt `number` of a run takes place."""
         nodes = nodes_of(planned.configuration, list(self._lab.nodes))
-        return AttemptPlace(planned.run, number, planned.configuration, planned.repetition, nodes)
+        return AttemptPlace(planned.run, number, planned.configuration, nodes)
 
     async def load(self, place: AttemptPlace, variant: Variant) -> LoadedModel:
         """Bring the variant to the root node and load it over the workers.

@@ -11,10 +11,13 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
+from orchestrator.domain.campaign.job_keys import AttemptJob, FreshJob, SetupJob
+from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.campaign.steps import SetupStep, Step
 from orchestrator.store.journal import Journal
 from shared.kernel.clock import utc_ns
 from shared.kernel.errors import BugError, EpiError, ErrorPayload, InfrastructureError, from_payload
+from shared.kernel.records import CampaignId, NodeName
 from shared.wire.client import AgentClient, JobTimeoutError
 from shared.wire.protocol import JobState
 
@@ -25,7 +28,7 @@ R = TypeVar("R", bound=BaseModel)
 class Call:
     """One job for one agent."""
 
-    agent: str
+    agent: NodeName
     client: AgentClient
     kind: str
     params: BaseModel
@@ -41,7 +44,7 @@ class Caller:
     def __init__(
         self,
         journal: Journal,
-        campaign_id: str,
+        campaign_id: CampaignId,
         max_attempts: int,
         recover: Callable[[str], Awaitable[None]],
         on_progress: Callable[[str, str, JobState], None],
@@ -52,37 +55,38 @@ class Caller:
         self._recover = recover
         self._on_progress = on_progress
 
-    async def idempotent(self, run: str, step: Step, call: Call, result: type[R]) -> R:
-        """Return the step's result, from the journal if it is known, else from the agent.
+    async def idempotent(self, subject: str, step: Step, call: Call, result: type[R]) -> R:
+        """Return the step's result for a subject of the campaign, from the journal if it is known, else from the agent.
+
+        The subject is a configuration, a quantisation or the like; empty: the campaign itself.
 
         Raises:
             EpiError: the agent's error; infrastructure faults only after `max_attempts` tries since the campaign was
                 set running, other faults at once, also after a restart.
         """
         name = f"{step}@{call.agent}"
-        known = await self._journal.last_result(self._campaign, run, name)
+        known = await self._journal.last_result(self._campaign, subject, name)
         if known is not None:
             return result.model_validate(known)
-        for failure in await self._journal.since_running(self._campaign, run, name, "failure"):
+        for failure in await self._journal.since_running(self._campaign, subject, name, "failure"):
             if not isinstance(error := from_payload(ErrorPayload.model_validate(failure)), InfrastructureError):
                 raise error
         while True:
-            tried = await self._journal.count(self._campaign, run, name, "failure")
-            job_id = f"{self._campaign}/{run or 'setup'}/{step}/{call.agent}/try-{tried + 1}"
-            await self._journal.append(
-                self._campaign, run=run, step=name, kind="intent", payload={"job": job_id, "agent": call.agent}
-            )
+            tried = await self._journal.count(self._campaign, subject, name, "failure")
+            job = SetupJob(campaign=self._campaign, subject=subject, step=step, agent=call.agent, tried=tried + 1)
+            intent = {"job": job.format(), "agent": call.agent}
+            await self._journal.append(self._campaign, run=subject, step=name, kind="intent", payload=intent)
             try:
-                answer = await self._run(job_id, run, step, call)
+                answer = await self._run(job, subject, step, call)
             except EpiError as error:
                 payload = error.to_payload().model_dump()
-                await self._journal.append(self._campaign, run=run, step=name, kind="failure", payload=payload)
-                failures = len(await self._journal.since_running(self._campaign, run, name, "failure"))
+                await self._journal.append(self._campaign, run=subject, step=name, kind="failure", payload=payload)
+                failures = len(await self._journal.since_running(self._campaign, subject, name, "failure"))
                 if not isinstance(error, InfrastructureError) or failures >= self._max_attempts:
                     raise
                 await self._recover(call.agent)
                 continue
-            await self._journal.append(self._campaign, run=run, step=name, kind="result", payload=answer)
+            await self._journal.append(self._campaign, run=subject, step=name, kind="result", payload=answer)
             return result.model_validate(answer)
 
     async def run_fresh(self, step: SetupStep, call: Call, result: type[R], *, tries: int | None = None) -> R:
@@ -93,47 +97,48 @@ class Caller:
         """
         most = tries or self._max_attempts
         for tried in range(1, most + 1):
-            job_id = f"{self._campaign}/setup/{step}/{call.agent}/{utc_ns()}"
+            job = FreshJob(campaign=self._campaign, step=step, agent=call.agent, utc_ns=utc_ns())
             try:
-                return result.model_validate(await self._run(job_id, "", step, call))
+                return result.model_validate(await self._run(job, "", step, call))
             except InfrastructureError:
                 if tried == most:
                     raise
                 await self._recover(call.agent)
         raise BugError("max_attempts is at least 1", where=self._campaign)
 
-    async def note(self, run: str, attempt: int, step: Step) -> None:
+    async def note(self, run: RunReference, attempt: int, step: Step) -> None:
         """Journal the intent of a step that the orchestrator does itself."""
         await self._journal.append(self._campaign, run=run, attempt=attempt, step=step, kind="intent")
 
-    async def came_of(self, run: str, attempt: int, step: Step, agent: str, result: BaseModel) -> None:
+    async def came_of(self, run: RunReference, attempt: int, step: Step, agent: str, result: BaseModel) -> None:
         """Journal what came of an agent's step of an attempt, where it is worth keeping even if the attempt fails."""
         await self._journal.append(
             self._campaign, run=run, attempt=attempt, step=f"{step}@{agent}", kind="result",
             payload=result.model_dump(mode="json"),
         )  # fmt: skip
 
-    async def once(self, run: str, attempt: int, step: Step, call: Call, result: type[R]) -> R:
+    async def once(self, run: RunReference, attempt: int, step: Step, call: Call, result: type[R]) -> R:
         """Make a call that belongs to an attempt; large results go to files, not to the journal.
 
         Raises:
             EpiError: what the agent reported; the attempt ends.
         """
-        job_id = f"{self._campaign}/{run}/attempt-{attempt}/{step}/{call.agent}/{call.kind}"
-        if call.part > 1:
-            job_id += f"-{call.part}"
+        job = AttemptJob(
+            campaign=self._campaign, run=run, attempt=attempt, step=step, agent=call.agent, kind=call.kind,
+            part=call.part,
+        )  # fmt: skip
         await self._journal.append(
             self._campaign, run=run, attempt=attempt, step=step, kind="intent",
-            payload={"job": job_id, "agent": call.agent},
+            payload={"job": job.format(), "agent": call.agent},
         )  # fmt: skip
-        answer = await self._run(job_id, run, step, call)
+        answer = await self._run(job, run.format(), step, call)
         return result.model_validate(answer)
 
-    async def _run(self, job_id: str, run: str, step: Step, call: Call) -> dict[str, Any]:
+    async def _run(self, job: SetupJob | FreshJob | AttemptJob, whose: str, step: Step, call: Call) -> dict[str, Any]:
         try:
             return await call.client.run(
-                job_id, call.kind, call.params, timeout_s=call.timeout_s, delay_s=call.delay_s,
-                on_progress=lambda state: self._on_progress(run, step, state),
+                job.format(), call.kind, call.params, timeout_s=call.timeout_s, delay_s=call.delay_s,
+                on_progress=lambda state: self._on_progress(whose, step, state),
             )  # fmt: skip
         except JobTimeoutError as error:
             raise InfrastructureError(

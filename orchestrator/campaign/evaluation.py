@@ -1,10 +1,12 @@
 """From what an attempt measured to result files: hands everything to `domain.run.evaluate` and `results`."""
 
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
 from orchestrator.campaign.measured import MeasuredRun
 from orchestrator.domain.analysis.interim import InterimAnalysis
+from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.campaign.schedule import configurations_of
 from orchestrator.domain.campaign.spec import CampaignSpec
 from orchestrator.domain.run.evaluate import evaluate_run
@@ -38,7 +40,7 @@ class ResultWriter:
         self,
         facts: dict[str, NodeFacts],
         instrument: Instrument,
-        failures: dict[str, str],
+        failures: Mapping[RunReference, str],
         interim_analyses: tuple[InterimAnalysis, ...] = (),
     ) -> None:
         """Write `campaign.json`: what is planned, and why runs are missing."""
@@ -56,7 +58,7 @@ class ResultWriter:
                 protocol=self._spec.protocol(),
                 spec_sha256=self._spec.spec_hash(),
                 base_deliveries=self._base_deliveries,
-                failures=failures,
+                failures={run.format(): why for run, why in failures.items()},
                 interim_analyses=interim_analyses,
             ),
         )
@@ -73,7 +75,7 @@ class ResultWriter:
         if evaluation.headline is None or evaluation.headline.total_joules is None:
             raise InfrastructureError(
                 f"the power trace does not carry the decode window: {evaluation.epi.reason}",
-                where=measured.place.run, hint="is the meter alive? `epi meter status`",
+                where=measured.place.run.format(), hint="is the meter alive? `epi meter status`",
             )  # fmt: skip
         write_run(self._dir, run, evaluated, samples, questions)
         return RunFigures(
@@ -94,10 +96,10 @@ class ResultWriter:
         statistics, headline = variant.base.statistics, measured.served["decode"]
         governors = {facts.governor for facts in before}
         return RunInput(
-            run_id=place.run,
+            run_id=place.run.format(),
             campaign_id=self._spec.id,
             configuration=place.configuration,
-            repetition=place.repetition,
+            repetition=place.run.repetition,
             attempt=place.number,
             timestamp_utc_ns=min(window.start_utc_ns for window in measured.windows),
             model=self._spec.model,

@@ -9,6 +9,7 @@ from orchestrator.campaign.service import CampaignService
 from shared.kernel.clock import utc_ns
 from shared.kernel.errors import ConflictError, NotFoundError
 from shared.kernel.records import NodeName, Record
+from shared.wire.job_keys import FindNodeJob
 from shared.wire.meter_api import FoundChannel, MarkerRun
 from shared.wire.node_jobs.host import BlinkParams, BlinkResult
 from shared.wire.node_jobs.workloads import MarkerParams, MarkerResult
@@ -50,7 +51,7 @@ async def find_node(service: CampaignService, node: str, by: FindNodeBy) -> Find
         raise NotFoundError("no such node", where=node, hint=f"known: {', '.join(lab.nodes)}")
     if lab.window_open:
         raise ConflictError("a measurement window is open", where=node, hint="ask again between two runs")
-    job = f"find_node/{node}/{by}-{utc_ns()}"
+    job = FindNodeJob(node=node, by=by, utc_ns=utc_ns()).format()
     if by == "led":
         blinked = BlinkResult.model_validate(await client.run(job, "blink", BlinkParams(), timeout_s=_LED_TIMEOUT_S))
         return FindNodeResult(node=node, by=by, led=blinked.led, sentence=f"The LED {blinked.led} of {node} blinked.")

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from orchestrator.settings import OrchestratorSettings
+from orchestrator.settings import SURGEON, OrchestratorSettings
 from shared.kernel.clock import utc_ns
-from shared.kernel.errors import ConfigurationError
+from shared.kernel.errors import ConfigurationError, NotFoundError
+from shared.kernel.records import NodeName
 from shared.kernel.settings import AgentAddress
 from shared.service.auth import load_token
 from shared.wire.client import AgentClient
@@ -32,6 +33,18 @@ class Lab:
         """Close all connections."""
         for client in (*self.nodes.values(), self.surgeon, self.meter):
             await client.close()
+
+    def agent(self, name: NodeName) -> AgentClient:
+        """Return the client of a node, or of the surgeon by its name.
+
+        Raises:
+            NotFoundError: the lab has no such agent (any more).
+        """
+        if name == SURGEON:
+            return self.surgeon
+        if name not in self.nodes:
+            raise NotFoundError("the lab has no such agent", where=name, hint=f"it has {', '.join(self.nodes)}")
+        return self.nodes[name]
 
     @contextmanager
     def window(self) -> Iterator[None]:

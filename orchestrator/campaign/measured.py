@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from orchestrator.benchmarks.records import SuiteResult
 from orchestrator.campaign.preparation import Variant
+from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.campaign.steady_state import SteadyStateWait
 from orchestrator.domain.run.records import ServedBy
 from shared.kernel.records import Configuration, NodeName, TokenLedger, Window, WindowLabel
@@ -25,10 +26,9 @@ from shared.wire.node_jobs.workloads import MarkerResult, WorkloadResult
 class AttemptPlace:
     """Which attempt this is, and the nodes it runs on, the root first."""
 
-    run: str
+    run: RunReference
     number: int
     configuration: Configuration
-    repetition: int
     nodes: tuple[NodeName, ...]
 
     @property

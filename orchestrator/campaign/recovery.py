@@ -9,8 +9,9 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from orchestrator.campaign.lab import Lab
+from orchestrator.domain.campaign.job_keys import AttemptJob
 from orchestrator.store.journal import Journal
-from shared.kernel.errors import EpiError, InfrastructureError, NotFoundError
+from shared.kernel.errors import DataError, EpiError, InfrastructureError, NotFoundError
 from shared.wire.protocol import JobState
 
 _FIRST_CHECK_S = 1.0
@@ -98,9 +99,8 @@ class Recovery:
         return [one for check in checks for one in check]
 
     async def _agent_away(self, name: str) -> list[str]:
-        client = self._lab.surgeon if name == "surgeon" else self._lab.nodes[name]
         try:
-            await client.health(patient=False)
+            await self._lab.agent(name).health(patient=False)
         except InfrastructureError:
             return [f"{name} does not answer"]
         return []
@@ -117,27 +117,31 @@ class Recovery:
             await self._stop(node, job)
 
     async def _stop(self, node: str, job: JobState) -> None:
-        campaign, *run, attempt, step, _agent, _kind = [*job.id.split("/"), *[""] * 6][:7]
-        number = attempt.removeprefix("attempt-")
-        if not number.isdigit():
-            return
         try:
-            await self._journal.campaign(campaign)
+            asked = AttemptJob.parse(job.id)
+        except DataError:
+            return  # no attempt's: a setup job goes on, a person's job is the person's
+        try:
+            await self._journal.campaign(asked.campaign)
         except NotFoundError:
             return
         await self._lab.nodes[node].cancel(job.id)
         await self._journal.append(
-            campaign, kind="interrupted", run="/".join(run), attempt=int(number), step=step,
+            asked.campaign, kind="interrupted", run=asked.run, attempt=asked.attempt, step=asked.step,
             payload={"job": job.id, "agent": node, "was": job.status},
         )  # fmt: skip
 
 
-async def what_became_of(lab: Lab, job_id: str, agent: str) -> str:
+async def what_became_of(lab: Lab, job: AttemptJob) -> str:
     """Say in words what an agent knows of a job that nobody waited for."""
     try:
-        state = await lab.nodes[agent].job(job_id)
+        client = lab.agent(job.agent)
+    except NotFoundError as error:
+        return f"{job.agent} cannot be asked: {error.message}"
+    try:
+        state = await client.job(job.format())
     except NotFoundError:
-        return f"{agent} had not got it yet"
+        return f"{job.agent} had not got it yet"
     except EpiError as error:
-        return f"{agent} cannot be asked: {error.message}"
-    return f"{agent} says it is {state.status}"
+        return f"{job.agent} cannot be asked: {error.message}"
+    return f"{job.agent} says it is {state.status}"

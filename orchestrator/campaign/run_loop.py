@@ -17,6 +17,7 @@ from orchestrator.campaign.evaluation import ResultWriter
 from orchestrator.campaign.measured import AttemptPlace, ClosedWindows
 from orchestrator.campaign.pipeline import VariantPipeline
 from orchestrator.campaign.recovery import Recovery
+from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.campaign.schedule import PlannedRun
 from orchestrator.domain.campaign.spec import CampaignSpec
 from orchestrator.domain.campaign.states import AttemptOutcome
@@ -45,7 +46,7 @@ class RunLoop:
         variants: VariantPipeline,
         recovery: Recovery,
         check_stop_requested: Callable[[], Awaitable[None]],
-        publish_step: Callable[[str, str], None],
+        publish_step: Callable[[RunReference, str], None],
     ) -> None:
         self._journal = journal
         self._spec = spec
@@ -57,9 +58,9 @@ class RunLoop:
         self._publish_step = publish_step
         self._left: deque[PlannedRun] = deque()
         self._pending: _PendingEvaluation | None = None
-        self._unfit: dict[str, str] = {}
+        self._unfit: dict[RunReference, str] = {}
 
-    async def run_all(self, order: Sequence[PlannedRun]) -> dict[str, str]:
+    async def run_all(self, order: Sequence[PlannedRun]) -> dict[RunReference, str]:
         """Bring every run of `order` to its end; return run -> why for those that cannot be measured.
 
         Raises:
@@ -131,7 +132,7 @@ class RunLoop:
         except EpiError:
             self._left.appendleft(pending.planned)
 
-    async def _recover(self, run: str) -> str | None:
+    async def _recover(self, run: RunReference) -> str | None:
         """Judge by the journal whether a run may have another attempt, and wait until the lab is fit for it.
 
         Returns why the run cannot be measured, None when it may be tried.

@@ -6,7 +6,7 @@ becomes `interrupted`.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +24,7 @@ from orchestrator.campaign.recovery import Recovery, what_became_of
 from orchestrator.campaign.run_loop import RunLoop
 from orchestrator.campaign.topology import check_engines
 from orchestrator.domain.analysis.interim import InterimAnalysis
+from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.campaign.schedule import configurations_of, schedule
 from orchestrator.domain.campaign.spec import CampaignSpec
 from orchestrator.domain.campaign.states import CampaignState
@@ -114,8 +115,8 @@ class CampaignRunner:
         writer = ResultWriter(self._lab.settings.results_dir, spec, bases[spec.quantization].deliveries, created)
         await recovery.patiently(lambda: self._write_head(writer, {}))
 
-        def publish_step(run: str, step: str) -> None:
-            self._publish_step(spec.id, run, step)
+        def publish_step(run: RunReference, step: str) -> None:
+            self._publish_step(spec.id, run.format(), step)
 
         order = schedule(spec)
         async with VariantPipeline(
@@ -145,7 +146,7 @@ class CampaignRunner:
         context: CampaignContext,
         recovery: Recovery,
         writer: ResultWriter,
-        failed: dict[str, str],
+        failed: Mapping[RunReference, str],
         interim_analyses: tuple[InterimAnalysis, ...],
     ) -> None:
         spec = context.spec
@@ -164,7 +165,10 @@ class CampaignRunner:
             )
 
     async def _write_head(
-        self, writer: ResultWriter, failed: dict[str, str], interim_analyses: tuple[InterimAnalysis, ...] = ()
+        self,
+        writer: ResultWriter,
+        failed: Mapping[RunReference, str],
+        interim_analyses: tuple[InterimAnalysis, ...] = (),
     ) -> None:
         facts = {name: await self._lab.facts(name) for name in self._lab.nodes}
         instrument = (await self._lab.meter_status()).instrument
@@ -182,7 +186,7 @@ class CampaignRunner:
                 else:
                     reason = f"the orchestrator died during {attempt.step or 'the start'}"
                     if (last := await self._journal.last_job(campaign_id, run, attempt.number)) is not None:
-                        reason += f"; its last job: {await what_became_of(self._lab, *last)}"
+                        reason += f"; its last job: {await what_became_of(self._lab, last)}"
                     await self._journal.end_attempt(
                         campaign_id, run, attempt.number, "interrupted", reason=reason, fault="infrastructure"
                     )

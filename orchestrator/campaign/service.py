@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ from orchestrator.benchmarks.records import SuiteSpec
 from orchestrator.campaign.lab import Lab
 from orchestrator.campaign.live import CampaignProgress, LiveBroadcaster, LiveMessage
 from orchestrator.campaign.runner import CampaignRunner, Doing
+from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.campaign.schedule import configurations_of, runs_total
 from orchestrator.domain.campaign.spec import CampaignSpec
 from orchestrator.domain.campaign.states import TERMINAL_CAMPAIGN
@@ -167,7 +168,7 @@ class CampaignService:
         self._eta_s = estimate_eta_s(attempts, runs_total(spec))
 
 
-def estimate_eta_s(attempts: dict[str, list[Attempt]], runs_total: int) -> float | None:
+def estimate_eta_s(attempts: Mapping[RunReference, list[Attempt]], runs_total: int) -> float | None:
     """Return the seconds left: the mean time from one finished run to the next, times the runs that are left."""
     ends = sorted(a.ended_utc_ns for run in attempts.values() for a in run if a.outcome == "done" and a.ended_utc_ns)
     starts = [a.started_utc_ns for run in attempts.values() for a in run]

@@ -1,7 +1,6 @@
 """`epi benchmark`: ask any benchmark of one model on one node, outside a campaign; a stopped pass goes on."""
 
 import asyncio
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,9 +10,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from shared.files.atomic import write_file
+from shared.kernel.clock import utc_ns
 from shared.kernel.errors import ConfigurationError
 from shared.service.auth import load_token
 from shared.wire.client import AgentClient
+from shared.wire.job_keys import BenchmarkJob
 from shared.wire.node_jobs.engines import StartEngineParams, StartEngineResult
 from shared.wire.node_jobs.workloads import GenerateParams, GenerateResult, ScoreParams, ScoreResult
 from shared.wire.protocol import JobState
@@ -92,9 +93,11 @@ def _task(text: str) -> dict[str, object]:
 class _NodeAsk:
     """`score` and `generate` of a suite: runs jobs on the node from the suite's thread, and shows how far it is."""
 
-    def __init__(self, client: AgentClient, job_prefix: str, loop: asyncio.AbstractEventLoop, bar: Progress) -> None:
+    def __init__(
+        self, client: AgentClient, started_utc_ns: int, loop: asyncio.AbstractEventLoop, bar: Progress
+    ) -> None:
         self._client = client
-        self._job_prefix = job_prefix
+        self._started_utc_ns = started_utc_ns
         self._loop = loop
         self._bar = bar
         self._row = bar.add_task("questions", total=None)
@@ -120,9 +123,8 @@ class _NodeAsk:
         def show(state: JobState) -> None:
             self._bar.update(self._row, completed=before + state.progress * asked)
 
-        job = self._client.run(
-            f"{self._job_prefix}/{kind}-{self._jobs}", kind, params, timeout_s=_JOB_TIMEOUT_S, on_progress=show
-        )
+        key = BenchmarkJob(utc_ns=self._started_utc_ns, kind=kind, number=self._jobs)
+        job = self._client.run(key.format(), kind, params, timeout_s=_JOB_TIMEOUT_S, on_progress=show)
         result = asyncio.run_coroutine_threadsafe(job, self._loop).result()
         self._bar.update(self._row, completed=before + asked)
         return result
@@ -134,18 +136,19 @@ async def _run(
     from orchestrator.benchmarks.resume import ResumableScore
     from orchestrator.benchmarks.suite import BenchmarkSuite
 
-    prefix = f"benchmark/{time.time_ns()}"  # every start is a new job; what is answered is kept on this side
+    now = utc_ns()  # every start is a new job; what is answered is kept on this side
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     try:
         with console.status("reading the benchmarks"):
             suite = await asyncio.to_thread(BenchmarkSuite, spec)
         with console.status("loading the model"):
-            answer = await client.run(f"{prefix}/engine", "start_engine", engine, timeout_s=3600)
+            key = BenchmarkJob(utc_ns=now, kind="start_engine", number=1)
+            answer = await client.run(key.format(), "start_engine", engine, timeout_s=3600)
         started = StartEngineResult.model_validate(answer)
         kept = out.with_name(out.name + ".answers.jsonl")
         with Progress(*columns, console=console) as bar:
-            ask = _NodeAsk(client, prefix, asyncio.get_running_loop(), bar)
+            ask = _NodeAsk(client, now, asyncio.get_running_loop(), bar)
             score = ResumableScore(
                 ask.score, kept, questions_per_job=questions_per_job, generate=ask.generate,
                 identity=f"{engine.model_sha256} K={engine.experts_per_token} {started.engine} {started.build}",

@@ -33,27 +33,27 @@ def calc(
     if total == 0:
         raise ConfigurationError("no run_NNN.json in any subfolder", where=str(folder), hint="give OUT/<campaign>")
     rows, differing = [], 0
-    for run in track(recompute_campaign(folder), "calculating", total=total, console=err, transient=True):
-        differing += bool(run.differences)
+    for one in track(recompute_campaign(folder), "calculating", total=total, console=err, transient=True):
+        differing += bool(one.differences)
         if write:
-            write_recomputed(folder, run)
-        rows.append(run)
+            write_recomputed(folder, one)
+        rows.append(one)
     complete = (folder / "campaign.json").exists()
     if write and complete:
         write_summary(folder)
     if as_json:
         runs = [
             {
-                "configuration": run.configuration_id,
-                "repetition": run.repetition,
-                "epi": run.again.epi.value,
-                "joules_per_token": run.again.epi.joules_per_token,
-                "accuracy": run.again.accuracy.composite,
-                "reason": run.again.no_epi_reason,
-                "validity": run.again.evaluation.validity.verdict,
-                "differences": list(run.differences),
+                "configuration": one.run.configuration,
+                "repetition": one.run.repetition,
+                "epi": one.again.epi.value,
+                "joules_per_token": one.again.epi.joules_per_token,
+                "accuracy": one.again.accuracy.composite,
+                "reason": one.again.no_epi_reason,
+                "validity": one.again.evaluation.validity.verdict,
+                "differences": list(one.differences),
             }
-            for run in rows
+            for one in rows
         ]
         document: dict[str, object] = {"runs": runs}
         if complete and (write or differing == 0):
@@ -62,10 +62,10 @@ def calc(
         typer.echo(json.dumps(document, indent=2))
     else:
         _print_runs([
-            (run.configuration_id, str(run.repetition), number(run.again.epi.value),
-             number(run.again.epi.joules_per_token), number(run.again.accuracy.composite),
-             run.again.evaluation.validity.verdict, run.again.no_epi_reason or "; ".join(run.differences)[:120])
-            for run in rows
+            (one.run.configuration, str(one.run.repetition), number(one.again.epi.value),
+             number(one.again.epi.joules_per_token), number(one.again.accuracy.composite),
+             one.again.evaluation.validity.verdict, one.again.no_epi_reason or "; ".join(one.differences)[:120])
+            for one in rows
         ])  # fmt: skip
         out.print(f"{len(rows)} runs calculated anew, {differing} differ from what was written", markup=False)
     if differing and not write:

@@ -4,6 +4,7 @@ import time
 
 from orchestrator.campaign.service import CampaignService
 from orchestrator.campaign.spec_library import SpecLibrary
+from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.campaign.schedule import runs_total
 from orchestrator.store.records import Campaign, RunFigures
 from shared.kernel.errors import ConfigurationError
@@ -78,7 +79,7 @@ async def _summary(service: CampaignService, campaign: Campaign) -> str:
         if entry.kind == "result" and entry.step == "evaluate":
             epi = RunFigures.model_validate(entry.payload).epi
             if epi is not None:
-                measured.setdefault(entry.run.split("/")[0], []).append(epi)
+                measured.setdefault(RunReference.parse(entry.run).configuration, []).append(epi)
     if not measured:
         return f"{campaign.spec.id}: nothing measured yet"
     lines = [f"{name}: {sorted(values)[len(values) // 2]:.4g} (n = {len(values)})" for name, values in measured.items()]

@@ -10,10 +10,11 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.run.alignment import Trace
 from orchestrator.domain.run.evaluate import EvaluatedRun, with_meter_record
 from orchestrator.domain.run.records import RunInput
@@ -25,6 +26,7 @@ from shared.kernel.records import NodeName, QuestionResult
 from shared.wire.meter_api import SampleBlock
 
 RUN_FILE = re.compile(r"(run|epi)_(\d{3,})\.json\Z")
+FileKind = Literal["epi", "run", "benchmark", "power_trace"]
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -43,10 +45,10 @@ def json_bytes(record: BaseModel) -> bytes:
     return f"{text}\n".encode()
 
 
-def run_files(campaign_dir: Path, configuration_id: str, repetition: int) -> dict[str, Path]:
-    """Return kind (`epi`, `run`, `benchmark`, `power_trace`) -> path of a run's file, whether it exists or not."""
-    folder, number = campaign_dir / configuration_id, f"{repetition:03d}"
-    endings = {"epi": "json", "run": "json", "benchmark": "json", "power_trace": "csv"}
+def run_files(campaign_dir: Path, run: RunReference) -> dict[FileKind, Path]:
+    """Return kind -> path of a run's file, whether it exists or not."""
+    folder, number = campaign_dir / run.configuration, f"{run.repetition:03d}"
+    endings: dict[FileKind, str] = {"epi": "json", "run": "json", "benchmark": "json", "power_trace": "csv"}
     return {kind: folder / f"{kind}_{number}.{ending}" for kind, ending in endings.items()}
 
 
@@ -68,7 +70,7 @@ def write_run(
 
     `run_NNN.json` is written last: a run whose file exists is complete.
     """
-    paths = run_files(campaign_dir, run.configuration_id, run.repetition)
+    paths = run_files(campaign_dir, run.reference)
     benchmark = BenchmarkFile(
         run_id=run.run_id,
         configuration_id=run.configuration_id,
@@ -104,13 +106,13 @@ def read_traces(path: Path) -> dict[NodeName, Trace]:
     return {node: Trace(node, column.utc_ns, column.watts) for node, column in read_columns(path).items()}
 
 
-def read_run(campaign_dir: Path, configuration_id: str, repetition: int) -> RunFiles:
+def read_run(campaign_dir: Path, run: RunReference) -> RunFiles:
     """Read one run without its trace.
 
     Raises:
         DataError: a file is missing or does not fit its schema; the field is named.
     """
-    paths = run_files(campaign_dir, configuration_id, repetition)
+    paths = run_files(campaign_dir, run)
     return RunFiles(
         run=read_json(RunInput, paths["run"]),
         epi=read_json(EpiFile, paths["epi"]),
@@ -118,12 +120,16 @@ def read_run(campaign_dir: Path, configuration_id: str, repetition: int) -> RunF
     )
 
 
-def list_runs(campaign_dir: Path) -> Iterator[tuple[str, int]]:
-    """Yield (configuration id, repetition) of every complete run, in order."""
+def list_runs(campaign_dir: Path) -> Iterator[RunReference]:
+    """Yield every complete run, in order.
+
+    Raises:
+        DataError: runs in a folder whose name is no configuration's id.
+    """
     for folder in sorted(path for path in campaign_dir.iterdir() if path.is_dir()):
         names = [match for path in folder.iterdir() if (match := RUN_FILE.match(path.name))]
         for number in sorted(int(match[2]) for match in names if match[1] == "run"):
-            yield folder.name, number
+            yield RunReference.parse(f"{folder.name}/rep-{number}")
 
 
 def read_json(model: type[M], path: Path) -> M:

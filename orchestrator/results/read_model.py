@@ -129,12 +129,12 @@ def load_results(campaign_dir: Path) -> CampaignResults:
     runs: dict[str, list[RunEvaluation]] = {}
     answers: dict[str, list[Answers]] = {}
     configurations = {item.id: item for item in campaign.configurations}
-    for name, repetition in list_runs(campaign_dir):
-        files = read_run(campaign_dir, name, repetition)
+    for run in list_runs(campaign_dir):
+        files, name = read_run(campaign_dir, run), run.configuration
         configurations.setdefault(name, files.run.configuration)
         inputs.setdefault(name, []).append(files.run)
         runs.setdefault(name, []).append(files.epi.evaluation)
-        answers.setdefault(name, []).append(Answers(repetition, tuple(map(mark_of, files.questions))))
+        answers.setdefault(name, []).append(Answers(run.repetition, tuple(map(mark_of, files.questions))))
     return CampaignResults(
         folder=campaign_dir,
         campaign=campaign,

@@ -4,35 +4,35 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.run.evaluate import evaluate_traces
 from orchestrator.domain.run.records import RunInput
 from orchestrator.results.blocks import differing_figures
-from orchestrator.results.files import json_bytes, list_runs, read_json, read_traces
+from orchestrator.results.files import json_bytes, list_runs, read_json, read_traces, run_files
 from orchestrator.results.schema import BenchmarkFile, EpiFile
 from shared.files.atomic import write_file
 from shared.kernel.errors import DataError
 from shared.kernel.records import Record
 
 
-def recompute_run(campaign_dir: Path, configuration_id: str, repetition: int) -> EpiFile:
+def recompute_run(campaign_dir: Path, run: RunReference) -> EpiFile:
     """Calculate a run's `epi_NNN.json` anew from its run, trace and benchmark files alone.
 
     Raises:
         DataError: a file is missing or damaged.
     """
-    folder, number = campaign_dir / configuration_id, f"{repetition:03d}"
-    run = read_json(RunInput, folder / f"run_{number}.json")
-    questions = read_json(BenchmarkFile, folder / f"benchmark_{number}.json").questions
-    traces = read_traces(folder / f"power_trace_{number}.csv")
-    return EpiFile.of(run, evaluate_traces(run, traces, questions).evaluation)
+    paths = run_files(campaign_dir, run)
+    measured = read_json(RunInput, paths["run"])
+    questions = read_json(BenchmarkFile, paths["benchmark"]).questions
+    traces = read_traces(paths["power_trace"])
+    return EpiFile.of(measured, evaluate_traces(measured, traces, questions).evaluation)
 
 
 @dataclass(frozen=True)
 class Recomputed:
     """One run calculated anew; `written` is None where there was no `epi_NNN.json` or `damage` says why it is none."""
 
-    configuration_id: str
-    repetition: int
+    run: RunReference
     again: EpiFile
     written: EpiFile | None
     damage: str = ""
@@ -52,19 +52,19 @@ class Recomputed:
 
 def recompute_campaign(campaign_dir: Path) -> Iterator[Recomputed]:
     """Calculate every complete run anew, in order."""
-    for name, repetition in list_runs(campaign_dir):
-        path = campaign_dir / name / f"epi_{repetition:03d}.json"
+    for run in list_runs(campaign_dir):
+        path = run_files(campaign_dir, run)["epi"]
         written, damage = None, ""
         try:
             written = read_json(EpiFile, path) if path.exists() else None
         except DataError as error:
             damage = error.message
-        yield Recomputed(name, repetition, recompute_run(campaign_dir, name, repetition), written, damage)
+        yield Recomputed(run, recompute_run(campaign_dir, run), written, damage)
 
 
-def write_recomputed(campaign_dir: Path, run: Recomputed) -> None:
+def write_recomputed(campaign_dir: Path, recomputed: Recomputed) -> None:
     """Replace a run's `epi_NNN.json` by what was calculated anew."""
-    write_file(campaign_dir / run.configuration_id / f"epi_{run.repetition:03d}.json", json_bytes(run.again))
+    write_file(run_files(campaign_dir, recomputed.run)["epi"], json_bytes(recomputed.again))
 
 
 def _differences(block: str, written: Record, again: Record) -> Iterator[str]:

@@ -23,7 +23,16 @@ from orchestrator.results.blocks import (
     differing_figures,
 )
 from orchestrator.results.layout_1 import LAYOUT_1, EpiFile1
-from shared.kernel.records import Configuration, ConfigurationId, Instrument, NodeName, QuestionResult, Record, Sha256
+from shared.kernel.records import (
+    CampaignId,
+    Configuration,
+    ConfigurationId,
+    Instrument,
+    NodeName,
+    QuestionResult,
+    Record,
+    Sha256,
+)
 from shared.wire.node_jobs.artifacts import FetchResult
 
 
@@ -126,7 +135,7 @@ class CampaignFile(Record):
     former_names: ClassVar = {"looks": "interim_analyses"}
 
     schema_version: Literal["epi-campaign/1"] = "epi-campaign/1"
-    campaign_id: ConfigurationId
+    campaign_id: CampaignId
     title: str = ""
     model: str
     hardware: str

@@ -13,9 +13,10 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
+from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.run.alignment import Trace
 from orchestrator.domain.run.records import RunInput
-from orchestrator.results.files import RUN_FILE, read_json, read_traces
+from orchestrator.results.files import RUN_FILE, read_json, read_traces, run_files
 from orchestrator.results.read_model import load_results
 from orchestrator.results.recompute import Recomputed, recompute_run
 from orchestrator.results.schema import BenchmarkFile, CampaignFile, EpiFile
@@ -127,27 +128,28 @@ def _over(top: float | None, bottom: float | None) -> float | None:
 
 def _recalculated(root: Path, name: str, repetition: int) -> Iterator[Defect]:
     folder = Path(name)
-    trace_path = folder / f"power_trace_{repetition:03d}.csv"
     try:
-        run = read_json(RunInput, root / folder / f"run_{repetition:03d}.json")
-        written = read_json(EpiFile, root / folder / f"epi_{repetition:03d}.json")
-        again = recompute_run(root, name, repetition)
-        traces = read_traces(root / trace_path)
+        asked = RunReference.parse(f"{name}/rep-{repetition}")
+        paths = run_files(root, asked)
+        run = read_json(RunInput, paths["run"])
+        written = read_json(EpiFile, paths["epi"])
+        again = recompute_run(root, asked)
+        traces = read_traces(paths["power_trace"])
     except DataError as error:
         yield Defect(severity="FAIL", where=error.where or str(folder), what=error.message, cure=error.hint)
         return
-    if run.configuration_id != name or run.repetition != repetition:
+    if run.reference != asked:
         what = f"says {run.configuration_id}, repetition {run.repetition}"
         where = f"{folder}/run_{repetition:03d}.json"
         yield Defect(severity="FAIL", where=where, what=what, cure="files were mixed up")
-    for difference in Recomputed(name, repetition, again, written).differences:
+    for difference in Recomputed(asked, again, written).differences:
         cure = "the written result does not follow from trace and answers: run `epi results calc --write`"
         yield Defect(severity="FAIL", where=f"{folder}/epi_{repetition:03d}.json", what=difference, cure=cure)
     for finding in again.evaluation.validity.findings:
         severity: Severity = "FAIL" if finding.verdict == "FAIL" else "FLAG"
         where = f"{folder}/run_{repetition:03d}: {finding.where}"
         yield Defect(severity=severity, where=where, what=f"{finding.rule}: {finding.reason}")
-    yield from _trace(traces, str(trace_path))
+    yield from _trace(traces, f"{folder}/power_trace_{repetition:03d}.csv")
 
 
 def _trace(traces: Mapping[str, Trace], where: str) -> Iterator[Defect]:

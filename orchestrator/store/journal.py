@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.campaign.spec import CampaignSpec
 from orchestrator.domain.campaign.states import AttemptOutcome, CampaignState, Request, check_outcome, check_transition
 from orchestrator.store.journal_reader import JournalReader, find_campaign
@@ -22,6 +23,7 @@ from shared.files.database import Database
 from shared.files.sqlite import open_database
 from shared.kernel.clock import utc_ns
 from shared.kernel.errors import ConflictError, NotFoundError
+from shared.kernel.records import CampaignId
 from shared.service.health import HealthRegistry
 from shared.service.lock import held_alone
 
@@ -112,7 +114,7 @@ class Journal(JournalReader):
 
         return await self._write(change)
 
-    async def set_state(self, campaign_id: str, state: CampaignState, reason: str = "") -> None:
+    async def set_state(self, campaign_id: CampaignId, state: CampaignState, reason: str = "") -> None:
         """Move a campaign to `state` and clear its request.
 
         Raises:
@@ -128,7 +130,7 @@ class Journal(JournalReader):
 
         await self._write(change)
 
-    async def set_request(self, campaign_id: str, request: Request) -> None:
+    async def set_request(self, campaign_id: CampaignId, request: Request) -> None:
         """Note what somebody asked for; the runner obeys between windows."""
 
         def change(write: _Write) -> None:
@@ -137,17 +139,18 @@ class Journal(JournalReader):
 
         await self._write(change)
 
-    async def begin_attempt(self, campaign_id: str, run: str) -> int:
+    async def begin_attempt(self, campaign_id: CampaignId, run: RunReference) -> int:
         """Open the next attempt of a run and return its number, from 1."""
 
         def change(write: _Write) -> int:
             row = write.db.execute(
-                "SELECT COALESCE(MAX(number), 0) + 1 FROM attempt WHERE campaign = ? AND run = ?", (campaign_id, run)
+                "SELECT COALESCE(MAX(number), 0) + 1 FROM attempt WHERE campaign = ? AND run = ?",
+                (campaign_id, str(run)),
             ).fetchone()
             number = int(row[0])
             write.db.execute(
                 "INSERT INTO attempt (campaign, run, number, started_utc_ns) VALUES (?, ?, ?, ?)",
-                (campaign_id, run, number, utc_ns()),
+                (campaign_id, str(run), number, utc_ns()),
             )
             write.append(campaign_id, run=run, attempt=number, kind="attempt", payload={"state": "started"})
             return number
@@ -155,8 +158,9 @@ class Journal(JournalReader):
         return await self._write(change)
 
     async def end_attempt(
-        self, campaign_id: str, run: str, number: int, outcome: AttemptOutcome, *, reason: str = "", fault: str = ""
-    ) -> None:
+        self, campaign_id: CampaignId, run: RunReference, number: int, outcome: AttemptOutcome, *, reason: str = "",
+        fault: str = "",
+    ) -> None:  # fmt: skip
         """Close an attempt; it is kept whatever its outcome. `fault` says who has to act, "" nobody.
 
         Raises:
@@ -167,13 +171,13 @@ class Journal(JournalReader):
         where = f"{campaign_id}/{run}/attempt-{number}"
 
         def change(write: _Write) -> None:
-            row = write.db.execute(f"SELECT outcome FROM attempt {of_it}", (campaign_id, run, number)).fetchone()
+            row = write.db.execute(f"SELECT outcome FROM attempt {of_it}", (campaign_id, str(run), number)).fetchone()
             if row is None:
                 raise NotFoundError("no such attempt", where=where)
             check_outcome(where, row["outcome"], outcome)
             write.db.execute(
                 f"UPDATE attempt SET outcome = ?, reason = ?, fault = ?, ended_utc_ns = ? {of_it}",
-                (outcome, reason, fault, utc_ns(), campaign_id, run, number),
+                (outcome, reason, fault, utc_ns(), campaign_id, str(run), number),
             )
             payload = {"state": outcome, "reason": reason, "fault": fault}
             write.append(campaign_id, run=run, attempt=number, kind="attempt", payload=payload)
@@ -182,21 +186,24 @@ class Journal(JournalReader):
 
     async def append(
         self,
-        campaign_id: str,
+        campaign_id: CampaignId,
         *,
         kind: EntryKind,
-        run: str = "",
+        run: RunReference | str = "",
         attempt: int = 0,
         step: str = "",
         payload: dict[str, Any] | None = None,
     ) -> None:
-        """Append an entry; an `intent` of an attempt also becomes the attempt's present step."""
+        """Append an entry; an `intent` of an attempt also becomes the attempt's present step.
+
+        `run` may also be what else the entry is about: a configuration, a repetition; empty: the campaign itself.
+        """
 
         def change(write: _Write) -> None:
             if kind == "intent" and attempt:
                 write.db.execute(
                     "UPDATE attempt SET step = ? WHERE campaign = ? AND run = ? AND number = ?",
-                    (step, campaign_id, run, attempt),
+                    (step, campaign_id, str(run), attempt),
                 )
             write.append(campaign_id, kind=kind, run=run, attempt=attempt, step=step, payload=payload or {})
 
@@ -228,10 +235,10 @@ class _Write:
 
     def append(
         self,
-        campaign_id: str,
+        campaign_id: CampaignId,
         *,
         kind: EntryKind,
-        run: str = "",
+        run: RunReference | str = "",
         attempt: int = 0,
         step: str = "",
         payload: dict[str, Any],
@@ -239,11 +246,11 @@ class _Write:
         now = utc_ns()
         cursor = self.db.execute(
             "INSERT INTO entry (utc_ns, campaign, run, attempt, step, kind, payload) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (now, campaign_id, run, attempt, step, kind, json.dumps(payload)),
+            (now, campaign_id, str(run), attempt, step, kind, json.dumps(payload)),
         )
         self.entries.append(
             Entry(
-                seq=cursor.lastrowid or 0, utc_ns=now, campaign=campaign_id, run=run, attempt=attempt, step=step,
+                seq=cursor.lastrowid or 0, utc_ns=now, campaign=campaign_id, run=str(run), attempt=attempt, step=step,
                 kind=kind, payload=payload,
             )
         )  # fmt: skip

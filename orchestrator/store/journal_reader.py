@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from functools import lru_cache, partial
 from typing import Any
 
+from orchestrator.domain.campaign.job_keys import AttemptJob
+from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.campaign.spec import CampaignSpec
 from orchestrator.store.records import Attempt, Campaign, Entry, EntryKind
 from shared.files.database import Database
 from shared.kernel.errors import NotFoundError
+from shared.kernel.records import CampaignId
 
 _NEWEST_RESULT = (
     "SELECT payload FROM entry WHERE campaign = ? AND run = ? AND step = ? AND kind = 'result' AND attempt = ?"
@@ -35,7 +38,7 @@ class JournalReader:
         found: Sequence[sqlite3.Row] = await self._db.read(lambda db: db.execute(sql, values).fetchmany(1))
         return found[0] if found else None
 
-    async def campaign(self, campaign_id: str) -> Campaign:
+    async def campaign(self, campaign_id: CampaignId) -> Campaign:
         """Return a campaign.
 
         Raises:
@@ -55,23 +58,26 @@ class JournalReader:
         rows = await self._all("SELECT * FROM campaign WHERE state = 'running' ORDER BY created_utc_ns")
         return [_campaign(row) for row in rows]
 
-    async def attempts(self, campaign_id: str) -> dict[str, list[Attempt]]:
+    async def attempts(self, campaign_id: CampaignId) -> dict[RunReference, list[Attempt]]:
         """Return run -> its attempts in order."""
-        found: dict[str, list[Attempt]] = {}
+        found: dict[RunReference, list[Attempt]] = {}
         for row in await self._all("SELECT * FROM attempt WHERE campaign = ? ORDER BY run, number", campaign_id):
             values = {key: row[key] for key in row.keys() if key != "campaign"}  # noqa: SIM118
-            found.setdefault(row["run"], []).append(Attempt.model_validate(values))
+            attempt = Attempt.model_validate(values)
+            found.setdefault(attempt.run, []).append(attempt)
         return found
 
-    async def last_result(self, campaign_id: str, run: str, step: str, attempt: int = 0) -> dict[str, Any] | None:
+    async def last_result(
+        self, campaign_id: CampaignId, run: RunReference | str, step: str, attempt: int = 0
+    ) -> dict[str, Any] | None:
         """Return the newest result of a step, or None."""
-        row = await self._first(_NEWEST_RESULT, campaign_id, run, step, attempt)
+        row = await self._first(_NEWEST_RESULT, campaign_id, str(run), step, attempt)
         if row is None:
             return None
         payload: dict[str, Any] = json.loads(row["payload"])
         return payload
 
-    async def results(self, campaign_id: str, *steps: str) -> dict[str, list[tuple[str, dict[str, Any]]]]:
+    async def results(self, campaign_id: CampaignId, *steps: str) -> dict[str, list[tuple[str, dict[str, Any]]]]:
         """Return step -> the run and the payload of each of its results, oldest first."""
         found: dict[str, list[tuple[str, dict[str, Any]]]] = {step: [] for step in steps}
         marks = ", ".join("?" * len(steps))
@@ -91,42 +97,41 @@ class JournalReader:
         )
         return {row["campaign"]: row["n"] for row in rows}
 
-    async def count(self, campaign_id: str, run: str, step: str, kind: EntryKind) -> int:
+    async def count(self, campaign_id: CampaignId, run: RunReference | str, step: str, kind: EntryKind) -> int:
         """Return how many entries of a kind a step has."""
         row = await self._first(
             "SELECT COUNT(*) FROM entry WHERE campaign = ? AND run = ? AND step = ? AND kind = ?",
-            campaign_id, run, step, kind,
+            campaign_id, str(run), step, kind,
         )  # fmt: skip
         return int(row[0]) if row else 0
 
-    async def since_running(self, campaign_id: str, run: str, step: str, kind: EntryKind) -> list[dict[str, Any]]:
+    async def since_running(
+        self, campaign_id: CampaignId, run: RunReference | str, step: str, kind: EntryKind
+    ) -> list[dict[str, Any]]:
         """Return the payloads of a step's entries of a kind since the campaign was last set running, oldest first.
 
         What broke before somebody resumed the campaign does not count any more. Attempts have the step "".
         """
-        rows = await self._all(_SINCE_RUNNING, campaign_id, run, step, kind, campaign_id)
+        rows = await self._all(_SINCE_RUNNING, campaign_id, str(run), step, kind, campaign_id)
         return [json.loads(row["payload"]) for row in rows]
 
-    async def last_job(self, campaign_id: str, run: str, attempt: int) -> tuple[str, str] | None:
-        """Return (job id, agent) of the last job that was intended in an attempt, None without any."""
+    async def last_job(self, campaign_id: CampaignId, run: RunReference, attempt: int) -> AttemptJob | None:
+        """Return the last job that was intended in an attempt, None without any."""
         row = await self._first(
             "SELECT payload FROM entry WHERE campaign = ? AND run = ? AND kind = 'intent' AND attempt = ?"
             " AND json_extract(payload, '$.job') IS NOT NULL ORDER BY seq DESC LIMIT 1",
-            campaign_id, run, attempt,
+            campaign_id, str(run), attempt,
         )  # fmt: skip
-        if row is None:
-            return None
-        payload = json.loads(row["payload"])
-        return payload["job"], payload["agent"]
+        return None if row is None else AttemptJob.parse(json.loads(row["payload"])["job"])
 
-    async def entries(self, since: int = 0, limit: int = 200, campaign_id: str | None = None) -> list[Entry]:
+    async def entries(self, since: int = 0, limit: int = 200, campaign_id: CampaignId | None = None) -> list[Entry]:
         """Return entries with a sequence number above `since`, oldest first."""
         of_one = "" if campaign_id is None else " AND campaign = ?"
         values = (since, limit) if campaign_id is None else (since, campaign_id, limit)
         rows = await self._all(f"SELECT * FROM entry WHERE seq > ?{of_one} ORDER BY seq LIMIT ?", *values)
         return [_entry(row) for row in rows]
 
-    async def last_seq(self, campaign_id: str | None = None) -> int:
+    async def last_seq(self, campaign_id: CampaignId | None = None) -> int:
         """Return the sequence number of the newest entry, of one campaign or of all; 0 without any."""
         of_one = "" if campaign_id is None else " WHERE campaign = ?"
         values = () if campaign_id is None else (campaign_id,)
@@ -134,7 +139,7 @@ class JournalReader:
         return int(row[0] or 0) if row else 0
 
 
-def find_campaign(db: sqlite3.Connection, campaign_id: str) -> Campaign:
+def find_campaign(db: sqlite3.Connection, campaign_id: CampaignId) -> Campaign:
     """Return a campaign.
 
     Raises:

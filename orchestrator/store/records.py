@@ -4,10 +4,11 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.campaign.spec import CampaignSpec
 from orchestrator.domain.campaign.states import AttemptOutcome, CampaignState, Request
 from orchestrator.domain.run.validity import Verdict
-from shared.kernel.records import Record
+from shared.kernel.records import CampaignId, Record
 
 EntryKind = Literal["state", "intent", "result", "failure", "interrupted", "attempt"]
 
@@ -26,7 +27,7 @@ class Campaign(Record):
 class Attempt(Record):
     """One try at a run; `fault` says who has to act when it failed."""
 
-    run: str
+    run: RunReference
     number: int
     outcome: AttemptOutcome | None
     step: str
@@ -54,8 +55,8 @@ class Entry(Record):
 
     seq: int
     utc_ns: int
-    campaign: str
-    run: str = ""
+    campaign: CampaignId
+    run: str = Field(default="", description="the run, or what else of the campaign the entry is about")
     attempt: int = 0
     step: str = ""
     kind: EntryKind

@@ -15,7 +15,7 @@ from shared.service.health import HealthStatus
 PROTOCOL_VERSION = (2, 0)
 """(major, minor): another major is refused with 409, a higher minor only adds."""
 
-JobId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]*(/[a-z0-9][a-z0-9_.-]*){0,7}$", max_length=200)]
+JobId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]*(/[a-z0-9][a-z0-9_.-]*){0,7}$", max_length=300)]
 ServiceName = Literal["orchestrator", "node_agent", "meter_bridge", "surgeon"]
 JobStatus = Literal["queued", "running", "finished", "failed", "cancelled", "interrupted"]
 TERMINAL: frozenset[JobStatus] = frozenset({"finished", "failed", "cancelled", "interrupted"})

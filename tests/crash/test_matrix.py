@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from orchestrator.domain.campaign.job_keys import AttemptJob
 from orchestrator.domain.campaign.spec import CampaignSpec
 from orchestrator.local.layout import LocalLab
 from orchestrator.store.records import Entry
@@ -98,7 +99,10 @@ def boundary(entry: Entry) -> str:
         return f"campaign {entry.payload.get('state') or entry.payload.get('request')}"
     if entry.kind == "attempt":
         return f"{entry.run} attempt {entry.payload['state']}"
-    job = str(entry.payload.get("job", "")).rsplit("/", 2)[-2:] if entry.attempt else []
+    job: list[str] = []
+    if entry.attempt and "job" in entry.payload:
+        asked = AttemptJob.parse(entry.payload["job"])
+        job = [asked.agent, asked.kind if asked.part == 1 else f"{asked.kind}-{asked.part}"]
     return " ".join([entry.run or "setup", entry.step, *job, entry.kind])
 
 

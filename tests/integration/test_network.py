@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import tomli_w
 
+from orchestrator.domain.campaign.job_keys import AttemptJob
 from orchestrator.domain.campaign.spec import WorkloadSpec
 from orchestrator.domain.campaign.timeouts import TimeoutsSpec
 from orchestrator.local.layout import load_demo
@@ -119,7 +120,7 @@ def test_a_node_cut_off_costs_an_attempt_and_not_the_campaign(scene: Scene, node
     # The others were not asked to do anything twice (one job an id), and their workers live on.
     entries = api_of(scene.lab).call("GET", f"/v1/entries?campaign={campaign}&limit=1000")
     jobs = [entry["payload"]["job"] for entry in entries if entry["kind"] == "intent" and "job" in entry["payload"]]
-    inside = [job for job in jobs if "/attempt-" in job and "/score/" not in job]
+    inside = [job for job in jobs if AttemptJob.pattern.fullmatch(job) and AttemptJob.parse(job).step != "score"]
     assert len(inside) == len(set(inside))
     assert {name: worker_of(scene, name) for name in others} == others
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from orchestrator.domain.campaign.matrix import parse_selection
 from orchestrator.domain.campaign.protocol import DEMO_RULES, AccuracyTask, MeasurementProtocol
+from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.run.records import MarkerLoad, Provenance, RunInput
 from shared.kernel.records import Configuration, Instrument, QuestionResult, TokenLedger, Window
 from shared.wire.meter_api import SampleBlock
@@ -68,7 +69,7 @@ MARKER = MarkerLoad(node="n1", start_utc_ns=at(2.2), end_utc_ns=at(4.7), on=((at
 
 def run_input(identity: str = "baseline", repetition: int = 1, **changes: object) -> RunInput:
     values: dict[str, object] = {
-        "run_id": f"{identity}/rep-{repetition}",
+        "run_id": str(RunReference(configuration=identity, repetition=repetition)),
         "campaign_id": "test",
         "configuration": configuration(identity),
         "repetition": repetition,

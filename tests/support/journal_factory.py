@@ -4,6 +4,7 @@ import json
 import sqlite3
 from pathlib import Path
 
+from orchestrator.domain.campaign.job_keys import AttemptJob
 from orchestrator.domain.campaign.schedule import schedule
 from orchestrator.domain.campaign.spec import CampaignSpec, TasksSpec
 from orchestrator.domain.campaign.steps import RUN_STEPS
@@ -39,22 +40,26 @@ async def fill_journal(path: Path, campaigns: int) -> int:
                 entries.append((now, spec.id, "", 0, "", "state", json.dumps({"state": state})))
             for planned in schedule(spec):
                 runs += 1
+                run = planned.run.format()
                 broken = runs % 10 == 0
                 for attempt, outcome in enumerate(("failed", "done") if broken else ("done",), start=1):
                     began = now
-                    entries.append((now, spec.id, planned.run, attempt, "", "attempt", '{"state": "started"}'))
+                    entries.append((now, spec.id, run, attempt, "", "attempt", '{"state": "started"}'))
                     for step in RUN_STEPS:
                         now += _STEP_NS
-                        job = {"job": f"{spec.id}/{planned.run}/attempt-{attempt}/{step}/node1", "agent": "node1"}
-                        entries.append((now, spec.id, planned.run, attempt, step, "intent", json.dumps(job)))
+                        job = AttemptJob(
+                            campaign=spec.id, run=planned.run, attempt=attempt, step=step, agent="node1", kind=step
+                        )  # fmt: skip
+                        intent = {"job": job.format(), "agent": "node1"}
+                        entries.append((now, spec.id, run, attempt, step, "intent", json.dumps(intent)))
                     if outcome == "done":
                         windows = ((now - 6 * _STEP_NS, now - 5 * _STEP_NS), (now - 4 * _STEP_NS, now - _STEP_NS))
                         figures = RunFigures(attempt=attempt, epi=1.5, accuracy=0.5, validity="FLAG", windows=windows)
-                        entries.append((now, spec.id, planned.run, 0, "evaluate", "result", figures.model_dump_json()))
+                        entries.append((now, spec.id, run, 0, "evaluate", "result", figures.model_dump_json()))
                     reason, fault = ("", "") if outcome == "done" else ("the node went away", "infrastructure")
                     end = json.dumps({"state": outcome, "reason": reason, "fault": fault})
-                    entries.append((now, spec.id, planned.run, attempt, "", "attempt", end))
-                    attempts.append((spec.id, planned.run, attempt, outcome, "evaluate", reason, fault, began, now))
+                    entries.append((now, spec.id, run, attempt, "", "attempt", end))
+                    attempts.append((spec.id, run, attempt, outcome, "evaluate", reason, fault, began, now))
             entries.append((now, spec.id, "", 0, "", "state", '{"state": "finished", "reason": ""}'))
             db.executemany(
                 "INSERT INTO campaign (id, spec, spec_hash, state, created_utc_ns) VALUES (?, ?, ?, ?, ?)", heads

@@ -15,6 +15,7 @@ from orchestrator.campaign.measured import (
     hash_of_outputs,
 )
 from orchestrator.campaign.preparation import Base, ModelFile, Variant
+from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.campaign.steady_state import SteadyStateWait
 from orchestrator.domain.run.records import ServedBy
 from shared.kernel.records import TokenLedger, Window
@@ -54,7 +55,7 @@ async def closed() -> ClosedWindows:
     variant = Variant(Base(base, None, None), None, ModelFile(request, request), ModelFile(request, request))
     usual = ServedBy(engine="distributed-llama", engine_build="1", model_sha256=SHA, nodes=("node1", "node2"))
     scorer = usual.model_copy(update={"engine": "llama.cpp"})
-    place = AttemptPlace("baseline/rep-1", 1, configuration("baseline"), 1, ("node1", "node2"))
+    place = AttemptPlace(RunReference.parse("baseline/rep-1"), 1, configuration("baseline"), ("node1", "node2"))
     idle = Window(label="idle", start_utc_ns=NOW, end_utc_ns=NOW + 10**9)
     meter = MeterStatus(connected=True, instrument=INSTRUMENT, nodes=("node1", "node2"))
     marker_on = NOW + OFFSET + 2 * 10**9

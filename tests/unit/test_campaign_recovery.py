@@ -5,12 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from orchestrator.campaign.calls import Call, Caller
+from orchestrator.campaign.lab import Lab
 from orchestrator.campaign.recovery import Recovery, what_became_of
+from orchestrator.domain.campaign.job_keys import AttemptJob
 from orchestrator.domain.campaign.spec import CampaignSpec, TasksSpec
+from orchestrator.settings import OrchestratorSettings
 from orchestrator.store.journal import Journal, open_journal
-from shared.kernel.errors import ConfigurationError, InfrastructureError
+from shared.kernel.errors import ConfigurationError, InfrastructureError, NotFoundError
+from shared.kernel.settings import AgentAddress
 from shared.wire.client import AgentClient
 from tests.support.hanging_agent import Nothing, agent_that_hangs
 
@@ -24,6 +29,11 @@ class Nodes:
     """What recovery needs of a lab."""
 
     nodes: dict[str, AgentClient]
+
+    def agent(self, name: str) -> AgentClient:
+        if name not in self.nodes:
+            raise NotFoundError("the lab has no such agent", where=name)
+        return self.nodes[name]
 
 
 def recovery(journal: Journal, nodes: Nodes, told: list[str], recover_s: float = 0.0) -> Recovery:
@@ -39,15 +49,18 @@ async def test_only_our_own_old_attempts_are_stopped(tmp_path: Path) -> None:
         for job in (LEFT, *STRANGERS):
             await client.submit(job, "hang", Nothing())
         lab = Nodes({"node1": client})
-        assert await what_became_of(lab, LEFT, "node1") == "node1 says it is running"  # type: ignore[arg-type]
+        assert await what_became_of(lab, AttemptJob.parse(LEFT)) == "node1 says it is running"  # type: ignore[arg-type]
         await recovery(journal, lab, []).stop_leftovers()
         assert sorted(job.id for job in await client.unfinished_jobs()) == sorted(STRANGERS)
         assert (await client.job(LEFT)).status == "cancelled"
         entry = (await journal.entries())[-1]
         assert (entry.kind, entry.run, entry.attempt, entry.step) == ("interrupted", "baseline/rep-1", 1, "score")
         assert entry.payload == {"job": LEFT, "agent": "node1", "was": "running"}
-        unknown = await what_became_of(lab, "camp/x", "node1")  # type: ignore[arg-type]
-        assert unknown == "node1 had not got it yet"
+        again = AttemptJob.parse(LEFT).model_copy(update={"attempt": 2})
+        assert await what_became_of(lab, again) == "node1 had not got it yet"  # type: ignore[arg-type]
+        elsewhere = again.model_copy(update={"agent": "node9"})
+        found = await what_became_of(lab, elsewhere)  # type: ignore[arg-type]
+        assert found == "node9 cannot be asked: the lab has no such agent"
 
 
 async def test_a_configuration_fault_is_never_tried_again_not_even_after_a_restart(tmp_path: Path) -> None:
@@ -78,3 +91,25 @@ async def test_who_is_away_is_waited_for_and_named(tmp_path: Path) -> None:
             await asyncio.wait_for(recovery(journal, Nodes({"node2": away}), told, 2.0).wait_for("node2"), 30)
         await away.close()
     assert told[0] == "waiting: node2 does not answer"
+
+
+async def test_every_agent_of_the_lab_can_be_asked_and_no_node_is_called_like_the_surgeon(tmp_path: Path) -> None:
+    away = "http://127.0.0.1:9"
+
+    def settings(*nodes: str) -> OrchestratorSettings:
+        return OrchestratorSettings(
+            name="orchestrator", port=1, state_dir=tmp_path, results_dir=tmp_path, workload_prompts=tmp_path / "p.txt",
+            nodes=tuple(AgentAddress(name=name, url=away) for name in nodes),
+            surgeon=AgentAddress(name="surgeon", url=away), meter=AgentAddress(name="meter", url=away),
+        )  # fmt: skip
+
+    lab = Lab(settings("node1", "node2"))
+    assert lab.agent("surgeon") is lab.surgeon and lab.agent("node2") is lab.nodes["node2"]
+    with pytest.raises(NotFoundError, match="no such agent"):
+        lab.agent("node3")
+    job = AttemptJob.parse("camp/drop1_all/rep-1/attempt-1/apply/surgeon/apply")
+    assert "surgeon cannot be asked" in await what_became_of(lab, job)
+    await lab.close()
+    for nodes in (("surgeon",), ("node1", "node1")):
+        with pytest.raises(ValidationError, match="is the name of two agents"):
+            settings(*nodes)

@@ -34,7 +34,7 @@ def test_every_example_is_valid_and_lab_sized() -> None:
 
 def test_repetitions_are_interleaved_back_and_forth() -> None:
     spec = demo_spec(DEMO, campaign_id="x", configurations="baseline,drop1_all", repetitions=3, questions=None)
-    assert [run.run for run in schedule(spec)] == [
+    assert [str(run.run) for run in schedule(spec)] == [
         "baseline/rep-1", "drop1_all/rep-1", "drop1_all/rep-2", "baseline/rep-2", "baseline/rep-3", "drop1_all/rep-3",
     ]  # fmt: skip
 
@@ -84,7 +84,7 @@ def test_a_spec_can_be_json(tmp_path: Path) -> None:
 def test_a_plan_says_order_waiting_and_power_without_rates_and_costs_with_them() -> None:
     spec = load_spec(EXAMPLES / "paper.toml")
     bare = spec_plan(spec)
-    assert bare.order == tuple(run.run for run in schedule(spec)) and bare.plan is None
+    assert bare.order == tuple(str(run.run) for run in schedule(spec)) and bare.plan is None
     assert bare.waiting_seconds == pytest.approx(78 * (5 * 10 + 60 + 3 * (5 + 5) + 5))
     assert bare.resolution is not None and 0 < bare.resolution.smallest_effect < 0.1
     rates = Rates(

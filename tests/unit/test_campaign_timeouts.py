@@ -8,6 +8,7 @@ import pytest
 from orchestrator.campaign.calls import Call, Caller
 from orchestrator.campaign.spec_file import load_spec
 from orchestrator.cli.campaign import EXAMPLES
+from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.campaign.timeouts import TimeoutsSpec
 from orchestrator.store.journal import open_journal
 from shared.kernel.errors import InfrastructureError
@@ -62,6 +63,6 @@ async def test_the_error_names_step_and_node_and_what_to_do(tmp_path: Path) -> N
         caller = Caller(journal, "camp", 3, recover, lambda *_: None)
         call = Call("node1", client, "hang", Nothing(), timeout_s=0.3)
         with pytest.raises(InfrastructureError) as caught:
-            await caller.once("baseline/rep-1", 1, "decode", call, Nothing)
+            await caller.once(RunReference.parse("baseline/rep-1"), 1, "decode", call, Nothing)
     assert "decode took longer than 0 s" in caught.value.message
     assert "node1" in caught.value.where and "timeouts.steps.decode" in caught.value.hint

@@ -17,6 +17,7 @@ from orchestrator.campaign.lab import Lab
 from orchestrator.campaign.live import LiveBroadcaster
 from orchestrator.campaign.service import CampaignService
 from orchestrator.domain.analysis.interim import InterimAnalysis
+from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.campaign.schedule import schedule
 from orchestrator.domain.campaign.spec import CampaignSpec
 from orchestrator.domain.campaign.steps import FORMER_STEPS, RUN_STEPS
@@ -76,7 +77,7 @@ def test_no_run_differs_when_it_is_calculated_anew(before: MeasuredBefore) -> No
     assert [run.differences for run in runs if run.written is not None] == [()] * N_RUNS
     said = json.loads(before.calculated.read_text())
     assert [
-        (run.configuration_id, run.repetition, run.again.epi.value, run.again.evaluation.validity.verdict)
+        (run.run.configuration, run.run.repetition, run.again.epi.value, run.again.evaluation.validity.verdict)
         for run in runs
     ] == [(one["configuration"], one["repetition"], one["epi"], one["validity"]) for one in said["runs"]]
     results = load_results(before.tree).results
@@ -207,9 +208,9 @@ async def test_its_results_and_runs_are_shown(service: CampaignService) -> None:
     campaign = await service.journal.campaign(CAMPAIGN)
     results = await configuration_results(service, campaign)
     assert [one.configuration.id for one in results][:2] == ["baseline", "baseline_biased"] and len(results) == 7
-    detail = await run_detail(service, campaign, "baseline.n2", 3)
+    detail = await run_detail(service, campaign, RunReference.parse("baseline.n2/rep-3"))
     assert detail.status.state == "done" and detail.epi is not None
-    files = read_run(service.lab.settings.results_dir / CAMPAIGN, "baseline.n2", 3)
+    files = read_run(service.lab.settings.results_dir / CAMPAIGN, RunReference.parse("baseline.n2/rep-3"))
     assert detail.epi["epi"]["value"] == files.epi.epi.value == pytest.approx(0.01129, rel=1e-3)
 
 

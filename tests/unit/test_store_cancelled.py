@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.store.journal import Journal, open_journal
 from shared.kernel.errors import ConflictError, InfrastructureError
 from shared.kernel.records import Record
@@ -16,7 +17,7 @@ from shared.wire.protocol import JobRequest
 from tests.unit.test_store_journal import spec
 
 SEED = 14
-RUN = "baseline/rep-1"
+RUN = RunReference.parse("baseline/rep-1")
 
 Write = Callable[[Journal, random.Random], Awaitable[object]]
 

@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.campaign.spec import CampaignSpec, TasksSpec
 from orchestrator.store.journal import open_journal
 from shared.kernel.errors import ConflictError, NotFoundError
+
+RUN = RunReference.parse("baseline/rep-1")
 
 
 def spec(**changes: object) -> CampaignSpec:
@@ -44,12 +47,12 @@ async def test_transitions_follow_the_table(tmp_path: Path) -> None:
 async def test_attempts_are_all_kept(tmp_path: Path) -> None:
     async with open_journal(tmp_path / "j.sqlite") as journal:
         await journal.create(spec())
-        first = await journal.begin_attempt("camp", "baseline/rep-1")
-        await journal.append("camp", kind="intent", run="baseline/rep-1", attempt=first, step="decode")
-        await journal.end_attempt("camp", "baseline/rep-1", first, "interrupted", reason="power cut")
-        second = await journal.begin_attempt("camp", "baseline/rep-1")
-        await journal.end_attempt("camp", "baseline/rep-1", second, "done")
-        kept = (await journal.attempts("camp"))["baseline/rep-1"]
+        first = await journal.begin_attempt("camp", RUN)
+        await journal.append("camp", kind="intent", run=RUN, attempt=first, step="decode")
+        await journal.end_attempt("camp", RUN, first, "interrupted", reason="power cut")
+        second = await journal.begin_attempt("camp", RUN)
+        await journal.end_attempt("camp", RUN, second, "done")
+        kept = (await journal.attempts("camp"))[RUN]
         assert [(a.number, a.outcome, a.step, a.reason) for a in kept] == [
             (1, "interrupted", "decode", "power cut"),
             (2, "done", "", ""),
@@ -118,12 +121,12 @@ async def test_what_was_committed_survives_kill_9(tmp_path: Path) -> None:
 async def test_an_attempt_has_one_outcome(tmp_path: Path) -> None:
     async with open_journal(tmp_path / "j.sqlite") as journal:
         await journal.create(spec())
-        number = await journal.begin_attempt("camp", "baseline/rep-1")
-        await journal.end_attempt("camp", "baseline/rep-1", number, "interrupted", reason="power cut")
+        number = await journal.begin_attempt("camp", RUN)
+        await journal.end_attempt("camp", RUN, number, "interrupted", reason="power cut")
         with pytest.raises(ConflictError, match="interrupted cannot become done"):
-            await journal.end_attempt("camp", "baseline/rep-1", number, "done")
+            await journal.end_attempt("camp", RUN, number, "done")
         with pytest.raises(NotFoundError):
-            await journal.end_attempt("camp", "baseline/rep-1", 7, "done")
+            await journal.end_attempt("camp", RUN, 7, "done")
 
 
 async def test_what_broke_before_somebody_resumed_does_not_count(tmp_path: Path) -> None:
@@ -131,10 +134,10 @@ async def test_what_broke_before_somebody_resumed_does_not_count(tmp_path: Path)
         await journal.create(spec())
         await journal.set_state("camp", "running")
         for reason in ("one", "two"):
-            number = await journal.begin_attempt("camp", "baseline/rep-1")
-            await journal.end_attempt("camp", "baseline/rep-1", number, "failed", reason=reason, fault="infrastructure")
-        ended = await journal.since_running("camp", "baseline/rep-1", "", "attempt")
+            number = await journal.begin_attempt("camp", RUN)
+            await journal.end_attempt("camp", RUN, number, "failed", reason=reason, fault="infrastructure")
+        ended = await journal.since_running("camp", RUN, "", "attempt")
         assert [one["reason"] for one in ended if one.get("fault")] == ["one", "two"]
         await journal.set_state("camp", "failed", "two")
         await journal.set_state("camp", "running", "resumed by the user")
-        assert await journal.since_running("camp", "baseline/rep-1", "", "attempt") == []
+        assert await journal.since_running("camp", RUN, "", "attempt") == []

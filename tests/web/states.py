@@ -111,7 +111,7 @@ class InventedLab:
         if self.campaign_state != "running" or not self.has_campaign:
             return None
         step, fraction = self.step()
-        run = "" if self.state == "preparing" else self.planned[self.done].run
+        run = "" if self.state == "preparing" else str(self.planned[self.done].run)
         return CampaignProgress(
             campaign=self.spec.id,
             run=run,

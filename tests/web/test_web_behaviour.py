@@ -152,3 +152,16 @@ def test_half_an_hour_at_10_hz_leaves_the_memory_as_it_was_after_two_minutes(ope
         nodes = page.evaluate("document.querySelectorAll('*').length")
     print(f"heap {early / 1e6:.2f} MB, then {late / 1e6:.2f} MB, {time.monotonic() - began:.0f} s, {nodes} elements")
     assert late <= 1.10 * early
+
+
+def test_a_run_is_written_and_read_as_the_journal_has_it(open_page: Open, invented: Invented) -> None:
+    page = open_page(invented("running")).page
+    settle(page)
+    found = page.evaluate(
+        """async (texts) => {
+            const { formatRun, parseRun } = await import("/static/js/run_reference.js");
+            return texts.map((text) => { try { return formatRun(parseRun(text)); } catch { return null; } });
+        }""",
+        ["drop3_late/rep-2", "baseline.q8_0.on-pair/rep-10", "drop3_late/rep-02", "setup", "a/b/rep-1"],
+    )
+    assert found == ["drop3_late/rep-2", "baseline.q8_0.on-pair/rep-10", None, None, None]

@@ -7,6 +7,7 @@ import numpy as np
 from orchestrator.domain.analysis.campaign_data import Answers, is_valid
 from orchestrator.domain.analysis.statistics import CampaignStatistics
 from orchestrator.domain.campaign.matrix import reference_of
+from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.run.evaluate import RunEvaluation
 from orchestrator.domain.run.records import RunInput
 from orchestrator.domain.run.validity import Finding, Validity, Verdict, judge
@@ -93,7 +94,8 @@ def _determinism(answers: Mapping[str, Sequence[Answers]]) -> list[Finding]:
                 changed = sum(first.get((q.task, q.question_id), q.choice) != q.choice for q in other.questions)
                 if changed:
                     reason = f"{changed} answers differ from those of repetition {group[0].repetition}"
-                    found.append(_finding("determinism", "FLAG", reason, f"{name}/rep-{other.repetition}"))
+                    run = RunReference(configuration=name, repetition=other.repetition)
+                    found.append(_finding("determinism", "FLAG", reason, run.format()))
     return found
 
 

@@ -122,7 +122,7 @@ def spec_plan(
     known = spec.repetitions >= 2 and compared > 0
     return SpecPlan(
         **head.model_dump(),
-        order=tuple(planned_run.run for planned_run in schedule(spec)),
+        order=tuple(planned_run.run.format() for planned_run in schedule(spec)),
         waiting_seconds=head.runs * waiting_seconds(spec.windows),
         questions=questions,
         rates_from=rates_from,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from orchestrator.domain.campaign.matrix import parse_selection
+from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.campaign.serving import MatrixOptions
 from orchestrator.domain.campaign.spec import CampaignSpec
 from shared.kernel.records import Configuration
@@ -20,9 +21,9 @@ class PlannedRun:
     repetition: int
 
     @property
-    def run(self) -> str:
-        """The run's id, for example `drop3_late/rep-2`."""
-        return f"{self.configuration.id}/rep-{self.repetition}"
+    def run(self) -> RunReference:
+        """Which run it is."""
+        return RunReference(configuration=self.configuration.id, repetition=self.repetition)
 
 
 def schedule(spec: CampaignSpec) -> list[PlannedRun]:

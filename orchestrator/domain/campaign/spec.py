@@ -17,6 +17,7 @@ from orchestrator.domain.campaign.steady_state import SteadyStateSpec
 from orchestrator.domain.campaign.steps import FORMER_STEPS
 from orchestrator.domain.campaign.timeouts import TimeoutsSpec
 from shared.kernel.records import (
+    CampaignId,
     ConfigurationId,
     EngineName,
     NodeName,
@@ -107,7 +108,7 @@ class CampaignSpec(Record):
     former_names: ClassVar = {"looks": "interim_analyses"}
 
     schema_version: Literal[1] = 1
-    id: ConfigurationId
+    id: CampaignId
     description: str = ""
     model: Name
     corpus: Name

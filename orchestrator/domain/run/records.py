@@ -8,8 +8,10 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from orchestrator.domain.campaign.protocol import MeasurementProtocol
+from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.campaign.steady_state import SteadyStateWait
 from shared.kernel.records import (
+    CampaignId,
     Configuration,
     ConfigurationId,
     EngineName,
@@ -96,7 +98,7 @@ class RunInput(Record):
 
     schema_version: Literal[1] = 1
     run_id: str = Field(min_length=1, description="unique within the campaign, for example drop3_late/rep-2")
-    campaign_id: str = Field(min_length=1)
+    campaign_id: CampaignId
     configuration: Configuration
     repetition: int = Field(ge=1)
     attempt: int = Field(default=1, ge=1)
@@ -136,3 +138,8 @@ class RunInput(Record):
     def configuration_id(self) -> ConfigurationId:
         """Return the id of the configuration."""
         return self.configuration.id
+
+    @property
+    def reference(self) -> RunReference:
+        """Return which run of its campaign it is."""
+        return RunReference(configuration=self.configuration.id, repetition=self.repetition)

@@ -10,6 +10,7 @@ import { LiveFeed } from "./live.js";
 import { seconds } from "./format.js";
 import { Rate } from "./rate.js";
 import { PowerMemory } from "./ring.js";
+import { formatRun, parseRun } from "./run_reference.js";
 import { isOver } from "./states.js";
 import { Windows } from "./windows.js";
 
@@ -195,7 +196,7 @@ export class Model {
   async #recentWindows(campaign) {
     const since = this.now() - PAST_S;
     const recent = campaign.runs.filter((run) => run.state === "done" && seconds(run.attempts.at(-1)?.ended_utc_ns) > since);
-    for (const run of recent.slice(-MAX_RECENT_RUNS)) await this.#exactWindows(runName(run));
+    for (const run of recent.slice(-MAX_RECENT_RUNS)) await this.#exactWindows(run);
   }
 
   /** What the campaign says as a whole; asked only when somebody looks. Null where the orchestrator does not offer it. */
@@ -209,10 +210,9 @@ export class Model {
 
   /** A run's windows as its result has them replace those that were guessed from its progress. */
   async #exactWindows(run) {
-    const [configuration, repetition] = run.split("/rep-");
-    const detail = await api.run(this.campaign.id, configuration, repetition);
+    const detail = await api.run(this.campaign.id, run.configuration, run.repetition);
     if (detail.windows.length === 0) return;
-    this.windows.replace(run, detail.windows);
+    this.windows.replace(formatRun(run), detail.windows);
     this.tell("windows");
   }
 
@@ -252,7 +252,7 @@ export class Model {
 
   #entered(entry) {
     if (entry.kind === "result" && entry.step === "evaluate" && entry.campaign === this.campaign?.id) {
-      setTimeout(() => this.#guard(() => this.#exactWindows(entry.run)), 1500);
+      setTimeout(() => this.#guard(() => this.#exactWindows(parseRun(entry.run))), 1500);
     }
     if (this.windows.called(entry)) this.tell("windows");
     // Inside a run only its begin and its end matter here; the steps come with the progress.
@@ -272,5 +272,3 @@ export class Model {
     }, 400);
   }
 }
-
-export const runName = (run) => `${run.configuration}/rep-${run.repetition}`;

@@ -4,8 +4,8 @@ import { emulatedBadge, pill } from "./components.js";
 import { h, setAttr, setText, show } from "./dom.js";
 import { age, clock, configurationName, count, duration, stepName } from "./format.js";
 import { icon, setIcon } from "./icons.js";
-import { runName } from "./model.js";
 import { problems } from "./problems.js";
+import { formatRun } from "./run_reference.js";
 import { CAMPAIGN_STATES, CONNECTION, REQUESTS } from "./states.js";
 
 function item(cls, href, label) {
@@ -26,7 +26,7 @@ function item(cls, href, label) {
 export function currentRun(model) {
   const { campaign, progress } = model;
   if (campaign?.state !== "running") return null;
-  const live = progress ? campaign.runs.find((run) => runName(run) === progress.run) : null;
+  const live = progress ? campaign.runs.find((run) => formatRun(run) === progress.run) : null;
   return live ?? campaign.runs.find((run) => run.state === "running") ?? null;
 }
 
