@@ -13,6 +13,8 @@ from shared.service.http import make_app
 from shared.wire.artifacts import ArtifactJobs, artifact_router
 from shared.wire.health_api import health_router
 from shared.wire.job_server import JobServer, job_router
+from shared.wire.surgeon_catalogue import Catalogue
+from surgeon.catalogue import CatalogueReader
 from surgeon.jobs import Tools, job_kinds
 from surgeon.rankings import METHODS
 from surgeon.settings import SurgeonSettings
@@ -49,6 +51,13 @@ def build_app(settings: SurgeonSettings, token: str | None) -> FastAPI:
     async def methods() -> list[MethodInfo]:
         """List the rankings and their sources."""
         return [MethodInfo(name=m.name, needs=m.needs, source=m.source) for m in METHODS.values()]
+
+    catalogue = CatalogueReader(settings)
+
+    @app.get("/v1/catalogue", dependencies=[Depends(bearer_guard(token))])
+    async def read_catalogue() -> Catalogue:
+        """Return models, corpora, question files, rankings and searches: everything that a campaign may name."""
+        return await catalogue.read()
 
     app.include_router(health_router("surgeon", settings.name, health, token))
     app.include_router(job_router(server, token))

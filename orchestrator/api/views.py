@@ -150,7 +150,6 @@ def _results(folder: Path) -> list[ConfigurationResult]:
 
 def _result(configuration: Configuration, result: DomainResult, epi: EpiFile) -> ConfigurationResult:
     interval = result.epi_ratio_interval
-    accuracy = epi.accuracy
     tokens, seconds = epi.energy.total_tokens, epi.energy.duration_seconds
     reference = reference_of(configuration)
     return ConfigurationResult(
@@ -160,11 +159,7 @@ def _result(configuration: Configuration, result: DomainResult, epi: EpiFile) ->
         joules_per_token=result.joules_per_token,
         tokens_per_second=tokens / seconds if tokens and seconds else None,
         accuracy_composite=result.accuracy,
-        accuracies={
-            "mmlu_5shot": accuracy.mmlu_5shot,
-            "arc_challenge_25shot": accuracy.arc_challenge_25shot,
-            "hellaswag_10shot": accuracy.hellaswag_10shot,
-        },
+        accuracies=dict(epi.evaluation.accuracy.shares),
         epi=result.epi,
         epi_ratio=result.epi_ratio,
         epi_ratio_low=None if interval is None else interval.low,

@@ -6,7 +6,8 @@ import numpy as np
 
 from orchestrator.benchmarks.cluster_lm import DocCost
 from orchestrator.benchmarks.prepared_task import GENERATED, PreparedTask
-from orchestrator.benchmarks.records import Metric, TaskSpec
+from orchestrator.benchmarks.records import TaskSpec
+from orchestrator.domain.campaign.accuracy_tasks import Metric
 from shared.kernel.errors import BugError, ConfigurationError
 from shared.kernel.records import QuestionResult
 
@@ -20,7 +21,7 @@ def metric_of(task: PreparedTask, spec: TaskSpec) -> Metric:
         ConfigurationError: the task does not report the metric.
     """
     reported = set(task.aggregation())
-    wanted: tuple[Metric, ...] = ("acc", "acc_norm") if spec.role == "mmlu_5shot" else ("acc_norm", "acc")
+    wanted: tuple[Metric, ...] = ("acc", "acc_norm") if _is_mmlu(spec) else ("acc_norm", "acc")
     if task.OUTPUT_TYPE == GENERATED:
         wanted = ("exact_match", "acc")
     if spec.metric is not None:
@@ -31,6 +32,10 @@ def metric_of(task: PreparedTask, spec: TaskSpec) -> Metric:
     raise ConfigurationError(
         f"the task reports {', '.join(sorted(reported))}, not {' or '.join(wanted)}", where=spec.name
     )
+
+
+def _is_mmlu(spec: TaskSpec) -> bool:
+    return spec.role == "mmlu_5shot" or spec.name == "mmlu" or spec.name.startswith("mmlu_")
 
 
 def answered_question(

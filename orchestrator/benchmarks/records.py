@@ -8,21 +8,13 @@ Light to import: nothing here needs lm-eval.
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 from pydantic import Field, model_validator
 
+from orchestrator.domain.campaign.accuracy_tasks import PUBLISHED, AccuracySpec, Metric
 from orchestrator.domain.campaign.protocol import AccuracyField, TaskName
 from shared.kernel.records import QuestionResult, Record, TokenLedger
-
-Metric = Literal["acc", "acc_norm", "exact_match"]
-ROLE_SHOTS = {"mmlu_5shot": 5, "arc_challenge_25shot": 25, "hellaswag_10shot": 10}
-"""Few-shot examples that each role's name promises."""
-
-
-def is_stand_in(task: str) -> bool:
-    """Tell whether a task is one of the demo's, made in a benchmark's style."""
-    return task.startswith("demo_")
 
 
 class TaskSpec(Record):
@@ -35,10 +27,7 @@ class TaskSpec(Record):
     pin_shots: bool = Field(default=True, description="the same first examples for every question of a (sub)task")
     metric: Metric | None = Field(default=None, description="null: the role's, else acc_norm, acc, exact_match")
 
-    @property
-    def stands_in(self) -> bool:
-        """True if the task only stands in for its role: the demo's tasks are of the same style, not the benchmark."""
-        return self.role is not None and is_stand_in(self.name)
+    stands_in: bool = Field(default=False, description="fills its role without being the benchmark it is named after")
 
 
 class SuiteSpec(Record):
@@ -63,7 +52,7 @@ class SuiteSpec(Record):
     def from_roles(
         cls, roles: Mapping[str, str], *, questions: int | None, seed: int, include_paths: tuple[Path, ...] = ()
     ) -> Self:
-        """Make a suite from role -> task name. A stand-in keeps its own shots, others get the role's.
+        """Make a suite from published field -> task; one that is not the field's own benchmark stands in for it.
 
         Args:
             roles: For example {"mmlu_5shot": "mmlu", "arc_challenge_25shot": "arc_challenge"}.
@@ -72,12 +61,25 @@ class SuiteSpec(Record):
             include_paths: Directories with task YAML files of our own.
         """
         tasks = tuple(
-            TaskSpec.model_validate(
-                {"name": name, "role": role, "shots": None if is_stand_in(name) else ROLE_SHOTS.get(role)}
-            )
+            TaskSpec(name=name, role=role, shots=PUBLISHED[role][1] if name == PUBLISHED[role][0] else None,
+                     stands_in=name != PUBLISHED[role][0])
             for role, name in roles.items()
-        )
+        )  # fmt: skip
         return cls(tasks=tasks, questions=questions, seed=seed, include_paths=include_paths)
+
+    @classmethod
+    def of(cls, intelligence: AccuracySpec, *, include_paths: tuple[Path, ...] = ()) -> Self:
+        """Return the suite that a campaign's tasks make."""
+        tasks = tuple(
+            TaskSpec(
+                name=task.task, role=task.name, questions=task.questions, shots=task.shots, metric=task.metric,
+                stands_in=task.stands_in,
+            )
+            for task in intelligence.tasks
+        )  # fmt: skip
+        return cls(
+            tasks=tasks, questions=intelligence.questions, seed=intelligence.seed, include_paths=include_paths
+        )  # fmt: skip
 
 
 class TaskVersion(Record):
@@ -85,7 +87,7 @@ class TaskVersion(Record):
 
     task: str
     role: AccuracyField | None
-    stands_in: bool = Field(description="a demo task of the same style in place of the benchmark")
+    stands_in: bool = Field(description="not the benchmark its role is named after")
     version: str = Field(description="version in the task's YAML")
     shots: int
     metric: Metric

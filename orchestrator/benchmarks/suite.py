@@ -20,10 +20,11 @@ from orchestrator.benchmarks.answers import answered_question, metric_of  # noqa
 from orchestrator.benchmarks.cluster_lm import ClusterLM, Generate, Score  # noqa: E402
 from orchestrator.benchmarks.data_dir import DataDir, default_data_dir  # noqa: E402
 from orchestrator.benchmarks.prepared_task import GENERATED, PreparedTask, doc_hash  # noqa: E402
-from orchestrator.benchmarks.records import Metric, SuiteResult, SuiteSpec, TaskSpec, TaskVersion  # noqa: E402
+from orchestrator.benchmarks.records import SuiteResult, SuiteSpec, TaskSpec, TaskVersion  # noqa: E402
 from orchestrator.benchmarks.sampling import stratified_indices  # noqa: E402
 from orchestrator.benchmarks.sources import splits_for  # noqa: E402
 from orchestrator.benchmarks.task_files import TaskFile, TaskFiles  # noqa: E402
+from orchestrator.domain.campaign.accuracy_tasks import Metric  # noqa: E402
 from shared.kernel.errors import BugError, ConfigurationError  # noqa: E402
 from shared.kernel.records import QuestionResult, TokenLedger  # noqa: E402
 

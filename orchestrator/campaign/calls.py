@@ -89,6 +89,10 @@ class Caller:
             await self._journal.append(self._campaign, run=subject, step=name, kind="result", payload=answer)
             return result.model_validate(answer)
 
+    async def result_with(self, key: str, value: str) -> dict[str, Any] | None:
+        """Return the payload of the newest result, of any campaign, whose `key` is `value`; None without one."""
+        return await self._journal.result_with(key, value)
+
     async def run_fresh(self, step: SetupStep, call: Call, result: type[R], *, tries: int | None = None) -> R:
         """Make a setup call at every start of the campaign: its answer is of now, so the journal's is never taken.
 

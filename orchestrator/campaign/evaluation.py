@@ -58,7 +58,7 @@ class ResultWriter:
                 protocol=self._spec.protocol(),
                 spec_sha256=self._spec.spec_hash(),
                 base_deliveries=self._base_deliveries,
-                failures={run.format(): why for run, why in failures.items()},
+                failures={**(self._spec.left_out or {}), **{run.format(): why for run, why in failures.items()}},
                 interim_analyses=interim_analyses,
             ),
         )
@@ -140,7 +140,7 @@ class ResultWriter:
                 distributed_llama_version=headline.engine_build if headline.engine == "distributed-llama" else None,
                 lm_eval_version=measured.suite.versions.get("lm_eval"),
                 epi_factory_version=version("epi-factory"),
-                task_names=tuple(self._spec.tasks.roles.values()),
+                task_names=tuple(task.task for task in self._spec.intelligence.tasks),
             ),
             protocol=self._spec.protocol(),
         )

@@ -15,6 +15,7 @@ from shared.wire.meter_api import MeterStatus, SampleBlock
 from shared.wire.node_jobs.activity import AgentActivity
 from shared.wire.node_jobs.engines import EngineInfo
 from shared.wire.node_jobs.host import NodeFacts
+from shared.wire.surgeon_catalogue import Catalogue
 
 
 class Lab:
@@ -63,6 +64,10 @@ class Lab:
         """Return the calibrated trace of [start, end)."""
         params = {"start_utc_ns": start_utc_ns, "end_utc_ns": end_utc_ns}
         return SampleBlock.model_validate(await self.meter.request("GET", "/v1/samples", params=params))
+
+    async def catalogue(self) -> Catalogue:
+        """Return what the surgeon has and can do."""
+        return Catalogue.model_validate(await self.surgeon.request("GET", "/v1/catalogue"))
 
     async def facts(self, node: str) -> NodeFacts:
         """Return what a node says of itself."""

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field, replace
 from orchestrator.campaign.calls import Call
 from orchestrator.campaign.context import CampaignContext
 from orchestrator.campaign.pins import SurgeonPins, pin
+from orchestrator.campaign.plans import PlanMaker
 from orchestrator.campaign.topology import ModelFacts, check_fit, nodes_of, roots_of
 from orchestrator.domain.campaign.schedule import configurations_of
+from orchestrator.domain.campaign.spec import given_file
 from shared.kernel.errors import BugError, ConfigurationError
 from shared.kernel.records import Configuration, EngineName, NodeName, Sha256
 from shared.wire.engines.registry import ENGINES
@@ -19,7 +21,6 @@ from shared.wire.surgeon_jobs import (
     FileResult,
     ObserveParams,
     ObserveResult,
-    PlanParams,
     PlanResult,
     PrepareParams,
     PrepareResult,
@@ -159,18 +160,13 @@ async def prepare_variant(context: CampaignContext, bases: Mapping[str, Base], c
     spec, lab, caller = context.spec, context.lab, context.caller
     base = bases[configuration.quantization]
     plan = None
-    if base.statistics is not None:
-        plan = await caller.idempotent(
-            configuration.id, "plan",
-            Call("surgeon", lab.surgeon, "plan", PlanParams(
-                model_sha256=base.model.f16_sha256, statistics_sha256=base.statistics.statistics_sha256,
-                method=configuration.method if configuration.depth else spec.method,
-                depth=configuration.depth, group=configuration.group, layout=configuration.layout,
-                experts_per_token=configuration.experts_per_token,
-            ), spec.timeouts.unsized("plan")),
-            PlanResult,
-        )  # fmt: skip
-    scored = await _apply(context, configuration.id, base.request, plan)
+    if (file := given_file(spec, configuration)) is not None:
+        scored = await _given(context, configuration, file)
+    else:
+        if base.statistics is not None:
+            maker = PlanMaker(context, base.model.f16_sha256, base.statistics.statistics_sha256)
+            plan = await maker.plan(configuration)
+        scored = await _apply(context, configuration.id, base.request, plan)
     check = await caller.idempotent(
         configuration.id, "validate",
         Call("surgeon", lab.surgeon, "validate", ValidateParams(
@@ -192,6 +188,15 @@ async def prepare_variant(context: CampaignContext, bases: Mapping[str, Base], c
         measured = await _apply(context, f"{configuration.id}.m", files.model, plan)
         measured = replace(measured, tokenizer_sha256=files.tokenizer.sha256 if files.tokenizer else None)
     return Variant(base, plan, scored, measured)
+
+
+async def _given(context: CampaignContext, configuration: Configuration, name: str) -> ModelFile:
+    """Let the surgeon bring a file that somebody else cut into the configuration's quantisation, if it is not yet."""
+    prepare = PrepareParams(model=name, quantization=configuration.quantization)
+    call = Call("surgeon", context.lab.surgeon, "prepare", prepare, context.spec.timeouts.unsized("prepare"))
+    made = await context.caller.idempotent(configuration.id, "prepare", call, PrepareResult)
+    request = FetchParams(sha256=made.base_sha256, size_bytes=made.base_size_bytes)
+    return ModelFile(request, request)
 
 
 async def _apply(context: CampaignContext, name: str, base: FetchParams, plan: PlanResult | None) -> ModelFile:

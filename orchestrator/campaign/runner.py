@@ -7,10 +7,11 @@ becomes `interrupted`.
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchestrator.campaign.admission import admit
 from orchestrator.campaign.attempt import AttemptRunner
 from orchestrator.campaign.calls import Caller
 from orchestrator.campaign.context import CampaignContext
@@ -101,8 +102,12 @@ class CampaignRunner:
             raise
 
     async def _run(self, context: CampaignContext, recovery: Recovery) -> None:
+        await self._close_open_attempts(context.spec.id)
+        if context.spec.model_shape is None:  # the surgeon was away when the campaign was made
+            admitted = await recovery.patiently(lambda: admit(context.spec, self._lab))
+            await self._journal.fill_in(admitted)
+            context = replace(context, spec=admitted)
         spec = context.spec
-        await self._close_open_attempts(spec.id)
         suite_task = asyncio.create_task(asyncio.to_thread(self._suite_of, spec))
         self._publish_step(spec.id, "", "prepare")
         try:

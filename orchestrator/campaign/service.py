@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.benchmarks.records import SuiteSpec
+from orchestrator.campaign.admission import admit
 from orchestrator.campaign.lab import Lab
 from orchestrator.campaign.live import CampaignProgress, LiveBroadcaster, LiveMessage
 from orchestrator.campaign.runner import CampaignRunner, Doing
@@ -17,7 +18,7 @@ from orchestrator.domain.campaign.states import TERMINAL_CAMPAIGN
 from orchestrator.store.journal import Journal
 from orchestrator.store.records import Attempt, Campaign
 from shared.kernel.clock import utc_ns
-from shared.kernel.errors import ConflictError
+from shared.kernel.errors import ConflictError, InfrastructureError, NotFoundError
 
 if TYPE_CHECKING:
     from orchestrator.benchmarks.suite import BenchmarkSuite
@@ -52,15 +53,27 @@ class CampaignService:
         """Remember a campaign and start it.
 
         Raises:
-            ConfigurationError: a configuration that does not exist.
+            ConfigurationError: anything that the lab can never measure, before any work.
             ConflictError: the id is taken by another spec.
         """
         configurations_of(spec)
+        spec = await self._admitted(spec)
         campaign = await self.journal.create(spec)
         if campaign.state == "created":
             await self.journal.set_state(spec.id, "running")
             self._wake.set()
         return await self.journal.campaign(spec.id)
+
+    async def _admitted(self, spec: CampaignSpec) -> CampaignSpec:
+        """Hold a new spec against the lab; when the surgeon is away, the campaign waits for it and does so then."""
+        try:
+            await self.journal.campaign(spec.id)
+        except NotFoundError:
+            try:
+                return await admit(spec, self.lab)
+            except InfrastructureError as error:
+                log.warning("campaign %s is checked against the lab when the surgeon is back: %s", spec.id, error)
+        return spec
 
     async def pause(self, campaign_id: str) -> Campaign:
         """Ask a running campaign to stop after the present run."""
@@ -136,12 +149,7 @@ class CampaignService:
         """Read the tasks and render the prompts; called in a thread, since importing lm-eval takes seconds."""
         from orchestrator.benchmarks.suite import BenchmarkSuite
 
-        return BenchmarkSuite(
-            SuiteSpec.from_roles(
-                spec.tasks.roles, questions=spec.tasks.questions, seed=spec.tasks.seed,
-                include_paths=self.lab.settings.task_dirs,
-            )
-        )  # fmt: skip
+        return BenchmarkSuite(SuiteSpec.of(spec.intelligence, include_paths=self.lab.settings.task_dirs))
 
     def _on_doing(self, doing: Doing) -> None:
         new_run = self._doing is None or self._doing.run != doing.run

@@ -9,7 +9,7 @@ import typer
 from orchestrator.cli.common import JsonOption, dump, must_exist, out
 from orchestrator.cli.rendering import print_costs, print_resolution, span
 from orchestrator.domain.campaign.design_power import Expectation
-from orchestrator.domain.campaign.dry_run import FULL_SUITES
+from orchestrator.domain.campaign.dry_run import SUITE_SIZES
 from orchestrator.domain.campaign.matrix import parse_selection
 from orchestrator.domain.campaign.planner import PlanRequest, Rates, plan, propose
 from orchestrator.domain.campaign.protocol import AccuracyField, AccuracyTask, default_accuracy
@@ -54,7 +54,7 @@ def plan_command(
         _interim(interim, precision, as_json)
         return
     items = parse_selection(configs)
-    comparisons = max(sum(item.depth > 0 for item in items), 1)
+    comparisons = max(sum(item.is_pruned for item in items), 1)
     rates, expected, accuracy_tasks = _rates(source, rates_file, base_bytes, comparisons)
     given = {"cv": cv, "accuracy": accuracy, "discordance": discordance}
     expected = expected.model_copy(update={name: value for name, value in given.items() if value is not None})
@@ -64,7 +64,7 @@ def plan_command(
         rates=rates, expected=expected,
     )  # fmt: skip
     made = plan(request)
-    proposal = None if target is None else propose(request, target, FULL_SUITES)
+    proposal = None if target is None else propose(request, target, SUITE_SIZES)
     if as_json:
         document = {"plan": dump(made), "expected": dump(expected), "proposal": dump(proposal)}
         typer.echo(json.dumps(document, indent=2))

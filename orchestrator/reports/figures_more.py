@@ -138,7 +138,7 @@ def _traces(data: CampaignResults) -> Drawing | None:
 def _compared(data: CampaignResults) -> tuple[str, str] | None:
     measured = {name for name, runs in data.runs.items() if any(item.label == "decode" for item in runs[0].windows)}
     best = best_named(data.results)
-    variants = [item.id for item in data.configurations if item.depth > 0 and item.id in measured]
+    variants = [item.id for item in data.configurations if item.is_pruned and item.id in measured]
     name = best if best in measured else (variants[-1] if variants else None)
     if name is None:
         return None

@@ -72,7 +72,7 @@ def accuracy_table(data: CampaignResults) -> Table:
     """Return accuracy per task and its paired difference."""
     return Table(
         title="Accuracy",
-        head=("configuration", "mmlu_5shot", "arc_challenge_25shot", "hellaswag_10shot", "composite", "difference"),
+        head=("configuration", *data.campaign.protocol.accuracy, "composite", "difference"),
         rows=tuple(_accuracy_row(data, item) for item in data.configurations if item.id in data.runs),
         note=data.campaign.protocol.accuracy_note,
     )
@@ -193,7 +193,7 @@ def _result_row(data: CampaignResults, item: Configuration) -> tuple[str, ...]:
 
 def _accuracy_row(data: CampaignResults, item: Configuration) -> tuple[str, ...]:
     accuracy, result = data.runs[item.id][0].accuracy, data.results[item.id]
-    values = (accuracy.mmlu_5shot, accuracy.arc_challenge_25shot, accuracy.hellaswag_10shot, accuracy.composite)
+    values = (*(accuracy.shares.get(name) for name in data.campaign.protocol.accuracy), accuracy.composite)
     return (
         item.id,
         *("-" if value is None else f"{value:.3f}" for value in values),

@@ -45,7 +45,7 @@ class EnergyBlock(Record):
 
 
 class AccuracyBlock(Record):
-    """The published accuracy block, as fractions."""
+    """The published accuracy block, as fractions; each is filled by the tasks it is named after, or null."""
 
     mmlu_5shot: float | None
     arc_challenge_25shot: float | None
@@ -56,9 +56,9 @@ class AccuracyBlock(Record):
     def of(cls, accuracy: AccuracyResult) -> Self:
         """Return the block of an accuracy."""
         return cls(
-            mmlu_5shot=accuracy.mmlu_5shot,
-            arc_challenge_25shot=accuracy.arc_challenge_25shot,
-            hellaswag_10shot=accuracy.hellaswag_10shot,
+            mmlu_5shot=accuracy.shares.get("mmlu_5shot"),
+            arc_challenge_25shot=accuracy.shares.get("arc_challenge_25shot"),
+            hellaswag_10shot=accuracy.shares.get("hellaswag_10shot"),
             composite=accuracy.composite,
         )
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from orchestrator.domain.campaign.protocol import AccuracyField, AccuracyTask, TokenBasis
+from orchestrator.domain.campaign.protocol import PUBLISHED_FIELDS, AccuracyField, AccuracyTask, TokenBasis
 from orchestrator.domain.run.accuracy import AccuracyResult
 from orchestrator.domain.run.energy import PhaseEnergy, WindowEnergy
 from orchestrator.domain.run.energy_register import EnergyRegisterCheck
@@ -67,9 +67,7 @@ class EpiFile1(PublishedResult):
             idle_watts=self.idle_watts,
             phases=self.phases,
             accuracy=AccuracyResult(
-                mmlu_5shot=accuracy.mmlu_5shot,
-                arc_challenge_25shot=accuracy.arc_challenge_25shot,
-                hellaswag_10shot=accuracy.hellaswag_10shot,
+                shares={name: share for name in PUBLISHED_FIELDS if (share := getattr(accuracy, name)) is not None},
                 composite=accuracy.composite,
                 reason="" if accuracy.composite is not None else self.no_epi_reason,
                 n_questions=detail.n_questions,

@@ -9,7 +9,7 @@ from orchestrator.domain.analysis.paired import accuracies
 from orchestrator.domain.campaign.design_power import Expectation
 from orchestrator.domain.campaign.dry_run import Pace, SpecPlan, spec_plan
 from orchestrator.domain.campaign.planner import Rates
-from orchestrator.domain.campaign.protocol import ACCURACY_FIELDS, AccuracyField, AccuracyTask
+from orchestrator.domain.campaign.protocol import AccuracyField, AccuracyTask
 from orchestrator.domain.campaign.spec import CampaignSpec
 from orchestrator.domain.run.accuracy import field_of
 from orchestrator.domain.run.records import RunInput
@@ -28,7 +28,7 @@ def measured_rates(data: CampaignResults, base_bytes: int) -> Rates:
     Raises:
         DataError: no run holds score and idle windows.
     """
-    names: list[AccuracyField] = [name for name in ACCURACY_FIELDS if name in data.campaign.protocol.accuracy]
+    names: list[AccuracyField] = list(data.campaign.protocol.accuracy)
     score: list[float] = []
     fixed: list[float] = []
     idle: list[float] = []

@@ -114,6 +114,20 @@ class Journal(JournalReader):
 
         return await self._write(change)
 
+    async def fill_in(self, spec: CampaignSpec) -> None:
+        """Keep what the lab filled into a campaign's spec; the spec itself stays what it was.
+
+        Raises:
+            ConflictError: it would be another spec.
+        """
+
+        def change(write: _Write) -> None:
+            if find_campaign(write.db, spec.id).spec_hash != spec.spec_hash():
+                raise ConflictError("a campaign's spec is frozen", where=spec.id)
+            write.db.execute("UPDATE campaign SET spec = ? WHERE id = ?", (spec.model_dump_json(), spec.id))
+
+        await self._write(change)
+
     async def set_state(self, campaign_id: CampaignId, state: CampaignState, reason: str = "") -> None:
         """Move a campaign to `state` and clear its request.
 

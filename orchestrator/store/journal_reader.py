@@ -77,6 +77,18 @@ class JournalReader:
         payload: dict[str, Any] = json.loads(row["payload"])
         return payload
 
+    async def result_with(self, key: str, value: str) -> dict[str, Any] | None:
+        """Return the newest result of any campaign whose payload has `value` under `key`; None without one."""
+        row = await self._first(
+            "SELECT payload FROM entry WHERE kind = 'result' AND json_extract(payload, ?) = ?"
+            " ORDER BY seq DESC LIMIT 1",
+            f"$.{key}", value,
+        )  # fmt: skip
+        if row is None:
+            return None
+        payload: dict[str, Any] = json.loads(row["payload"])
+        return payload
+
     async def results(self, campaign_id: CampaignId, *steps: str) -> dict[str, list[tuple[str, dict[str, Any]]]]:
         """Return step -> the run and the payload of each of its results, oldest first."""
         found: dict[str, list[tuple[str, dict[str, Any]]]] = {step: [] for step in steps}

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 Layout = Literal["uniform", "biased"]
-LayerGroup = Literal["all", "early", "late"]
+LayerGroup = Literal["all", "early", "middle", "late"]
 EngineName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,31}$")]
 """Which engines there are, `shared.wire.engines` knows: a result may be read where its engine is not installed."""
 WindowLabel = Literal["idle", "marker", "prefill", "decode", "score"]
@@ -68,7 +68,8 @@ def _renamed_back(value: Any, dumped: Any) -> Any:
     return dumped
 
 
-def _is_none(value: object) -> bool:
+def is_absent(value: object) -> bool:
+    """Tell that a field was not given: `exclude_if` leaves it out, so that what was written before keeps its hash."""
     return value is None
 
 
@@ -98,10 +99,10 @@ class SurgeryPlan(Record):
     statistics_sha256: Sha256 | None = None
     # Later fields are left out where they are not used, so that plans written before them keep their hash.
     router_sha256: Sha256 | None = Field(
-        default=None, exclude_if=_is_none,
+        default=None, exclude_if=is_absent,
         description="hash of the base's routers in F32, whatever format and quantisation: what expert ids mean",
     )  # fmt: skip
-    merge: MergeMatrices | None = Field(default=None, exclude_if=_is_none)
+    merge: MergeMatrices | None = Field(default=None, exclude_if=is_absent)
 
     @model_validator(mode="after")
     def _kept_is_sound(self) -> Self:
@@ -169,6 +170,19 @@ class Configuration(Record):
     reference: ConfigurationId | None = Field(
         default=None, description="what it is compared with; null: the unpruned model of its own layout and serving"
     )
+    variant: ConfigurationId | None = Field(
+        default=None, exclude_if=is_absent, description="the spec's named variant; null: the id says what is done"
+    )
+
+    @property
+    def is_pruned(self) -> bool:
+        """True where something is done to the model: what a campaign compares with its reference."""
+        return self.depth > 0 or self.variant is not None
+
+    @property
+    def is_usual_cell(self) -> bool:
+        """True for a cell of the matrix with the campaign's own method and serving: what its curves are made of."""
+        return self.variant is None and "." not in self.id
 
 
 class TokenLedger(Record):

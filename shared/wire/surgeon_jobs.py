@@ -193,6 +193,9 @@ class PlanOptions(Record):
     )
     fewest: int = Field(default=1, ge=1, description="bisect: the fewest experts a layer keeps")
     protect_super: bool = Field(default=False, description="never drop experts with outstanding outputs")
+    protect: dict[str, tuple[int, ...]] = Field(
+        default_factory=dict, description='layer number (or "all") -> experts that are never dropped'
+    )
     domain_weights: dict[str, float] | None = Field(default=None, description="blend of the statistics' domains")
     seed: int = Field(default=0, description="of the method `random`")
 

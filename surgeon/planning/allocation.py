@@ -22,7 +22,8 @@ def layers_of(group: LayerGroup | Sequence[int], n_layers: int) -> tuple[int, ..
     """Return the layers of a group, ascending.
 
     `early` is the first quarter and `late` the last, rounded down but at least one layer: 48 layers give 12, 6 give 1,
-    7 give 1, 3 give 1. A sequence of layer numbers is taken as it is.
+    7 give 1, 3 give 1; `middle` is what lies between, about twice as many. A sequence of layer numbers is taken as it
+    is.
 
     Raises:
         ConfigurationError: a layer number that does not exist, or one twice.
@@ -34,6 +35,10 @@ def layers_of(group: LayerGroup | Sequence[int], n_layers: int) -> tuple[int, ..
         return tuple(range(quarter))
     if group == "late":
         return tuple(range(n_layers - quarter, n_layers))
+    if group == "middle":
+        if n_layers < 3:
+            raise ConfigurationError(f"a model of {n_layers} layers has no middle", hint="use all")
+        return tuple(range(quarter, n_layers - quarter))
     numbers = tuple(sorted(int(number) for number in group))
     if len(set(numbers)) != len(numbers) or any(not 0 <= number < n_layers for number in numbers):
         raise ConfigurationError(f"bad list of layers {list(numbers)}", hint=f"the layers are 0..{n_layers - 1}")
@@ -50,6 +55,23 @@ def super_experts(norm_max: Array, *, times_median: float = 10.0, share: float =
     """
     threshold = max(times_median * float(np.median(norm_max)), share * float(norm_max.max(initial=0.0)))
     return [set(np.flatnonzero(row > threshold).tolist()) for row in norm_max]
+
+
+def protected_experts(protect: Mapping[str, Sequence[int]], n_layers: int, n_experts: int) -> list[set[int]]:
+    """Return per layer the experts that are never dropped; the key `all` means every layer.
+
+    Raises:
+        ConfigurationError: a layer or an expert that does not exist.
+    """
+    result: list[set[int]] = [set() for _ in range(n_layers)]
+    for layer, experts in protect.items():
+        if layer != "all" and not (layer.isdecimal() and int(layer) < n_layers):
+            raise ConfigurationError(f"no layer {layer!r}", where="protect", hint=f"0..{n_layers - 1}, or all")
+        if bad := [expert for expert in experts if not 0 <= expert < n_experts]:
+            raise ConfigurationError(f"no expert {bad[0]}", where=f"protect.{layer}", hint=f"0..{n_experts - 1}")
+        for row in result if layer == "all" else [result[int(layer)]]:
+            row.update(experts)
+    return result
 
 
 def uniform_budget(n_layers: int, n_experts: int, layers: Sequence[int], depth: int) -> list[int]:

@@ -70,10 +70,12 @@ def make_plan(
     if choice.method == "random":
         parameters["seed"] = choice.seed
     parameters |= {f"domain.{name}": weight for name, weight in (choice.domain_weights or {}).items()}
-    protected = None
+    protected = allocation.protected_experts(choice.protect, *values.shape)
+    parameters |= {f"protect.{layer}": ",".join(map(str, experts)) for layer, experts in choice.protect.items()}
     if choice.protect_super:
         parameters["protect_super"] = True
-        protected = allocation.super_experts(inputs.total("norm_max"))
+        outstanding = allocation.super_experts(inputs.total("norm_max"))
+        protected = [one | other for one, other in zip(protected, outstanding, strict=True)]
     plan = allocation.make_plan(
         values, budget, method=choice.method, layout=choice.layout, experts_per_token=choice.experts_per_token,
         protected=protected, parameters=parameters, base_sha256=base_sha256, statistics_sha256=statistics_sha256,

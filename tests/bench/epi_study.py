@@ -17,7 +17,7 @@ from scipy import optimize, stats
 
 from orchestrator.domain.analysis.paired import QuestionDesign, holm, ratio_terms
 from orchestrator.domain.campaign.design_power import Expectation, power, resolution
-from orchestrator.domain.campaign.protocol import ACCURACY_FIELDS
+from orchestrator.domain.campaign.protocol import PUBLISHED_FIELDS
 from orchestrator.domain.campaign.sequential import StoppingRule, established
 
 Floats = NDArray[np.float64]
@@ -139,9 +139,9 @@ def sequential_study(truth: Truth, campaigns: int, seed: int) -> float:
 
 def predicted_power(truth: Truth, effect: float) -> float:
     """Return what the planner promises for one variant better by `effect`."""
-    weights = dict.fromkeys(ACCURACY_FIELDS, 1 / 3)
+    weights = dict.fromkeys(PUBLISHED_FIELDS, 1 / 3)
     expected = Expectation(
         cv=truth.cv, accuracy=truth.accuracy[0], discordance=truth.discordance, comparisons=len(truth.accuracy) - 1
     )
-    questions = dict(zip(ACCURACY_FIELDS, truth.questions, strict=True))
+    questions = dict(zip(PUBLISHED_FIELDS, truth.questions, strict=True))
     return power(effect, resolution(questions, weights, truth.repetitions, expected), expected.comparisons)

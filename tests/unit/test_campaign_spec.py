@@ -88,7 +88,8 @@ def test_a_plan_says_order_waiting_and_power_without_rates_and_costs_with_them()
     assert bare.waiting_seconds == pytest.approx(78 * (5 * 10 + 60 + 3 * (5 + 5) + 5))
     assert bare.resolution is not None and 0 < bare.resolution.smallest_effect < 0.1
     rates = Rates(
-        seconds_per_question=dict.fromkeys(spec.tasks.roles, 2.0), fixed_seconds=1e9, idle_watts=12, active_watts=40,
+        seconds_per_question=dict.fromkeys(spec.intelligence.weights, 2.0), fixed_seconds=1e9, idle_watts=12,
+        active_watts=40,
         base_bytes=18 * 10**9,
     )  # fmt: skip
     pace = Pace(prefill_tokens_per_s=20.0, decode_tokens_per_s=14.0, between_s=150.0)

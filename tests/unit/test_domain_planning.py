@@ -11,14 +11,14 @@ from orchestrator.cli.plan import app as plan_app
 from orchestrator.domain.analysis.interim import analyse_interim
 from orchestrator.domain.campaign.design_power import Expectation, power, questions_needed, resolution
 from orchestrator.domain.campaign.planner import PlanRequest, Rates, plan, propose
-from orchestrator.domain.campaign.protocol import ACCURACY_FIELDS
+from orchestrator.domain.campaign.protocol import PUBLISHED_FIELDS
 from orchestrator.domain.campaign.sequential import StoppingRule, decide, established, nominal_levels
 from orchestrator.results.read_model import load_results
 from shared.kernel.errors import ConfigurationError
 from tests.support.epi_campaign import write_campaign_tree
 
-WEIGHTS = dict.fromkeys(ACCURACY_FIELDS, 1 / 3)
-SUITES = dict(zip(ACCURACY_FIELDS, (14_042, 1_172, 10_042), strict=True))
+WEIGHTS = dict.fromkeys(PUBLISHED_FIELDS, 1 / 3)
+SUITES = dict(zip(PUBLISHED_FIELDS, (14_042, 1_172, 10_042), strict=True))
 
 
 def z_of(levels: tuple[float, ...]) -> list[float]:
@@ -68,21 +68,21 @@ def test_questions_needed_as_in_the_method(effect: float, published: int) -> Non
 
 def test_power_and_resolution_are_two_sides_of_one_thing() -> None:
     expected = Expectation(comparisons=24)
-    found = resolution(dict.fromkeys(ACCURACY_FIELDS, 400), WEIGHTS, 3, expected)
+    found = resolution(dict.fromkeys(PUBLISHED_FIELDS, 400), WEIGHTS, 3, expected)
     assert power(found.smallest_effect, found, 24) == pytest.approx(0.8, abs=0.01)
     assert power(0.0, found, 24) == pytest.approx(0.05 / 24 / 2, rel=0.01)
     assert questions_needed(0.001, WEIGHTS, 2, Expectation(cv=0.05)) is None
 
 
 RATES = Rates(
-    seconds_per_question=dict.fromkeys(ACCURACY_FIELDS, 2.0), prefix_seconds=100, fixed_seconds=1200,
+    seconds_per_question=dict.fromkeys(PUBLISHED_FIELDS, 2.0), prefix_seconds=100, fixed_seconds=1200,
     surgery_seconds=60, idle_watts=14, active_watts=40,
     base_bytes=18_290_000_000, f16_bytes=61_000_000_000, nodes=4, sample_rate_hz=10,
 )  # fmt: skip
 
 
 def request(repetitions: int = 3, n: int = 500) -> PlanRequest:
-    questions = dict.fromkeys(ACCURACY_FIELDS, n)
+    questions = dict.fromkeys(PUBLISHED_FIELDS, n)
     return PlanRequest(configurations=26, repetitions=repetitions, questions=questions, weights=WEIGHTS, rates=RATES)
 
 

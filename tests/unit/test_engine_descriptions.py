@@ -64,7 +64,7 @@ def test_a_tag_that_means_something_else_is_refused(tag: str) -> None:
     ("configs", "options", "said"),
     [
         ("baseline", {"engine": "vllm"}, r"unknown engine 'vllm' \(known: distributed-llama, llama.cpp\)"),
-        ("baseline.vllm", {}, r"unknown serving .*dllama, llamacpp, a quantisation"),
+        ("baseline.vllm", {}, r"unknown serving .*an engine's tag"),
         ("drop1_early.dllama", {}, "distributed-llama cannot run the layout biased, which drop1_early needs"),
         ("baseline.dllama.n3", {}, r"runs on 1, 2, 4, \.\.\. nodes, not on 3 \(choose 2 nodes\)"),
         ("baseline.dllama.q8_0", {}, 'runs Q4_0 weights only, not Q8_0 .*set quantization = "Q4_0"'),

@@ -5,7 +5,8 @@ from functools import cache
 
 from orchestrator.api.models import ConfigurationResult, RunDetail
 from orchestrator.domain.analysis.curve import DepthChance, OperatingPoint
-from orchestrator.domain.campaign.matrix import GROUPS, reference_of
+from orchestrator.domain.campaign.cells import PAPER_GROUPS
+from orchestrator.domain.campaign.matrix import reference_of
 from orchestrator.domain.run.evaluate import evaluate_run
 from orchestrator.domain.run.validity import Finding, Validity
 from orchestrator.reports.hypotheses import Hypothesis
@@ -89,7 +90,7 @@ def analysis_of() -> dict[str, object]:
             most_probable=f"drop{4 - shift}_{group}",
             probability_interior=0.96,
         )
-        for shift, group in enumerate(GROUPS)
+        for shift, group in enumerate(PAPER_GROUPS)
     ]
     found = [
         Hypothesis(name="H1", claim="EPI against depth is U-shaped", answer="supported", sentence="All layers: 0.97."),

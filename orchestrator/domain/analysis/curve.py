@@ -9,7 +9,8 @@ from pydantic import Field
 from orchestrator.domain.analysis.bootstrap import Draws
 from orchestrator.domain.analysis.campaign_data import CampaignData
 from orchestrator.domain.arrays import Floats
-from orchestrator.domain.campaign.matrix import GROUPS, layout_of, reference_of
+from orchestrator.domain.campaign.cells import GROUPS, layout_of
+from orchestrator.domain.campaign.matrix import reference_of
 from shared.kernel.records import ConfigurationId, LayerGroup, Record
 
 
@@ -54,7 +55,7 @@ def series_of(data: CampaignData, group: LayerGroup) -> Series | None:
     rows = [
         (item.depth, row)
         for row, item in enumerate(data.configurations)
-        if item.group == group and item.depth > 0 and item.layout == layout_of(group) and not item.serving
+        if item.group == group and item.depth > 0 and item.layout == layout_of(group) and item.is_usual_cell
     ]
     if not rows:
         return None

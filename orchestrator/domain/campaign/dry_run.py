@@ -8,14 +8,16 @@ from pydantic import Field
 
 from orchestrator.domain.campaign.design_power import Expectation, Resolution, resolution
 from orchestrator.domain.campaign.planner import CampaignPlan, PlanRequest, Rates, plan
-from orchestrator.domain.campaign.protocol import ACCURACY_FIELDS, AccuracyField
+from orchestrator.domain.campaign.protocol import AccuracyField
 from orchestrator.domain.campaign.schedule import configurations_of, schedule
 from orchestrator.domain.campaign.spec import CampaignSpec, WindowsSpec
 from shared.kernel.records import Record
 
-FULL_SUITES: dict[AccuracyField, int] = {
+SUITE_SIZES: dict[AccuracyField, int] = {
     "mmlu_5shot": 14_042, "arc_challenge_25shot": 1_172, "hellaswag_10shot": 10_042,
 }  # fmt: skip
+_UNKNOWN_SIZE = 1_000
+"""Of a task whose number of questions is known only when its files are read."""
 _WINDOWS = 5
 """idle, marker, prefill, decode, score: each has its gap before it."""
 
@@ -104,11 +106,14 @@ def spec_plan(
         ConfigurationError: a configuration that does not exist, or that its engine cannot run.
     """
     head = check(spec)
-    compared = sum(one.depth > 0 for one in configurations_of(spec))
+    compared = sum(one.is_pruned for one in configurations_of(spec))
     awaited = (expected or Expectation()).model_copy(update={"comparisons": max(compared, 1)})
     # A task may stand in for the suite its role is named after: its own size is known when its files are read.
-    questions = {field: spec.tasks.questions or FULL_SUITES[field] for field in ACCURACY_FIELDS}
-    weights = dict(zip(ACCURACY_FIELDS, spec.tasks.weights, strict=True))
+    intelligence = spec.intelligence
+    questions = {
+        task.name: intelligence.asked(task) or SUITE_SIZES.get(task.name, _UNKNOWN_SIZE) for task in intelligence.tasks
+    }
+    weights = intelligence.weights
     planned = None
     if rates is not None:
         if pace is not None:

@@ -6,8 +6,9 @@ from pydantic import Field, StringConstraints, model_validator
 
 from shared.kernel.records import Record
 
-AccuracyField = Literal["mmlu_5shot", "arc_challenge_25shot", "hellaswag_10shot"]
-ACCURACY_FIELDS: tuple[AccuracyField, ...] = ("mmlu_5shot", "arc_challenge_25shot", "hellaswag_10shot")
+AccuracyField = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]{0,63}$")]
+"""One figure of accuracy; any number of them make the composite."""
+PUBLISHED_FIELDS: tuple[AccuracyField, ...] = ("mmlu_5shot", "arc_challenge_25shot", "hellaswag_10shot")
 TokenBasis = Literal["decode_generated", "prefill_prompt", "benchmark_generated"]
 TaskName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.()-]{0,127}$")]
 """A benchmark task, group or tag to be looked up in an index: never a path. Holds every name of lm-eval 0.4.13."""

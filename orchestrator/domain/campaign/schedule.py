@@ -42,7 +42,7 @@ def configurations_of(spec: CampaignSpec) -> tuple[Configuration, ...]:
     Raises:
         ConfigurationError: an id that the matrix does not hold.
     """
-    return _matrix(spec.configurations, spec.usual().model_dump_json())
+    return _matrix(spec.selection, spec.usual().model_dump_json())
 
 
 @lru_cache(maxsize=256)

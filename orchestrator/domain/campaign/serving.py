@@ -17,6 +17,8 @@ from typing import Final
 
 from pydantic import Field
 
+from orchestrator.domain.campaign.cells import ModelShape
+from orchestrator.domain.campaign.surgeries import VariantSpec
 from shared.kernel.errors import ConfigurationError
 from shared.kernel.records import ConfigurationId, EngineName, NodeName, Record
 from shared.wire.engines.registry import ENGINES
@@ -34,6 +36,10 @@ class MatrixOptions(Record):
     references: dict[ConfigurationId, ConfigurationId] = Field(
         default_factory=dict, description="configuration -> what it is compared with instead of the rule's choice"
     )
+    variants: dict[ConfigurationId, VariantSpec] = Field(default_factory=dict, description="named variants")
+    model_shape: ModelShape | None = Field(default=None, description="null: what depends on it is not checked")
+    left_out: dict[str, str] = Field(default_factory=dict, description="ids that can never run, and why")
+    max_depth: int | None = Field(default=None, ge=1, description="of ids of the matrix; null: what the model has")
 
 
 _NUMBER: Final = re.compile(r"(?P<what>[nk])(?P<number>[1-9][0-9]{0,3})\Z")
@@ -51,13 +57,15 @@ def served(tags: str, usual: MatrixOptions) -> tuple[MatrixOptions, tuple[str, .
     for tag in filter(None, tags.split(".")):
         field, value = _read(tag)
         if field in changes:
-            raise ConfigurationError("one thing is said twice", where=f"configs: {tags}", hint=f"the second is {tag}")
+            raise ConfigurationError(
+                "one thing is said twice", where=f"configurations: {tags}", hint=f"the second is {tag}"
+            )
         changes[field] = value
         if field == "n_nodes" and isinstance(value, str):
             if value not in usual.node_sets:
                 known = ", ".join(sorted(usual.node_sets)) or "none"
                 raise ConfigurationError(
-                    "there is no such node set", where=f"configs: {tags}",
+                    "there is no such node set", where=f"configurations: {tags}",
                     hint=f"name the nodes in the spec's [node_sets]; known: {known}",
                 )  # fmt: skip
             nodes = usual.node_sets[value]
@@ -87,6 +95,13 @@ def tags_of(chosen: MatrixOptions, usual: MatrixOptions, tags: str) -> str:
     return ".".join(found)
 
 
+def is_serving_tag(tag: str) -> bool:
+    """Tell whether a tag says how a configuration is run; others name a method."""
+    return bool(_NUMBER.match(tag) or tag.startswith("on-") or _QUANTIZATION.match(tag)) or any(
+        engine.tag == tag for engine in ENGINES.all()
+    )
+
+
 def _read(tag: str) -> tuple[str, object]:
     if (match := _NUMBER.match(tag)) is not None:
         return ("n_nodes" if match["what"] == "n" else "experts_per_token"), int(match["number"])
@@ -98,14 +113,14 @@ def _read(tag: str) -> tuple[str, object]:
     if tag in engines:
         return "engine", engines[tag]
     raise ConfigurationError(
-        "unknown serving", where=f"configs: {tag}",
+        "unknown serving", where=f"configurations: {tag}",
         hint=f"known: n2 (nodes), k4 (active experts), on-NAME (a node set), {', '.join(sorted(engines))}, "
              "a quantisation like q8_0",
     )  # fmt: skip
 
 
 def _check(chosen: MatrixOptions, tags: str) -> None:
-    where = f"configs: {tags}" if tags else "configs"
+    where = f"configurations: {tags}" if tags else "configurations"
     engine = ENGINES.get(chosen.engine)
     if not engine.runs_quantization(chosen.quantization):
         runs = " and ".join(engine.quantizations or ())

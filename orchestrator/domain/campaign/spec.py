@@ -1,32 +1,37 @@
 """The campaign's frozen spec: what is measured, on what, how often. Its hash decides whether a campaign may resume."""
 
 import hashlib
-from typing import ClassVar, Literal, Self
+from itertools import product
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
-from orchestrator.domain.campaign.protocol import (
-    ACCURACY_FIELDS,
-    AccuracyTask,
-    MeasurementProtocol,
-    TaskName,
-    WindowRules,
-)
+from orchestrator.domain.campaign.accuracy_tasks import AccuracySpec, TasksSpec
+from orchestrator.domain.campaign.cells import ModelShape, is_reserved
+from orchestrator.domain.campaign.matrix import MAX_DEPTH
+from orchestrator.domain.campaign.protocol import MeasurementProtocol, WindowRules
 from orchestrator.domain.campaign.serving import MatrixOptions
 from orchestrator.domain.campaign.steady_state import SteadyStateSpec
 from orchestrator.domain.campaign.steps import FORMER_STEPS
+from orchestrator.domain.campaign.surgeries import Drop, GivenFile, VariantSpec
 from orchestrator.domain.campaign.timeouts import TimeoutsSpec
 from shared.kernel.records import (
     CampaignId,
+    Configuration,
     ConfigurationId,
     EngineName,
+    LayerGroup,
     NodeName,
     Record,
     canonical_bytes,
     dump_under_former_names,
+    is_absent,
 )
 from shared.wire.node_jobs.workloads import MarkerParams
 from shared.wire.surgeon_jobs import Name
+
+VariantName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,39}$")]
+"""No id of the matrix, which is checked."""
 
 
 class WorkloadSpec(Record):
@@ -55,32 +60,6 @@ class WindowsSpec(Record):
         return None if workload is None else workload.prompts * workload.tokens_each * workload.repeats
 
 
-class TasksSpec(Record):
-    """Which task plays which role of the composite accuracy, and how many questions of each are asked."""
-
-    mmlu_5shot: TaskName
-    arc_challenge_25shot: TaskName
-    hellaswag_10shot: TaskName
-    weights: tuple[float, float, float] = (1 / 3, 1 / 3, 1 / 3)
-    questions: int | None = Field(default=None, ge=1, description="per task, stratified and seeded; null asks all")
-    seed: int = 1
-
-    @model_validator(mode="after")
-    def _weights_sum_to_one(self) -> Self:
-        if any(weight < 0 for weight in self.weights) or abs(sum(self.weights) - 1) > 1e-9:
-            raise ValueError("the three weights must be >= 0 and sum to 1")
-        return self
-
-    @property
-    def roles(self) -> dict[str, str]:
-        """Return role -> task name, in the order of the weights."""
-        return {
-            "mmlu_5shot": self.mmlu_5shot,
-            "arc_challenge_25shot": self.arc_challenge_25shot,
-            "hellaswag_10shot": self.hellaswag_10shot,
-        }
-
-
 class EngineSpec(Record):
     """Which engine serves, and how it is started; tags in a configuration's id say otherwise (docs/epi.md)."""
 
@@ -102,12 +81,41 @@ class InterimAnalysesSpec(Record):
     )
 
 
+class GridSpec(Record):
+    """Configurations as a product: every depth by every method in every group of layers in every serving."""
+
+    depths: tuple[Drop, ...] = Field(min_length=1, description='for example [4, "25%", "50%"]')
+    methods: tuple[Name, ...] = Field(default=(), description="rankings; none: the campaign's method")
+    layers: tuple[LayerGroup, ...] = Field(default=("all",), min_length=1)
+    servings: tuple[str, ...] = Field(default=("",), min_length=1, description='for example ["", "n1", "k2"]')
+
+    def ids(self) -> tuple[str, ...]:
+        """Return the ids of the product."""
+        cells = (f"drop{str(depth).replace('%', 'pct')}_{group}" for depth in self.depths for group in self.layers)
+        return tuple(
+            ".".join(filter(None, (cell, method, serving)))
+            for cell, method, serving in product(cells, self.methods or ("",), self.servings)
+        )
+
+
+def given_file(spec: "CampaignSpec", configuration: Configuration) -> str | None:
+    """Return the surgeon's name of the file that somebody else cut, where a configuration measures one."""
+    if configuration.variant is None:
+        return None
+    first = (spec.variants or {})[configuration.variant].surgeries[0]
+    return first.name if isinstance(first, GivenFile) else None
+
+
+_FILLED_IN = ("model_shape", "left_out")
+_SINCE_VERSION_2 = ("accuracy", "grid", "variants", "skip_impossible")
+
+
 class CampaignSpec(Record):
     """One campaign."""
 
     former_names: ClassVar = {"looks": "interim_analyses"}
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1, 2] = Field(default=1, description="2: named variants, any depth, a list of tasks")
     id: CampaignId
     description: str = ""
     model: Name
@@ -123,13 +131,32 @@ class CampaignSpec(Record):
         default_factory=dict, description="configuration -> what it is compared with instead of the rule's choice"
     )
     configurations: str = Field(default="all", description="ids separated by commas, for example all,baseline.n2")
+    grid: GridSpec | None = Field(default=None, exclude_if=is_absent, description="more configurations, as a product")
+    variants: dict[VariantName, VariantSpec] | None = Field(
+        default=None, exclude_if=is_absent, description="variants that no id of the matrix can say, by name"
+    )
+    model_shape: ModelShape | None = Field(
+        default=None, exclude_if=is_absent,
+        description="what is known of the model; filled in from the surgeon when the campaign is made",
+    )  # fmt: skip
+    left_out: dict[str, str] | None = Field(
+        default=None, exclude_if=is_absent, description="filled in with skip_impossible: what can never run, and why"
+    )
+    skip_impossible: bool | None = Field(
+        default=None, exclude_if=is_absent, description="true: what can never run is left out instead of refused"
+    )
     repetitions: int = Field(default=3, ge=1, le=100)
     max_attempts: int = Field(default=3, ge=1, le=100)
     max_perplexity_ratio: float = Field(
         default=4.0, gt=1, description="quality gate: a variant whose perplexity rises more is not measured"
     )
     pipeline_ahead: int = Field(default=2, ge=0, le=8, description="variants the surgeon prepares behind a measurement")
-    tasks: TasksSpec
+    tasks: TasksSpec | None = Field(
+        default=None, exclude_if=is_absent, description="version 1: the three published fields; else use accuracy"
+    )
+    accuracy: AccuracySpec | None = Field(
+        default=None, exclude_if=is_absent, description="the tasks whose composite is the intelligence"
+    )
     windows: WindowsSpec = WindowsSpec()
     engine: EngineSpec = EngineSpec()
     rules: WindowRules = WindowRules()
@@ -146,19 +173,53 @@ class CampaignSpec(Record):
             raise ValueError("interim_analyses needs at least 2 repetitions: one shows no spread")
         return self
 
+    @model_validator(mode="after")
+    def _says_what_intelligence_is(self) -> Self:
+        if (self.tasks is None) == (self.accuracy is None):
+            raise ValueError(
+                "accuracy: give either [accuracy] with its tasks, or [tasks] with the three published ones"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _new_things_need_version_2(self) -> Self:
+        new = [name for name in _SINCE_VERSION_2 if getattr(self, name) is not None]
+        if self.schema_version == 1 and new:
+            raise ValueError(f"{new[0]} needs schema_version = 2")
+        return self
+
+    @model_validator(mode="after")
+    def _variants_have_names_of_their_own(self) -> Self:
+        if taken := [name for name in self.variants or {} if is_reserved(name)]:
+            raise ValueError(f"variants.{taken[0]}: the matrix has this id already, choose another name")
+        return self
+
+    @property
+    def selection(self) -> str:
+        """Return the ids of all configurations, those of the grid written out."""
+        return ",".join(filter(None, (self.configurations, *(self.grid.ids() if self.grid else ()))))
+
+    @property
+    def intelligence(self) -> AccuracySpec:
+        """Return the tasks of the composite accuracy, however the spec writes them."""
+        if self.accuracy is not None:
+            return self.accuracy
+        assert self.tasks is not None  # one of both is given
+        return self.tasks.as_accuracy()
+
     def usual(self) -> MatrixOptions:
         """Return what every configuration has that does not say otherwise."""
         return MatrixOptions(
             method=self.method, quantization=self.quantization, experts_per_token=self.experts_per_token,
             n_nodes=self.n_nodes, engine=self.engine.name, node_sets=self.node_sets, references=self.references,
+            variants=self.variants or {}, model_shape=self.model_shape, left_out=self.left_out or {},
+            max_depth=MAX_DEPTH if self.schema_version == 1 else None,
         )  # fmt: skip
 
     def protocol(self) -> MeasurementProtocol:
         """Return how every run of this campaign is measured and judged."""
-        weights = dict(zip(ACCURACY_FIELDS, self.tasks.weights, strict=True))
-        tasks = dict(zip(ACCURACY_FIELDS, self.tasks.roles.values(), strict=True))
         return MeasurementProtocol(
-            accuracy={field: AccuracyTask(tasks=(tasks[field],), weight=weights[field]) for field in ACCURACY_FIELDS},
+            accuracy=self.intelligence.fields,
             accuracy_note=self.accuracy_note,
             rules=self.rules,
             lag_range_s=self.lag_range_s,
@@ -166,8 +227,18 @@ class CampaignSpec(Record):
         )
 
     def spec_hash(self) -> str:
-        """Return the SHA-256 of the canonical JSON under the keys of schema version 1: renaming changes no hash."""
+        """Return the SHA-256 that decides whether two specs are one.
+
+        Version 1: of all fields under the keys of that version, so that files of then keep their hash. Version 2: of
+        what differs from the defaults, so that a new option does not turn a known file into another spec. What the lab
+        fills in (`model_shape`) is never part of it.
+        """
+        if self.schema_version == 2:
+            values = self.model_dump(mode="json", exclude_defaults=True, exclude=set(_FILLED_IN))
+            return hashlib.sha256(canonical_bytes(values)).hexdigest()
         values = dump_under_former_names(self)
+        for name in _FILLED_IN:
+            values.pop(name, None)
         former = {name: old for old, name in FORMER_STEPS.items()}
         steps = values["timeouts"]["steps"]
         values["timeouts"]["steps"] = {former.get(step, step): seconds for step, seconds in steps.items()}

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Final, Literal
 
 SetupStep = Literal["prepare", "observe", "pin_base", "release", "fetch_base"]
-ConfigurationStep = Literal["plan", "apply", "validate"]
+ConfigurationStep = Literal["plan", "search", "apply", "validate"]
 RunStep = Literal["deploy", "start_engine", "steady_state", "idle", "marker", "prefill", "decode", "score", "evaluate"]
 Step = SetupStep | ConfigurationStep | RunStep
 

@@ -17,7 +17,7 @@ from shared.wire.node_jobs.workloads import GenerateParams, MarkerParams, ScoreP
 _HANDLING_S = 120.0
 """Starting and ending processes: what costs time whatever its size (an engine that hangs is ended after 60 s)."""
 _UNSIZED_S: dict[Step, float] = {
-    "prepare": 12 * 3600.0, "observe": 24 * 3600.0, "plan": 3600.0, "validate": 6 * 3600.0,
+    "prepare": 12 * 3600.0, "observe": 24 * 3600.0, "plan": 3600.0, "search": 7 * 24 * 3600.0, "validate": 6 * 3600.0,
 }  # fmt: skip
 """Steps whose size is known to the surgeon only: hours for the largest model, see `steps` of the spec."""
 _PASSES = 3

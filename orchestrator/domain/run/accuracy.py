@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from pydantic import Field
 
-from orchestrator.domain.campaign.protocol import ACCURACY_FIELDS, AccuracyField, AccuracyTask
+from orchestrator.domain.campaign.protocol import AccuracyField, AccuracyTask
 from shared.kernel.errors import DataError
 from shared.kernel.records import Record
 
@@ -54,11 +54,9 @@ def mark_of(question: MarkedQuestion) -> Mark:
 
 
 class AccuracyResult(Record):
-    """Accuracies as fractions; a field without questions is null, and then so is the composite, with the reason."""
+    """Accuracies as fractions; without questions of a field there is no composite, with the reason."""
 
-    mmlu_5shot: float | None = None
-    arc_challenge_25shot: float | None = None
-    hellaswag_10shot: float | None = None
+    shares: dict[AccuracyField, float] = Field(default_factory=dict, description="share correct of each field")
     composite: float | None = None
     reason: str = ""
     n_questions: dict[AccuracyField, int] = Field(default_factory=dict)
@@ -71,13 +69,13 @@ class AccuracyResult(Record):
 
 def field_of(question: MarkedQuestion, mapping: Mapping[AccuracyField, AccuracyTask]) -> AccuracyField | None:
     """Return the accuracy field that a question's task fills."""
-    return next((name for name in ACCURACY_FIELDS if name in mapping and mapping[name].holds(question.task)), None)
+    return next((name for name, tasks in mapping.items() if tasks.holds(question.task)), None)
 
 
 def normalised_weights(mapping: Mapping[AccuracyField, AccuracyTask]) -> dict[AccuracyField, float]:
-    """Return the weights of the fields, in the published order, scaled to sum 1."""
+    """Return the weights of the fields, in their order, scaled to sum 1."""
     total = sum(task.weight for task in mapping.values())
-    return {name: mapping[name].weight / total for name in ACCURACY_FIELDS if name in mapping}
+    return {name: task.weight / total for name, task in mapping.items()}
 
 
 def measure_accuracy(
@@ -115,9 +113,7 @@ def measure_accuracy(
         composite = sum(weights[name] * share for name, share in shares.items())
         uncertainty = float(np.sqrt(sum(weights[name] ** 2 * a * (1 - a) / asked[name] for name, a in shares.items())))
     return AccuracyResult(
-        mmlu_5shot=shares.get("mmlu_5shot"),
-        arc_challenge_25shot=shares.get("arc_challenge_25shot"),
-        hellaswag_10shot=shares.get("hellaswag_10shot"),
+        shares=shares,
         composite=composite,
         reason=f"no questions for {', '.join(missing)}" if missing else "",
         n_questions=asked,

@@ -98,6 +98,7 @@ export const groupName = (group) => GROUPS[group] ?? group;
 const STEPS = {
   prepare: "Preparing the model",
   observe: "Observing the experts",
+  search: "Searching for the experts to keep",
   fetch_base: "Bringing the model to the root node",
   start_workers: "Starting the workers",
   plan: "Planning the surgery",

@@ -21,8 +21,9 @@ export function newCampaignView(model) {
   const chosen = new Set();
   const name = h("input", { cls: "input", id: "name", value: freshName(template.id, model.campaigns), pattern: "[a-z0-9][a-z0-9_.\\-]{0,63}", required: true, spellcheck: "false", autocomplete: "off" });
   const repetitions = stepper("Repetitions", template.repetitions, 1, MAX_REPETITIONS, 1, update);
-  const asked = template.tasks.questions;
+  const asked = (template.tasks ?? template.accuracy).questions;
   const questions = asked === null ? null : stepper("Questions per task", asked, 5, 10_000, 5, update);
+  const askedAs = (tasks) => ({ ...tasks, questions: questions ? questions.value() : null });
   const toggles = new Map();
   const estimate = h("p", { cls: "verdict" });
   const failure = h("div", {});
@@ -86,7 +87,7 @@ export function newCampaignView(model) {
       id: name.value.trim(),
       configurations: ids.length === toggles.size ? "all" : ["baseline", ...ids].join(","),
       repetitions: repetitions.value(),
-      tasks: { ...template.tasks, questions: questions ? questions.value() : null },
+      ...(template.tasks ? { tasks: askedAs(template.tasks) } : { accuracy: askedAs(template.accuracy) }),
     };
     try {
       await model.create(spec);

@@ -1,0 +1,226 @@
+"""Everything that can be refused before the first hour of work: a spec held against the lab that is to measure it.
+
+Each refusal names the field, the reason and what would work. A configuration that can never run is named alone; with
+`skip_impossible` the others run and it is listed as missing. Not here: what a spec says by itself (`domain.campaign`).
+"""
+
+import asyncio
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from orchestrator.campaign.lab import Lab
+from orchestrator.campaign.topology import ModelFacts, check_fit, nodes_of
+from orchestrator.domain.campaign.cells import ModelShape
+from orchestrator.domain.campaign.matrix import parse_selection, written_out
+from orchestrator.domain.campaign.spec import CampaignSpec
+from orchestrator.domain.campaign.surgeries import (
+    GivenFile,
+    GivenPlan,
+    MergeExperts,
+    PruneExperts,
+    SearchExperts,
+    VariantSpec,
+)
+from shared.checkpoints.ggml_types import FILE_TYPES
+from shared.kernel.errors import ConfigurationError
+from shared.kernel.records import Configuration
+from shared.wire.surgeon_catalogue import Catalogue, CatalogueModel
+
+QUANTIZATIONS = frozenset(FILE_TYPES.values())
+
+
+async def admit(spec: CampaignSpec, lab: Lab) -> CampaignSpec:
+    """Return the spec with the model's shape filled in, and what is left out of it; nothing was started.
+
+    Raises:
+        ConfigurationError: a field that this lab cannot serve.
+        InfrastructureError: the surgeon does not answer.
+    """
+    await asyncio.to_thread(check_tasks, spec, lab.settings.task_dirs)
+    return held_against(spec, await lab.catalogue(), list(lab.nodes))
+
+
+def held_against(spec: CampaignSpec, catalogue: Catalogue, nodes: list[str]) -> CampaignSpec:
+    """Return the spec as `admit` does, held against what a surgeon says of itself and the names of the nodes.
+
+    Raises:
+        ConfigurationError: a field that they cannot serve.
+    """
+    model = _model(spec, catalogue)
+    known = spec.model_copy(update={"model_shape": _shape(model)})
+    for name, variant in (spec.variants or {}).items():
+        _check_variant(f"variants.{name}", variant, known, catalogue)
+    refused = dict(_refused(known, model, catalogue, nodes))
+    if refused and not spec.skip_impossible:
+        name, reason = next(iter(refused.items()))
+        raise ConfigurationError(
+            f"{len(refused)} configuration(s) can never run, first: {reason}", where=f"configurations: {name}",
+            hint="leave them out, or set skip_impossible = true (schema_version = 2) to measure the others",
+        )  # fmt: skip
+    admitted = known.model_copy(update={"left_out": refused or None})
+    parse_selection(admitted.selection, admitted.usual())
+    return admitted
+
+
+def _model(spec: CampaignSpec, catalogue: Catalogue) -> CatalogueModel:
+    model = catalogue.model(spec.model)
+    if model is None:
+        raise ConfigurationError("the surgeon has no such model", where=f"model: {spec.model}", hint=_known(
+            one.name for one in catalogue.models
+        ))  # fmt: skip
+    if model.problem:
+        raise ConfigurationError(f"the surgeon cannot read it: {model.problem}", where=f"model: {spec.model}")
+    if not model.no_surgery and spec.corpus not in catalogue.corpora:
+        raise ConfigurationError(
+            "the surgeon has no such corpus", where=f"corpus: {spec.corpus}", hint=_known(catalogue.corpora)
+        )
+    if not model.no_surgery and spec.method not in catalogue.methods:
+        raise ConfigurationError(
+            "the surgeon has no such ranking", where=f"method: {spec.method}", hint=_known(catalogue.methods)
+        )
+    return model
+
+
+def _shape(model: CatalogueModel) -> ModelShape | None:
+    if not model.n_layers or not model.n_experts or not model.experts_per_token:
+        return None
+    return ModelShape(
+        n_layers=model.n_layers, n_experts=model.n_experts, experts_per_token=model.experts_per_token,
+        architecture=model.architecture, n_kv_heads=model.n_kv_heads,
+    )  # fmt: skip
+
+
+def _refused(
+    spec: CampaignSpec, model: CatalogueModel, catalogue: Catalogue, nodes: list[str]
+) -> Iterator[tuple[str, str]]:
+    """Yield each configuration that can never run, as it is written, and why."""
+    usual = spec.usual()
+    for name in written_out(spec.selection):
+        try:
+            for configuration in parse_selection(name, usual.model_copy(update={"references": {}})):
+                _check_configuration(configuration, model, catalogue, nodes)
+        except ConfigurationError as error:
+            yield name, f"{error.message}" + (f" ({error.hint})" if error.hint else "")
+
+
+def _check_configuration(
+    configuration: Configuration, model: CatalogueModel, catalogue: Catalogue, nodes: list[str]
+) -> None:
+    where = configuration.id
+    served = nodes_of(configuration, nodes)
+    check_fit(configuration, ModelFacts(model.name, model.no_surgery, model.n_kv_heads), len(served))
+    if configuration.quantization not in QUANTIZATIONS:
+        raise ConfigurationError(f"llama.cpp has no quantisation {configuration.quantization}", where=where)
+    if model.quantization not in (None, configuration.quantization) and configuration.variant is None:
+        raise ConfigurationError(
+            f"{model.name} is {model.quantization} already and cannot be made {configuration.quantization}",
+            where=where, hint=f'set quantization = "{model.quantization}"',
+        )  # fmt: skip
+    if not configuration.is_pruned and configuration.layout == "uniform":
+        return
+    if configuration.layout not in model.layouts:
+        raise ConfigurationError(
+            f"{model.architecture or model.name} has no layout {configuration.layout}: llama.cpp's graph of it knows no"
+            " selection bias", where=where, hint="use variants that cut all layers alike (dropN_all)",
+        )  # fmt: skip
+    if configuration.variant is None and configuration.depth and configuration.method not in catalogue.methods:
+        hint = _known(catalogue.methods)
+        if configuration.method in catalogue.searches:
+            hint = (
+                f"a search needs parameters: make it a variant, experts = {{ search = {configuration.method!r}, ... }}"
+            )
+        raise ConfigurationError(f"the surgeon has no ranking {configuration.method!r}", where=where, hint=hint)
+
+
+def _check_variant(where: str, variant: VariantSpec, spec: CampaignSpec, catalogue: Catalogue) -> None:
+    """Refuse a named variant whose parameters the model or the surgeon lacks."""
+    shape = spec.model_shape
+    for surgery in variant.surgeries:
+        if isinstance(surgery, PruneExperts):
+            _check_pruning(where, surgery, spec, shape, catalogue)
+        elif isinstance(surgery, SearchExperts | MergeExperts):
+            _check_names(f"{where}.questions", surgery.questions, catalogue.questions, "question file")
+        elif isinstance(surgery, GivenPlan) and surgery.plan is not None and shape is not None:
+            plan = surgery.plan
+            if (plan.n_layers, plan.n_experts) != (shape.n_layers, shape.n_experts):
+                raise ConfigurationError(
+                    f"the plan is for {plan.n_layers} layers of {plan.n_experts} experts, {spec.model} has"
+                    f" {shape.n_layers} of {shape.n_experts}", where=f"{where}.plan",
+                )  # fmt: skip
+            if (fewest := min(map(len, plan.kept))) < (active := spec.experts_per_token or shape.experts_per_token):
+                raise ConfigurationError(
+                    f"the plan leaves {fewest} experts in a layer, {active} are active per token", where=f"{where}.plan"
+                )
+        elif isinstance(surgery, GivenFile):
+            _check_file(f"{where}.file", surgery.name, spec, catalogue)
+
+
+def _check_pruning(
+    where: str, surgery: PruneExperts, spec: CampaignSpec, shape: ModelShape | None, catalogue: Catalogue
+) -> None:
+    _check_names(f"{where}.method", (surgery.method or spec.method,), catalogue.methods, "ranking")
+    _check_names(
+        f"{where}.domain_weights", tuple(surgery.domain_weights or ()), catalogue.corpora.get(spec.corpus, ()), "domain"
+    )
+    if shape is None:
+        return
+    if not isinstance(surgery.layers, str):
+        _check_numbers(f"{where}.layers", surgery.layers, shape.n_layers, "layer")
+    for layer, experts in surgery.protect.items():
+        if layer != "all":
+            _check_numbers(f"{where}.protect", (int(layer),), shape.n_layers, "layer")
+        _check_numbers(f"{where}.protect.{layer}", experts, shape.n_experts, "expert")
+    if surgery.keep is None:
+        return
+    if len(surgery.keep) != shape.n_layers:
+        raise ConfigurationError(
+            f"numbers for {len(surgery.keep)} layers, {spec.model} has {shape.n_layers}", where=f"{where}.keep"
+        )
+    active = spec.experts_per_token or shape.experts_per_token
+    if bad := [number for number in surgery.keep if not active <= number <= shape.n_experts]:
+        raise ConfigurationError(
+            f"{bad[0]} of {shape.n_experts} experts, {active} of them active per token", where=f"{where}.keep",
+            hint=f"each number must be {active}..{shape.n_experts}",
+        )  # fmt: skip
+
+
+def _check_file(where: str, name: str, spec: CampaignSpec, catalogue: Catalogue) -> None:
+    _check_names(where, (name,), tuple(one.name for one in catalogue.models), "model")
+    model = catalogue.model(name)
+    if model is not None and model.problem:
+        raise ConfigurationError(f"the surgeon cannot read it: {model.problem}", where=where)
+    if model is not None and model.quantization not in (None, spec.quantization):
+        raise ConfigurationError(
+            f"{name} is {model.quantization}, the campaign measures {spec.quantization}", where=where,
+            hint="compare it in its own quantisation: set quantization, or give an F16 file",
+        )  # fmt: skip
+
+
+def check_tasks(spec: CampaignSpec, task_dirs: Sequence[Path]) -> None:
+    """Refuse a task that nobody knows, by its name; importing lm-eval takes seconds, so call it in a thread.
+
+    Raises:
+        ConfigurationError: an unknown task.
+        NotFoundError: an unknown task or directory of tasks.
+    """
+    from orchestrator.benchmarks.task_files import TaskFiles
+
+    files = TaskFiles(tuple(task_dirs))
+    for task in spec.intelligence.tasks:
+        files.find(task.task)
+
+
+def _check_names(where: str, given: tuple[str, ...], known: tuple[str, ...], what: str) -> None:
+    if missing := [name for name in given if name not in known]:
+        raise ConfigurationError(f"the surgeon has no {what} {missing[0]!r}", where=where, hint=_known(known))
+
+
+def _check_numbers(where: str, given: tuple[int, ...], count: int, what: str) -> None:
+    if bad := [number for number in given if number >= count]:
+        raise ConfigurationError(f"there is no {what} {bad[0]}", where=where, hint=f"they are 0..{count - 1}")
+    if len(set(given)) != len(given):
+        raise ConfigurationError(f"a {what} is given twice", where=where)
+
+
+def _known(names: Iterable[str]) -> str:
+    return f"it has {', '.join(sorted(names)) or 'none'}"

@@ -1,0 +1,35 @@
+"""What a surgeon has and can do, as `GET /v1/catalogue` answers: enough to refuse a campaign before any work."""
+
+from pydantic import Field
+
+from shared.kernel.records import Layout, Record
+from shared.wire.surgeon_jobs import Name
+
+
+class CatalogueModel(Record):
+    """One model of the surgeon's settings; numbers are 0 where the file does not say."""
+
+    name: Name
+    architecture: str = ""
+    n_layers: int = Field(default=0, description="layers with experts")
+    n_experts: int = Field(default=0, description="in each of them")
+    experts_per_token: int = 0
+    n_kv_heads: int | None = None
+    quantization: str | None = Field(default=None, description="of a GGUF file; null: of a checkpoint, any can be made")
+    layouts: tuple[Layout, ...] = Field(default=(), description="in which it can be cut")
+    no_surgery: str = Field(default="", description="why it cannot be cut")
+    problem: str = Field(default="", description="why it cannot be read at all")
+
+
+class Catalogue(Record):
+    """Everything that a campaign may name."""
+
+    models: tuple[CatalogueModel, ...] = ()
+    corpora: dict[Name, tuple[str, ...]] = Field(default_factory=dict, description="corpus -> its domains")
+    questions: tuple[Name, ...] = Field(default=(), description="question files for searches by accuracy")
+    methods: tuple[Name, ...] = Field(default=(), description="rankings")
+    searches: tuple[Name, ...] = Field(default=(), description="searches for the experts to keep")
+
+    def model(self, name: str) -> CatalogueModel | None:
+        """Return a model by name."""
+        return next((model for model in self.models if model.name == name), None)
