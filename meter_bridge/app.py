@@ -14,16 +14,18 @@ from meter_bridge.bridge import Bridge
 from meter_bridge.instrument.budget import Budget, budget
 from meter_bridge.instrument.calibration import CalibrationDraft, CalibrationRecord
 from meter_bridge.live import MAX_HZ, Aggregator
-from meter_bridge.sample_blocks import FrameBlock, csv_lines
+from meter_bridge.sample_blocks import FrameBlock
+from meter_bridge.sample_pieces import LONGEST_PIECE_SAMPLES, PIECE_SAMPLES
 from meter_bridge.settings import BridgeSettings
 from meter_bridge.trace.maintenance import MaintenanceRequest, MaintenanceResult
 from shared.files.sqlite import INT64_MAX
+from shared.files.trace_csv import TRACE_HEADER, trace_lines
 from shared.kernel.errors import AuthError, ConfigurationError
 from shared.service.auth import bearer_guard
 from shared.service.broadcaster import send_until_gone
 from shared.service.http import make_app
 from shared.wire.health_api import health_router
-from shared.wire.meter_api import FoundChannel, MarkerRun, MeterStatus, SampleBlock, TraceEvent
+from shared.wire.meter_api import FoundChannel, MarkerRun, MeterStatus, SampleBlock, SamplePiece, TraceEvent
 
 LONGEST_WINDOW_NS = 24 * 3600 * 1_000_000_000
 LONGEST_FRAMES_NS = 3600 * 1_000_000_000
@@ -32,6 +34,9 @@ _POLICY_VIOLATION = 1008
 Start = Annotated[int, Query(ge=0, le=INT64_MAX, description="UTC nanoseconds, included")]
 Calibration = Annotated[str | None, Query(max_length=32, description="`raw`, or the id of a version; newest if absent")]
 End = Annotated[int, Query(ge=0, le=INT64_MAX, description="UTC nanoseconds, not included")]
+
+Cursor = Annotated[str | None, Query(max_length=20_000, description="`next` of the piece before; the first if absent")]
+PieceLimit = Annotated[int, Query(ge=1, le=LONGEST_PIECE_SAMPLES, description="most samples of the piece")]
 
 
 class CsvResponse(StreamingResponse):
@@ -58,18 +63,29 @@ def build_app(settings: BridgeSettings, token: str | None) -> FastAPI:
     return app
 
 
-def _window(start_utc_ns: int, end_utc_ns: int, longest_ns: int = LONGEST_WINDOW_NS) -> None:
+def _window(start_utc_ns: int, end_utc_ns: int, longest_ns: int | None = LONGEST_WINDOW_NS) -> None:
     if end_utc_ns <= start_utc_ns:
         raise ConfigurationError("the window ends before it starts", where="end_utc_ns")
-    if end_utc_ns - start_utc_ns > longest_ns:
+    if longest_ns is not None and end_utc_ns - start_utc_ns > longest_ns:
         raise ConfigurationError(
-            f"the window is longer than {longest_ns / 3.6e12:g} h", where="end_utc_ns", hint="ask for it in pieces"
-        )
+            f"the window is longer than {longest_ns / 3.6e12:g} h", where="end_utc_ns",
+            hint="ask for it in pieces: /v1/samples/piece",
+        )  # fmt: skip
 
 
 async def _large(record: BaseModel) -> Response:
     """Return a large record as JSON, written in a thread: the loop must be there for the meter's next line."""
     return Response(await asyncio.to_thread(record.model_dump_json), media_type="application/json")
+
+
+async def _csv(bridge: Bridge, start_utc_ns: int, end_utc_ns: int, piece: SamplePiece) -> AsyncIterator[str]:
+    """Yield a trace piece by piece, so that a window of weeks needs no more memory than a piece."""
+    yield f"{TRACE_HEADER}\n"
+    while True:
+        yield "".join(await asyncio.to_thread(trace_lines, piece.utc_ns, piece.power_w))
+        if piece.next is None:
+            return
+        piece = await bridge.sample_piece(start_utc_ns, end_utc_ns, cursor=piece.next)
 
 
 def _rest(bridge: Bridge, token: str | None) -> APIRouter:
@@ -86,6 +102,18 @@ def _rest(bridge: Bridge, token: str | None) -> APIRouter:
         _window(start_utc_ns, end_utc_ns)
         return await _large(await bridge.samples(start_utc_ns, end_utc_ns, calibration))
 
+    @router.get("/samples/piece", response_model=SamplePiece)
+    async def sample_piece(
+        start_utc_ns: Start, end_utc_ns: End, calibration: Calibration = None, cursor: Cursor = None,
+        limit: PieceLimit = PIECE_SAMPLES,
+    ) -> Response:  # fmt: skip
+        """Return a piece of a half-open window of any length; its `next` is the cursor of the next piece.
+
+        All pieces are of what was stored when the first was asked for. `calibration` counts for the first.
+        """
+        _window(start_utc_ns, end_utc_ns, None)
+        return await _large(await bridge.sample_piece(start_utc_ns, end_utc_ns, calibration, cursor, limit))
+
     @router.get("/frames", response_model=FrameBlock)
     async def frames(start_utc_ns: Start, end_utc_ns: End) -> Response:
         """Return everything stored of the frames of a half-open window of at most an hour, raw."""
@@ -100,10 +128,10 @@ def _rest(bridge: Bridge, token: str | None) -> APIRouter:
 
     @router.get("/trace.csv", response_class=CsvResponse)
     async def trace(start_utc_ns: Start, end_utc_ns: End, calibration: Calibration = None) -> CsvResponse:
-        """Return the samples of a half-open window as CSV."""
-        _window(start_utc_ns, end_utc_ns)
-        block = await bridge.samples(start_utc_ns, end_utc_ns, calibration)
-        return CsvResponse(csv_lines(block))
+        """Return the samples of a half-open window of any length as CSV."""
+        _window(start_utc_ns, end_utc_ns, None)
+        first = await bridge.sample_piece(start_utc_ns, end_utc_ns, calibration)
+        return CsvResponse(_csv(bridge, start_utc_ns, end_utc_ns, first))
 
     return router
 

@@ -17,7 +17,8 @@ from meter_bridge.instrument.description import instrument_of, with_calibration
 from meter_bridge.instrument.detectors import ChannelWatch
 from meter_bridge.live import QUEUE_MESSAGES, LiveSample
 from meter_bridge.protocol.frames import Hello
-from meter_bridge.sample_blocks import BlockBuilder, FrameBlock, frame_block, trace_event
+from meter_bridge.sample_blocks import FrameBlock, frame_block, sample_block
+from meter_bridge.sample_pieces import PIECE_SAMPLES, PieceBuilder, PieceRequest, trace_event
 from meter_bridge.settings import BridgeSettings
 from meter_bridge.sources.base import Source
 from meter_bridge.trace.event_log import EventLog
@@ -36,6 +37,7 @@ from shared.wire.meter_api import (
     MarkerRun,
     MeterStatus,
     SampleBlock,
+    SamplePiece,
     TraceEvent,
 )
 
@@ -58,7 +60,7 @@ class _Running:
 
     store: TraceStore
     reader: TraceReader
-    blocks: BlockBuilder
+    pieces: PieceBuilder
     ingest: Ingest
 
 
@@ -85,9 +87,9 @@ class Bridge:
         path = self.settings.state_dir / "trace.sqlite"
         store = await TraceStore.open(path)
         reader = await TraceReader.open(path)
-        blocks = BlockBuilder(reader, self.settings.channels, self.settings.instrument)
+        pieces = PieceBuilder(path, reader, self.settings.channels, self.settings.instrument)
         ingest = Ingest(store, self._events, self._instrument_of, (self._listen,))
-        self._state = _Running(store, reader, blocks, ingest)
+        self._state = _Running(store, reader, pieces, ingest)
         await self._resume(self._state)
         self._events.record("started", utc_ns(), monotonic_ns(), detail=self.settings.name)
         tasks = [asyncio.create_task(self._read(ingest)), asyncio.create_task(self._look(ingest))]
@@ -140,11 +142,41 @@ class Bridge:
             NotFoundError: no such calibration.
         """
         record = self.calibration(calibration)
+        await self._store_all()
+        now = self._now
+        return await sample_block(now.pieces, start_utc_ns, end_utc_ns, record, fallback=now.ingest.instrument)
+
+    async def sample_piece(
+        self,
+        start_utc_ns: int,
+        end_utc_ns: int,
+        calibration: str | None = None,
+        cursor: str | None = None,
+        limit: int = PIECE_SAMPLES,
+    ) -> SamplePiece:
+        """Return a piece of a window of any length: the first, of what has arrived until now, or the one at `cursor`.
+
+        A window that was begun keeps its calibration, also when a newer one comes into force.
+
+        Raises:
+            NotFoundError: no such calibration.
+            ConfigurationError: the cursor is not of this window.
+        """
+        now = self._now
+        if cursor is None:
+            record = self.calibration(calibration)
+            await self._store_all()
+        else:
+            record = self.calibration(now.pieces.calibration_of(cursor) or RAW)
+        asked = PieceRequest(start_utc_ns, end_utc_ns, record, cursor, limit)
+        return await now.pieces.piece(asked, fallback=now.ingest.instrument)
+
+    async def _store_all(self) -> None:
+        """Commit everything that has arrived until now."""
         # One turn of the loop lets bytes that wait in the port be read first.
         await asyncio.sleep(0)
         self._events.flush()
         await self._now.store.flush()
-        return await self._now.blocks.block(start_utc_ns, end_utc_ns, record, fallback=self._now.ingest.instrument)
 
     async def frames(self, start_utc_ns: int, end_utc_ns: int) -> FrameBlock:
         """Return everything stored of the frames of a window, everything that has arrived until now included."""

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,10 +38,17 @@ class TraceColumn:
     watts: NDArray[np.float64]
 
 
+class BinaryFile(Protocol):
+    """What bytes can be written to."""
+
+    def write(self, data: bytes, /) -> object:
+        """Take bytes."""
+
+
 class TraceCsvWriter:
     """Writes a trace piece by piece to a binary file, header first; `readings` are the lines written so far."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: BinaryFile) -> None:
         self._file = file
         self._last_utc_ns = -1
         self.readings = 0

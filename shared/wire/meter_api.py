@@ -5,7 +5,8 @@
 | `GET /v1/health` | `shared.wire.protocol.Health` |
 | `GET /v1/meter` | `MeterStatus` |
 | `GET /v1/samples?start_utc_ns=&end_utc_ns=` | `SampleBlock`, half-open, calibrated (`&calibration=raw` or an id) |
-| `GET /v1/trace.csv?start_utc_ns=&end_utc_ns=` | the same as CSV: timestamp,node,watts |
+| `GET /v1/samples/piece?start_utc_ns=&end_utc_ns=&cursor=` | `SamplePiece`: the same in pieces, of any length |
+| `GET /v1/trace.csv?start_utc_ns=&end_utc_ns=` | the same as CSV (`shared.files.trace_csv`), of any length |
 | `POST /v1/find_channel` | body `MarkerRun`; answers `FoundChannel`: whose channel rose with the marker |
 | `WS /v1/live?hz=` | `LivePower` messages, at most 10 per second; a slow client loses the oldest |
 """
@@ -98,6 +99,30 @@ class SampleBlock(Record):
     energy_register_j: dict[NodeName, float | None] | None = Field(
         default=None, description="joules by the meter's own register between first and last sample, uncalibrated"
     )
+
+
+class WindowSummary(Record):
+    """What the samples of a whole window have in common, however many pieces they came in."""
+
+    instrument: Instrument = Field(description="with the uncertainty at the window's mean power")
+    nodes: tuple[NodeName, ...] = Field(description="node of each channel, in channel order")
+    n_samples: int = Field(ge=0, description="times in all pieces")
+    events: tuple[TraceEvent, ...] = ()
+    energy_register_j: dict[NodeName, float | None] | None = Field(
+        default=None, description="joules by the meter's own register between first and last sample, uncalibrated"
+    )
+
+
+class SamplePiece(Record):
+    """A piece of a window, its samples as in `SampleBlock`; times ascend strictly from piece to piece.
+
+    `next` is the cursor of the next piece. The last piece has none, and says in `window` what describes the whole.
+    """
+
+    utc_ns: tuple[int, ...]
+    power_w: dict[NodeName, tuple[float | None, ...]]
+    next: str | None = None
+    window: WindowSummary | None = None
 
 
 class PowerAggregate(Record):

@@ -2,6 +2,7 @@
 
 import gzip
 import math
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -13,7 +14,7 @@ from meter_bridge.protocol.frames import Frame
 from meter_bridge.trace.recording import RecordedFrame, RecordingHead, RecordingWriter, read_head, read_recording
 from shared.kernel.errors import ConfigurationError, DataError
 from shared.kernel.records import Instrument
-from shared.wire.meter_api import SampleBlock
+from shared.wire.meter_api import SamplePiece, WindowSummary
 
 HEAD = RecordingHead(("a", "b"), 10.0, "epi-meter", emulated=False, measurement_point="AC", firmware="1.2")
 
@@ -31,12 +32,21 @@ def write(path: Path) -> None:
             writer.add(recorded.frame, 77 + recorded.offset_ns)
 
 
-def block() -> SampleBlock:
-    return SampleBlock(
-        instrument=Instrument(name="m", kind="emulated", emulated=True),
-        utc_ns=tuple(1_800_000_000_000_000_000 + number * 100_000_000 for number in range(20)),
-        power_w={"a": tuple(number / 3 for number in range(20)), "b": (None,) * 10 + (4.0,) * 10},
-    )
+TIMES = tuple(1_800_000_000_000_000_000 + number * 100_000_000 for number in range(20))
+POWER_W = {"a": tuple(number / 3 for number in range(20)), "b": (None,) * 10 + (4.0,) * 10}
+
+
+async def pieces(size: int = 7) -> AsyncIterator[SamplePiece]:
+    for at in range(0, len(TIMES), size):
+        own, last = slice(at, at + size), at + size >= len(TIMES)
+        yield SamplePiece(
+            utc_ns=TIMES[own], power_w={node: watts[own] for node, watts in POWER_W.items()},
+            next=None if last else "more", window=SUMMARY if last else None,
+        )  # fmt: skip
+
+
+INSTRUMENT = Instrument(name="m", kind="emulated", emulated=True)
+SUMMARY = WindowSummary(instrument=INSTRUMENT, nodes=("a", "b"), n_samples=len(TIMES))
 
 
 def test_a_recording_comes_back_exactly(tmp_path: Path) -> None:
@@ -59,9 +69,9 @@ def test_a_damaged_recording_gives_what_is_whole_and_one_error(tmp_path: Path) -
             read_head(tmp_path / name)
 
 
-def test_an_exported_trace_can_be_replayed(tmp_path: Path) -> None:
+async def test_an_exported_trace_can_be_replayed(tmp_path: Path) -> None:
     path = tmp_path / "trace.csv"
-    assert export(block(), path) == 30
+    assert await export(pieces(), path) == (30, SUMMARY)
     head = read_head(path)
     assert head.nodes == ("a", "b")
     assert head.rate_hz == pytest.approx(10)
@@ -72,21 +82,21 @@ def test_an_exported_trace_can_be_replayed(tmp_path: Path) -> None:
     assert read[15].frame.power_w[1] == 4.0
 
 
-def test_parquet_holds_the_same_and_says_what_measured(tmp_path: Path) -> None:
-    assert export(block(), tmp_path / "t.parquet") == 30
-    assert export(block(), tmp_path / "t.csv.gz") == 30
+async def test_parquet_holds_the_same_and_says_what_measured(tmp_path: Path) -> None:
+    assert await export(pieces(), tmp_path / "t.parquet") == (30, SUMMARY)
+    assert await export(pieces(20), tmp_path / "t.csv.gz") == (30, SUMMARY)
     table = pq.read_table(tmp_path / "t.parquet")
     rows = table.to_pylist()
-    assert [row["watts"] for row in rows if row["node"] == "a"] == list(block().power_w["a"])
-    assert table["timestamp"].cast("int64")[0].as_py() == block().utc_ns[0]
-    assert Instrument.model_validate_json(table.schema.metadata[b"epi_instrument"]).emulated
+    assert [row["watts"] for row in rows if row["node"] == "a"] == list(POWER_W["a"])
+    assert table["timestamp"].cast("int64")[0].as_py() == TIMES[0]
+    assert Instrument.model_validate_json(table.schema.metadata[b"epi_instrument"]) == INSTRUMENT
     lines = gzip.decompress((tmp_path / "t.csv.gz").read_bytes()).decode().splitlines()
     assert len(lines) == 31
     assert lines[1] == "2027-01-15T08:00:00.000000000Z,a,0.0"
     with pytest.raises(ConfigurationError, match="kind of file"):
-        export(block(), tmp_path / "t.xlsx")
+        await export(pieces(), tmp_path / "t.xlsx")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["t.csv.gz", "t.parquet"]
-    export(block(), tmp_path / "again.csv.gz")
+    await export(pieces(), tmp_path / "again.csv.gz")
     assert (tmp_path / "again.csv.gz").read_bytes() == (tmp_path / "t.csv.gz").read_bytes()
 
 

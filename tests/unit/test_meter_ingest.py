@@ -11,7 +11,8 @@ import pytest
 from meter_bridge.ingest import HELLO_WAIT_S, EarlierStream, Ingest
 from meter_bridge.instrument.description import InstrumentSettings
 from meter_bridge.protocol.frames import Frame, Hello, Malformed
-from meter_bridge.sample_blocks import BlockBuilder
+from meter_bridge.sample_blocks import sample_block
+from meter_bridge.sample_pieces import PieceBuilder
 from meter_bridge.sources.base import Arrival, LinkEvent
 from meter_bridge.timing.anchor import AnchorKeeper
 from meter_bridge.trace.event_log import SINGLE_PER_S, EventLog
@@ -105,8 +106,8 @@ async def test_a_step_of_the_hosts_clock_does_not_bend_the_trace(lab: Lab, step_
     last = lab.samples[-1]
     assert abs(last.utc_ns - (1059_900_000_000 + lab.host.utc_minus_mono_ns)) < 20_000_000
     # A block over the step is one straight trace, and names the step.
-    builder = BlockBuilder(lab.reader, ("a", "b"), InstrumentSettings())
-    everything = await builder.block(UTC0 - 10**15, UTC0 + 10**15, None, fallback=identify(None))
+    pieces = PieceBuilder(lab.store.path, lab.reader, ("a", "b"), InstrumentSettings())
+    everything = await sample_block(pieces, UTC0 - 10**15, UTC0 + 10**15, None, fallback=identify(None))
     assert len(everything.utc_ns) == 600
     assert all(abs(b - a - NS // 10) < 2_000_000 for a, b in itertools.pairwise(everything.utc_ns))
     assert "clock_step" in {event.kind for event in everything.events}
