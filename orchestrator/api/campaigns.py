@@ -127,7 +127,7 @@ def campaign_router(service: CampaignService, token: str | None) -> APIRouter:
     return router
 
 
-def _archive(results: Path, campaign_id: str) -> Path:
+def _archive(results: Path, campaign_id: CampaignId) -> Path:
     """Pack a campaign's folder; dot files (half-written ones) stay out."""
     if not (results / campaign_id).is_dir():
         raise NotFoundError("the campaign has no results yet", where=campaign_id)

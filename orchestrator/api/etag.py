@@ -12,6 +12,7 @@ from fastapi import Header
 from fastapi.responses import Response
 
 from orchestrator.campaign.service import CampaignService
+from shared.kernel.records import CampaignId
 
 IfNoneMatch = Annotated[str | None, Header(description="the `ETag` of an earlier answer", max_length=1000)]
 
@@ -22,7 +23,7 @@ TAGGED: dict[int | str, dict[str, Any]] = {
 """What an endpoint with a tag answers besides its content."""
 
 
-async def campaign_tag(service: CampaignService, campaign_id: str) -> str:
+async def campaign_tag(service: CampaignService, campaign_id: CampaignId) -> str:
     """Return the tag of a campaign's status as it is now."""
     return _tag(await service.journal.last_seq(campaign_id), service.doing(campaign_id), _emulated(service))
 

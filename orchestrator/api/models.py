@@ -31,7 +31,7 @@ from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.campaign.spec import CampaignSpec
 from orchestrator.domain.campaign.states import AttemptOutcome, CampaignState, Request, RunState
 from shared.kernel.errors import ErrorPayload
-from shared.kernel.records import CampaignId, Configuration, ConfigurationId, Record, Window
+from shared.kernel.records import CampaignId, Configuration, ConfigurationId, NodeName, Record, Window
 from shared.wire.meter_api import MeterStatus
 from shared.wire.node_jobs.host import NodeFacts
 from shared.wire.protocol import Health
@@ -47,7 +47,7 @@ class Ticket(Record):
 class AgentStatus(Record):
     """One agent as last seen; `error` says why it did not answer."""
 
-    name: str
+    name: NodeName
     service: str
     url: str
     health: Health | None = None

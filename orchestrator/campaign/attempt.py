@@ -165,7 +165,7 @@ class AttemptRunner:
         self._on_step(place.run, "steady_state")
         await self._caller.note(place.run, place.number, "steady_state")
 
-        async def ask(node: str, gate: SteadyGateParams) -> SteadyGateResult:
+        async def ask(node: NodeName, gate: SteadyGateParams) -> SteadyGateResult:
             timeout_s = self._timeouts.steady_state(gate)
             return await self._cluster.job(
                 place, "steady_state", "wait_steady", gate, SteadyGateResult, timeout_s, node=node

@@ -46,7 +46,7 @@ class Caller:
         journal: Journal,
         campaign_id: CampaignId,
         max_attempts: int,
-        recover: Callable[[str], Awaitable[None]],
+        recover: Callable[[NodeName], Awaitable[None]],
         on_progress: Callable[[str, str, JobState], None],
     ) -> None:
         self._journal = journal
@@ -114,7 +114,7 @@ class Caller:
         """Journal the intent of a step that the orchestrator does itself."""
         await self._journal.append(self._campaign, run=run, attempt=attempt, step=step, kind="intent")
 
-    async def came_of(self, run: RunReference, attempt: int, step: Step, agent: str, result: BaseModel) -> None:
+    async def came_of(self, run: RunReference, attempt: int, step: Step, agent: NodeName, result: BaseModel) -> None:
         """Journal what came of an agent's step of an attempt, where it is worth keeping even if the attempt fails."""
         await self._journal.append(
             self._campaign, run=run, attempt=attempt, step=f"{step}@{agent}", kind="result",

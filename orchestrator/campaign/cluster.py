@@ -16,7 +16,7 @@ from orchestrator.campaign.topology import scorer_of, workers_of
 from orchestrator.domain.campaign.steps import RunStep, Step
 from orchestrator.domain.run.records import ServedBy
 from shared.kernel.errors import EpiError
-from shared.kernel.records import EngineName
+from shared.kernel.records import EngineName, NodeName
 from shared.wire.artifacts import PinParams, PinResult
 from shared.wire.node_jobs.artifacts import FetchParams, FetchResult
 from shared.wire.node_jobs.engines import (
@@ -47,14 +47,14 @@ class Cluster:
 
     async def job(
         self, place: AttemptPlace, step: Step, kind: str, params: BaseModel, result: type[R], timeout_s: float, *,
-        node: str | None = None, delay_s: float = 0.0, part: int = 1,
+        node: NodeName | None = None, delay_s: float = 0.0, part: int = 1,
     ) -> R:  # fmt: skip
         """Do a job on a node, by default the root; `part` numbers several of one kind in one step."""
         agent = node or place.root
         call = Call(agent, self._lab.nodes[agent], kind, params, timeout_s, delay_s, part)
         return await self._caller.once(place.run, place.number, step, call, result)
 
-    async def deploy(self, place: AttemptPlace, variant: Variant) -> dict[str, FetchResult]:
+    async def deploy(self, place: AttemptPlace, variant: Variant) -> dict[NodeName, FetchResult]:
         """Bring the variant to the root in the cheapest way that works; return how its measured file came."""
         files = [variant.scored] if variant.measured == variant.scored else [variant.scored, variant.measured]
         needed = [sha256 for file in files for sha256 in (file.base.sha256, file.request.sha256, file.tokenizer_sha256)]

@@ -6,11 +6,12 @@ from pathlib import Path
 from orchestrator.domain.campaign.schedule import configurations_of
 from orchestrator.domain.campaign.spec import CampaignSpec
 from shared.kernel.errors import ConfigurationError
+from shared.kernel.records import CampaignId
 from shared.kernel.settings import validate_settings
 
 
 def demo_spec(
-    path: Path, *, campaign_id: str, configurations: str, repetitions: int | None, questions: int | None
+    path: Path, *, campaign_id: CampaignId, configurations: str, repetitions: int | None, questions: int | None
 ) -> CampaignSpec:
     """Read the spec; null keeps the file's value.
 

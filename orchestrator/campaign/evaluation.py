@@ -28,7 +28,7 @@ class ResultWriter:
         self,
         results_dir: Path,
         spec: CampaignSpec,
-        base_deliveries: dict[NodeName, FetchResult],
+        base_deliveries: Mapping[NodeName, FetchResult],
         created_utc_ns: int,
     ) -> None:
         self._dir = results_dir / spec.id
@@ -57,7 +57,7 @@ class ResultWriter:
                 configurations=configurations_of(self._spec),
                 protocol=self._spec.protocol(),
                 spec_sha256=self._spec.spec_hash(),
-                base_deliveries=self._base_deliveries,
+                base_deliveries=dict(self._base_deliveries),
                 failures={**(self._spec.left_out or {}), **{run.format(): why for run, why in failures.items()}},
                 interim_analyses=interim_analyses,
             ),

@@ -38,7 +38,7 @@ class FindNodeResult(Record):
     channel: FoundChannel | None = None
 
 
-async def find_node(service: CampaignService, node: str, by: FindNodeBy) -> FindNodeResult:
+async def find_node(service: CampaignService, node: NodeName, by: FindNodeBy) -> FindNodeResult:
     """Let a node make itself known; returns when it has.
 
     Raises:

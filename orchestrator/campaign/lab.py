@@ -69,7 +69,7 @@ class Lab:
         """Return what the surgeon has and can do."""
         return Catalogue.model_validate(await self.surgeon.request("GET", "/v1/catalogue"))
 
-    async def facts(self, node: str) -> NodeFacts:
+    async def facts(self, node: NodeName) -> NodeFacts:
         """Return what a node says of itself."""
         return NodeFacts.model_validate(await self.nodes[node].request("GET", "/v1/facts"))
 
@@ -77,16 +77,16 @@ class Lab:
         """Tell whether the surgeon has an artifact now."""
         return any(one["sha256"] == sha256 for one in await self.surgeon.request("GET", "/v1/artifacts"))
 
-    async def activity(self, node: str) -> AgentActivity:
+    async def activity(self, node: NodeName) -> AgentActivity:
         """Return what a node's agent did since its start."""
         return AgentActivity.model_validate(await self.nodes[node].request("GET", "/v1/activity"))
 
-    async def engines(self, node: str) -> list[EngineInfo]:
+    async def engines(self, node: NodeName) -> list[EngineInfo]:
         """Return what each engine of a node can do."""
         answer = await self.nodes[node].request("GET", "/v1/engines")
         return [EngineInfo.model_validate(one) for one in answer]
 
-    async def clock_offset_ns(self, node: str) -> int:
+    async def clock_offset_ns(self, node: NodeName) -> int:
         """Return the node's clock minus ours, by the mid-point of the quickest of three round trips."""
         best: tuple[int, int] | None = None
         for _ in range(3):

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError
 
 from orchestrator.campaign.lab import Lab
 from orchestrator.store.records import Entry
-from shared.kernel.records import Record
+from shared.kernel.records import CampaignId, Record
 from shared.service.auth import load_token
 from shared.service.broadcaster import Broadcaster
 from shared.service.tls import pinned
@@ -30,7 +30,7 @@ _RECONNECT_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 class CampaignProgress(Record):
     """What is being done now."""
 
-    campaign: str
+    campaign: CampaignId
     run: str
     step: str
     fraction: float

@@ -15,19 +15,19 @@ from orchestrator.campaign.topology import roots_of
 from orchestrator.domain.campaign.schedule import configurations_of
 from orchestrator.domain.campaign.steps import SetupStep
 from shared.kernel.errors import DataError, EpiError
-from shared.kernel.records import Sha256
+from shared.kernel.records import CampaignId, NodeName, Sha256
 from shared.wire.artifacts import PinParams, PinResult
 from shared.wire.client import AgentClient
 
 log = logging.getLogger(__name__)
 
 R = TypeVar("R", bound=BaseModel)
-Ended = Callable[[str], Awaitable[bool]]
+Ended = Callable[[CampaignId], Awaitable[bool]]
 """Tells whether a campaign has ended for good, so that what it pinned may go."""
 
 
 async def pin(
-    context: CampaignContext, client: AgentClient, agent: str, sha256s: tuple[Sha256, ...], ended: Ended
+    context: CampaignContext, client: AgentClient, agent: NodeName, sha256s: tuple[Sha256, ...], ended: Ended
 ) -> tuple[Sha256, ...]:
     """Keep what the campaign needs on an agent, free what campaigns that have ended pinned there; return what is gone.
 

@@ -56,7 +56,7 @@ class Base:
     statistics: ObserveResult | None
     engine_files: dict[str, EngineFiles]
     """By the engine's model format; GGUF is the base itself."""
-    deliveries: dict[NodeName, FetchResult] = field(default_factory=dict)
+    deliveries: Mapping[NodeName, FetchResult] = field(default_factory=dict)
 
     @property
     def request(self) -> FetchParams:
@@ -108,6 +108,7 @@ async def prepare_bases(context: CampaignContext, ended: Callable[[str], Awaitab
         base, nodes = bases[one.quantization], nodes_of(one, list(lab.nodes))
         check_fit(one, ModelFacts(spec.model, base.model.no_surgery, base.model.n_kv_heads), len(nodes))
     requests = {request.sha256: request for base in bases.values() for request in base.requests}
+    deliveries: dict[NodeName, FetchResult] = {}
     for root in roots_of(configurations, list(lab.nodes)):  # only they read model files: engines hand out the layers
         await pin(context, lab.nodes[root], root, tuple(requests), ended)
         for request in requests.values():
@@ -116,8 +117,8 @@ async def prepare_bases(context: CampaignContext, ended: Callable[[str], Awaitab
             place = "" if request == bases[spec.quantization].request else request.sha256[:12]
             delivery = await context.caller.idempotent(place, "fetch_base", call, FetchResult)
             if not place:
-                bases[spec.quantization].deliveries[root] = delivery
-    return bases
+                deliveries[root] = delivery
+    return bases | {spec.quantization: replace(bases[spec.quantization], deliveries=deliveries)}
 
 
 async def _prepare_base(

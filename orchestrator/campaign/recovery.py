@@ -12,6 +12,7 @@ from orchestrator.campaign.lab import Lab
 from orchestrator.domain.campaign.job_keys import AttemptJob
 from orchestrator.store.journal import Journal
 from shared.kernel.errors import DataError, EpiError, InfrastructureError, NotFoundError
+from shared.kernel.records import NodeName
 from shared.wire.protocol import JobState
 
 _FIRST_CHECK_S = 1.0
@@ -57,7 +58,7 @@ class Recovery:
         """
         await self._wait(self._lab_away)
 
-    async def wait_for(self, agent: str) -> None:
+    async def wait_for(self, agent: NodeName) -> None:
         """Wait until one agent answers, as long as the spec allows.
 
         Raises:
@@ -112,11 +113,11 @@ class Recovery:
             return ["the meter bridge does not answer"]
         return [] if status.connected else [f"the meter is silent ({'; '.join(status.problems) or 'not connected'})"]
 
-    async def _stop_on(self, node: str) -> None:
+    async def _stop_on(self, node: NodeName) -> None:
         for job in await self._lab.nodes[node].unfinished_jobs():
             await self._stop(node, job)
 
-    async def _stop(self, node: str, job: JobState) -> None:
+    async def _stop(self, node: NodeName, job: JobState) -> None:
         try:
             asked = AttemptJob.parse(job.id)
         except DataError:

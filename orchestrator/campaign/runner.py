@@ -32,6 +32,7 @@ from orchestrator.domain.campaign.states import CampaignState
 from orchestrator.store.journal import Journal
 from orchestrator.store.records import RunFigures
 from shared.kernel.errors import EpiError, NotFoundError
+from shared.kernel.records import CampaignId
 from shared.wire.protocol import JobState
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 class Doing:
     """What is being done now, for the live feed."""
 
-    campaign: str
+    campaign: CampaignId
     run: str = ""
     step: str = ""
     fraction: float = 0.0
@@ -179,7 +180,7 @@ class CampaignRunner:
         instrument = (await self._lab.meter_status()).instrument
         await asyncio.to_thread(writer.write_head, facts, instrument, failed, interim_analyses)
 
-    async def _close_open_attempts(self, campaign_id: str) -> None:
+    async def _close_open_attempts(self, campaign_id: CampaignId) -> None:
         """Explain every attempt that was open when the last orchestrator died."""
         for run, attempts in (await self._journal.attempts(campaign_id)).items():
             for attempt in attempts:
@@ -196,21 +197,21 @@ class CampaignRunner:
                         campaign_id, run, attempt.number, "interrupted", reason=reason, fault="infrastructure"
                     )
 
-    async def _has_ended(self, campaign_id: str) -> bool:
+    async def _has_ended(self, campaign_id: CampaignId) -> bool:
         """Tell whether a campaign is finished or cancelled; what nobody here knows may be another orchestrator's."""
         try:
             return (await self._journal.campaign(campaign_id)).state in ("finished", "cancelled")
         except NotFoundError:
             return False
 
-    async def _check_stop_requested(self, campaign_id: str) -> None:
+    async def _check_stop_requested(self, campaign_id: CampaignId) -> None:
         request = (await self._journal.campaign(campaign_id)).request
         if request == "pause":
             raise _StopAskedError("paused")
         if request == "cancel":
             raise _StopAskedError("cancelled")
 
-    def _publish_step(self, campaign: str, run: str, step: str) -> None:
+    def _publish_step(self, campaign: CampaignId, run: str, step: str) -> None:
         self._on_doing(Doing(campaign, run, step))
 
     def _publish_job(self, spec: CampaignSpec) -> Callable[[str, str, JobState], None]:

@@ -19,6 +19,7 @@ from orchestrator.store.journal import Journal
 from orchestrator.store.records import Attempt, Campaign
 from shared.kernel.clock import utc_ns
 from shared.kernel.errors import ConflictError, InfrastructureError, NotFoundError
+from shared.kernel.records import CampaignId
 
 if TYPE_CHECKING:
     from orchestrator.benchmarks.suite import BenchmarkSuite
@@ -75,11 +76,11 @@ class CampaignService:
                 log.warning("campaign %s is checked against the lab when the surgeon is back: %s", spec.id, error)
         return spec
 
-    async def pause(self, campaign_id: str) -> Campaign:
+    async def pause(self, campaign_id: CampaignId) -> Campaign:
         """Ask a running campaign to stop after the present run."""
         return await self._ask(campaign_id, "pause")
 
-    async def cancel(self, campaign_id: str) -> Campaign:
+    async def cancel(self, campaign_id: CampaignId) -> Campaign:
         """Ask a campaign to end after the present run; one that does not run ends at once."""
         campaign = await self.journal.campaign(campaign_id)
         if campaign.state != "running":
@@ -87,7 +88,7 @@ class CampaignService:
             return await self.journal.campaign(campaign_id)
         return await self._ask(campaign_id, "cancel")
 
-    async def resume(self, campaign_id: str) -> Campaign:
+    async def resume(self, campaign_id: CampaignId) -> Campaign:
         """Let a paused, failed or cancelled campaign go on; a running one forgets its request."""
         campaign = await self.journal.campaign(campaign_id)
         if campaign.state == "running":
@@ -97,7 +98,7 @@ class CampaignService:
         self._wake.set()
         return await self.journal.campaign(campaign_id)
 
-    async def retry(self, campaign_id: str) -> Campaign:
+    async def retry(self, campaign_id: CampaignId) -> Campaign:
         """Try the runs again that could not be measured; finished runs are kept.
 
         Raises:
@@ -108,7 +109,7 @@ class CampaignService:
             raise ConflictError(f"nothing to retry: the campaign is {campaign.state}", where=campaign_id)
         return await self.resume(campaign_id)
 
-    def doing(self, campaign_id: str) -> tuple[Doing | None, float | None]:
+    def doing(self, campaign_id: CampaignId) -> tuple[Doing | None, float | None]:
         """Return what is being done for a campaign now, and the seconds to its end if they can be estimated."""
         if self._current != campaign_id:
             return None, None
@@ -138,7 +139,7 @@ class CampaignService:
             finally:
                 self._current = self._doing = self._eta_s = None
 
-    async def _ask(self, campaign_id: str, request: str) -> Campaign:
+    async def _ask(self, campaign_id: CampaignId, request: str) -> Campaign:
         campaign = await self.journal.campaign(campaign_id)
         if campaign.state in TERMINAL_CAMPAIGN or campaign.state != "running":
             raise ConflictError(f"a campaign that is {campaign.state} cannot {request}", where=campaign_id)
@@ -167,7 +168,7 @@ class CampaignService:
             )
         )  # fmt: skip
 
-    async def _estimate_by_id(self, campaign_id: str) -> None:
+    async def _estimate_by_id(self, campaign_id: CampaignId) -> None:
         await self._estimate((await self.journal.campaign(campaign_id)).spec)
 
     async def _estimate(self, spec: CampaignSpec) -> None:

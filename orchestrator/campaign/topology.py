@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from orchestrator.campaign.lab import Lab
 from shared.kernel.errors import ConfigurationError
-from shared.kernel.records import Configuration, EngineName
+from shared.kernel.records import Configuration, EngineName, NodeName
 from shared.wire.engines.registry import ENGINES, SCORING_ENGINE
 from shared.wire.node_jobs.engines import EngineInfo
 
@@ -113,7 +113,9 @@ async def check_engines(lab: Lab, configurations: Sequence[Configuration]) -> di
     return known
 
 
-def _of_node(node: str, wanted: set[EngineName], has: Mapping[EngineName, EngineInfo]) -> dict[EngineName, EngineInfo]:
+def _of_node(
+    node: NodeName, wanted: set[EngineName], has: Mapping[EngineName, EngineInfo]
+) -> dict[EngineName, EngineInfo]:
     for engine in sorted(wanted):
         if engine not in has or not has[engine].available:
             raise ConfigurationError(

@@ -3,7 +3,7 @@
 from orchestrator.settings import NoticeKind
 from orchestrator.store.records import Entry, RunFigures
 from shared.kernel.clock import iso_utc
-from shared.kernel.records import Record
+from shared.kernel.records import CampaignId, Record
 
 _OF_STATE: dict[str, NoticeKind] = {
     "running": "started",
@@ -20,7 +20,7 @@ class Notice(Record):
     seq: int
     timestamp_utc: str
     kind: NoticeKind
-    campaign: str
+    campaign: CampaignId
     run: str = ""
     text: str
     epi: float | None = None

@@ -17,7 +17,7 @@ from orchestrator.domain.analysis.statistics import CampaignStatistics, Configur
 from orchestrator.domain.run.evaluate import RunEvaluation
 from orchestrator.reports.rendering import change, change_of_log, number
 from orchestrator.results.read_model import CampaignResults
-from shared.kernel.records import LayerGroup, Record
+from shared.kernel.records import ConfigurationId, LayerGroup, Record
 
 
 class ResearchAnswer(Record):
@@ -31,7 +31,7 @@ class ResearchAnswer(Record):
 class Recommendation(Record):
     """What to do; `configuration_id` null means: do not prune."""
 
-    configuration_id: str | None
+    configuration_id: ConfigurationId | None
     sentence: str
 
 

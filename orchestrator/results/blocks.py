@@ -15,7 +15,7 @@ from orchestrator.domain.run.epi import EpiValue
 from orchestrator.domain.run.evaluate import RunEvaluation
 from orchestrator.domain.run.records import Environment, Provenance, RunInput
 from shared.kernel.clock import iso_utc
-from shared.kernel.records import ConfigurationId, EngineName, Instrument, NodeName, Record, Sha256
+from shared.kernel.records import ConfigurationId, EngineName, Instrument, LayerGroup, Layout, NodeName, Record, Sha256
 
 
 class EnergyBlock(Record):
@@ -103,8 +103,8 @@ class SurgeryDetail(Record):
     """What was done to the model."""
 
     depth: int
-    group: str
-    layout: str
+    group: LayerGroup
+    layout: Layout
     method: str
     experts_per_token: int | None
     experts_dropped: int | None = Field(description="over all layers, from the plan")

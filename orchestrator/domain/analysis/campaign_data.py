@@ -12,7 +12,7 @@ from orchestrator.domain.campaign.protocol import AccuracyField, AccuracyTask
 from orchestrator.domain.run.accuracy import MarkedQuestion, field_of, normalised_weights
 from orchestrator.domain.run.evaluate import RunEvaluation
 from shared.kernel.errors import DataError
-from shared.kernel.records import Configuration
+from shared.kernel.records import Configuration, ConfigurationId
 
 MIN_SUBJECTS = 5
 """With fewer subjects in a field its questions are taken as independent: so few clusters show no spread."""
@@ -62,7 +62,7 @@ class CampaignData:
             at = self.reference[at]
         return total
 
-    def index(self, configuration_id: str) -> int | None:
+    def index(self, configuration_id: ConfigurationId) -> int | None:
         """Return the row of a configuration, or None."""
         return next((i for i, item in enumerate(self.configurations) if item.id == configuration_id), None)
 

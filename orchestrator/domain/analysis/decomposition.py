@@ -37,7 +37,7 @@ class Roofline(Record):
     n_points: int
 
 
-def energy_shares(configuration_id: str, runs: Sequence[RunEvaluation]) -> EnergyShares | None:
+def energy_shares(configuration_id: ConfigurationId, runs: Sequence[RunEvaluation]) -> EnergyShares | None:
     """Split the headline energy of a configuration's runs; None without idle windows."""
     rows = [
         (run.net_joules_per_token, run.epi.joules_per_token, run.headline.duration_seconds / run.total_tokens)

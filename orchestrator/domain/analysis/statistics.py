@@ -41,8 +41,8 @@ class Interval(Record):
 class ConfigurationResult(Record):
     """One configuration over its valid repetitions, relative to the baseline of its own layout."""
 
-    configuration_id: str
-    reference_id: str
+    configuration_id: ConfigurationId
+    reference_id: ConfigurationId
     repetitions: int = Field(description="runs in the tree")
     valid_repetitions: int = 0
     epi: float | None = Field(default=None, description="median J/token over accuracy, J/(token accuracy)")

@@ -6,6 +6,7 @@ State (where it is) is kept apart from outcome (how it ended) and from requests 
 from typing import Literal
 
 from shared.kernel.errors import ConflictError
+from shared.kernel.records import CampaignId
 
 CampaignState = Literal["created", "running", "paused", "finished", "failed", "cancelled"]
 RunState = Literal["pending", "running", "done", "failed"]
@@ -33,7 +34,7 @@ ATTEMPT_TRANSITIONS: dict[AttemptOutcome | None, frozenset[AttemptOutcome]] = {
 TERMINAL_CAMPAIGN: frozenset[CampaignState] = frozenset({"finished", "failed", "cancelled"})
 
 
-def check_transition(campaign_id: str, old: CampaignState, new: CampaignState) -> None:
+def check_transition(campaign_id: CampaignId, old: CampaignState, new: CampaignState) -> None:
     """Refuse a transition that is not in the table.
 
     Raises:

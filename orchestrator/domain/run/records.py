@@ -72,7 +72,7 @@ class Provenance(Record):
     statistics_sha256: Sha256 | None = None
     spec_sha256: Sha256 | None = Field(default=None, description="the frozen campaign spec")
     output_sha256: Sha256 | None = Field(default=None, description="all token ids the decode workload generated")
-    engine: str | None = Field(default=None, description="of the headline window")
+    engine: EngineName | None = Field(default=None, description="of the headline window")
     engine_build: str | None = None
     windows: dict[WindowLabel, ServedBy] = Field(
         default_factory=dict, description="which engine each figure comes from; accuracy is that of `score`"
