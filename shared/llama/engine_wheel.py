@@ -2,8 +2,9 @@
 
 `python shared/llama/engine_wheel.py` prints the path of the wheel, building it first if the cache has none: 5 to 15
 minutes on two cores, about an hour on a Raspberry Pi 5. No published wheel has RPC, quantisation and the eval callback
-for both x86-64 and aarch64, so llama-cpp-python's own source package is built with RPC switched on. The code is
-compiled for the very CPU it runs on, so the cache's key holds the CPU's features as well as version and options.
+for both x86-64 and aarch64, so llama-cpp-python's own source package, known by its hash, is built with RPC switched on.
+The code is compiled for the very CPU it runs on, so the cache's key holds the CPU's features as well as version and
+options.
 """
 
 import hashlib
@@ -19,6 +20,8 @@ from pathlib import Path
 
 PACKAGE = "llama-cpp-python"
 VERSION = "0.3.36"
+SOURCE_SHA256 = "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e"
+"""Of the source package as it was published."""
 CMAKE_ARGS = "-DGGML_RPC=ON"
 _NEEDED = {"g++": "g++", "cmake": "cmake"}
 _STEP = re.compile(r"\[(\d+)/(\d+)\]")
@@ -69,9 +72,11 @@ def build_wheel() -> Path:
     print(f"Building {PACKAGE} {VERSION} with RPC, once for this machine (5 to 15 minutes).", file=sys.stderr)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix="build-") as scratch:
         log = target.parent / "build.log"
+        wanted = Path(scratch) / "wanted.txt"
+        wanted.write_text(f"{PACKAGE}=={VERSION} --hash=sha256:{SOURCE_SHA256}\n")
         command = [
             sys.executable, "-m", "pip", "wheel", "-v", "--no-deps", "--no-binary", PACKAGE, "--wheel-dir", scratch,
-            f"{PACKAGE}=={VERSION}",
+            "--require-hashes", "-r", str(wanted),
         ]  # fmt: skip
         code = _run_with_progress(command, log)
         if code != 0:

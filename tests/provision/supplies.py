@@ -8,7 +8,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ BASE_PACKAGES = "python3,python3-apt,systemd,systemd-sysv,dbus,openssh-server,su
 LAB_PACKAGES = (
     "chrony", "nftables", "python3-venv", "sqlite3", "libgomp1", "cage", "chromium", "xwayland", "g++", "git", "make"
 )  # fmt: skip
+LOCKS = ("build", "node", "surgeon", "meter", "meter-parquet", "orchestrator")
 ENGINE_DEFAULTS = yaml.safe_load((ROOT / "ansible/roles/engine/defaults/main.yml").read_text())
 
 
@@ -61,9 +61,9 @@ def supplies() -> Supplies:
     _once(found.debs, " ".join(LAB_PACKAGES), lambda: _fetch_debs(found))
     engine = find_wheel()
     assert engine is not None, "the engine's wheel is not built: make install"
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = f"{engine.name} {project['dependencies']} {project['optional-dependencies']}"
-    _once(found.wheels, wanted, lambda: _fetch_wheels(found.wheels, engine))
+    locks = [ROOT / "requirements" / f"{name}.txt" for name in LOCKS]
+    wanted = f"{engine.name} {[lock.read_text() for lock in locks]}"
+    _once(found.wheels, wanted, lambda: _fetch_wheels(found.wheels, engine, locks))
     if not found.dllama.exists():
         half = home / "dllama.half"
         shutil.rmtree(half, ignore_errors=True)
@@ -101,12 +101,11 @@ def _fetch_debs(found: Supplies) -> None:
     (found.debs / "Packages").write_text("\n".join(index))
 
 
-def _fetch_wheels(wheels: Path, engine: Path) -> None:
-    """Fetch the wheels of every extra a lab uses; pip finds those that are here already."""
+def _fetch_wheels(wheels: Path, engine: Path, locks: list[Path]) -> None:
+    """Fetch what the lock names for every part of a lab."""
+    for former in wheels.iterdir():
+        former.unlink()
     shutil.copy(engine, wheels)
-    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet")
-    extras = f"{ROOT}[node,surgeon,meter,meter-parquet,orchestrator]"
-    run(*pip, "wheel", "--prefer-binary", "--find-links", wheels, "--wheel-dir", wheels, extras,
-        "setuptools", "wheel", timeout_s=1800)  # fmt: skip
-    for ours in wheels.glob("epi_factory-*.whl"):
-        ours.unlink()
+    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "download", "--dest", wheels)
+    wanted = [argument for lock in locks for argument in ("-r", lock)]
+    run(*pip, "--require-hashes", "--no-build-isolation", *wanted, timeout_s=1800)

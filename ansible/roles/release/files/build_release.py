@@ -21,6 +21,7 @@ UNWANTED = {"__pycache__", "node_modules"}
 def files_of(root: Path) -> list[Path]:
     """Return every file of a release, relative to `root`, sorted."""
     found = [Path(name) for name in FILES]
+    found += [path.relative_to(root) for path in (root / "requirements").glob("*.txt")]
     for package in PACKAGES:
         found += [
             path.relative_to(root)
