@@ -8,6 +8,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from meter_bridge.find_channel import find_channel
 from meter_bridge.ingest import EarlierStream, Ingest
@@ -20,7 +21,7 @@ from meter_bridge.protocol.frames import Hello
 from meter_bridge.sample_blocks import FrameBlock, frame_block, sample_block
 from meter_bridge.sample_pieces import PIECE_SAMPLES, PieceBuilder, PieceRequest, trace_event
 from meter_bridge.settings import BridgeSettings
-from meter_bridge.sources.base import Source
+from meter_bridge.sources.base import LinkEvent, Source, stamp
 from meter_bridge.trace.event_log import EventLog
 from meter_bridge.trace.maintenance import MaintenanceResult, maintain
 from meter_bridge.trace.reader import TraceReader
@@ -29,6 +30,7 @@ from meter_bridge.trace.store import TraceStore
 from shared.kernel.clock import NS_PER_S, monotonic_ns, utc_ns
 from shared.kernel.errors import BugError, ConfigurationError
 from shared.kernel.records import Instrument
+from shared.service.background import BackgroundTasks
 from shared.service.broadcaster import Broadcaster
 from shared.service.health import HealthRegistry, Problem
 from shared.wire.meter_api import (
@@ -77,7 +79,6 @@ class Bridge:
         self._state: _Running | None = None
         self._events = EventLog(lambda event: self._now.store.put_event(event))
         self._stale = False
-        self._failure: str | None = None
         self.health = HealthRegistry()
         self.health.watch(self._problems)
 
@@ -85,20 +86,20 @@ class Bridge:
     async def running(self) -> AsyncIterator["Bridge"]:
         """Open the store, read the source until left, commit everything on leaving."""
         path = self.settings.state_dir / "trace.sqlite"
-        store = await TraceStore.open(path)
+        store = await TraceStore.open(path, self.health)
         reader = await TraceReader.open(path)
         pieces = PieceBuilder(path, reader, self.settings.channels, self.settings.instrument)
         ingest = Ingest(store, self._events, self._instrument_of, (self._listen,))
         self._state = _Running(store, reader, pieces, ingest)
         await self._resume(self._state)
         self._events.record("started", utc_ns(), monotonic_ns(), detail=self.settings.name)
-        tasks = [asyncio.create_task(self._read(ingest)), asyncio.create_task(self._look(ingest))]
         try:
-            yield self
+            async with BackgroundTasks(self.health) as background:
+                has_end = not self.source.goes_on
+                background.start("the reader of the meter", partial(self._read, ingest), has_end=has_end)
+                background.start("the watch over the meter", partial(self._look, ingest), failing=False)
+                yield self
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
             self._events.record("stopped", utc_ns(), monotonic_ns(), detail=self.settings.name)
             self._events.flush()
             await reader.close()
@@ -245,8 +246,6 @@ class Bridge:
 
     def _problems(self) -> list[Problem]:
         """Say what is wrong; a dead meter is a problem, not a failure of the bridge."""
-        if self._failure is not None:
-            return [Problem(self._failure, failing=True)]
         ingest, store = self._now.ingest, self._now.store
         dead = self.source.problem
         if dead is None and self._stale:
@@ -284,9 +283,8 @@ class Bridge:
         try:
             await self.source.run(ingest.accept)
         except Exception as error:
-            # Without its reader the bridge is useless: it says so in /v1/meter instead of looking merely silent.
-            log.exception("the source failed")
-            self._failure = f"the reader of the meter failed: {type(error).__name__}: {error}"
+            ingest.accept(stamp(LinkEvent("disconnected", f"the reader of the meter died: {type(error).__name__}")))
+            raise
 
     async def _look(self, ingest: Ingest) -> None:
         """Notice silence once a second, write counted-together events out, look at the values now and then."""

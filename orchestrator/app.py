@@ -1,8 +1,8 @@
 """The orchestrator's application: journal, campaign service, live broadcaster, API and dashboard put together."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 
 from fastapi import FastAPI
@@ -16,11 +16,12 @@ from orchestrator.campaign.lab import Lab
 from orchestrator.campaign.live import LiveBroadcaster, relay_power
 from orchestrator.campaign.service import CampaignService
 from orchestrator.campaign.spec_library import SpecLibrary
-from orchestrator.notify.dispatcher import notifying
+from orchestrator.notify.dispatcher import start_notifying
 from orchestrator.reports.publish import publish
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.store.journal import open_journal
 from orchestrator.web.routes import web_router
+from shared.service.background import BackgroundTasks
 from shared.service.health import HealthRegistry
 from shared.service.http import make_app
 from shared.wire.health_api import health_of, health_router
@@ -47,7 +48,7 @@ def build_app(settings: OrchestratorSettings, token: str | None) -> FastAPI:
             lab = Lab(settings)
             stack.push_async_callback(lab.close)
             broadcaster = LiveBroadcaster()
-            service = CampaignService(journal, lab, broadcaster, on_finished=publish)
+            service = CampaignService(journal, lab, broadcaster, on_finished=publish, health=health)
             library = SpecLibrary(settings.specs_dir)
             app.include_router(campaign_router(service, token))
             app.include_router(spec_router(service, library, token))
@@ -56,14 +57,11 @@ def build_app(settings: OrchestratorSettings, token: str | None) -> FastAPI:
             app.include_router(live_router(broadcaster, journal, token))
             app.include_router(health_router("orchestrator", settings.name, health, token, tags=["lab"]))
             app.include_router(web_router())
-            await stack.enter_async_context(notifying(settings.notify, service, library))
-            tasks = [asyncio.create_task(service.run_forever()), asyncio.create_task(relay_power(broadcaster, lab))]
-            try:
-                yield
-            finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+            background = await stack.enter_async_context(BackgroundTasks(health))
+            start_notifying(settings.notify, service, library, background)
+            background.start("the campaign runner", service.run_forever)
+            background.start("the relay of power", partial(relay_power, broadcaster, lab), failing=False)
+            yield
 
     app.router.lifespan_context = lifespan
     return app

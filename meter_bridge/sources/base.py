@@ -42,7 +42,10 @@ class Source(ABC):
 
     Attributes:
         channels: number of channels in every frame.
+        goes_on: whether running it anew, after it died, goes on with the present (a recording would begin again).
     """
+
+    goes_on: ClassVar[bool] = True
 
     def __init__(self, channels: int, problem: str) -> None:
         self.channels = channels

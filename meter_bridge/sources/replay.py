@@ -22,6 +22,8 @@ _BREATHE_FRAMES = 50
 class ReplaySource(Source):
     """Plays `path` once; at its end the source stays, with a problem that says so."""
 
+    goes_on = False
+
     def __init__(self, path: Path, channels: int, *, speed: float = 1.0) -> None:
         super().__init__(channels, "the replay has not begun")
         self._path = path

@@ -22,6 +22,8 @@ from shared.files.sqlite import open_database
 from shared.kernel.clock import monotonic_ns, utc_ns
 from shared.kernel.errors import DataError, StorageError
 from shared.kernel.records import Instrument
+from shared.service.background import BackgroundTasks
+from shared.service.health import HealthRegistry
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +69,7 @@ _INSERT_EVENT = "INSERT INTO event (utc_ns, mono_ns, kind, count, detail) VALUES
 class TraceStore:
     """The one writer of the trace database."""
 
-    def __init__(self, db: Database, path: Path) -> None:
+    def __init__(self, db: Database, path: Path, health: HealthRegistry) -> None:
         self.path = path
         self._db = db
         self._lock = asyncio.Lock()
@@ -77,14 +79,15 @@ class TraceStore:
         self._events: deque[StoredEvent] = deque()
         self._next_ids = {"instrument": 1, "anchor": 1, "stream": 1}
         self._instruments: dict[str, int] = {}
-        self._task: asyncio.Task[None] | None = None
+        self._background = BackgroundTasks(health)
         self._problem: str | None = None
         self.lost = 0
 
     @classmethod
-    async def open(cls, path: Path) -> "TraceStore":
-        """Open or make the database at `path` and start the writer."""
-        store = cls(await open_database(path, MIGRATIONS, name="the trace", cure=CURE), path)
+    async def open(cls, path: Path, health: HealthRegistry | None = None) -> "TraceStore":
+        """Open or make the database at `path` and start the writer, whose death would be reported to `health`."""
+        db = await open_database(path, MIGRATIONS, name="the trace", cure=CURE)
+        store = cls(db, path, health or HealthRegistry())
 
         def known(db: sqlite3.Connection) -> None:
             for table in store._next_ids:
@@ -97,7 +100,7 @@ class TraceStore:
         except BaseException:
             await store._db.close()
             raise
-        store._task = asyncio.create_task(store._write())
+        store._background.start("the writer of the trace", store._write)
         return store
 
     @property
@@ -162,8 +165,7 @@ class TraceStore:
         """Commit what is left and close."""
         async with self._lock:
             # With the lock held the writer is between two batches, never inside one.
-            if self._task is not None:
-                self._task.cancel()
+            await self._background.stop()
         await self.flush()
         await self._db.close()
 

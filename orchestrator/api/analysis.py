@@ -38,7 +38,7 @@ def analysis_router(service: CampaignService, token: str | None) -> APIRouter:
     @router.get("/campaigns/{campaign_id}/analysis")
     async def analysis(campaign_id: CampaignId) -> CampaignAnalysis:
         """Return hypotheses, operating points, Pareto frontier and recommendation as they stand now."""
-        await service.journal.campaign(campaign_id)
+        await service.journal.find(campaign_id)
         return await asyncio.to_thread(_analysis, service.lab.settings.results_dir / campaign_id)
 
     return router

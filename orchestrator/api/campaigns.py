@@ -19,7 +19,7 @@ from orchestrator.campaign.service import CampaignService
 from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.campaign.spec import CampaignSpec
 from orchestrator.results.files import FileKind, run_files
-from orchestrator.store.records import Entry
+from orchestrator.store.records import Campaign, Entry
 from shared.files.sqlite import INT64_MAX
 from shared.kernel.errors import NotFoundError
 from shared.kernel.records import CampaignId, ConfigurationId
@@ -57,7 +57,7 @@ def campaign_router(service: CampaignService, token: str | None) -> APIRouter:
         campaign_id: CampaignId, response: Response, if_none_match: IfNoneMatch = None
     ) -> CampaignStatus | Response:
         """Return a campaign with its runs; send the `ETag` back as `If-None-Match` when polling."""
-        await service.journal.campaign(campaign_id)
+        await service.journal.find(campaign_id)
         tag = await campaign_tag(service, campaign_id)
         if (unchanged := not_modified(tag, if_none_match)) is not None:
             return unchanged
@@ -82,14 +82,17 @@ def campaign_router(service: CampaignService, token: str | None) -> APIRouter:
         return await campaign_status(service, await service.retry(campaign_id))
 
     @router.post("/campaigns/{campaign_id}/cancel")
-    async def cancel(campaign_id: CampaignId) -> CampaignStatus:
-        """Ask a campaign to end after the present run; what is measured is kept."""
-        return await campaign_status(service, await service.cancel(campaign_id))
+    async def cancel(campaign_id: CampaignId) -> CampaignStatus | CampaignSummary:
+        """Ask a campaign to end after the present run; what is measured is kept. One that cannot be read: a summary."""
+        campaign = await service.cancel(campaign_id)
+        if isinstance(campaign, Campaign):
+            return await campaign_status(service, campaign)
+        return (await campaign_summaries(service, [campaign]))[0]
 
     @router.get("/campaigns/{campaign_id}/results")
     async def results(campaign_id: CampaignId) -> list[ConfigurationResult]:
         """Return each measured configuration's figures."""
-        return await configuration_results(service, await service.journal.campaign(campaign_id))
+        return await configuration_results(service, (await service.journal.find(campaign_id)).id)
 
     @router.get("/campaigns/{campaign_id}/runs/{configuration}/{repetition}")
     async def get_run(campaign_id: CampaignId, configuration: ConfigurationId, repetition: Repetition) -> RunDetail:
@@ -103,7 +106,7 @@ def campaign_router(service: CampaignService, token: str | None) -> APIRouter:
         campaign_id: CampaignId, configuration: ConfigurationId, repetition: Repetition, kind: FileKind
     ) -> FileResponse:
         """Download one result file of a run."""
-        await service.journal.campaign(campaign_id)
+        await service.journal.find(campaign_id)
         run = RunReference(configuration=configuration, repetition=repetition)
         path = _file(service.lab.settings.results_dir, campaign_id, run, kind)
         return FileResponse(path, filename=path.name)
@@ -111,7 +114,7 @@ def campaign_router(service: CampaignService, token: str | None) -> APIRouter:
     @router.get("/campaigns/{campaign_id}/export", response_class=FileResponse)
     async def export(campaign_id: CampaignId) -> FileResponse:
         """Download the whole result tree as one archive (.tar.gz)."""
-        await service.journal.campaign(campaign_id)
+        await service.journal.find(campaign_id)
         archive = await asyncio.to_thread(_archive, service.lab.settings.results_dir, campaign_id)
         return FileResponse(archive, filename=f"{campaign_id}.tar.gz", background=BackgroundTask(archive.unlink))
 

@@ -97,7 +97,11 @@ class RunStatus(Record):
 
 
 class CampaignSummary(Record):
-    """One line of the list of campaigns."""
+    """One line of the list of campaigns.
+
+    One whose spec this version cannot read is not `readable`: its state is kept, its reason says why, of its runs only
+    those that are done are known.
+    """
 
     id: CampaignId
     state: CampaignState
@@ -107,6 +111,7 @@ class CampaignSummary(Record):
     runs_total: int
     created_utc_ns: int
     emulated: bool
+    readable: bool = True
 
 
 class CampaignStatus(CampaignSummary):

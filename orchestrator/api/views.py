@@ -1,6 +1,7 @@
 """From journal and result files to what the API answers."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 from orchestrator.api.models import (
@@ -22,21 +23,26 @@ from orchestrator.domain.campaign.schedule import PlannedRun, configurations_of,
 from orchestrator.reports.summary import load_results
 from orchestrator.results.files import list_runs, read_run, run_files
 from orchestrator.results.schema import EpiFile
-from orchestrator.store.records import Attempt, Campaign, RunFigures
+from orchestrator.store.records import Attempt, Campaign, CampaignHead, RunFigures, UnreadableCampaign
 from shared.kernel.errors import NotFoundError
 from shared.kernel.records import Configuration
 from shared.wire.node_jobs.artifacts import FetchResult
 
 
-async def campaign_summaries(service: CampaignService, campaigns: list[Campaign]) -> list[CampaignSummary]:
-    """Return one line about each campaign."""
+async def campaign_summaries(
+    service: CampaignService, campaigns: Sequence[Campaign | UnreadableCampaign]
+) -> list[CampaignSummary]:
+    """Return one line about each campaign; the reason of one that cannot be read is why."""
     done = await service.journal.runs_done()
-    return [
-        CampaignSummary.model_validate(
-            _head(service, campaign, done.get(campaign.spec.id, 0), runs_total(campaign.spec))
-        )
-        for campaign in campaigns
-    ]
+
+    def summary(campaign: Campaign | UnreadableCampaign) -> CampaignSummary:
+        runs_done = done.get(campaign.id, 0)
+        if isinstance(campaign, UnreadableCampaign):
+            unread = {"reason": campaign.defect, "readable": False}
+            return CampaignSummary.model_validate(_head(service, campaign, runs_done, runs_done) | unread)
+        return CampaignSummary.model_validate(_head(service, campaign, runs_done, runs_total(campaign.spec)))
+
+    return [summary(campaign) for campaign in campaigns]
 
 
 async def campaign_status(service: CampaignService, campaign: Campaign) -> CampaignStatus:
@@ -71,10 +77,9 @@ async def campaign_status(service: CampaignService, campaign: Campaign) -> Campa
     )
 
 
-async def configuration_results(service: CampaignService, campaign: Campaign) -> list[ConfigurationResult]:
+async def configuration_results(service: CampaignService, campaign_id: str) -> list[ConfigurationResult]:
     """Return the figures of every configuration that has at least one finished run, in matrix order."""
-    folder = service.lab.settings.results_dir / campaign.spec.id
-    return await asyncio.to_thread(_results, folder)
+    return await asyncio.to_thread(_results, service.lab.settings.results_dir / campaign_id)
 
 
 async def run_detail(service: CampaignService, campaign: Campaign, run: RunReference) -> RunDetail:
@@ -90,10 +95,10 @@ async def run_detail(service: CampaignService, campaign: Campaign, run: RunRefer
     raise NotFoundError("the campaign has no such run", where=f"{campaign.spec.id}/{run}")
 
 
-def _head(service: CampaignService, campaign: Campaign, runs_done: int, runs_total: int) -> dict[str, object]:
+def _head(service: CampaignService, campaign: CampaignHead, runs_done: int, runs_total: int) -> dict[str, object]:
     power = service.broadcaster.last_power
     return {
-        "id": campaign.spec.id,
+        "id": campaign.id,
         "state": campaign.state,
         "request": campaign.request,
         "reason": campaign.reason,

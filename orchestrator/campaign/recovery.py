@@ -123,7 +123,7 @@ class Recovery:
         except DataError:
             return  # no attempt's: a setup job goes on, a person's job is the person's
         try:
-            await self._journal.campaign(asked.campaign)
+            await self._journal.find(asked.campaign)
         except NotFoundError:
             return
         await self._lab.nodes[node].cancel(job.id)

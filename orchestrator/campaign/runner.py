@@ -200,7 +200,7 @@ class CampaignRunner:
     async def _has_ended(self, campaign_id: CampaignId) -> bool:
         """Tell whether a campaign is finished or cancelled; what nobody here knows may be another orchestrator's."""
         try:
-            return (await self._journal.campaign(campaign_id)).state in ("finished", "cancelled")
+            return (await self._journal.find(campaign_id)).state in ("finished", "cancelled")
         except NotFoundError:
             return False
 

@@ -16,10 +16,12 @@ from orchestrator.domain.campaign.schedule import configurations_of, runs_total
 from orchestrator.domain.campaign.spec import CampaignSpec
 from orchestrator.domain.campaign.states import TERMINAL_CAMPAIGN
 from orchestrator.store.journal import Journal
-from orchestrator.store.records import Attempt, Campaign
+from orchestrator.store.records import Attempt, Campaign, UnreadableCampaign
 from shared.kernel.clock import utc_ns
 from shared.kernel.errors import ConflictError, InfrastructureError, NotFoundError
 from shared.kernel.records import CampaignId
+from shared.service.background import log_death
+from shared.service.health import HealthRegistry
 
 if TYPE_CHECKING:
     from orchestrator.benchmarks.suite import BenchmarkSuite
@@ -37,8 +39,14 @@ class CampaignService:
         broadcaster: LiveBroadcaster,
         *,
         on_finished: Callable[[Path], None] = lambda folder: None,
+        health: HealthRegistry | None = None,
     ) -> None:
-        """`on_finished` is called in a thread with the result folder of every campaign whose runs are all done."""
+        """`on_finished` is called in a thread with the result folder of every campaign whose runs are all done.
+
+        What keeps campaigns from being run is reported to `health`.
+        """
+        self._health = health or HealthRegistry()
+        self._unreadable: set[str] = set()
         self.journal = journal
         self.lab = lab
         self.broadcaster = broadcaster
@@ -80,12 +88,13 @@ class CampaignService:
         """Ask a running campaign to stop after the present run."""
         return await self._ask(campaign_id, "pause")
 
-    async def cancel(self, campaign_id: CampaignId) -> Campaign:
-        """Ask a campaign to end after the present run; one that does not run ends at once."""
-        campaign = await self.journal.campaign(campaign_id)
-        if campaign.state != "running":
+    async def cancel(self, campaign_id: CampaignId) -> Campaign | UnreadableCampaign:
+        """Ask a campaign to end after the present run; one that does not run, or cannot be read, ends at once."""
+        campaign = await self.journal.find(campaign_id)
+        if campaign.state != "running" or isinstance(campaign, UnreadableCampaign):
             await self.journal.set_state(campaign_id, "cancelled", "asked by the user")
-            return await self.journal.campaign(campaign_id)
+            self._wake.set()
+            return await self.journal.find(campaign_id)
         return await self._ask(campaign_id, "cancel")
 
     async def resume(self, campaign_id: CampaignId) -> Campaign:
@@ -125,10 +134,11 @@ class CampaignService:
         while True:
             self._wake.clear()
             waiting = await self.journal.running()
-            if not waiting:
+            self._report_unreadable(waiting)
+            spec = next((one.spec for one in waiting if isinstance(one, Campaign)), None)
+            if spec is None:
                 await self._wake.wait()
                 continue
-            spec = waiting[0].spec
             self._current = spec.id
             runner = CampaignRunner(self.journal, self.lab, self._suite, self._on_doing, self._on_finished)
             try:
@@ -138,6 +148,15 @@ class CampaignService:
                 log.exception("campaign %s stopped on a defect", spec.id)
             finally:
                 self._current = self._doing = self._eta_s = None
+
+    def _report_unreadable(self, campaigns: list[Campaign | UnreadableCampaign]) -> None:
+        """Say which campaigns should run and cannot be read; they stop nobody else."""
+        now = {one.id: one.defect for one in campaigns if isinstance(one, UnreadableCampaign)}
+        for gone in self._unreadable - now.keys():
+            self._health.clear(f"campaign {gone}")
+        for campaign_id, defect in now.items():
+            self._health.set(f"campaign {campaign_id}", f"campaign {campaign_id} is not run: {defect}")
+        self._unreadable = set(now)
 
     async def _ask(self, campaign_id: CampaignId, request: str) -> Campaign:
         campaign = await self.journal.campaign(campaign_id)
@@ -156,7 +175,10 @@ class CampaignService:
         new_run = self._doing is None or self._doing.run != doing.run
         self._doing = doing
         if new_run:
-            self._estimating = asyncio.create_task(self._estimate_by_id(doing.campaign))
+            self._estimating = asyncio.create_task(
+                self._estimate_by_id(doing.campaign), name="estimate of the time left"
+            )
+            self._estimating.add_done_callback(log_death)
         self.broadcaster.publish(
             LiveMessage(
                 type="progress",

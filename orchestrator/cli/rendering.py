@@ -22,6 +22,9 @@ def print_campaigns(campaigns: list[dict[str, Any]]) -> None:
 
 def print_status(status: dict[str, Any]) -> None:
     """Print where a campaign is."""
+    if not status["readable"]:
+        print(f"{status['id']}: {status['state']}, {status['runs_done']} runs done\n  why:   {status['reason']}")
+        return
     print(f"{status['id']}: {status['state']}, {status['runs_done']} of {status['runs_total']} runs done")
     if status["request"] != "none":
         print(f"  asked: {status['request']}, obeyed after the present run")

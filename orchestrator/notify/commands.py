@@ -27,7 +27,7 @@ async def answer(service: CampaignService, library: SpecLibrary, command: str, w
         return HELP
     if command == "campaigns":
         found = await service.journal.campaigns(limit=10)
-        return "\n".join(f"{one.spec.id}: {one.state}" for one in found) or "no campaign yet; /run SPEC starts one"
+        return "\n".join(f"{one.id}: {one.state}" for one in found) or "no campaign yet; /run SPEC starts one"
     if command == "run":
         if len(words) != 1:
             raise ConfigurationError("say which spec", hint=f"/run SPEC; known: {', '.join(library.names()) or 'none'}")
@@ -56,7 +56,7 @@ async def _pick(service: CampaignService, words: list[str]) -> Campaign:
     found = await service.journal.campaigns(limit=1)
     if not found:
         raise ConfigurationError("there is no campaign yet", hint="/run SPEC starts one")
-    return found[0]
+    return await service.journal.campaign(found[0].id)
 
 
 async def _status(service: CampaignService, campaign: Campaign) -> str:

@@ -1,8 +1,5 @@
 """Puts the notifications together: every journal entry becomes a notice or not, every notice is offered to all."""
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Protocol
 
 from orchestrator.campaign.service import CampaignService
@@ -13,10 +10,13 @@ from orchestrator.settings import NotifySettings
 from orchestrator.store.records import Entry
 from shared.kernel.errors import ConfigurationError
 from shared.service.auth import load_token
+from shared.service.background import BackgroundTasks
 
 
 class Sender(Protocol):
-    """Somebody who is told."""
+    """Somebody who is told; `name` is said in the log and in problems, so it holds no secret."""
+
+    name: str
 
     def offer(self, notice: Notice) -> None:
         """Queue a notice."""
@@ -25,9 +25,10 @@ class Sender(Protocol):
         """Deliver until cancelled."""
 
 
-@asynccontextmanager
-async def notifying(settings: NotifySettings, service: CampaignService, library: SpecLibrary) -> AsyncIterator[None]:
-    """Send notices while the orchestrator runs.
+def start_notifying(
+    settings: NotifySettings, service: CampaignService, library: SpecLibrary, background: BackgroundTasks
+) -> None:
+    """Send notices in the background.
 
     Raises:
         ConfigurationError: a secret or token cannot be read.
@@ -49,10 +50,5 @@ async def notifying(settings: NotifySettings, service: CampaignService, library:
                 sender.offer(notice)
 
     service.journal.listen(notify)
-    tasks = [asyncio.create_task(sender.run()) for sender in senders]
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    for sender in senders:
+        background.start(sender.name, sender.run, failing=False)

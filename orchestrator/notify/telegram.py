@@ -29,6 +29,7 @@ class TelegramBot:
     """One bot for one lab."""
 
     def __init__(self, settings: TelegramSettings, token: str, service: CampaignService, library: SpecLibrary) -> None:
+        self.name = "the Telegram bot"
         self._settings = settings
         self._service = service
         self._library = library

@@ -6,6 +6,7 @@ Delivery never holds the campaign up: notices wait in a bounded queue, the oldes
 import asyncio
 import logging
 from datetime import UTC, datetime
+from urllib.parse import urlsplit
 
 import httpx
 from standardwebhooks.webhooks import Webhook
@@ -13,6 +14,7 @@ from standardwebhooks.webhooks import Webhook
 from orchestrator.notify.notices import Notice
 from orchestrator.settings import WebhookSettings
 from shared.kernel.errors import ConfigurationError
+from shared.service.logs import hide
 
 log = logging.getLogger(__name__)
 
@@ -27,9 +29,13 @@ class WebhookSender:
     def __init__(self, settings: WebhookSettings, retry_s: tuple[float, ...] = _RETRY_S) -> None:
         self._settings = settings
         self._retry_s = retry_s
+        # Not the whole address: the path of many services' webhooks is their secret.
+        self.name = f"the webhook to {urlsplit(settings.url).hostname}"
         self._queue: asyncio.Queue[Notice] = asyncio.Queue(_QUEUE)
         try:
-            self._signer = Webhook(settings.secret_file.read_text().strip())
+            secret = settings.secret_file.read_text().strip()
+            hide(secret)
+            self._signer = Webhook(secret)
         except (OSError, ValueError, RuntimeError) as error:
             raise ConfigurationError(
                 f"the webhook's secret cannot be used: {error}", where=str(settings.secret_file),
@@ -42,7 +48,7 @@ class WebhookSender:
             return
         if self._queue.full():
             dropped = self._queue.get_nowait()
-            log.warning("webhook %s: dropped %s, the receiver is too slow", self._settings.url, dropped.text)
+            log.warning("%s: dropped %s, the receiver is too slow", self.name, dropped.text)
         self._queue.put_nowait(notice)
 
     async def run(self) -> None:
@@ -51,7 +57,7 @@ class WebhookSender:
             while True:
                 notice = await self._queue.get()
                 if not await self._deliver(client, notice):
-                    log.warning("webhook %s: gave up on %s", self._settings.url, notice.text)
+                    log.warning("%s: gave up on %s", self.name, notice.text)
 
     async def _deliver(self, client: httpx.AsyncClient, notice: Notice) -> bool:
         body = notice.model_dump_json()
@@ -68,9 +74,9 @@ class WebhookSender:
             try:
                 response = await client.post(self._settings.url, content=body, headers=headers)
             except httpx.TransportError as error:
-                log.info("webhook %s: %r", self._settings.url, error)
+                log.info("%s: %s", self.name, type(error).__name__)
                 continue
             if response.is_success:
                 return True
-            log.info("webhook %s: HTTP %s", self._settings.url, response.status_code)
+            log.info("%s: HTTP %s", self.name, response.status_code)
         return False

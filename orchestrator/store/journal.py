@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.campaign.spec import CampaignSpec
 from orchestrator.domain.campaign.states import AttemptOutcome, CampaignState, Request, check_outcome, check_transition
-from orchestrator.store.journal_reader import JournalReader, find_campaign
+from orchestrator.store.journal_reader import JournalReader, find_campaign, readable
 from orchestrator.store.records import Campaign, Entry, EntryKind
 from shared.files.database import Database
 from shared.files.sqlite import open_database
@@ -110,7 +110,7 @@ class Journal(JournalReader):
                 )  # fmt: skip
             if new:
                 write.append(spec.id, kind="state", payload={"state": "created"})
-            return campaign
+            return readable(campaign)
 
         return await self._write(change)
 

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from functools import lru_cache, partial
 from typing import Any
 
+from pydantic import ValidationError
+
 from orchestrator.domain.campaign.job_keys import AttemptJob
 from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.campaign.spec import CampaignSpec
-from orchestrator.store.records import Attempt, Campaign, Entry, EntryKind
+from orchestrator.store.records import Attempt, Campaign, Entry, EntryKind, UnreadableCampaign
 from shared.files.database import Database
-from shared.kernel.errors import NotFoundError
+from shared.kernel.errors import DataError, NotFoundError
 from shared.kernel.records import CampaignId
 
 _NEWEST_RESULT = (
@@ -43,18 +45,27 @@ class JournalReader:
 
         Raises:
             NotFoundError: no such campaign.
+            DataError: this version cannot read its spec.
+        """
+        return readable(await self.find(campaign_id))
+
+    async def find(self, campaign_id: CampaignId) -> Campaign | UnreadableCampaign:
+        """Return a campaign, or what is known of one that cannot be read.
+
+        Raises:
+            NotFoundError: no such campaign.
         """
         return await self._db.read(partial(find_campaign, campaign_id=campaign_id))
 
-    async def campaigns(self, limit: int = -1, before_utc_ns: int = 2**63 - 1) -> list[Campaign]:
+    async def campaigns(self, limit: int = -1, before_utc_ns: int = 2**63 - 1) -> list[Campaign | UnreadableCampaign]:
         """Return campaigns created before `before_utc_ns`, newest first; a negative limit means all."""
         rows = await self._all(
             "SELECT * FROM campaign WHERE created_utc_ns < ? ORDER BY created_utc_ns DESC LIMIT ?", before_utc_ns, limit
         )
         return [_campaign(row) for row in rows]
 
-    async def running(self) -> list[Campaign]:
-        """Return the campaigns that are to be run, oldest first."""
+    async def running(self) -> list[Campaign | UnreadableCampaign]:
+        """Return the campaigns that are to be run, oldest first; those that cannot be read are nobody's to run."""
         rows = await self._all("SELECT * FROM campaign WHERE state = 'running' ORDER BY created_utc_ns")
         return [_campaign(row) for row in rows]
 
@@ -151,8 +162,8 @@ class JournalReader:
         return int(row[0] or 0) if row else 0
 
 
-def find_campaign(db: sqlite3.Connection, campaign_id: CampaignId) -> Campaign:
-    """Return a campaign.
+def find_campaign(db: sqlite3.Connection, campaign_id: CampaignId) -> Campaign | UnreadableCampaign:
+    """Return a campaign, or what is known of one that cannot be read.
 
     Raises:
         NotFoundError: no such campaign.
@@ -169,11 +180,25 @@ def _spec(text: str) -> CampaignSpec:
     return CampaignSpec.model_validate_json(text)
 
 
-def _campaign(row: sqlite3.Row) -> Campaign:
-    return Campaign(
-        spec=_spec(row["spec"]), spec_hash=row["spec_hash"], state=row["state"],
-        request=row["request"], reason=row["reason"], created_utc_ns=row["created_utc_ns"],
-    )  # fmt: skip
+def readable(campaign: Campaign | UnreadableCampaign) -> Campaign:
+    """Return a campaign that can be read.
+
+    Raises:
+        DataError: this version cannot read its spec.
+    """
+    if isinstance(campaign, UnreadableCampaign):
+        raise DataError(campaign.defect, where=campaign.id, hint="run it with the version that made it, or cancel it")
+    return campaign
+
+
+def _campaign(row: sqlite3.Row) -> Campaign | UnreadableCampaign:
+    head = {key: row[key] for key in ("id", "spec_hash", "state", "request", "reason", "created_utc_ns")}
+    try:
+        return Campaign(spec=_spec(row["spec"]), **head)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "the whole"
+        return UnreadableCampaign(defect=f"this version cannot read the campaign's spec: {key}: {first['msg']}", **head)
 
 
 def _entry(row: sqlite3.Row) -> Entry:

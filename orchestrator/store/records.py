@@ -13,15 +13,27 @@ from shared.kernel.records import CampaignId, Record
 EntryKind = Literal["state", "intent", "result", "failure", "interrupted", "attempt"]
 
 
-class Campaign(Record):
-    """A campaign and where it is; `request` is what somebody asked for and the runner has not yet done."""
+class CampaignHead(Record):
+    """Where a campaign is; `request` is what somebody asked for and the runner has not yet done."""
 
-    spec: CampaignSpec
+    id: str
     spec_hash: str
     state: CampaignState
     request: Request
     reason: str
     created_utc_ns: int
+
+
+class Campaign(CampaignHead):
+    """A campaign and where it is."""
+
+    spec: CampaignSpec
+
+
+class UnreadableCampaign(CampaignHead):
+    """A campaign whose spec this version cannot read, and why; it keeps its state, is listed, and is not run."""
+
+    defect: str
 
 
 class Attempt(Record):

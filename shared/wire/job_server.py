@@ -22,6 +22,7 @@ from shared.files.sqlite import INT64_MAX
 from shared.kernel.clock import utc_ns
 from shared.kernel.errors import BugError, ConfigurationError, ConflictError, EpiError, ErrorPayload, NotFoundError
 from shared.service.auth import bearer_guard
+from shared.service.background import log_death
 from shared.service.broadcaster import Broadcaster, send_until_gone
 from shared.service.health import HealthRegistry
 from shared.wire.job_table import INTERRUPTED, JobTable
@@ -137,8 +138,9 @@ class JobServer:
     def _begin(self, state: JobState, kind: JobKind[Any, Any], params: BaseModel, delay_s: float) -> None:
         self._live[state.id] = state
         self._tell(state)
-        task = asyncio.create_task(self._run(state.id, kind, params, delay_s))
+        task = asyncio.create_task(self._run(state.id, kind, params, delay_s), name=f"job {state.id}")
         self._tasks[state.id] = task
+        task.add_done_callback(log_death)
         task.add_done_callback(lambda _: self._tasks.pop(state.id, None))
 
     async def get(self, job_id: str) -> JobState:

@@ -17,10 +17,12 @@ from orchestrator.campaign.lab import Lab
 from orchestrator.campaign.live import LiveBroadcaster
 from orchestrator.campaign.service import CampaignService
 from orchestrator.campaign.spec_library import SpecLibrary
-from orchestrator.notify.dispatcher import notifying
+from orchestrator.notify.dispatcher import start_notifying
 from orchestrator.settings import NotifySettings, OrchestratorSettings, TelegramSettings, WebhookSettings
 from orchestrator.store.journal import open_journal
 from shared.kernel.settings import AgentAddress
+from shared.service.background import BackgroundTasks
+from shared.service.health import HealthRegistry
 
 SECRET = base64.b64encode(b"a secret of twenty-four b").decode()
 CHAT, STRANGER = 7, 8
@@ -92,7 +94,8 @@ async def test_a_webhook_is_signed_and_repeated_until_accepted(tmp_path: Path, l
     (tmp_path / "secret").write_text(SECRET)
     async with serving(app) as url, service_in(tmp_path) as service:
         webhook = WebhookSettings(url=f"{url}/hook", secret_file=tmp_path / "secret")
-        async with notifying(NotifySettings(webhooks=(webhook,)), service, library):
+        async with BackgroundTasks(HealthRegistry()) as background:
+            start_notifying(NotifySettings(webhooks=(webhook,)), service, library, background)
             await service.create(library.load("paper", "camp"))
             async with asyncio.timeout(20):
                 notice = await accepted.get()
@@ -140,7 +143,8 @@ async def test_the_bot_starts_pauses_and_reports_and_ignores_strangers(tmp_path:
     (tmp_path / "bot-token").write_text("123:abc")
     async with serving(api.app) as url, service_in(tmp_path) as service:
         telegram = TelegramSettings(token_file=tmp_path / "bot-token", chat_ids=(CHAT,), api_url=url)
-        async with notifying(NotifySettings(telegram=telegram), service, library), asyncio.timeout(30):
+        async with BackgroundTasks(HealthRegistry()) as background, asyncio.timeout(30):
+            start_notifying(NotifySettings(telegram=telegram), service, library, background)
             api.say(STRANGER, "/run paper")
             api.say(CHAT, "/status")
             assert await api.sent.get() == (CHAT, "there is no campaign yet (/run SPEC starts one)")

@@ -206,7 +206,7 @@ async def test_the_journal_opens_and_lists_the_campaign(service: CampaignService
 
 async def test_its_results_and_runs_are_shown(service: CampaignService) -> None:
     campaign = await service.journal.campaign(CAMPAIGN)
-    results = await configuration_results(service, campaign)
+    results = await configuration_results(service, campaign.id)
     assert [one.configuration.id for one in results][:2] == ["baseline", "baseline_biased"] and len(results) == 7
     detail = await run_detail(service, campaign, RunReference.parse("baseline.n2/rep-3"))
     assert detail.status.state == "done" and detail.epi is not None

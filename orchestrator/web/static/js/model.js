@@ -169,7 +169,8 @@ export class Model {
   }
 
   async refreshCampaign(list = this.campaigns ?? []) {
-    const id = (this.chosen ?? list.find((one) => !isOver(one.state))?.id ?? list[0]?.id) || null;
+    const shown = list.filter((one) => one.readable !== false);
+    const id = (this.chosen ?? shown.find((one) => !isOver(one.state))?.id ?? shown[0]?.id) || null;
     if (id === null) {
       this.#set("campaign", null);
       this.#set("results", []);

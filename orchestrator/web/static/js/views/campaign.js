@@ -73,7 +73,10 @@ export function campaignView(model) {
     const list = model.campaigns ?? [];
     show(picker, list.length > 1);
     replaceWhen(picker, list.map((one) => one.id + one.state).join() + campaign.id, () =>
-      list.map((one) => h("option", { value: one.id, selected: one.id === campaign.id, text: `${one.id} (${CAMPAIGN_STATES[one.state].word.toLowerCase()})` })));
+      list.map((one) => h("option", {
+        value: one.id, selected: one.id === campaign.id, disabled: one.readable === false, title: one.reason,
+        text: `${one.id} (${one.readable === false ? "cannot be read" : CAMPAIGN_STATES[one.state].word.toLowerCase()})`,
+      })));
     show(badge, campaign.emulated || model.results.some((r) => r.emulated));
     matrix.update(campaign, model.results);
     results.update();
