@@ -11,8 +11,10 @@ from orchestrator.campaign.spec_file import load_spec
 from orchestrator.campaign.spec_library import EXAMPLES, SpecLibrary, SpecName
 from orchestrator.domain.campaign.dry_run import SpecCheck, SpecPlan, check, spec_plan
 from orchestrator.domain.campaign.spec import CampaignSpec
+from orchestrator.domain.campaign.steps import step_of_agent
 from orchestrator.results.rates import measured_plan
 from orchestrator.results.read_model import load_results
+from orchestrator.settings import SURGEON
 from shared.kernel.errors import NotFoundError
 from shared.kernel.records import CampaignId, Record
 from shared.service.auth import bearer_guard
@@ -54,7 +56,7 @@ def spec_router(service: CampaignService, library: SpecLibrary, token: str | Non
         if like is None:
             return spec_plan(spec)
         await service.journal.campaign(like)
-        prepared = await service.journal.last_result(like, "", "prepare@surgeon")
+        prepared = await service.journal.last_result(like, "", step_of_agent("prepare", SURGEON))
         base_bytes = int(prepared["base_size_bytes"]) if prepared else 0
         return await asyncio.to_thread(_plan_like, spec, service.lab.settings.results_dir / like, base_bytes)
 

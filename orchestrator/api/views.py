@@ -20,6 +20,7 @@ from orchestrator.domain.analysis.utilisation import utilisation
 from orchestrator.domain.campaign.matrix import reference_of
 from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.campaign.schedule import PlannedRun, configurations_of, runs_total, schedule
+from orchestrator.domain.campaign.steps import Step, step_of_agent
 from orchestrator.reports.summary import load_results
 from orchestrator.results.files import list_runs, read_run, run_files
 from orchestrator.results.schema import EpiFile
@@ -27,6 +28,9 @@ from orchestrator.store.records import Attempt, Campaign, CampaignHead, RunFigur
 from shared.kernel.errors import NotFoundError
 from shared.kernel.records import Configuration
 from shared.wire.node_jobs.artifacts import FetchResult
+
+_BRINGING: tuple[Step, ...] = ("fetch_base", "deploy")
+"""Steps whose results say how models reached a node."""
 
 
 async def campaign_summaries(
@@ -49,7 +53,7 @@ async def campaign_status(service: CampaignService, campaign: Campaign) -> Campa
     """Return a campaign with its runs and what is being done now."""
     runs = await _runs(service, campaign)
     doing, eta_s = service.doing(campaign.spec.id)
-    brought = {f"{step}@{node}": node for node in service.lab.nodes for step in ("fetch_base", "deploy")}
+    brought = {step_of_agent(step, node): node for node in service.lab.nodes for step in _BRINGING}
     results = await service.journal.results(campaign.spec.id, "evaluate", INTERIM_STEP, *brought)
     evaluated = [(run, RunFigures.model_validate(payload)) for run, payload in results["evaluate"]]
     return CampaignStatus.model_validate(

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from orchestrator.domain.campaign.job_keys import AttemptJob, FreshJob, SetupJob
 from orchestrator.domain.campaign.run_reference import RunReference
-from orchestrator.domain.campaign.steps import SetupStep, Step
+from orchestrator.domain.campaign.steps import SetupStep, Step, step_of_agent
 from orchestrator.store.journal import Journal
 from shared.kernel.clock import utc_ns
 from shared.kernel.errors import BugError, EpiError, ErrorPayload, InfrastructureError, from_payload
@@ -64,7 +64,7 @@ class Caller:
             EpiError: the agent's error; infrastructure faults only after `max_attempts` tries since the campaign was
                 set running, other faults at once, also after a restart.
         """
-        name = f"{step}@{call.agent}"
+        name = step_of_agent(step, call.agent)
         known = await self._journal.last_result(self._campaign, subject, name)
         if known is not None:
             return result.model_validate(known)
@@ -117,7 +117,7 @@ class Caller:
     async def came_of(self, run: RunReference, attempt: int, step: Step, agent: NodeName, result: BaseModel) -> None:
         """Journal what came of an agent's step of an attempt, where it is worth keeping even if the attempt fails."""
         await self._journal.append(
-            self._campaign, run=run, attempt=attempt, step=f"{step}@{agent}", kind="result",
+            self._campaign, run=run, attempt=attempt, step=step_of_agent(step, agent), kind="result",
             payload=result.model_dump(mode="json"),
         )  # fmt: skip
 

@@ -40,12 +40,13 @@ class InterimAnalyses:
         Raises:
             DataError: a result file is damaged.
         """
-        if self._spec.interim_analyses is None or repetition < _FIRST_ANALYSIS_AFTER:
+        planned = self._spec.interim_analyses
+        if planned is None or repetition < _FIRST_ANALYSIS_AFTER:
             return False
         run = f"rep-{repetition}"
         known = await self._journal.last_result(self._spec.id, run, INTERIM_STEP)
         if known is None:
-            analysis = await asyncio.to_thread(self._analyse, repetition)
+            analysis = await asyncio.to_thread(self._analyse, repetition, planned.precision)
             await self._journal.append(
                 self._spec.id, kind="result", run=run, step=INTERIM_STEP, payload=analysis.model_dump(mode="json")
             )
@@ -54,11 +55,10 @@ class InterimAnalyses:
         self.taken = (*self.taken, analysis)
         return analysis.stop
 
-    def _analyse(self, repetition: int) -> InterimAnalysis:
-        assert self._spec.interim_analyses is not None
+    def _analyse(self, repetition: int, precision: float | None) -> InterimAnalysis:
         earlier = self.taken[-1].established if self.taken else ()
         statistics = load_results(self._folder).statistics
-        analysis = analyse_interim(statistics, self._spec.repetitions, self._spec.interim_analyses.precision, earlier)
+        analysis = analyse_interim(statistics, self._spec.repetitions, precision, earlier)
         if analysis.repetitions_done == repetition:
             return analysis
         return analysis.model_copy(

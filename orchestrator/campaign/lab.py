@@ -88,15 +88,13 @@ class Lab:
 
     async def clock_offset_ns(self, node: NodeName) -> int:
         """Return the node's clock minus ours, by the mid-point of the quickest of three round trips."""
-        best: tuple[int, int] | None = None
+        trips: list[tuple[int, int]] = []
         for _ in range(3):
             before = utc_ns()
             health = await self.nodes[node].health()
             after = utc_ns()
-            sample = (after - before, health.utc_ns - (before + after) // 2)
-            best = sample if best is None else min(best, sample)
-        assert best is not None
-        return best[1]
+            trips.append((after - before, health.utc_ns - (before + after) // 2))
+        return min(trips)[1]
 
     def prompts(self, count: int) -> tuple[str, ...]:
         """Return the first `count` fixed workload prompts.

@@ -129,7 +129,7 @@ def list_runs(campaign_dir: Path) -> Iterator[RunReference]:
     for folder in sorted(path for path in campaign_dir.iterdir() if path.is_dir()):
         names = [match for path in folder.iterdir() if (match := RUN_FILE.match(path.name))]
         for number in sorted(int(match[2]) for match in names if match[1] == "run"):
-            yield RunReference.parse(f"{folder.name}/rep-{number}")
+            yield RunReference.of(configuration=folder.name, repetition=number)
 
 
 def read_json(model: type[M], path: Path) -> M:

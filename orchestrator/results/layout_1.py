@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from orchestrator.domain.campaign.protocol import PUBLISHED_FIELDS, AccuracyField, AccuracyTask, TokenBasis
+from orchestrator.domain.campaign.protocol import AccuracyField, AccuracyTask, TokenBasis
 from orchestrator.domain.run.accuracy import AccuracyResult
 from orchestrator.domain.run.energy import PhaseEnergy, WindowEnergy
 from orchestrator.domain.run.energy_register import EnergyRegisterCheck
@@ -67,7 +67,7 @@ class EpiFile1(PublishedResult):
             idle_watts=self.idle_watts,
             phases=self.phases,
             accuracy=AccuracyResult(
-                shares={name: share for name in PUBLISHED_FIELDS if (share := getattr(accuracy, name)) is not None},
+                shares=accuracy.model_dump(exclude={"composite"}, exclude_none=True),
                 composite=accuracy.composite,
                 reason="" if accuracy.composite is not None else self.no_epi_reason,
                 n_questions=detail.n_questions,

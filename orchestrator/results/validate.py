@@ -129,7 +129,7 @@ def _over(top: float | None, bottom: float | None) -> float | None:
 def _recalculated(root: Path, name: str, repetition: int) -> Iterator[Defect]:
     folder = Path(name)
     try:
-        asked = RunReference.parse(f"{name}/rep-{repetition}")
+        asked = RunReference.of(configuration=name, repetition=repetition)
         paths = run_files(root, asked)
         run = read_json(RunInput, paths["run"])
         written = read_json(EpiFile, paths["epi"])

@@ -33,14 +33,23 @@ class TextId(Record):
         Raises:
             DataError: the text is none.
         """
-        where = repr(text[:_SHOWN])
         if (match := cls.pattern.fullmatch(text)) is None:
-            raise DataError(f"not of the form {cls.example}", where=where)
+            raise DataError(f"not of the form {cls.example}", where=repr(text[:_SHOWN]))
+        return cls.of(**_given(match))
+
+    @classmethod
+    def of(cls, **parts: object) -> Self:
+        """Return the id of these parts, which may come from anywhere.
+
+        Raises:
+            DataError: a part does not fit; it is named.
+        """
         try:
-            return cls.model_validate(_given(match))
+            return cls.model_validate(parts)
         except ValidationError as error:
             first = error.errors()[0]
-            raise DataError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", where=where) from error
+            field = ".".join(map(str, first["loc"])) or "id"
+            raise DataError(f"{field}: {first['msg']}", where=repr(parts)[:_SHOWN]) from error
 
     @model_validator(mode="before")
     @classmethod

@@ -102,3 +102,10 @@ def test_jobs_have_the_ids_they_always_had() -> None:
     setup = SetupJob(campaign="paper", step="prepare", agent="surgeon", tried=2)
     assert setup.format() == "paper/setup/prepare/surgeon/try-2"
     assert SetupJob.parse("paper/drop3_late.m/apply/surgeon/try-1").subject == "drop3_late.m"
+
+
+def test_an_id_of_parts_that_do_not_fit_is_refused_by_the_part_s_name() -> None:
+    assert RunReference.of(configuration="baseline", repetition=2) == RunReference.parse("baseline/rep-2")
+    for parts, name in (({"configuration": "A b", "repetition": 1}, "configuration"), ({"configuration": "a"}, "rep")):
+        with pytest.raises(DataError, match=name):
+            RunReference.of(**parts)

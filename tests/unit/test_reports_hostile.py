@@ -9,7 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from orchestrator.results.read_model import load_results
 from orchestrator.results.validate import validate_submission
+from shared.kernel.errors import DataError
 from tests.support.epi_campaign import write_campaign_tree
 
 HOSTILE = (None, -1, 0, 10**30, 1e308, "", "x" * 300, [], {}, [[]], True, "../../etc/passwd", "\u0000", -(10**19))
@@ -67,3 +69,11 @@ def test_a_serving_that_makes_no_id_is_a_defect(tree: Path, tmp_path: Path) -> N
     document["configuration"]["serving"] = "x" * 49  # `baseline_biased.` and this would be an id of 65 characters
     path.write_text(json.dumps(document))
     assert any("configuration.serving" in defect.where for defect in validate_submission(root))
+
+
+def test_runs_in_a_folder_that_is_no_configuration_are_named(tree: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(tree, tmp_path / "tree"))
+    (root / "drop1_all").rename(root / "Drop 1")
+    assert any(d.severity == "FAIL" and "configuration" in d.what for d in validate_submission(root))
+    with pytest.raises(DataError, match="configuration"):
+        load_results(root)

@@ -7,6 +7,8 @@ window is never resumed: the attempt becomes `interrupted` and a new one starts.
 from collections.abc import Mapping
 from typing import Final, Literal
 
+from shared.kernel.records import NodeName
+
 SetupStep = Literal["prepare", "observe", "pin_base", "release", "fetch_base"]
 ConfigurationStep = Literal["plan", "search", "apply", "validate"]
 RunStep = Literal["deploy", "start_engine", "steady_state", "idle", "marker", "prefill", "decode", "score", "evaluate"]
@@ -33,3 +35,8 @@ RUN_STEPS: tuple[RunStep, ...] = (
     "evaluate",
 )
 WINDOW_STEPS: frozenset[RunStep] = frozenset({"idle", "marker", "prefill", "decode", "score"})
+
+
+def step_of_agent(step: Step, agent: NodeName) -> str:
+    """Return how the journal names a step that an agent does, for example `fetch_base@node1`."""
+    return f"{step}@{agent}"
