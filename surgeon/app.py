@@ -6,7 +6,6 @@ from importlib.metadata import version
 
 from fastapi import Depends, FastAPI
 
-from shared.kernel.records import Record
 from shared.service.auth import bearer_guard
 from shared.service.health import HealthRegistry, Problem
 from shared.service.http import make_app
@@ -14,18 +13,11 @@ from shared.wire.artifacts import ArtifactJobs, artifact_router
 from shared.wire.health_api import health_router
 from shared.wire.job_server import JobServer, job_router
 from shared.wire.surgeon_catalogue import Catalogue
+from shared.wire.surgeon_jobs import MethodInfo
 from surgeon.catalogue import CatalogueReader
 from surgeon.jobs import Tools, job_kinds
-from surgeon.rankings import METHODS
 from surgeon.settings import SurgeonSettings
-
-
-class MethodInfo(Record):
-    """A ranking: what it needs (statistics, weights or nothing) and where its formula is from."""
-
-    name: str
-    needs: str
-    source: str
+from surgeon.work.methods import method_infos
 
 
 def build_app(settings: SurgeonSettings, token: str | None) -> FastAPI:
@@ -49,8 +41,8 @@ def build_app(settings: SurgeonSettings, token: str | None) -> FastAPI:
 
     @app.get("/v1/methods", dependencies=[Depends(bearer_guard(token))])
     async def methods() -> list[MethodInfo]:
-        """List the rankings and their sources."""
-        return [MethodInfo(name=m.name, needs=m.needs, source=m.source) for m in METHODS.values()]
+        """List rankings and searches: what each needs, its parameters and its source."""
+        return method_infos()
 
     catalogue = CatalogueReader(settings)
 

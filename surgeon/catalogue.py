@@ -8,7 +8,7 @@ from shared.checkpoints.layouts import layouts_of
 from shared.kernel.errors import ConfigurationError, EpiError
 from shared.wire.surgeon_catalogue import Catalogue, CatalogueModel
 from surgeon.conversion.bases import UNQUANTISED, describe_base
-from surgeon.rankings import METHODS
+from surgeon.rankings.registry import RANKINGS
 from surgeon.settings import SurgeonSettings
 
 SEARCHES = ("naee", "eep")
@@ -30,7 +30,7 @@ class CatalogueReader:
             models=tuple(self._model(name, path) for name, path in self._settings.models.items()),
             corpora={name: tuple(path.stem for path in paths) for name, paths in self._settings.corpora.items()},
             questions=tuple(self._settings.questions),
-            methods=tuple(METHODS),
+            methods=RANKINGS.names(),
             searches=SEARCHES,
         )
 

@@ -65,6 +65,7 @@ class PlanMaker:
                 group=surgery.layers, layout=variant.layout, experts_per_token=configuration.experts_per_token,
                 budget=surgery.budget, fewest=surgery.fewest, protect_super=surgery.protect_super,
                 protect=surgery.protect, domain_weights=surgery.domain_weights, seed=surgery.seed,
+                parameters=surgery.parameters,
             ))  # fmt: skip
         if isinstance(surgery, SearchExperts):
             return await self._searched(configuration, surgery)

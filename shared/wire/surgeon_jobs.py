@@ -18,13 +18,15 @@
 Models and corpora are named in the surgeon's settings; no path ever comes from the network.
 """
 
-from typing import Annotated, Literal, Self
+import operator
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
 from shared.kernel.records import LayerGroup, Layout, Record, Sha256, SurgeryPlan
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
+Parameters = dict[Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")], str | int | float | bool]
 
 
 class PrepareParams(Record):
@@ -105,7 +107,9 @@ class RankParams(Record):
     statistics_sha256: Sha256 | None = None
     method: Name = "reap"
     domain_weights: dict[str, float] | None = None
-    seed: int = 0
+    seed: int = Field(default=0, description="of methods that draw lots")
+    # Left out where it is not used, so that a job that an earlier version asked for is the same job.
+    parameters: Parameters = Field(default={}, exclude_if=operator.not_, description="the method's own")
 
 
 class RankResult(Record):
@@ -197,7 +201,8 @@ class PlanOptions(Record):
         default_factory=dict, description='layer number (or "all") -> experts that are never dropped'
     )
     domain_weights: dict[str, float] | None = Field(default=None, description="blend of the statistics' domains")
-    seed: int = Field(default=0, description="of the method `random`")
+    seed: int = Field(default=0, description="of methods that draw lots")
+    parameters: Parameters = Field(default={}, exclude_if=operator.not_, description="the method's own")
 
     @model_validator(mode="after")
     def _says_how_many(self) -> Self:
@@ -278,3 +283,27 @@ class ValidateResult(Record):
     perplexity: float | None = None
     baseline_perplexity: float | None = None
     answers: tuple[PromptCompletion, ...] = ()
+
+
+class ParameterInfo(Record):
+    """One parameter of a method."""
+
+    name: str
+    type: str
+    default: Any = Field(default=None, description="null: it must be given")
+    description: str = ""
+
+
+class MethodInfo(Record):
+    """A way to choose experts, an entry of `GET /v1/methods`.
+
+    A ranking is what the jobs `rank` and `plan` take as `method`, a search what the job `search` takes.
+    """
+
+    name: str
+    kind: Literal["ranking", "search"]
+    source: str = Field(description="paper or definition")
+    needs: tuple[Literal["statistics", "weights", "reservoir", "questions", "plan"], ...]
+    statistics: tuple[str, ...] = Field(default=(), description="which expert statistics it reads")
+    formats: tuple[str, ...] = Field(default=(), description="model formats whose weights it can read; (): reads none")
+    parameters: tuple[ParameterInfo, ...] = ()

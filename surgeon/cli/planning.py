@@ -16,12 +16,17 @@ from surgeon.cli.output import Json, Threads, absolute, console, run_task, show
 app = typer.Typer()
 
 Statistics = Annotated[Path | None, typer.Option("--statistics", "-s", help="File from `epi surgery observe`.")]
-Model = Annotated[Path | None, typer.Option("--model", "-m", help="GGUF; needed by aimer, and without statistics.")]
+Model = Annotated[
+    Path | None, typer.Option("--model", "-m", help="GGUF; for a method that reads weights, or without statistics.")
+]
 Method = Annotated[str, typer.Option(help="See `epi surgery methods`.")]
 Weights = Annotated[
     list[str] | None, typer.Option("--domain", help="NAME=WEIGHT: blend domains per token; may be repeated.")
 ]
-Seed = Annotated[int, typer.Option(help="Of the method `random`.")]
+Seed = Annotated[int, typer.Option(help="Of methods that draw lots.")]
+Parameters = Annotated[
+    list[str] | None, typer.Option("--parameter", help="NAME=VALUE of the method's own; may be repeated.")
+]
 
 
 class LayoutName(StrEnum):
@@ -95,20 +100,36 @@ def merge(
 
 @app.command()
 def methods(as_json: Json = False) -> None:
-    """List the rankings and their sources.
+    """List rankings and searches: what each needs, its parameters and its source.
 
     Example: epi surgery methods
     """
-    from surgeon.rankings import METHODS
+    from surgeon.work.methods import method_infos
 
+    infos = method_infos()
     if as_json:
-        rows = {name: {"source": method.source, "needs": method.needs} for name, method in METHODS.items()}
-        print(json.dumps(rows))
+        print(json.dumps({info.name: info.model_dump(mode="json") for info in infos}))
         return
-    table = Table("method", "needs", "source")
-    for name, method in METHODS.items():
-        table.add_row(name, method.needs, method.source)
+    table = Table("method", "kind", "needs", "parameters", "source")
+    for info in infos:
+        parameters = ", ".join(parameter.name for parameter in info.parameters)
+        table.add_row(info.name, info.kind, ", ".join(info.needs) or "nothing", parameters, info.source)
     console.print(table)
+
+
+def _parameters(items: list[str] | None) -> dict[str, str | int | float | bool]:
+    """Read NAME=VALUE; a value that is JSON is that value, any other a text."""
+    found: dict[str, str | int | float | bool] = {}
+    for item in items or []:
+        name, equals, text = item.partition("=")
+        if not equals:
+            raise ConfigurationError(f"--parameter is NAME=VALUE, not {item!r}")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        found[name] = value if isinstance(value, str | int | float | bool) else text
+    return found
 
 
 def _blend(weights: list[str] | None) -> dict[str, float]:
@@ -129,15 +150,18 @@ def rank(
     model: Model = None,
     domain: Weights = None,
     seed: Seed = 0,
+    parameter: Parameters = None,
     as_json: Json = False,
 ) -> None:
     """Print how much each expert matters, layer by layer, the least important first.
 
     Example: epi surgery rank -s statistics.safetensors --method reap --domain facts=1 --domain code=2
     """
-    from surgeon.planning.plan_making import method_named, ranking_inputs
+    from surgeon.planning.plan_making import ranking_inputs
+    from surgeon.rankings.registry import ranking_named
 
-    values = method_named(method).saliency(ranking_inputs(statistics, model, _blend(domain), seed))
+    ranking = ranking_named(method, _parameters(parameter), seed=seed)
+    values = ranking.saliency(ranking_inputs(statistics, model, _blend(domain)))
     if as_json:
         print(json.dumps({"method": method, "saliency": values.tolist()}))
         return
@@ -163,6 +187,7 @@ def plan(
     experts_per_token: Annotated[int | None, typer.Option("--k", min=1, help="Active experts per token.")] = None,
     domain: Weights = None,
     seed: Seed = 0,
+    parameter: Parameters = None,
     as_json: Json = False,
 ) -> None:
     """Choose the experts each layer keeps and write the plan.
@@ -183,8 +208,9 @@ def plan(
         method=method, depth=depth, keep=None if keep is None else _numbers(keep, "--keep"), group=_group(group),
         layout=layout.value, budget=budget.value, fewest=fewest, protect_super=protect_super,
         experts_per_token=experts_per_token, domain_weights=_blend(domain), seed=seed,
+        parameters=_parameters(parameter),
     )  # fmt: skip
-    inputs = ranking_inputs(statistics, model, choice.domain_weights, seed)
+    inputs = ranking_inputs(statistics, model, choice.domain_weights)
     found = inputs.statistics
     result = make_plan(
         choice, inputs, statistics_sha256=hash_file(statistics) if statistics else None,

@@ -25,6 +25,7 @@ from shared.wire.surgeon_jobs import (
 from surgeon.jobs.tools import Tools, part
 from surgeon.observation import statistics
 from surgeon.planning import plan_making
+from surgeon.rankings.registry import ranking_named
 from surgeon.work.cache import key_of
 from surgeon.work.child import run_in_child
 from surgeon.work.tasks import EepMergeTask, EepTask, NaeeTask, ObserveTask, SearchTask, SkippingTask
@@ -85,8 +86,8 @@ class PlanJobs:
         """Ask one method."""
 
         def rank(model: Path, found: Path | None) -> RankResult:
-            inputs = plan_making.ranking_inputs(found, model, params.domain_weights, params.seed)
-            rows = plan_making.method_named(params.method).saliency(inputs).tolist()
+            ranking = ranking_named(params.method, params.parameters, seed=params.seed)
+            rows = ranking.saliency(plan_making.ranking_inputs(found, model, params.domain_weights)).tolist()
             return RankResult(method=params.method, saliency=tuple(tuple(row) for row in rows))
 
         async with self._inputs(params.model_sha256, params.statistics_sha256) as (model, found):
@@ -96,7 +97,7 @@ class PlanJobs:
         """Rank and choose."""
 
         def make(model: Path, found: Path | None) -> PlanResult:
-            inputs = plan_making.ranking_inputs(found, model, params.domain_weights, params.seed)
+            inputs = plan_making.ranking_inputs(found, model, params.domain_weights)
             plan = plan_making.make_plan(
                 params, inputs, base_sha256=params.model_sha256, statistics_sha256=params.statistics_sha256
             )

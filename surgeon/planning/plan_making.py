@@ -12,12 +12,12 @@ from shared.kernel.records import SurgeryPlan
 from shared.wire.surgeon_jobs import PlanOptions
 from surgeon.observation import statistics as files
 from surgeon.planning import allocation
-from surgeon.rankings import METHODS
-from surgeon.rankings.base import Array, Ranking, RankingInputs
+from surgeon.rankings.base import Array, RankingInputs
+from surgeon.rankings.registry import ranking_named
 
 
 def ranking_inputs(
-    statistics: Path | None, model: Path | None, domain_weights: Mapping[str, float] | None, seed: int
+    statistics: Path | None, model: Path | None, domain_weights: Mapping[str, float] | None
 ) -> RankingInputs:
     """Return what a method may look at.
 
@@ -43,18 +43,7 @@ def ranking_inputs(
         shape, active = (info.n_layers, info.n_experts), info.experts_per_token
     else:
         raise ConfigurationError("neither statistics nor a model", hint="give --statistics or --model")
-    return RankingInputs(*shape, found, domain_weights or None, model, seed, active, routers)
-
-
-def method_named(name: str) -> Ranking:
-    """Return a method.
-
-    Raises:
-        ConfigurationError: an unknown one.
-    """
-    if name not in METHODS:
-        raise ConfigurationError(f"unknown method {name!r}", hint=f"known: {', '.join(METHODS)}")
-    return METHODS[name]
+    return RankingInputs(*shape, found, domain_weights or None, model, active, routers)
 
 
 def make_plan(
@@ -65,10 +54,10 @@ def make_plan(
     Raises:
         ConfigurationError: an impossible plan, for example fewer experts left than are active per token.
     """
-    values = method_named(choice.method).saliency(inputs)
+    ranking = ranking_named(choice.method, choice.parameters, seed=choice.seed)
+    values = ranking.saliency(inputs)
     budget, parameters = _budget(choice, values)
-    if choice.method == "random":
-        parameters["seed"] = choice.seed
+    parameters |= ranking.model_dump()
     parameters |= {f"domain.{name}": weight for name, weight in (choice.domain_weights or {}).items()}
     protected = allocation.protected_experts(choice.protect, *values.shape)
     parameters |= {f"protect.{layer}": ",".join(map(str, experts)) for layer, experts in choice.protect.items()}

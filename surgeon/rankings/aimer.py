@@ -4,24 +4,24 @@ The largest are dropped first: where all weights are about equally large, the ex
 So the saliency is the negative of the ratio.
 """
 
-from typing import Final
+from typing import ClassVar, Final
 
 import gguf as gguf_library
 import numpy as np
 
 from shared.checkpoints import gguf
 from shared.kernel.errors import ConfigurationError
-from surgeon.rankings.base import Array, RankingInputs
+from surgeon.rankings.base import Array, Ranking, RankingInputs
 
 _PARTS: Final = ("ffn_gate_exps", "ffn_up_exps", "ffn_down_exps")
 
 
-class Aimer:
+class Aimer(Ranking):
     """See the module."""
 
-    name = "aimer"
-    source = "AIMER, absolute mean over root mean square of the expert's weights"
-    needs = "weights"
+    name: ClassVar = "aimer"
+    source: ClassVar = "AIMER, absolute mean over root mean square of the expert's weights"
+    weight_formats: ClassVar = ("gguf",)
 
     def saliency(self, inputs: RankingInputs) -> Array:
         """Return the negative ratio [layer, expert]; one expert's tensor is in memory at a time.
@@ -52,3 +52,6 @@ class Aimer:
                         absolute[row, expert] += np.abs(values).sum()
                         squares[row, expert] += np.square(values).sum()
         return -(absolute / count) / np.sqrt(np.maximum(squares / count, 1e-300))
+
+
+RANKING = Aimer

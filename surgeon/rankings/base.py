@@ -1,14 +1,16 @@
-"""What a ranking is given and what it returns."""
+"""What a ranking is, what it is given and what it returns."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from shared.kernel.errors import ConfigurationError
+from shared.kernel.records import Record
 from surgeon.observation.statistics import Statistics
 
 Array = npt.NDArray[np.float64]
@@ -24,7 +26,6 @@ class RankingInputs:
     domain_weights: Mapping[str, float] | None = None
     """Blend: each domain counts per token times its weight; None: every token counts once."""
     model_path: Path | None = None
-    seed: int = 0
     experts_per_token: int = 1
     router_sha256: str | None = None
     """Of the model: what a plan's expert ids mean (`SurgeryPlan.router_sha256`)."""
@@ -40,15 +41,21 @@ class RankingInputs:
         return self.statistics.total(statistic, self.domain_weights)
 
 
-class Ranking(Protocol):
-    """One method."""
+class Ranking(Record, ABC):
+    """One method; its fields are its parameters, which a plan made by it carries.
 
-    name: str
-    source: str
-    """Paper or definition the formula is from."""
-    needs: str
-    """'statistics', 'weights' or 'nothing'."""
+    Attributes:
+        name: as specs and plans have it; also the name of the module or entry point that brings it.
+        source: paper or definition the formula is from.
+        statistics: which expert statistics it reads (`surgeon.observation.statistics`).
+        weight_formats: of which model formats it reads the weights; none for a method that reads no weights.
+    """
 
+    name: ClassVar[str]
+    source: ClassVar[str]
+    statistics: ClassVar[tuple[str, ...]] = ()
+    weight_formats: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
     def saliency(self, inputs: RankingInputs) -> Array:
         """Return how much each expert matters, [layer, expert]; within a layer the lowest are dropped first."""
-        ...

@@ -22,8 +22,8 @@ from surgeon.observation.corpus import load_corpus
 from surgeon.observation.observe import ObserveOptions, observe
 from surgeon.planning import allocation
 from surgeon.planning.merging import MergeArrays
-from surgeon.rankings import METHODS
 from surgeon.rankings.base import RankingInputs
+from surgeon.rankings.registry import RANKINGS, ranking_named
 from surgeon.search.eep import Candidate, EepOptions, Fitness, FitnessCache, search
 from surgeon.search.eep_merge import MergeOptions, WeightsInMemory, search_merge
 from surgeon.search.naee import ReconstructionLoss, search_layer
@@ -112,12 +112,11 @@ def fill(table, fitness, model, statistics, depths, iterations, cache) -> tuple[
     n_layers, n_experts = fitness.n_layers, fitness.n_experts
     for depth in depths:
         budget = [n_experts - depth] * n_layers
-        for name, method in METHODS.items():
-            seeds = SEEDS if name == "random" else (0,)
-            inputs = [RankingInputs(n_layers, n_experts, statistics, None, model, seed) for seed in seeds]
-            table.measure(
-                name, depth, [allocation.make_plan(method.saliency(i), budget, method=name).kept for i in inputs]
-            )
+        inputs = RankingInputs(n_layers, n_experts, statistics, None, model)
+        for name in RANKINGS.names():
+            rankings = [ranking_named(name, seed=seed) for seed in (SEEDS if name == "random" else (0,))]
+            values = [ranking.saliency(inputs) for ranking in rankings]
+            table.measure(name, depth, [allocation.make_plan(one, budget, method=name).kept for one in values])
         kept = naee(model, statistics.reservoir["inputs"], n_experts - depth, fitness.experts_per_token)
         table.measure("naee (exhaustive)", depth, [kept])
     depth = max(depths)

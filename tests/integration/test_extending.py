@@ -1,5 +1,6 @@
 """The modules of docs/extending.md, installed as packages of their own, do their work in the real processes."""
 
+import json
 import math
 import re
 import subprocess
@@ -19,6 +20,7 @@ from shared.wire.node_jobs.workloads import (
     ScoreParams,
     ScoreResult,
 )
+from surgeon.planning.plan_file import read_plan
 from tests.support.extensions import install
 from tests.support.meter_rig import MeterRig
 from tests.support.node_lab import agents, client
@@ -101,3 +103,27 @@ async def test_the_engine_scores_on_a_node_and_has_its_place_in_ids(tmp_path: Pa
     )
     said = subprocess.run([sys.executable, "-c", ask], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
     assert set(said.stdout.split()) == {"baseline_biased", "baseline_biased.chance.n1", "drop2_late.chance.n1"}
+
+
+def epi(*words: str) -> str:
+    """Run `epi` in a process of its own and return what it prints."""
+    argv = [sys.executable, "-c", "from shared.cli import main; main()", *words]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_ranking_makes_a_plan(tmp_path: Path, packages: Path) -> None:
+    install_documented("A ranking", packages)
+    model, text, statistics, target = (str(tmp_path / name) for name in ("m.gguf", "t.txt", "s.safetensors", "p.json"))
+    write_tiny_model(Path(model))
+    Path(text).write_text("Hello the and then 1234567890, in an other\n" * 20)
+    epi("surgery", "observe", model, text, "-o", statistics, "--window", "32")
+    methods = json.loads(epi("surgery", "methods", "--json"))
+    assert methods["mean_gate"]["parameters"][0]["name"] == "prior" and "reap" in methods
+    choice = ("--method", "mean_gate", "--parameter", "prior=2.5", "--depth", "1")
+    epi("surgery", "plan", "-s", statistics, *choice, "-o", target)
+    plan = read_plan(Path(target))
+    assert (plan.method, plan.parameters) == ("mean_gate", {"depth": 1, "group": "all", "prior": 2.5})
+    ranked = json.loads(epi("surgery", "rank", "-s", statistics, *choice[:4], "--json"))["saliency"]
+    assert plan.dropped == tuple((row.index(min(row)),) for row in ranked)

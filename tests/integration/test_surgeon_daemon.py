@@ -22,6 +22,7 @@ from shared.wire.surgeon_jobs import (
     ConvertParams,
     FileResult,
     MergeParams,
+    MethodInfo,
     ObserveParams,
     ObserveResult,
     PlanParams,
@@ -219,7 +220,23 @@ async def test_rank_search_and_verify(client: AgentClient) -> None:
     assert proof.plan_hash == eep.plan_hash and proof.n_bytes > 100_000 and not proof.identical
     with pytest.raises(DataError):
         await client.run("s/verify-2", "verify", check.model_copy(update={"plan": naee.plan}), timeout_s=60)
-    assert {entry["name"] for entry in await client.request("GET", "/v1/methods")} >= {"reap", "random", "aimer"}
+
+
+async def test_the_catalogue_refuses_methods_and_parameters(client: AgentClient) -> None:
+    infos = {one["name"]: MethodInfo.model_validate(one) for one in await client.request("GET", "/v1/methods")}
+    assert {name for name, info in infos.items() if info.kind == "search"} == {"naee", "eep", "eep_merge"}
+    assert infos["reap"].needs == ("statistics",) and infos["reap"].statistics == ("selections", "gate_norm_sum")
+    assert (infos["aimer"].needs, infos["aimer"].formats) == (("weights",), ("gguf",))
+    assert [parameter.name for parameter in infos["random"].parameters] == ["seed"]
+
+    f16 = (await _prepare(client, "c/prepare")).f16_sha256
+    wrong = PlanParams(model_sha256=f16, method="random", depth=1, parameters={"seeds": 5})
+    with pytest.raises(ConfigurationError, match=r"method random: seeds: Extra inputs are not permitted"):
+        await client.run("c/wrong", "plan", wrong, timeout_s=60)
+    right = PlanParams(model_sha256=f16, method="random", depth=1, parameters={"seed": 5})
+    plan = PlanResult.model_validate(await client.run("c/right", "plan", right, timeout_s=60)).plan
+    by_seed = PlanParams(model_sha256=f16, method="random", depth=1, seed=5)
+    assert PlanResult.model_validate(await client.run("c/seed", "plan", by_seed, timeout_s=60)).plan == plan
 
 
 async def test_what_the_command_line_can_the_daemon_can(client: AgentClient) -> None:

@@ -13,8 +13,8 @@ from surgeon.observation import statistics
 from surgeon.observation.corpus import load_corpus, windows
 from surgeon.observation.layer_sums import LayerView
 from surgeon.observation.observe import ObserveOptions, observe
-from surgeon.rankings import METHODS
 from surgeon.rankings.base import RankingInputs
+from surgeon.rankings.registry import ranking_named
 from tests.support.checkpoint_factory import TEXT, make_checkpoint
 from tests.support.numpy_forward import NumpyQwen3Moe, naive_statistics
 
@@ -88,7 +88,7 @@ def test_scores_equal_the_definitions(one_pass: statistics.Statistics, reference
         "aimer": np.array([[aimer(layer, expert) for expert in range(12)] for layer in range(3)]),
     }  # fmt: skip
     for name, value in expected.items():
-        np.testing.assert_allclose(METHODS[name].saliency(inputs), value, rtol=1e-4, err_msg=name)
+        np.testing.assert_allclose(ranking_named(name).saliency(inputs), value, rtol=1e-4, err_msg=name)
 
 
 def test_columns_and_ratios_equal_a_plain_forward(one_pass: statistics.Statistics, reference: tuple) -> None:

@@ -5,12 +5,13 @@ plan) or brings a file that somebody else cut; a merge phase may follow. Not her
 does it (the surgeon; `orchestrator.campaign.preparation` asks it).
 """
 
+import operator
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
 from shared.kernel.records import ConfigurationId, LayerGroup, Layout, Record, Sha256, SurgeryPlan
-from shared.wire.surgeon_jobs import Name
+from shared.wire.surgeon_jobs import Name, Parameters
 
 Percentage = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]?%$")]
 Drop = Annotated[int, Field(ge=1, le=4095)] | Percentage
@@ -39,7 +40,8 @@ class PruneExperts(Record):
         default_factory=dict, description='layer number (or "all") -> experts that are never dropped'
     )
     domain_weights: dict[str, float] | None = Field(default=None, description="blend of the statistics' domains")
-    seed: int = Field(default=0, description="of the method random")
+    seed: int = Field(default=0, description="of methods that draw lots")
+    parameters: Parameters = Field(default={}, exclude_if=operator.not_, description="the method's own")
 
     @model_validator(mode="after")
     def _says_how_many(self) -> Self:
