@@ -41,7 +41,7 @@ def build_app(settings: NodeSettings, token: str | None) -> FastAPI:
     settings.state_dir.mkdir(parents=True, exist_ok=True)
     node = Node(settings)
     health = HealthRegistry()
-    server = JobServer(settings.state_dir / "jobs.sqlite", node.kinds(), health)
+    server = JobServer(settings.state_dir / "jobs.sqlite", node.kinds(), health, settings.job_history)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

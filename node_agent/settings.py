@@ -12,10 +12,10 @@ from pydantic import Field, field_validator, model_validator
 
 from node_agent.engines.base import Place
 from node_agent.engines.registry import EngineTables
-from shared.kernel.settings import DaemonSettings
+from shared.kernel.settings import AgentSettings
 
 
-class NodeSettings(DaemonSettings):
+class NodeSettings(AgentSettings):
     """Settings of one node agent; `state_dir` holds artifacts, the job table, pid files, sockets and logs."""
 
     port: int = Field(default=8701, ge=1, le=65535)

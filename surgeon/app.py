@@ -28,7 +28,7 @@ def build_app(settings: SurgeonSettings, token: str | None) -> FastAPI:
     health = HealthRegistry()
     health.watch(lambda: _missing_files(settings))
     kinds = [*job_kinds(tools), *ArtifactJobs(store, concurrent=True).kinds()]
-    server = JobServer(settings.state_dir / "jobs.sqlite", kinds, health)
+    server = JobServer(settings.state_dir / "jobs.sqlite", kinds, health, settings.job_history)
     app = make_app("EPI Factory surgeon", release)
 
     @asynccontextmanager

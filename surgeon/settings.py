@@ -6,7 +6,7 @@ from pydantic import Field
 
 from shared.kernel.errors import NotFoundError
 from shared.kernel.records import Record
-from shared.kernel.settings import DaemonSettings, load_settings
+from shared.kernel.settings import AgentSettings, load_settings
 from shared.wire.surgeon_jobs import Name
 
 
@@ -17,7 +17,7 @@ class QuestionFile(Record):
     template: str = Field(default="", description='the prompt, with {question}; empty: "Question: ...\\nAnswer:"')
 
 
-class SurgeonSettings(DaemonSettings):
+class SurgeonSettings(AgentSettings):
     """What the surgeon may open; the network names models and corpora, never paths."""
 
     models: dict[Name, Path] = Field(description="checkpoint directories in Hugging Face format or GGUF files, by name")

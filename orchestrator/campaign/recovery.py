@@ -13,7 +13,7 @@ from orchestrator.domain.campaign.job_keys import AttemptJob
 from orchestrator.store.journal import Journal
 from shared.kernel.errors import DataError, EpiError, InfrastructureError, NotFoundError
 from shared.kernel.records import NodeName
-from shared.wire.protocol import JobState
+from shared.wire.protocol import JobSummary
 
 _FIRST_CHECK_S = 1.0
 _LONGEST_PAUSE_S = 10.0
@@ -117,7 +117,7 @@ class Recovery:
         for job in await self._lab.nodes[node].unfinished_jobs():
             await self._stop(node, job)
 
-    async def _stop(self, node: NodeName, job: JobState) -> None:
+    async def _stop(self, node: NodeName, job: JobSummary) -> None:
         try:
             asked = AttemptJob.parse(job.id)
         except DataError:

@@ -36,6 +36,19 @@ class DaemonSettings(Record):
         return self.state_dir / "audit.jsonl"
 
 
+class JobHistory(Record):
+    """How long an agent remembers jobs that have ended; one that waits or runs is never forgotten."""
+
+    days: float = Field(default=90.0, gt=0, description="an older one is forgotten")
+    jobs: int = Field(default=20_000, ge=1, description="with more, the oldest are forgotten")
+
+
+class AgentSettings(DaemonSettings):
+    """What every agent that does jobs needs besides."""
+
+    job_history: JobHistory = JobHistory()
+
+
 class AgentAddress(Record):
     """Where an agent is, which token opens it, and which CA its certificate must come from."""
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from shared.kernel.errors import BugError, ConflictError, EpiError, ErrorPayload, InfrastructureError, from_payload
 from shared.service.tls import pinned, system_trust
-from shared.wire.protocol import Event, Health, JobRequest, JobState
+from shared.wire.protocol import Event, Health, JobRequest, JobState, JobSummary
 
 _RETRY_DELAYS_S = (0.1, 0.2, 0.5, 1.0, 2.0, 2.0, 2.0)
 
@@ -77,10 +77,10 @@ class AgentClient:
         """Return a job's present state."""
         return JobState.model_validate(await self.request("GET", f"/v1/jobs/{job_id}"))
 
-    async def unfinished_jobs(self) -> list[JobState]:
+    async def unfinished_jobs(self) -> list[JobSummary]:
         """Return the jobs that are queued or running."""
         answer = await self.request("GET", "/v1/jobs", params={"unfinished": True, "limit": 1000})
-        return [JobState.model_validate(job) for job in answer]
+        return [JobState.model_validate(job).summary for job in answer]
 
     async def cancel(self, job_id: str) -> JobState:
         """Cancel a job."""

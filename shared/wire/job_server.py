@@ -21,12 +21,13 @@ from pydantic import BaseModel, ValidationError
 from shared.files.sqlite import INT64_MAX
 from shared.kernel.clock import utc_ns
 from shared.kernel.errors import BugError, ConfigurationError, ConflictError, EpiError, ErrorPayload, NotFoundError
+from shared.kernel.settings import JobHistory
 from shared.service.auth import bearer_guard
 from shared.service.background import log_death
 from shared.service.broadcaster import Broadcaster, send_until_gone
 from shared.service.health import HealthRegistry
 from shared.wire.job_table import INTERRUPTED, JobTable
-from shared.wire.protocol import PROTOCOL_VERSION, Event, JobId, JobRequest, JobState, JobStatus
+from shared.wire.protocol import PROTOCOL_VERSION, Event, JobId, JobRequest, JobState, JobStatus, JobSummary
 
 log = logging.getLogger(__name__)
 
@@ -63,9 +64,13 @@ class JobKind(Generic[P, R]):
 class JobServer:
     """Runs jobs, remembers them in SQLite and tells followers."""
 
-    def __init__(self, path: Path, kinds: list[JobKind[Any, Any]], health: HealthRegistry | None = None) -> None:
+    def __init__(
+        self, path: Path, kinds: list[JobKind[Any, Any]], health: HealthRegistry | None = None,
+        history: JobHistory | None = None,
+    ) -> None:  # fmt: skip
         """`health` is where it reports what keeps it from its work; the daemon that mounts it gives its own."""
         self._path = path
+        self._history = history or JobHistory()
         self._health = health or HealthRegistry()
         self._kinds = {kind.name: kind for kind in kinds}
         self._table: JobTable | None = None
@@ -85,7 +90,7 @@ class JobServer:
             DataError: the table is damaged.
             StorageError: its disk takes nothing at all.
         """
-        self._table = await JobTable.open(self._path, self._health)
+        self._table = await JobTable.open(self._path, self._health, self._history)
         try:
             yield self
         finally:
@@ -156,13 +161,13 @@ class JobServer:
 
     async def list(
         self, limit: int = 100, before_utc_ns: int | None = None, *, unfinished: bool = False
-    ) -> list[JobState]:
+    ) -> list[JobSummary]:
         """Return jobs, or only those queued or running, newest first; page on with the `created_utc_ns` of the last."""
         found = await self._open.list(
             limit, before_utc_ns if before_utc_ns is not None else INT64_MAX, unfinished=unfinished
         )
-        states = [self._live.get(state.id, state) for state in found]
-        return [state for state in states if not (unfinished and state.is_terminal)]
+        jobs = [self._live[job.id].summary if job.id in self._live else job for job in found]
+        return [job for job in jobs if not (unfinished and job.is_terminal)]
 
     async def cancel(self, job_id: str) -> JobState:
         """Ask a job to stop; a finished job stays as it is."""
@@ -258,8 +263,8 @@ def job_router(server: JobServer, token: str | None) -> APIRouter:
         limit: int = Query(100, ge=1, le=1000),
         before_utc_ns: int | None = Query(None, ge=0, le=INT64_MAX),
         unfinished: bool = Query(False, description="only jobs that are queued or running"),
-    ) -> list[JobState]:
-        """List jobs, newest first."""
+    ) -> list[JobSummary]:
+        """List jobs, newest first, without parameters and results."""
         return await server.list(limit, before_utc_ns, unfinished=unfinished)
 
     @router.get("/jobs/{job_id:path}")

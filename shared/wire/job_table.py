@@ -1,7 +1,8 @@
 """The jobs of one server on disk: what was asked, and what came of it, also while the disk takes nothing.
 
 A state that the disk refuses is kept in memory, is what everybody is told, and is written when there is room again.
-Jobs that were queued or running when the process died are `interrupted`. Not here: doing the jobs (`job_server`).
+Jobs that were queued or running when the process died are `interrupted`; those that ended long ago are forgotten
+(`JobHistory`). Not here: doing the jobs (`job_server`).
 """
 
 import asyncio
@@ -16,8 +17,9 @@ from shared.files.database import Database
 from shared.files.sqlite import INT64_MAX, open_database
 from shared.kernel.clock import utc_ns
 from shared.kernel.errors import DataError, EpiError, ErrorPayload, StorageError
+from shared.kernel.settings import JobHistory
 from shared.service.health import HealthRegistry
-from shared.wire.protocol import JobState
+from shared.wire.protocol import JobState, JobSummary
 
 INTERRUPTED: Final = ErrorPayload(
     code="infrastructure", fault="infrastructure", message="the agent stopped during the job"
@@ -43,31 +45,46 @@ _UPDATE: Final = (
     "UPDATE job SET status = ?, progress = ?, message = ?, result = ?, error = ?, started_utc_ns = ?, ended_utc_ns = ?"
     " WHERE id = ?"
 )
+_SUMMARY: Final = "id, kind, status, progress, message, error, created_utc_ns, started_utc_ns, ended_utc_ns"
+_PRUNE: Final = """
+    DELETE FROM job WHERE id IN (
+        SELECT id FROM job
+        WHERE status NOT IN ('queued', 'running') AND ended_utc_ns < :not_since AND (
+            ended_utc_ns < :ended_before
+            OR created_utc_ns <= (SELECT created_utc_ns FROM job ORDER BY created_utc_ns DESC LIMIT 1 OFFSET :jobs)
+        ) ORDER BY created_utc_ns LIMIT :most
+    )"""
+_DAY_NS: Final = 86_400_000_000_000
+_HOUR_NS: Final = 3_600_000_000_000
+"""A job that ended this short a time ago is kept in any case: whoever asked for it may still want to know how."""
+_PRUNED_AT_ONCE: Final = 500
 
 
 class JobTable:
     """The newest state of every job."""
 
-    def __init__(self, db: Database, health: HealthRegistry) -> None:
+    def __init__(self, db: Database, health: HealthRegistry, history: JobHistory) -> None:
         self._db = db
+        self._history = history
+        self._pruned_utc_ns = 0
         self._unwritten: dict[str, JobState] = {}
         self._flushing: asyncio.Task[None] | None = None
         db.report_to(health, "job table")
         db.on_problem(self._on_problem)
 
     @classmethod
-    async def open(cls, path: Path, health: HealthRegistry) -> "JobTable":
+    async def open(cls, path: Path, health: HealthRegistry, history: JobHistory) -> "JobTable":
         """Open or make the table; what no living process works at any more becomes `interrupted`.
 
         Raises:
             DataError: the file is damaged.
             StorageError: its disk cannot be read, or takes nothing at all.
         """
-        table = cls(await open_database(path, _MIGRATIONS, name="the job table", cure=_CURE), health)
+        table = cls(await open_database(path, _MIGRATIONS, name="the job table", cure=_CURE), health, history)
         try:
-            for state in await table.list(-1, unfinished=True):
+            for job in await table.list(-1, unfinished=True):
                 update = {"status": "interrupted", "error": INTERRUPTED, "ended_utc_ns": utc_ns()}
-                table._unwritten[state.id] = state.model_copy(update=update)
+                table._unwritten[job.id] = JobState.model_validate({**job.model_dump(), **update})
             await table._flush()
         except BaseException:
             await table._db.close()
@@ -89,6 +106,7 @@ class JobTable:
         """
 
         def change(db: sqlite3.Connection) -> tuple[str, str] | None:
+            self._prune(db)
             if db.execute(_INSERT, (state.id, state.kind, params, state.status, state.created_utc_ns)).rowcount:
                 return None
             row = db.execute("SELECT kind, params FROM job WHERE id = ?", (state.id,)).fetchone()
@@ -112,13 +130,26 @@ class JobTable:
         row = await self._db.read(lambda db: db.execute("SELECT * FROM job WHERE id = ?", (job_id,)).fetchone())
         return None if row is None else self._unwritten.get(job_id) or _from_row(row)
 
-    async def list(self, limit: int, before_utc_ns: int = INT64_MAX, *, unfinished: bool = False) -> list[JobState]:
+    async def list(self, limit: int, before_utc_ns: int = INT64_MAX, *, unfinished: bool = False) -> list[JobSummary]:
         """Return jobs, or only those queued or running, newest first; a negative limit means all."""
         only = " AND status IN ('queued', 'running')" if unfinished else ""
-        sql = f"SELECT * FROM job WHERE created_utc_ns < ?{only} ORDER BY created_utc_ns DESC LIMIT ?"
+        sql = f"SELECT {_SUMMARY} FROM job WHERE created_utc_ns < ?{only} ORDER BY created_utc_ns DESC LIMIT ?"
         rows = await self._db.read(lambda db: db.execute(sql, (before_utc_ns, limit)).fetchall())
-        found = [self._unwritten.get(row["id"]) or _from_row(row) for row in rows]
-        return [state for state in found if not (unfinished and state.is_terminal)]
+        newer = self._unwritten
+        found = [newer[row["id"]].summary if row["id"] in newer else _summary(row) for row in rows]
+        return [job for job in found if not (unfinished and job.is_terminal)]
+
+    def _prune(self, db: sqlite3.Connection) -> None:
+        """Forget what ended long ago, some of it once an hour; part of a write that is made anyway."""
+        now = utc_ns()
+        if now - self._pruned_utc_ns < _HOUR_NS:
+            return
+        limits = {
+            "not_since": now - _HOUR_NS, "ended_before": now - int(self._history.days * _DAY_NS),
+            "jobs": self._history.jobs, "most": _PRUNED_AT_ONCE,
+        }  # fmt: skip
+        if db.execute(_PRUNE, limits).rowcount < _PRUNED_AT_ONCE:
+            self._pruned_utc_ns = now
 
     async def _flush(self) -> None:
         states = list(self._unwritten.values())
@@ -148,10 +179,14 @@ def _to_row(state: JobState) -> tuple[object, ...]:
     )  # fmt: skip
 
 
-def _from_row(row: sqlite3.Row) -> JobState:
-    return JobState(
+def _summary(row: sqlite3.Row) -> JobSummary:
+    return JobSummary(
         id=row["id"], kind=row["kind"], status=row["status"], progress=row["progress"], message=row["message"],
-        result=None if row["result"] is None else json.loads(row["result"]),
         error=None if row["error"] is None else ErrorPayload.model_validate_json(row["error"]),
         created_utc_ns=row["created_utc_ns"], started_utc_ns=row["started_utc_ns"], ended_utc_ns=row["ended_utc_ns"],
     )  # fmt: skip
+
+
+def _from_row(row: sqlite3.Row) -> JobState:
+    result = None if row["result"] is None else json.loads(row["result"])
+    return JobState.model_validate({**_summary(row).model_dump(), "result": result})

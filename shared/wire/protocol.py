@@ -33,15 +33,14 @@ class JobRequest(Record):
     )  # fmt: skip
 
 
-class JobState(Record):
-    """A job as its agent remembers it."""
+class JobSummary(Record):
+    """A job as a list shows it: without parameters and result."""
 
     id: str
     kind: str
     status: JobStatus
     progress: float = Field(default=0.0, ge=0, le=1)
     message: str = ""
-    result: dict[str, Any] | None = None
     error: ErrorPayload | None = None
     created_utc_ns: int
     started_utc_ns: int | None = None
@@ -51,6 +50,17 @@ class JobState(Record):
     def is_terminal(self) -> bool:
         """True when the job will not change any more."""
         return self.status in TERMINAL
+
+
+class JobState(JobSummary):
+    """A job as its agent remembers it."""
+
+    result: dict[str, Any] | None = None
+
+    @property
+    def summary(self) -> JobSummary:
+        """The job without what it returned."""
+        return JobSummary.model_validate(self.model_dump(exclude={"result"}))
 
 
 class Event(Record):

@@ -1,14 +1,16 @@
 """The job server: idempotence, typed kinds, refusal, interruption, events."""
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
 
 from shared.kernel.errors import ConfigurationError, ConflictError, DataError, NotFoundError
 from shared.kernel.records import Record
+from shared.kernel.settings import JobHistory
 from shared.wire.job_server import JobContext, JobKind, JobServer
 from shared.wire.protocol import JobRequest, JobState
 
@@ -129,3 +131,51 @@ async def test_events_tell_progress_and_end_in_order(tmp_path: Path) -> None:
         assert [status for _, status, _ in seen] == ["queued", "running", "running", "finished"]
         assert [seq for seq, _, _ in seen] == [1, 2, 3, 4]
         assert [progress for _, _, progress in seen] == [0.0, 0.0, 0.5, 1.0]
+
+
+async def test_a_list_shows_jobs_without_their_results(tmp_path: Path) -> None:
+    async with server(tmp_path) as running:
+        await running.submit("c/one", request(3))
+        await ended(running, "c/one")
+        await running.submit("c/long", request(1, wait_s=60))
+        await asyncio.sleep(0.05)
+        listed = {job.id: job.model_dump() for job in await running.list()}
+        assert listed.keys() == {"c/one", "c/long"}
+        assert all("result" not in job and "params" not in job for job in listed.values())
+        assert (listed["c/one"]["status"], listed["c/long"]["status"]) == ("finished", "running")
+
+
+def rows(path: Path, change: str = "SELECT id FROM job ORDER BY created_utc_ns") -> list[str]:
+    with closing(sqlite3.connect(path / "jobs.sqlite", isolation_level=None)) as db:
+        return [row[0] for row in db.execute(change)]
+
+
+@asynccontextmanager
+async def forgetful(path: Path, **history: float) -> AsyncIterator[JobServer]:
+    kinds = [JobKind("double", Params, double)]
+    limits = JobHistory.model_validate(history)
+    async with JobServer(path / "jobs.sqlite", kinds, history=limits).running() as running:
+        yield running
+
+
+async def test_old_jobs_are_forgotten_unless_they_are_not_over(tmp_path: Path) -> None:
+    async with server(tmp_path) as running:
+        for number in range(4):
+            await running.submit(f"c/{number}", request(number))
+            await ended(running, f"c/{number}")
+    day_ns = 86_400 * 10**9
+    rows(tmp_path, f"UPDATE job SET ended_utc_ns = ended_utc_ns - {100 * day_ns} WHERE id IN ('c/0', 'c/1')")
+    rows(tmp_path, "UPDATE job SET status = 'running' WHERE id = 'c/1'")
+    async with forgetful(tmp_path, days=90) as running:  # c/1 is interrupted here: now, not 100 days ago
+        await running.submit("c/new", request(5))
+        await ended(running, "c/new")
+    assert rows(tmp_path) == ["c/1", "c/2", "c/3", "c/new"]
+    async with forgetful(tmp_path, jobs=1) as running:  # those that ended just now may still be asked for
+        await running.submit("c/newer", request(5))
+        await ended(running, "c/newer")
+    assert rows(tmp_path) == ["c/1", "c/2", "c/3", "c/new", "c/newer"]
+    rows(tmp_path, f"UPDATE job SET ended_utc_ns = ended_utc_ns - {day_ns}")
+    async with forgetful(tmp_path, jobs=2) as running:
+        await running.submit("c/newest", request(5))
+        await ended(running, "c/newest")
+    assert rows(tmp_path) == ["c/new", "c/newer", "c/newest"], "two, and what came in the same breath"
