@@ -19,6 +19,7 @@ from orchestrator.campaign.service import CampaignService
 from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.campaign.spec import CampaignSpec
 from orchestrator.results.files import FileKind, run_files
+from orchestrator.results.power_view import MOST_COLUMNS, PowerView, PowerViews
 from orchestrator.store.records import Campaign, Entry
 from shared.files.sqlite import INT64_MAX
 from shared.kernel.errors import NotFoundError
@@ -26,11 +27,13 @@ from shared.kernel.records import CampaignId, ConfigurationId
 from shared.service.auth import bearer_guard
 
 Repetition = Annotated[int, PathParam(ge=1, le=999)]
+Moment = Annotated[int | None, Query(ge=0, le=2**62, description="UTC nanoseconds; the trace's own edge if absent")]
 
 
 def campaign_router(service: CampaignService, token: str | None) -> APIRouter:
     """Return the endpoints of campaigns, guarded by the bearer token."""
     router = APIRouter(prefix="/v1", dependencies=[Depends(bearer_guard(token))], tags=["campaigns"])
+    power_views = PowerViews()
 
     @router.post("/campaigns", status_code=201)
     async def create(spec: CampaignSpec) -> CampaignStatus:
@@ -110,6 +113,25 @@ def campaign_router(service: CampaignService, token: str | None) -> APIRouter:
         run = RunReference(configuration=configuration, repetition=repetition)
         path = _file(service.lab.settings.results_dir, campaign_id, run, kind)
         return FileResponse(path, filename=path.name)
+
+    @router.get("/campaigns/{campaign_id}/runs/{configuration}/{repetition}/power")
+    async def run_power(
+        campaign_id: CampaignId,
+        configuration: ConfigurationId,
+        repetition: Repetition,
+        start_utc_ns: Moment = None,
+        end_utc_ns: Moment = None,
+        columns: Annotated[int, Query(ge=1, le=MOST_COLUMNS)] = 800,
+    ) -> PowerView:
+        """Return the power of a finished run, or of a part of it, in few columns: what a chart shows of it."""
+        await service.journal.campaign(campaign_id)
+        path = _file(
+            service.lab.settings.results_dir,
+            campaign_id,
+            RunReference(configuration=configuration, repetition=repetition),
+            "power_trace",
+        )
+        return await asyncio.to_thread(power_views.view, path, start_utc_ns, end_utc_ns, columns)
 
     @router.get("/campaigns/{campaign_id}/export", response_class=FileResponse)
     async def export(campaign_id: CampaignId) -> FileResponse:

@@ -15,6 +15,7 @@
 | `GET /v1/campaigns/{id}/results` | list of `ConfigurationResult` |
 | `GET /v1/campaigns/{id}/runs/{configuration}/{repetition}` | `RunDetail` |
 | `GET /v1/campaigns/{id}/runs/{configuration}/{repetition}/files/{kind}` | kind: epi, run, benchmark, power_trace |
+| `GET /v1/campaigns/{id}/runs/{configuration}/{repetition}/power?columns=` | `PowerView`, for charts |
 | `GET /v1/campaigns/{id}/analysis` | `CampaignAnalysis`: recommendation, hypotheses, operating points, Pareto |
 | `GET /v1/campaigns/{id}/export` | the result tree as .tar.gz |
 | `GET /v1/entries?since=&limit=` | list of `orchestrator.store.records.Entry` |

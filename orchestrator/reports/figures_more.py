@@ -11,10 +11,14 @@ from orchestrator.domain.analysis.curve import OperatingPoint
 from orchestrator.domain.analysis.decomposition import EnergyShares
 from orchestrator.domain.analysis.pareto import ParetoPoint
 from orchestrator.domain.run.alignment import NS
+from orchestrator.domain.run.decimation import envelope
 from orchestrator.reports.figures import GROUP_STYLE, Drawing, draw_epi_curve
 from orchestrator.reports.research_questions import best_named
 from orchestrator.results.files import read_traces
 from orchestrator.results.read_model import CampaignResults
+
+_MOST_POINTS = 8000
+"""Of one line in a figure: more than its pixels, and windows of hours do not make files of megabytes."""
 
 
 def campaign_drawings(data: CampaignResults) -> tuple[Drawing, ...]:
@@ -158,4 +162,4 @@ def _around(
     watts = np.zeros(seconds.size)
     for trace in traces.values():
         watts += np.interp(seconds, (trace.utc_ns - start_utc_ns) * NS, trace.power_w)
-    return seconds, watts
+    return envelope(seconds, watts, _MOST_POINTS)

@@ -16,6 +16,7 @@ from fastapi.responses import Response
 from orchestrator.api.models import CampaignStatus, CampaignSummary, ConfigurationResult, LabStatus, RunDetail, Ticket
 from orchestrator.campaign.find_channel import FindNodeRequest, FindNodeResult
 from orchestrator.campaign.live import LiveMessage
+from orchestrator.results.power_view import PowerView
 from orchestrator.web.routes import web_router
 from shared.kernel.clock import utc_ns
 from shared.kernel.errors import ConfigurationError, NotFoundError
@@ -24,7 +25,7 @@ from shared.service.http import make_app
 from shared.wire.meter_api import LivePower
 from shared.wire.protocol import Health
 from tests.web.invented_machines import lab_status, power_at
-from tests.web.invented_results import analysis_of, detail_of, file_of, results_of
+from tests.web.invented_results import analysis_of, detail_of, file_of, power_of, results_of
 from tests.web.states import STATES, InventedLab, S
 
 RATE_HZ = 10
@@ -92,6 +93,13 @@ def make_fixture_app(state: str, *, token: str, hurry: bool = False, thinks_s: f
     async def file(campaign_id: str, configuration: str, repetition: int, kind: str) -> Response:
         body = await asyncio.to_thread(file_of, configuration, repetition, kind)
         return Response(body, media_type="text/csv" if kind == "power_trace" else "application/json")
+
+    @router.get("/campaigns/{campaign_id}/runs/{configuration}/{repetition}/power")
+    async def run_power(
+        campaign_id: str, configuration: str, repetition: int, columns: int,
+        start_utc_ns: int | None = None, end_utc_ns: int | None = None,
+    ) -> PowerView:  # fmt: skip
+        return await asyncio.to_thread(power_of, configuration, repetition, start_utc_ns, end_utc_ns, columns)
 
     @router.get("/power")
     async def power(seconds: Annotated[float, Query(gt=0, le=600)] = 60.0) -> list[LivePower]:

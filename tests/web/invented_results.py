@@ -7,11 +7,13 @@ from orchestrator.api.models import ConfigurationResult, RunDetail
 from orchestrator.domain.analysis.curve import DepthChance, OperatingPoint
 from orchestrator.domain.campaign.cells import PAPER_GROUPS
 from orchestrator.domain.campaign.matrix import reference_of
+from orchestrator.domain.run.alignment import traces_of
 from orchestrator.domain.run.evaluate import evaluate_run
 from orchestrator.domain.run.validity import Finding, Validity
 from orchestrator.reports.hypotheses import Hypothesis
 from orchestrator.reports.research_questions import Recommendation, ResearchAnswer
 from orchestrator.results.files import trace_csv
+from orchestrator.results.power_view import PowerView, power_view
 from orchestrator.results.schema import BenchmarkFile, EpiFile
 from shared.kernel.records import Configuration
 from tests.support import domain_lab
@@ -140,6 +142,14 @@ def file_of(configuration: str, repetition: int, kind: str) -> bytes:
             .encode()
         )
     return (EpiFile.of(run, evaluated.evaluation) if kind == "epi" else run).model_dump_json().encode()
+
+
+def power_of(
+    configuration: str, repetition: int, start_utc_ns: int | None, end_utc_ns: int | None, columns: int
+) -> PowerView:
+    """Return the power of a run that is done, as the product shows it."""
+    _, _, samples = _measured(configuration, repetition)
+    return power_view(traces_of(samples), start_utc_ns, end_utc_ns, columns)
 
 
 _FINDINGS = (

@@ -1,6 +1,7 @@
 """What fingers, keys and broken lines do to the page: holding, tabbing, reconnecting, staying open for long."""
 
 import time
+from urllib.parse import parse_qs, urlparse
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -103,6 +104,25 @@ def test_a_lost_orchestrator_is_told_and_found_again(open_page: Open) -> None:
         page.wait_for_function(
             "seen => Number(document.querySelector('[data-latest]').dataset.latest) > seen", arg=seen
         )
+
+
+def test_zooming_into_a_run_asks_for_that_part_alone(open_page: Open, invented: Invented) -> None:
+    opened = open_page(invented("finished"))
+    page, asked = opened.page, []
+    settle(page)
+    page.on("request", lambda request: asked.append(request.url) if "/power?columns" in request.url else None)
+    opened.go("run/drop4_all/1")
+    trace = page.locator(".chart--trace")
+    expect(trace.locator("canvas")).to_be_visible()
+    whole = trace.get_attribute("aria-label")
+    page.get_by_role("button", name="Decode", exact=False).click()
+    expect(trace).not_to_have_attribute("aria-label", whole or "")
+    query = parse_qs(urlparse(asked[-1]).query)
+    span_s = (int(query["end_utc_ns"][0]) - int(query["start_utc_ns"][0])) / 1e9
+    assert span_s == pytest.approx(2 * 1.16, rel=0.01), "the window and a little beside"
+    assert int(query["columns"][0]) < 1000
+    page.get_by_role("button", name="Whole run").click()
+    expect(trace).to_have_attribute("aria-label", whole or "")
 
 
 def test_reduced_motion_stops_all_motion(open_page: Open, invented: Invented) -> None:

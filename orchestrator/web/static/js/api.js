@@ -81,6 +81,8 @@ export const api = {
   analysis: (id) => request("GET", `${campaign(id)}/analysis`, { timeoutMs: 60_000 }),
   offers: async (path) => path in (await request("GET", "/openapi.json")).paths,
   run: (id, configuration, repetition) => request("GET", run(id, configuration, repetition)),
+  runPower: (id, configuration, repetition, query) =>
+    request("GET", `${run(id, configuration, repetition)}/power?${new URLSearchParams(query)}`, { timeoutMs: 60_000 }),
   file: (id, configuration, repetition, kind) =>
     request("GET", `${run(id, configuration, repetition)}/files/${part(kind)}`, { raw: true, timeoutMs: 60_000 }),
   findNode: (node, by) => request("POST", `/v1/lab/nodes/${part(node)}/find`, { body: { by }, timeoutMs: 150_000 }),

@@ -8,15 +8,16 @@ import { h, setAttr } from "../dom.js";
 import { age, clock, windowName } from "../format.js";
 import { icon } from "../icons.js";
 import { niceTicks } from "../charts/curve.js";
-import { parseTrace, traceView } from "../trace_file.js";
+import { nanoseconds, traceColumns } from "../trace_view.js";
 
 const MIN_SPAN_S = 0.5;
 
 /** The result's windows are on the meter's time already; `markers`, as they were run, are shifted here by its lag. */
 export function traceCard(where, epi, markers) {
-  let trace = null;
+  let nodes = [];
   let range = null;
   let whole = null;
+  let asked = 0;
   const holder = h("div", { cls: "chart chart--trace", role: "img", "aria-label": "Power of this run over time" });
   const legend = h("div", {});
   const band = (window, lag = 0) => ({ label: window.label, start: window.start_utc_ns / 1e9 + lag, end: window.end_utc_ns / 1e9 + lag });
@@ -40,43 +41,56 @@ export function traceCard(where, epi, markers) {
   });
 
   function set(next) {
+    if (!whole || !next) return;
     const span = Math.min(whole[1] - whole[0], Math.max(MIN_SPAN_S, next[1] - next[0]));
     const start = Math.max(whole[0], Math.min(whole[1] - span, (next[0] + next[1] - span) / 2));
     range = [start, start + span];
-    draw();
+    draw().catch(fail);
   }
   const zoom = (factor) => {
+    if (!range) return;
     const centre = (range[0] + range[1]) / 2;
     const half = ((range[1] - range[0]) * factor) / 2;
     set([centre - half, centre + half]);
   };
   const move = (share) => {
+    if (!range) return;
     const step = share * (range[1] - range[0]);
     set([range[0] + step, range[1] + step]);
   };
 
-  function draw() {
-    chart.draw(traceView(trace, range[0], range[1], chart.columns), range);
-    setAttr(holder, "aria-label", `Power of this run from ${clock(range[0], true)} to ${clock(range[1], true)}`);
+  /** Fetch what is to be seen, in as many columns as fit, and draw it, unless something else was asked for meanwhile. */
+  async function draw() {
+    asked += 1;
+    const [mine, [from, to]] = [asked, range];
+    const view = await power(from, to);
+    if (mine !== asked) return;
+    chart.draw(traceColumns(view), [from, to]);
+    setAttr(holder, "aria-label", `Power of this run from ${clock(from, true)} to ${clock(to, true)}`);
   }
+
+  const power = (from, to) => api.runPower(where.campaign, where.configuration, where.repetition, {
+    columns: chart.columns, ...(from === undefined ? {} : { start_utc_ns: nanoseconds(from), end_utc_ns: nanoseconds(to) }),
+  });
 
   function save() {
     const name = `${where.campaign}_${where.configuration}_${String(where.repetition).padStart(3, "0")}`;
     saveChart(holder.querySelector("canvas"), {
-      title: `${where.configuration}, repetition ${where.repetition}, ${where.campaign}`, names: trace.nodes, emulated: epi.emulated, name: `${name}_power.png`,
+      title: `${where.configuration}, repetition ${where.repetition}, ${where.campaign}`, names: nodes, emulated: epi.emulated, name: `${name}_power.png`,
     });
   }
 
+  const fail = (error) => holder.replaceChildren(errorBox(error, load));
+
   async function load() {
     try {
-      const file = await api.file(where.campaign, where.configuration, where.repetition, "power_trace");
-      trace = parseTrace(await file.text());
-      if (trace.times.length < 2) throw new Error("the trace is empty");
-      whole = [trace.times[0], trace.times.at(-1)];
-      legend.replaceChildren(nodeLegend(trace.nodes));
+      const view = await power();
+      nodes = view.nodes;
+      whole = [view.start_utc_ns / 1e9, view.end_utc_ns / 1e9];
+      legend.replaceChildren(nodeLegend(nodes));
       set(whole);
     } catch (error) {
-      holder.replaceChildren(errorBox(error, load));
+      fail(error);
     }
   }
   load();
