@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 WEB := orchestrator/web
 EXTRAS := node,surgeon,meter,meter-parquet,orchestrator,telegram
-DEV_EXTRAS := $(EXTRAS),dev,provision
+DEV_EXTRAS := $(EXTRAS),dev,docs,provision
 # Everything comes in the version, and with the hash, that requirements/ names (made by `make lock`).
 comma := ,
 locks = $(foreach extra,$(subst $(comma), ,$(1)),-r requirements/$(extra).txt)
@@ -17,7 +17,7 @@ TEST_TOOLS := curl:curl openssl:openssl chromium:chromium systemd-analyze:system
 DEMO_ARGS ?=
 N8N_VERSION := 1.123.81
 
-.PHONY: web web-dev install-dev test-tools test-train test-n8n demo test test-slow check bench install lock clean
+.PHONY: web web-dev install-dev test-tools test-train test-n8n demo test test-slow check bench docs install lock clean
 .DEFAULT_GOAL := demo
 
 demo: install  ## run the whole 25-configuration campaign on this machine
@@ -54,6 +54,9 @@ check: install-dev  ## style, types and layers of Python and JavaScript
 
 bench: install-dev  ## the figures, as ratios in one run
 	$(BIN)/python -m tests.bench
+
+docs: install-dev  ## the documentation site, into site/; nothing is loaded from elsewhere
+	$(BIN)/mkdocs build --quiet --strict
 
 install: $(VENV)/.installed web
 

@@ -18,8 +18,10 @@ class BridgeSettings(DaemonSettings):
     """The whole TOML file."""
 
     channels: tuple[NodeName, ...] = Field(min_length=1, max_length=64, description="node of each channel, in order")
-    source: Annotated[SourceSettings, PlainValidator(read_source)]
-    instrument: InstrumentSettings = InstrumentSettings()
+    source: Annotated[SourceSettings, PlainValidator(read_source)] = Field(
+        description="what is read; `kind` names one of the sources below"
+    )
+    instrument: InstrumentSettings = Field(default=InstrumentSettings(), description="what is known of the instrument")
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

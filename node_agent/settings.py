@@ -18,9 +18,9 @@ from shared.kernel.settings import AgentSettings
 class NodeSettings(AgentSettings):
     """Settings of one node agent; `state_dir` holds artifacts, the job table, pid files, sockets and logs."""
 
-    port: int = Field(default=8701, ge=1, le=65535)
+    port: int = Field(default=8701, ge=1, le=65535, description="TCP port it listens on")
     worker_host: str = Field(default="127.0.0.1", description="the cluster's interface, never 0.0.0.0")
-    worker_port: int = Field(default=50052, ge=1, le=65535)
+    worker_port: int = Field(default=50052, ge=1, le=65535, description="port of the RPC worker")
     threads: int = Field(default=1, ge=1, le=256, description="CPU threads of the RPC worker")
     engines: EngineTables = Field(default={}, validate_default=True, description="a table of its own for each engine")
     allow_governor: bool = Field(default=False, description="may this agent set the CPU frequency governor?")
@@ -33,7 +33,7 @@ class NodeSettings(AgentSettings):
     rsync_shell: str = Field(default="ssh -o BatchMode=yes", description="rsync's remote shell")
     prefer_rsync: bool = Field(default=False, description="take rsync where HTTP would do as well")
     artifact_quota_bytes: int | None = Field(default=None, ge=1, description="room for artifacts; null: the disk's")
-    source_token_file: Path | None = None
+    source_token_file: Path | None = Field(default=None, description="token of source_url")
     source_ca_file: Path | None = Field(default=None, description="the lab's own CA, pinned; for an https source")
 
     @model_validator(mode="before")

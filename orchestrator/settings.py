@@ -17,38 +17,42 @@ SURGEON = "surgeon"
 class WebhookSettings(Record):
     """One receiver of signed webhooks (the Standard Webhooks scheme)."""
 
-    url: str = Field(pattern=r"^https?://")
+    url: str = Field(pattern=r"^https?://", description="where notices are posted")
     secret_file: Path = Field(description="file with the shared secret: base64, optionally prefixed whsec_")
-    kinds: tuple[NoticeKind, ...] = ALL_KINDS
+    kinds: tuple[NoticeKind, ...] = Field(default=ALL_KINDS, description="which notices")
 
 
 class TelegramSettings(Record):
     """The bot; it answers only the chats named here."""
 
-    token_file: Path
-    chat_ids: tuple[int, ...] = Field(min_length=1)
-    api_url: str = Field(default="https://api.telegram.org", pattern=r"^https?://[^\s]+[^/]$")
-    kinds: tuple[NoticeKind, ...] = ("started", "paused", "finished", "failed", "cancelled", "attempt_failed")
+    token_file: Path = Field(description="file with the token that BotFather gave")
+    chat_ids: tuple[int, ...] = Field(min_length=1, description="chats that are told and may command")
+    api_url: str = Field(
+        default="https://api.telegram.org", pattern=r"^https?://[^\s]+[^/]$", description="the Bot API"
+    )
+    kinds: tuple[NoticeKind, ...] = Field(
+        default=("started", "paused", "finished", "failed", "cancelled", "attempt_failed"), description="which notices"
+    )
 
 
 class NotifySettings(Record):
     """Who is told what."""
 
-    webhooks: tuple[WebhookSettings, ...] = ()
-    telegram: TelegramSettings | None = None
+    webhooks: tuple[WebhookSettings, ...] = Field(default=(), description="receivers of signed webhooks")
+    telegram: TelegramSettings | None = Field(default=None, description="the Telegram bot; null: none")
 
 
 class OrchestratorSettings(DaemonSettings):
     """One TOML file; the first of `nodes` is the root node that runs the engine."""
 
-    nodes: tuple[AgentAddress, ...] = Field(min_length=1)
-    surgeon: AgentAddress
-    meter: AgentAddress
-    results_dir: Path
-    task_dirs: tuple[Path, ...] = ()
+    nodes: tuple[AgentAddress, ...] = Field(min_length=1, description="node agents; the first is the usual root")
+    surgeon: AgentAddress = Field(description="the surgeon")
+    meter: AgentAddress = Field(description="the meter bridge")
+    results_dir: Path = Field(description="folder of all result trees")
+    task_dirs: tuple[Path, ...] = Field(default=(), description="folders with benchmark tasks (YAML) of your own")
     workload_prompts: Path = Field(description="text file, one prompt a line")
     specs_dir: Path | None = Field(default=None, description="campaign specs that can be started by name")
-    notify: NotifySettings = NotifySettings()
+    notify: NotifySettings = Field(default=NotifySettings(), description="who is told what happens")
 
     @model_validator(mode="after")
     def _nodes_have_names_of_their_own(self) -> Self:

@@ -13,7 +13,7 @@ from shared.wire.surgeon_jobs import Name
 class QuestionFile(Record):
     """Multiple-choice questions for a search by accuracy: JSON lines with question, choices, answer."""
 
-    path: Path
+    path: Path = Field(description="JSON lines")
     template: str = Field(default="", description='the prompt, with {question}; empty: "Question: ...\\nAnswer:"')
 
 
@@ -25,9 +25,11 @@ class SurgeonSettings(AgentSettings):
         default_factory=dict, description="calibration texts by corpus name; each file is a domain"
     )
     questions: dict[Name, QuestionFile] = Field(default_factory=dict, description="for searches by accuracy, by name")
-    sanity_prompts: Path | None = None
-    heldout_text: Path | None = None
-    threads: int = Field(default=1, ge=1)
+    sanity_prompts: Path | None = Field(
+        default=None, description="prompts that every variant must still answer (JSON lines)"
+    )
+    heldout_text: Path | None = Field(default=None, description="text whose perplexity is compared with the baseline")
+    threads: int = Field(default=1, ge=1, description="CPU threads of llama.cpp")
     heldout_tokens: int = Field(default=4096, ge=2, description="tokens of the held-out text that are evaluated")
     window_tokens: int = Field(default=512, ge=8, description="tokens evaluated at once while observing")
     artifact_quota_bytes: int | None = Field(default=None, ge=1, description="room for artifacts; null: the disk's")

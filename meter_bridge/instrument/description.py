@@ -14,12 +14,14 @@ from shared.kernel.records import Instrument, NodeName, Record
 class InstrumentSettings(Record):
     """What is known of the instrument and cannot be asked over the wire."""
 
-    name: str = "epi-meter"
-    measurement_point: str = "AC inlet of each node"
+    name: str = Field(default="epi-meter", description="its name, where it does not say one itself")
+    measurement_point: str = Field(default="AC inlet of each node", description="what it measures")
     relative_uncertainty: float | None = Field(
         default=None, ge=0, le=1, description="standard uncertainty of power, where no calibration or class is known"
     )
-    accuracy: AccuracySettings = AccuracySettings()
+    accuracy: AccuracySettings = Field(
+        default=AccuracySettings(), description="its accuracy class, for the uncertainty budget"
+    )
 
 
 def instrument_of(hello: Hello | None, known: InstrumentSettings, *, vouched: bool) -> Instrument:

@@ -39,9 +39,9 @@ def run(
     seed: Annotated[int, typer.Option(help="of the subset")] = 1,
     task_dir: Annotated[list[Path] | None, typer.Option(help="directories with task YAML files")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="published benchmarks; default: $EPI_DATA_DIR")] = None,
-    context_tokens: Annotated[int, typer.Option(min=64)] = 8192,
-    sequences: Annotated[int, typer.Option(min=2, max=256)] = 32,
-    threads: Annotated[int, typer.Option(min=1)] = 4,
+    context_tokens: Annotated[int, typer.Option(min=64, help="Context of each sequence.")] = 8192,
+    sequences: Annotated[int, typer.Option(min=2, max=256, help="Sequences scored at once.")] = 32,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of each node.")] = 4,
     experts_per_token: Annotated[
         int | None, typer.Option(min=1, help="K: active experts a token; default: the model's own")
     ] = None,

@@ -76,8 +76,10 @@ def is_absent(value: object) -> bool:
 class MergeMatrices(Record):
     """How new experts are mixed from old ones: [layer][new][old] weights of the experts and of their router rows."""
 
-    experts: tuple[tuple[tuple[float, ...], ...], ...]
-    routers: tuple[tuple[tuple[float, ...], ...], ...]
+    experts: tuple[tuple[tuple[float, ...], ...], ...] = Field(description="[layer][new][old] weights of the experts")
+    routers: tuple[tuple[tuple[float, ...], ...], ...] = Field(
+        description="[layer][new][old] weights of the router rows"
+    )
 
 
 class SurgeryPlan(Record):
@@ -88,21 +90,23 @@ class SurgeryPlan(Record):
     by a weighted sum of all old ones, in its place.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1] = Field(default=1, description="of plans")
     n_experts: int = Field(ge=1, le=4096, description="experts in each layer of the base model")
     kept: tuple[tuple[int, ...], ...] = Field(description="[layer][rank] ascending ids of the kept experts")
-    layout: Layout = "uniform"
+    layout: Layout = Field(default="uniform", description="uniform: removed; biased: forbidden")
     experts_per_token: int | None = Field(default=None, ge=1, description="K override; null keeps the model's own K")
-    method: str = "none"
-    parameters: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    method: str = Field(default="none", description="how the decision was made")
+    parameters: dict[str, str | int | float | bool] = Field(default_factory=dict, description="of the method")
     base_sha256: Sha256 | None = Field(default=None, description="hash of the model the statistics were taken on")
-    statistics_sha256: Sha256 | None = None
+    statistics_sha256: Sha256 | None = Field(default=None, description="what the method looked at")
     # Later fields are left out where they are not used, so that plans written before them keep their hash.
     router_sha256: Sha256 | None = Field(
         default=None, exclude_if=is_absent,
         description="hash of the base's routers in F32, whatever format and quantisation: what expert ids mean",
     )  # fmt: skip
-    merge: MergeMatrices | None = Field(default=None, exclude_if=is_absent)
+    merge: MergeMatrices | None = Field(
+        default=None, exclude_if=is_absent, description="how kept experts are mixed from old ones"
+    )
 
     @model_validator(mode="after")
     def _kept_is_sound(self) -> Self:

@@ -15,13 +15,15 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 class DaemonSettings(Record):
     """What every daemon needs; each part adds its own fields in its own subclass."""
 
-    name: NodeName
-    host: str = "127.0.0.1"
-    port: int = Field(ge=1, le=65535)
-    token_file: Path | None = None
-    state_dir: Path
+    name: NodeName = Field(description="how the service calls itself")
+    host: str = Field(default="127.0.0.1", description="address it listens on; beyond loopback a token is required")
+    port: int = Field(ge=1, le=65535, description="TCP port it listens on")
+    token_file: Path | None = Field(
+        default=None, description="file with the bearer token; null: no token, loopback only"
+    )
+    state_dir: Path = Field(description="folder of its databases and files")
     tls_cert: Path | None = Field(default=None, description="certificate chain (PEM); with tls_key HTTPS is served")
-    tls_key: Path | None = None
+    tls_key: Path | None = Field(default=None, description="private key (PEM) of the certificate")
     log_level: LogLevel = Field(default="info", description="from which level on the daemon logs (to stderr)")
 
     @model_validator(mode="after")
@@ -52,9 +54,11 @@ class AgentSettings(DaemonSettings):
 class AgentAddress(Record):
     """Where an agent is, which token opens it, and which CA its certificate must come from."""
 
-    name: NodeName
-    url: str = Field(pattern=r"^https?://[^\s/]+$")
-    token_file: Path | None = None
+    name: NodeName = Field(description="name of the agent; of a node also in results")
+    url: str = Field(
+        pattern=r"^https?://[^\s/]+$", description="where it answers, for example http://192.168.50.11:8701"
+    )
+    token_file: Path | None = Field(default=None, description="file with its bearer token")
     ca_file: Path | None = Field(default=None, description="the lab's own CA, pinned; for https")
 
 

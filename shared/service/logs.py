@@ -159,7 +159,9 @@ def configure_logging(level: LogLevel, stream: TextIO = sys.stderr) -> LineHandl
     for name in OUR_PACKAGES:
         logging.getLogger(name).setLevel(ours)
     for name in _NEVER_BELOW_WARNING:
-        logging.getLogger(name).setLevel(max(ours, logging.WARNING))
+        library = logging.getLogger(name)
+        library.setLevel(max(ours, logging.WARNING))
+        library.propagate = True  # uvicorn's own configuration, where it ran before, keeps its lines to itself
     logging.captureWarnings(True)
     return handler
 

@@ -47,11 +47,13 @@ class WindowRules(Record):
     min_idle_s: float = Field(default=10.0, ge=0, description="shorter idle: FAIL")
     max_sample_interval_s: float = Field(default=1.0, gt=0, description="longer median interval: FAIL")
     gap_limit_s: float = Field(default=2.0, gt=0, description="longer gap, or edge without samples around it: FAIL")
-    min_samples: int = Field(default=10, ge=2)
+    min_samples: int = Field(default=10, ge=2, description="in a window; fewer: FAIL")
     max_instrument_uncertainty: float = Field(default=0.01, gt=0, description="relative, 1 sigma; more: FLAG")
-    ambient_c: tuple[float, float] = (20.0, 24.0)
+    ambient_c: tuple[float, float] = Field(
+        default=(20.0, 24.0), description="lowest and highest ambient temperature; outside: FLAG"
+    )
     max_temperature_drift_c: float = Field(default=5.0, gt=0, description="of a node over the run; more: FLAG")
-    required_governor: str = "performance"
+    required_governor: str = Field(default="performance", description="CPU frequency governor; another: FLAG")
     min_gap_before_window_s: float | None = Field(
         default=None, ge=0, description="less time since the window before: FLAG; null asks 10 s, 0 s where shortened"
     )

@@ -37,9 +37,9 @@ VariantName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,39}$
 class WorkloadSpec(Record):
     """A fixed workload: each of the prompts, `repeats` times, with exactly `tokens_each` tokens."""
 
-    tokens_each: int = Field(ge=1)
+    tokens_each: int = Field(ge=1, description="tokens of each prompt (prefill) or after each (decode)")
     prompts: int = Field(default=4, ge=1, le=64, description="how many of the fixed prompts are used")
-    repeats: int = Field(default=1, ge=1)
+    repeats: int = Field(default=1, ge=1, description="how often the prompts are gone through")
 
 
 class WindowsSpec(Record):
@@ -47,12 +47,18 @@ class WindowsSpec(Record):
 
     former_names: ClassVar = {"settle_s": "gap_before_window_s", "stabilisation": "steady_state"}
 
-    idle_s: float = Field(default=60.0, gt=0)
+    idle_s: float = Field(default=60.0, gt=0, description="length of the idle window")
     steady_state: SteadyStateSpec = Field(default=SteadyStateSpec(), description="before the first window")
     gap_before_window_s: float = Field(default=10.0, ge=0, description="waiting before each window")
-    marker: MarkerParams = MarkerParams(on_s=5.0, off_s=5.0, cycles=3)
-    prefill: WorkloadSpec = WorkloadSpec(tokens_each=512, repeats=4)
-    decode: WorkloadSpec = WorkloadSpec(tokens_each=256, repeats=2)
+    marker: MarkerParams = Field(
+        default=MarkerParams(on_s=5.0, off_s=5.0, cycles=3), description="the load step that finds the meter's lag"
+    )
+    prefill: WorkloadSpec = Field(
+        default=WorkloadSpec(tokens_each=512, repeats=4), description="workload of the prefill window"
+    )
+    decode: WorkloadSpec = Field(
+        default=WorkloadSpec(tokens_each=256, repeats=2), description="workload of the decode window"
+    )
 
     def tokens_of(self, label: str) -> int | None:
         """Return how many tokens a prefill or decode window counts; None for other windows."""
@@ -64,9 +70,9 @@ class EngineSpec(Record):
     """Which engine serves, and how it is started; tags in a configuration's id say otherwise (docs/epi.md)."""
 
     name: EngineName = Field(default="llama.cpp", description="distributed-llama: accuracy is scored by llama.cpp")
-    context_tokens: int = Field(default=8192, ge=64)
-    sequences: int = Field(default=32, ge=2, le=256)
-    threads: int = Field(default=4, ge=1)
+    context_tokens: int = Field(default=8192, ge=64, description="context of each sequence")
+    sequences: int = Field(default=32, ge=2, le=256, description="sequences scored at once")
+    threads: int = Field(default=4, ge=1, description="CPU threads of each node")
 
 
 class InterimAnalysesSpec(Record):
@@ -86,7 +92,7 @@ class GridSpec(Record):
 
     depths: tuple[Drop, ...] = Field(min_length=1, description='for example [4, "25%", "50%"]')
     methods: tuple[Name, ...] = Field(default=(), description="rankings; none: the campaign's method")
-    layers: tuple[LayerGroup, ...] = Field(default=("all",), min_length=1)
+    layers: tuple[LayerGroup, ...] = Field(default=("all",), min_length=1, description="groups of layers")
     servings: tuple[str, ...] = Field(default=("",), min_length=1, description='for example ["", "n1", "k2"]')
 
     def ids(self) -> tuple[str, ...]:
@@ -116,12 +122,12 @@ class CampaignSpec(Record):
     former_names: ClassVar = {"looks": "interim_analyses"}
 
     schema_version: Literal[1, 2] = Field(default=1, description="2: named variants, any depth, a list of tasks")
-    id: CampaignId
-    description: str = ""
-    model: Name
-    corpus: Name
-    method: Name = "frequency"
-    quantization: str = "Q4_K_M"
+    id: CampaignId = Field(description="name of the campaign and of its result folder")
+    description: str = Field(default="", description="title of the report")
+    model: Name = Field(description="a model of the surgeon's settings")
+    corpus: Name = Field(description="calibration corpus of the surgeon's settings")
+    method: Name = Field(default="frequency", description="ranking that decides which experts go")
+    quantization: str = Field(default="Q4_K_M", description="of the weights, as llama.cpp calls it")
     experts_per_token: int | None = Field(default=None, ge=1, description="K; null keeps the model's own")
     n_nodes: int | None = Field(default=None, ge=1, description="null uses every node")
     node_sets: dict[Name, tuple[NodeName, ...]] = Field(
@@ -145,8 +151,8 @@ class CampaignSpec(Record):
     skip_impossible: bool | None = Field(
         default=None, exclude_if=is_absent, description="true: what can never run is left out instead of refused"
     )
-    repetitions: int = Field(default=3, ge=1, le=100)
-    max_attempts: int = Field(default=3, ge=1, le=100)
+    repetitions: int = Field(default=3, ge=1, le=100, description="of every configuration")
+    max_attempts: int = Field(default=3, ge=1, le=100, description="tries at a run before the campaign stops")
     max_perplexity_ratio: float = Field(
         default=4.0, gt=1, description="quality gate: a variant whose perplexity rises more is not measured"
     )
@@ -157,14 +163,14 @@ class CampaignSpec(Record):
     accuracy: AccuracySpec | None = Field(
         default=None, exclude_if=is_absent, description="the tasks whose composite is the intelligence"
     )
-    windows: WindowsSpec = WindowsSpec()
-    engine: EngineSpec = EngineSpec()
-    rules: WindowRules = WindowRules()
-    timeouts: TimeoutsSpec = TimeoutsSpec()
+    windows: WindowsSpec = Field(default=WindowsSpec(), description="lengths of the windows")
+    engine: EngineSpec = Field(default=EngineSpec(), description="which engine serves, and how")
+    rules: WindowRules = Field(default=WindowRules(), description="when a window is believed")
+    timeouts: TimeoutsSpec = Field(default=TimeoutsSpec(), description="when a step counts as hanging")
     interim_analyses: InterimAnalysesSpec | None = Field(
         default=None, description="may the campaign stop early? null: all repetitions"
     )
-    accuracy_note: str = ""
+    accuracy_note: str = Field(default="", description="stands beside every accuracy in the report")
     lag_range_s: tuple[float, float] = Field(default=(-0.25, 3.0), description="where the meter's lag is looked for")
 
     @model_validator(mode="after")

@@ -20,9 +20,9 @@ class SteadyStateSpec(Record):
     most `steady.max_s`. `both`: at least `fixed_s` and until steady, at most `steady.max_s`.
     """
 
-    mode: Mode = "both"
-    fixed_s: float = Field(default=60.0, ge=0, le=7200)
-    steady: SteadyGateParams = SteadyGateParams()
+    mode: Mode = Field(default="both", description="a fixed time, until steady, or both")
+    fixed_s: float = Field(default=60.0, ge=0, le=7200, description="the fixed time")
+    steady: SteadyGateParams = Field(default=SteadyGateParams(), description="the gate of each node")
 
     @model_validator(mode="after")
     def _ceiling_is_above_the_floor(self) -> Self:

@@ -63,7 +63,7 @@ class SearchExperts(Record):
     """Search for the experts to keep: NAEE by the layer's reconstruction loss, EEP by accuracy on questions."""
 
     kind: Literal["search_experts"] = "search_experts"
-    search: Literal["naee", "eep"]
+    search: Literal["naee", "eep"] = Field(description="by reconstruction loss, or by accuracy on questions")
     drop: Drop = Field(description="experts dropped in every layer")
     questions: tuple[Name, ...] = Field(default=(), description="EEP: question files of the surgeon, by name")
     train_share: float = Field(default=0.5, gt=0, lt=1, description="EEP: share of the questions the search may see")
@@ -90,15 +90,15 @@ class MergeExperts(Record):
     train_share: float = Field(default=0.5, gt=0, lt=1, description="share of the questions the search may see")
     iterations: int = Field(default=40, ge=0, le=10_000, description="generations")
     offspring: int = Field(default=12, ge=1, le=1000, description="children of a generation")
-    seed: int = 0
+    seed: int = Field(default=0, description="of the search")
 
 
 class GivenPlan(Record):
     """Apply a plan that exists: written out, or by the hash under which this lab has made it before."""
 
     kind: Literal["plan"] = "plan"
-    plan: SurgeryPlan | None = None
-    sha256: Sha256 | None = None
+    plan: SurgeryPlan | None = Field(default=None, description="the plan itself")
+    sha256: Sha256 | None = Field(default=None, description="the hash of a plan that this lab has made")
 
     @model_validator(mode="after")
     def _is_one_of_both(self) -> Self:
@@ -111,7 +111,7 @@ class GivenFile(Record):
     """Measure a model file that somebody else cut: a model of the surgeon's settings, by name."""
 
     kind: Literal["file"] = "file"
-    name: Name
+    name: Name = Field(description="a model of the surgeon's settings")
 
 
 Surgery = Annotated[PruneExperts | SearchExperts | MergeExperts | GivenPlan | GivenFile, Field(discriminator="kind")]
@@ -121,8 +121,10 @@ _FIRST = ("prune_experts", "search_experts", "plan", "file")
 class VariantSpec(Record):
     """A named variant: `surgeries` in order, or in short one of `experts`, `plan`, `file`."""
 
-    description: str = ""
-    surgeries: tuple[Surgery, ...] = Field(min_length=1, max_length=2)
+    description: str = Field(default="", description="for people")
+    surgeries: tuple[Surgery, ...] = Field(
+        min_length=1, max_length=2, description="in order; experts, plan or file are short for one"
+    )
     reference: ConfigurationId | None = Field(
         default=None, description="what it is compared with; null: the unpruned model of its layout and serving"
     )

@@ -14,9 +14,9 @@ from shared.wire.node_jobs.activity import AgentActivity
 class MarkerParams(Record):
     """Step a full CPU load on one core: `cycles` times `on_s` on, `off_s` off, beginning and ending with off."""
 
-    on_s: float = Field(default=0.5, gt=0, le=60)
-    off_s: float = Field(default=0.5, gt=0, le=60)
-    cycles: int = Field(default=2, ge=1, le=20)
+    on_s: float = Field(default=0.5, gt=0, le=60, description="load on")
+    off_s: float = Field(default=0.5, gt=0, le=60, description="load off")
+    cycles: int = Field(default=2, ge=1, le=20, description="how often")
 
 
 class MarkerResult(Record):
