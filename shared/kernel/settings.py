@@ -48,7 +48,7 @@ class JobHistory(Record):
 class AgentSettings(DaemonSettings):
     """What every agent that does jobs needs besides."""
 
-    job_history: JobHistory = JobHistory()
+    job_history: JobHistory = Field(default=JobHistory(), description="how long ended jobs are remembered")
 
 
 class AgentAddress(Record):
