@@ -13,7 +13,7 @@ from rich.table import Table
 from meter_bridge.cli.remote import DEFAULT_URL, TokenFile, Url, ca_file
 from shared.kernel.errors import AuthError, InfrastructureError
 from shared.service.auth import load_token
-from shared.service.tls import pinned
+from shared.service.endpoint import Endpoint
 from shared.wire.meter_api import LivePower
 
 _BAR_CHARS = 30
@@ -31,11 +31,9 @@ def watch(
 
 
 async def _watch(url: str, token_file: Path | None, hz: float, count: int, *, as_json: bool) -> None:
-    token = load_token(token_file)
-    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-    address = url.rstrip("/").replace("http", "ws", 1) + f"/v1/live?hz={hz:g}"
+    bridge = Endpoint(url, load_token(token_file), ca_file())
     try:
-        async with websockets.connect(address, additional_headers=headers, ssl=pinned(ca_file())) as socket:
+        async with bridge.websocket(f"/v1/live?hz={hz:g}") as socket:
             if as_json:
                 await _print(socket, count)
             else:

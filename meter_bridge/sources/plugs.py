@@ -16,7 +16,10 @@ from meter_bridge.sources.polled import PolledSource, Reading
 from shared.kernel.clock import monotonic_ns
 from shared.kernel.errors import DataError, InfrastructureError
 from shared.kernel.records import Record
+from shared.service.endpoint import Endpoint, ask
 
+_MAX_REPLY_BYTES = 64 << 10
+"""A plug's whole status has 1 or 2 KB."""
 Dialect = Literal["shelly1", "shelly2", "tasmota"]
 PATHS: dict[Dialect, str] = {
     "shelly1": "/meter/0",
@@ -38,6 +41,7 @@ class PlugReader:
     def __init__(self, plugs: tuple[PlugAddress, ...], rate_hz: float) -> None:
         self._plugs = plugs
         self._rate_hz = rate_hz
+        self._patience_s = max(1.0, 1 / rate_hz)
         self._client: httpx.AsyncClient | None = None
 
     @property
@@ -50,7 +54,7 @@ class PlugReader:
 
     async def open(self) -> None:
         """Make the client."""
-        self._client = httpx.AsyncClient(timeout=max(1.0, 1 / self._rate_hz))
+        self._client = Endpoint("").client(timeout_s=self._patience_s)
 
     async def read(self) -> Reading | None:
         """Return the power of every plug."""
@@ -75,19 +79,20 @@ class PlugReader:
         if self._client is None:
             raise InfrastructureError("the plug is not open", where=plug.url)
         try:
-            response = await self._client.get(plug.url + PATHS[plug.dialect])
+            url = plug.url + PATHS[plug.dialect]
+            reply = await ask(self._client, "GET", url, max_bytes=_MAX_REPLY_BYTES, within_s=self._patience_s)
         except httpx.TransportError as error:
             raise InfrastructureError(f"the plug does not answer: {type(error).__name__}", where=plug.url) from error
-        if response.status_code != 200:
-            raise InfrastructureError(f"the plug answered HTTP {response.status_code}", where=plug.url)
+        if reply.status != 200:
+            raise InfrastructureError(f"the plug answered HTTP {reply.status}", where=plug.url)
         try:
-            return power_of(plug.dialect, response.json())
-        except (KeyError, TypeError, ValueError) as error:
+            return power_of(plug.dialect, reply.json())
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"no power in the answer of a {plug.dialect} plug", where=plug.url) from error
 
 
 def power_of(dialect: Dialect, answer: Any) -> float:
-    """Return watts from a plug's JSON; raises KeyError, TypeError or ValueError when there are none."""
+    """Return watts from a plug's JSON; raises KeyError, TypeError, ValueError or AttributeError when there are none."""
     if dialect == "shelly1":
         if answer.get("is_valid") is False:
             raise ValueError("the plug calls its own reading invalid")

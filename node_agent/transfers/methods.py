@@ -17,6 +17,7 @@ from shared.files.artifacts import ArtifactStore, NoRoomError, scratch_file
 from shared.kernel.errors import ConfigurationError, EpiError
 from shared.kernel.records import canonical_json
 from shared.service.auth import load_token
+from shared.service.endpoint import Endpoint
 from shared.wire.job_server import JobContext
 from shared.wire.node_jobs.artifacts import FetchParams, FetchResult, TransferCost, TransferFailure, TransferMethod
 
@@ -112,7 +113,7 @@ async def _bring(
     if method == "plan":
         await _by_plan(params, store, job, traffic)
     elif method == "http":
-        await _by_http(params.sha256, store, settings, job, traffic)
+        await _by_http(params, store, settings, job, traffic)
     elif method == "rsync":
         await _by_rsync(params, store, settings, traffic)
 
@@ -130,16 +131,17 @@ async def _by_rsync(params: FetchParams, store: ArtifactStore, settings: NodeSet
 
 
 async def _by_http(
-    sha256: str, store: ArtifactStore, settings: NodeSettings, job: JobContext, traffic: _Traffic
+    params: FetchParams, store: ArtifactStore, settings: NodeSettings, job: JobContext, traffic: _Traffic
 ) -> None:
     assert settings.source_url is not None, "costs() offers HTTP only with a source"
     token = load_token(settings.source_token_file) if settings.source_token_file else None
+    source = Endpoint(settings.source_url, token, settings.source_ca_file)
 
-    def report(received: int, done: int, total: int) -> None:
+    def report(received: int, here: int, total: int | None) -> None:
         traffic.received = received
-        job.progress(done / max(total, 1), f"{done >> 20} of {total >> 20} MiB")
+        job.progress(here / max(total or here, 1), f"{here >> 20} of {(total or here) >> 20} MiB")
 
-    await store.download(settings.source_url, token, sha256, on_bytes=report, ca_file=settings.source_ca_file)
+    await store.download(source, params.sha256, size_bytes=params.size_bytes or None, on_bytes=report)
 
 
 async def _by_plan(params: FetchParams, store: ArtifactStore, job: JobContext, traffic: _Traffic) -> None:

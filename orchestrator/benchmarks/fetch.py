@@ -1,21 +1,25 @@
 """Brings the published benchmarks into the data directory: by download, or from files the user already has."""
 
+import asyncio
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import httpx
-
 from orchestrator.benchmarks.data_dir import docs_sha256, read_folder
 from orchestrator.benchmarks.published import Published
-from shared.files.atomic import move_into_place, write_file
+from shared.files.atomic import write_file
+from shared.files.download import Wanted
+from shared.files.download import download as download_file
 from shared.kernel.errors import DataError, InfrastructureError
 from shared.kernel.records import Record
+from shared.service.endpoint import Endpoint
 
 OnBytes = Callable[[str, int, int | None], None]
 """Called with (file name, bytes so far, total or None)."""
 
-_CHUNK_BYTES = 1 << 16
+_LARGEST_BYTES = 1 << 30
+"""The largest published split has 50 MB."""
 
 
 class SplitStatus(Record):
@@ -96,44 +100,38 @@ def download(benchmark: Published, data_dir: Path, on_bytes: OnBytes | None = No
         DataError: what arrived is not the benchmark; it is removed.
     """
     folder = data_dir / benchmark.folder
-    folder.mkdir(parents=True, exist_ok=True)
-    return [
-        target
+    missing = {
+        target: (split, url)
         for split, url in benchmark.urls.items()
         if not (target := folder / f"{split}{Path(url).suffix}").exists()
-        and _fetch(url, target, benchmark, split, on_bytes)
-    ]
+    }
+    for target, (split, url) in missing.items():
+        asyncio.run(_fetch(url, target, on_bytes))
+        try:
+            found = len(read_folder(target.parent, benchmark, only=target).get(split, []))
+            if found < benchmark.expected.get(split, 1):
+                raise DataError(f"{found} questions where {benchmark.expected[split]} belong", where=url)
+        except DataError:
+            target.unlink()
+            raise
+    return list(missing)
 
 
-def _fetch(url: str, target: Path, benchmark: Published, split: str, on_bytes: OnBytes | None) -> bool:
-    partial = target.with_name(target.name + ".part")
-    have = partial.stat().st_size if partial.exists() else 0
-    headers = {"Range": f"bytes={have}-"} if have else {}
-    try:
-        with httpx.stream("GET", url, headers=headers, follow_redirects=True, timeout=60) as response:
-            if response.status_code not in (200, 206, 416):
-                raise InfrastructureError(f"the source answered HTTP {response.status_code}", where=url, hint=_HINT)
-            if response.status_code != 416:  # 416: the partial file was whole already
-                have = have if response.status_code == 206 else 0
-                length = response.headers.get("content-length")
-                total = have + int(length) if length is not None else None
-                with partial.open("ab" if have else "wb") as file:
-                    for chunk in response.iter_bytes(_CHUNK_BYTES):
-                        file.write(chunk)
-                        have += len(chunk)
-                        if on_bytes is not None:
-                            on_bytes(target.name, have, total)
-    except httpx.HTTPError as error:
-        raise InfrastructureError(f"cannot download: {error}", where=url, hint=_HINT) from error
-    move_into_place(partial, target)
-    try:
-        found = len(read_folder(target.parent, benchmark, only=target).get(split, []))
-        if found < benchmark.expected.get(split, 1):
-            raise DataError(f"{found} questions where {benchmark.expected[split]} belong", where=url)
-    except DataError:
-        target.unlink()
-        raise
-    return True
+async def _fetch(url: str, target: Path, on_bytes: OnBytes | None) -> None:
+    def told(_received: int, here: int, total: int | None) -> None:
+        if on_bytes is not None:
+            on_bytes(target.name, here, total)
+
+    def check_room(needed_bytes: int) -> None:
+        if (free := shutil.disk_usage(target.parent).free) < needed_bytes:
+            raise InfrastructureError(f"{needed_bytes} bytes do not fit, {free} are free", where=str(target.parent))
+
+    partial, wanted = target.with_name(target.name + ".part"), Wanted(url, _LARGEST_BYTES)
+    async with Endpoint("").client(timeout_s=60, follow_redirects=True) as client:
+        try:
+            await download_file(client, wanted, partial, target, make_room=check_room, on_bytes=told)
+        except InfrastructureError as error:
+            raise InfrastructureError(error.message, where=error.where, hint=_HINT) from error
 
 
 _HINT = "without internet: `epi data fetch NAME --from FOLDER` takes files you have, in any published form"

@@ -9,7 +9,7 @@ from shared.kernel.clock import utc_ns
 from shared.kernel.errors import ConfigurationError, NotFoundError
 from shared.kernel.records import NodeName
 from shared.kernel.settings import AgentAddress
-from shared.service.auth import load_token
+from shared.service.endpoint import Endpoint
 from shared.wire.client import AgentClient
 from shared.wire.meter_api import MeterStatus, SampleBlock
 from shared.wire.node_jobs.activity import AgentActivity
@@ -123,5 +123,5 @@ def load_prompts(path: Path, count: int) -> tuple[str, ...]:
 
 
 def _client(address: AgentAddress) -> AgentClient:
-    token = load_token(address.token_file) if address.token_file else None
-    return AgentClient(address.url, token, ca_file=address.ca_file)
+    endpoint = Endpoint.of(address)
+    return AgentClient(endpoint.url, endpoint.token, ca_file=endpoint.ca_file)

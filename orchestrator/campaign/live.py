@@ -14,9 +14,8 @@ from pydantic import Field, ValidationError
 from orchestrator.campaign.lab import Lab
 from orchestrator.store.records import Entry
 from shared.kernel.records import CampaignId, Record
-from shared.service.auth import load_token
 from shared.service.broadcaster import Broadcaster
-from shared.service.tls import pinned
+from shared.service.endpoint import Endpoint
 from shared.wire.meter_api import LivePower
 
 log = logging.getLogger(__name__)
@@ -82,14 +81,11 @@ class LiveBroadcaster(Broadcaster[LiveMessage]):
 
 async def relay_power(broadcaster: LiveBroadcaster, lab: Lab) -> None:
     """Follow the bridge's live feed for ever, reconnecting with capped back-off."""
-    address = lab.settings.meter
-    token = load_token(address.token_file) if address.token_file else None
-    url = address.url.replace("http", "ws", 1) + "/v1/live"
-    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    meter = Endpoint.of(lab.settings.meter)
     failures = 0
     while True:
         try:
-            async with websockets.connect(url, additional_headers=headers, ssl=pinned(address.ca_file)) as socket:
+            async with meter.websocket("/v1/live") as socket:
                 failures = 0
                 async for message in socket:
                     broadcaster.publish(LiveMessage(type="power", power=LivePower.model_validate_json(message)))

@@ -8,13 +8,13 @@ from typing import Any
 
 import httpx
 from websockets.exceptions import WebSocketException
-from websockets.sync.client import connect
 
 from orchestrator.local.layout import LocalLab
 from shared.files.atomic import atomic_write
-from shared.kernel.errors import ConfigurationError, EpiError, ErrorPayload, InfrastructureError, from_payload
+from shared.kernel.errors import ConfigurationError, InfrastructureError
 from shared.service.auth import load_token
-from shared.service.tls import pinned, system_trust
+from shared.service.endpoint import Endpoint, ask_sync
+from shared.service.reply import read_reply_sync
 
 
 class Api:
@@ -22,9 +22,7 @@ class Api:
 
     def __init__(self, url: str, token: str | None, ca_file: Path | None = None) -> None:
         self.url = url.rstrip("/")
-        self._tls = pinned(ca_file)
-        self._verify = self._tls or system_trust()
-        self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        self._endpoint = Endpoint(self.url, token, ca_file)
 
     def call(self, method: str, path: str, body: object | None = None) -> Any:
         """Send a request and return the JSON answer.
@@ -33,16 +31,12 @@ class Api:
             EpiError: the orchestrator's own error, or InfrastructureError when it cannot be reached.
         """
         try:
-            response = httpx.request(
-                method, self.url + path, headers=self._headers, json=body, timeout=30, verify=self._verify
-            )
+            with self._endpoint.sync_client() as client:
+                return ask_sync(client, method, path, json=body).json()
         except httpx.TransportError as error:
             raise InfrastructureError(
                 f"the orchestrator does not answer: {error}", where=self.url, hint="`epi up` starts a lab"
             ) from error
-        if response.is_success:
-            return response.json()
-        raise _error_of(response, path)
 
     def download(self, path: str, target: Path) -> int:
         """Bring a file and return its size; it appears whole or not at all.
@@ -51,13 +45,12 @@ class Api:
             EpiError: the orchestrator's own error, or InfrastructureError when it cannot be reached.
         """
         try:
-            url = self.url + path
-            with httpx.stream("GET", url, headers=self._headers, timeout=300, verify=self._verify) as response:
-                if not response.is_success:
-                    response.read()
-                    raise _error_of(response, path)
+            plain = {"Accept-Encoding": "identity"}
+            with self._endpoint.sync_client(timeout_s=300) as http, http.stream("GET", path, headers=plain) as reply:
+                if not reply.is_success:
+                    read_reply_sync(reply, within_s=30).json()  # raises what went wrong
                 with atomic_write(target) as beside, beside.open("wb") as file:
-                    for chunk in response.iter_bytes():
+                    for chunk in reply.iter_raw():
                         file.write(chunk)
         except httpx.TransportError as error:
             raise InfrastructureError(f"the download broke: {error}", where=self.url) from error
@@ -71,20 +64,12 @@ class Api:
         Raises:
             InfrastructureError: the feed cannot be opened or broke.
         """
-        url = self.url.replace("http", "ws", 1) + "/v1/live" + ("" if since is None else f"?since={since}")
         try:
-            with connect(url, additional_headers=self._headers, ssl=self._tls) as socket:
+            with self._endpoint.sync_websocket("/v1/live" + ("" if since is None else f"?since={since}")) as socket:
                 for message in socket:
                     yield json.loads(message)
         except (OSError, WebSocketException) as error:
-            raise InfrastructureError(f"the live feed broke: {error}", where=url) from error
-
-
-def _error_of(response: httpx.Response, path: str) -> EpiError:
-    try:
-        return from_payload(ErrorPayload.model_validate(response.json()["error"]))
-    except (ValueError, KeyError, TypeError):
-        return InfrastructureError(f"HTTP {response.status_code}: {response.text[:200]}", where=path)
+            raise InfrastructureError(f"the live feed broke: {error}", where=self.url) from error
 
 
 def find_api(out: Path, url: str | None, token_file: Path | None) -> Api:

@@ -14,8 +14,8 @@ import tomli_w
 
 from orchestrator.local.layout import LocalLab, Part, load_demo
 from shared.files.atomic import write_file
-from shared.kernel.errors import ConfigurationError, InfrastructureError
-from shared.service.tls import system_trust
+from shared.kernel.errors import ConfigurationError, EpiError, InfrastructureError
+from shared.service.endpoint import Endpoint, ask_sync
 
 _READY_TIMEOUT_S = 90.0
 _STOP_TIMEOUT_S = 60.0
@@ -123,8 +123,8 @@ def log_tail(lab: LocalLab, part: str, lines: int = 10) -> str:
 
 
 def _answers(lab: LocalLab, part: Part) -> bool:
-    headers = {"Authorization": f"Bearer {lab.token(part.name)}"}
     try:
-        return httpx.get(f"{part.url}/v1/health", headers=headers, timeout=2, verify=system_trust()).is_success
-    except httpx.HTTPError:
+        with Endpoint(part.url or "", lab.token(part.name)).sync_client(timeout_s=2) as client:
+            return ask_sync(client, "GET", "/v1/health", within_s=2).is_success
+    except (httpx.TransportError, EpiError):
         return False

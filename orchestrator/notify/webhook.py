@@ -14,6 +14,7 @@ from standardwebhooks.webhooks import Webhook
 from orchestrator.notify.notices import Notice
 from orchestrator.settings import WebhookSettings
 from shared.kernel.errors import ConfigurationError
+from shared.service.endpoint import Endpoint
 from shared.service.logs import hide
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ class WebhookSender:
 
     async def run(self) -> None:
         """Deliver for ever, in order."""
-        async with httpx.AsyncClient(timeout=_TIMEOUT_S) as client:
+        async with Endpoint("").client(timeout_s=_TIMEOUT_S) as client:
             while True:
                 notice = await self._queue.get()
                 if not await self._deliver(client, notice):
@@ -72,11 +73,13 @@ class WebhookSender:
                 "webhook-signature": self._signer.sign(message_id, now, body),
             }
             try:
-                response = await client.post(self._settings.url, content=body, headers=headers)
-            except httpx.TransportError as error:
+                # The status says it all: whatever the receiver sends beyond it is not read.
+                request = client.stream("POST", self._settings.url, content=body, headers=headers)
+                async with asyncio.timeout(_TIMEOUT_S), request as reply:
+                    if reply.is_success:
+                        return True
+            except (httpx.TransportError, TimeoutError) as error:
                 log.info("%s: %s", self.name, type(error).__name__)
-                continue
-            if response.is_success:
-                return True
-            log.info("%s: HTTP %s", self.name, response.status_code)
+            else:
+                log.info("%s: HTTP %s", self.name, reply.status_code)
         return False

@@ -1,6 +1,5 @@
 """Content-addressed files: the name is the SHA-256, downloads resume, nothing half-written has a final name."""
 
-import asyncio
 import os
 import shutil
 import threading
@@ -11,15 +10,15 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
-import httpx
-
 from shared.files.atomic import move_into_place, write_file
+from shared.files.download import OnBytes, Wanted, download
 from shared.files.durability import hash_file
 from shared.kernel.errors import DataError, InfrastructureError, NotFoundError
 from shared.kernel.records import Record, Sha256
-from shared.service.tls import pinned
+from shared.service.endpoint import Endpoint
 
-_CHUNK_BYTES = 1 << 20
+_LARGEST_BYTES = 1 << 50
+"""A source is believed as far as there is room."""
 
 
 class NoRoomError(InfrastructureError):
@@ -210,55 +209,22 @@ class ArtifactStore:
         return ArtifactInfo(sha256=sha256, size_bytes=(self.root / sha256).stat().st_size)
 
     async def download(
-        self,
-        base_url: str,
-        token: str | None,
-        sha256: str,
-        *,
-        on_bytes: Callable[[int, int, int], None] | None = None,
-        ca_file: Path | None = None,
+        self, source: Endpoint, sha256: str, *, size_bytes: int | None = None, on_bytes: OnBytes | None = None
     ) -> int:
         """Bring an artifact from another agent, resuming a partial file; return the bytes received.
 
-        `on_bytes` is called with (bytes received by this call, bytes here, total).
-
         Raises:
-            InfrastructureError: the source cannot be reached or does not have it.
-            DataError: what arrived has another hash; the partial file is removed.
+            InfrastructureError: the source cannot be reached or does not have it, or there is no room.
+            DataError: what arrived is another file; the partial file is removed.
         """
         if self.has(sha256):
             return 0
-        partial = self.partial_path(sha256)
-        received = 0
-        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        offset = partial.stat().st_size if partial.exists() else 0
-        if offset:
-            headers["Range"] = f"bytes={offset}-"
-        try:
-            async with (
-                httpx.AsyncClient(timeout=60, verify=pinned(ca_file) or True) as client,
-                client.stream("GET", f"{base_url}/v1/artifacts/{sha256}", headers=headers) as response,
-            ):
-                if response.status_code == 416:
-                    partial.unlink()
-                    raise DataError("the partial file does not fit the source; it was removed", where=sha256)
-                if response.status_code not in (200, 206):
-                    raise InfrastructureError(f"the source answered HTTP {response.status_code}", where=base_url)
-                if response.status_code == 200:
-                    offset = 0
-                total = offset + int(response.headers.get("content-length", 0))
-                await asyncio.to_thread(self.make_room, total - offset)
-                with partial.open("r+b" if offset else "wb") as file:
-                    file.seek(offset)
-                    async for chunk in response.aiter_bytes(_CHUNK_BYTES):
-                        file.write(chunk)
-                        received += len(chunk)
-                        if on_bytes is not None:
-                            on_bytes(received, offset + received, total)
-        except httpx.TransportError as error:
-            raise InfrastructureError(f"the download broke: {error!r}", where=base_url) from error
-        await asyncio.to_thread(self.adopt, partial, expected_sha256=sha256)
-        return received
+        wanted = Wanted(f"/v1/artifacts/{sha256}", max_bytes=_LARGEST_BYTES, size_bytes=size_bytes, sha256=sha256)
+        async with source.client(timeout_s=60) as client:
+            return await download(
+                client, wanted, self.partial_path(sha256), self.root / sha256, make_room=self.make_room,
+                on_bytes=on_bytes,
+            )  # fmt: skip
 
 
 @asynccontextmanager

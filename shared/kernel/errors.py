@@ -12,13 +12,14 @@ EpiError
 └── BugError              a broken promise inside the lab: report it
 
 Every error says what happened (`message`), to what (`where`) and what to do (`hint`). `to_payload` is the one JSON
-shape of an error on every endpoint and in every job record.
+shape of an error on every endpoint and in every job record; `error_of_reply` reads it back.
 """
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
+_QUOTED_CHARACTERS: Final = 200
 Fault = Literal["configuration", "data", "infrastructure", "auth", "bug"]
 
 
@@ -38,6 +39,14 @@ class ErrorPayload(BaseModel):
     def _is_text(cls, value: object) -> object:
         """Replace what no UTF-8 text can hold: a hostile request's own words may be quoted here."""
         return value.encode(errors="replace").decode() if isinstance(value, str) else value
+
+
+class ErrorBody(BaseModel):
+    """The body of every answer that is no success."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    error: ErrorPayload
 
 
 class EpiError(Exception):
@@ -150,3 +159,22 @@ def from_payload(payload: ErrorPayload) -> EpiError:
     """Rebuild the exception that a remote part reported; a code unknown here is known by its fault."""
     cls = _BY_CODE.get(payload.code) or _BY_FAULT[payload.fault]
     return cls(payload.message, where=payload.where, hint=payload.hint)
+
+
+def error_of_reply(status: int, body: bytes, where: str) -> EpiError:
+    """Return what an HTTP answer that is no success means: the error in it, or else what its status says."""
+    try:
+        return from_payload(ErrorBody.model_validate_json(body).error)
+    except ValidationError:
+        text = " ".join(body.decode("utf-8", "replace").split())[:_QUOTED_CHARACTERS]
+        return _of_status(status)(f"HTTP {status}{f': {text}' if text else ''}", where=where)
+
+
+def _of_status(status: int) -> type[EpiError]:
+    by_status: dict[int, type[EpiError]] = {
+        401: AuthError, 403: AuthError, 404: NotFoundError, 408: InfrastructureError, 409: ConflictError,
+        429: TooManyFailuresError,
+    }  # fmt: skip
+    if status in by_status:
+        return by_status[status]
+    return ConfigurationError if 400 <= status < 500 else InfrastructureError

@@ -11,12 +11,11 @@ from fastapi import FastAPI, HTTPException, Request, WebSocket
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from shared.kernel.errors import ConfigurationError, EpiError, ErrorPayload, Fault, InfrastructureError
+from shared.kernel.errors import ConfigurationError, EpiError, ErrorBody, ErrorPayload, Fault, InfrastructureError
 from shared.kernel.settings import DaemonSettings
 from shared.service.audit import AuditLog
 from shared.service.auth import check_bind
@@ -30,14 +29,6 @@ MAX_REASON_BYTES = 120
 _REF_TEMPLATE = "#/components/schemas/{model}"
 _POLICY_VIOLATION = 1008
 _INTERNAL_ERROR = 1011
-
-
-class ErrorBody(BaseModel):
-    """The body of every answer that is no success."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    error: ErrorPayload
 
 
 ERROR_STATUSES = {

@@ -8,10 +8,11 @@ from typing import Any, NoReturn
 
 import httpx
 import websockets
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from shared.kernel.errors import BugError, ConflictError, EpiError, ErrorPayload, InfrastructureError, from_payload
-from shared.service.tls import pinned, system_trust
+from shared.kernel.errors import BugError, EpiError, InfrastructureError, from_payload
+from shared.service.endpoint import Endpoint, ask
+from shared.service.reply import MAX_REPLY_BYTES
 from shared.wire.protocol import Event, Health, JobRequest, JobState, JobSummary
 
 _RETRY_DELAYS_S = (0.1, 0.2, 0.5, 1.0, 2.0, 2.0, 2.0)
@@ -28,11 +29,8 @@ class AgentClient:
         self, base_url: str, token: str | None, *, timeout_s: float = 30.0, ca_file: Path | None = None
     ) -> None:
         self.base_url = base_url.rstrip("/")
-        self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        self._tls = pinned(ca_file)
-        self._http = httpx.AsyncClient(
-            base_url=self.base_url, headers=self._headers, timeout=timeout_s, verify=self._tls or system_trust()
-        )
+        self._endpoint = Endpoint(self.base_url, token, ca_file)
+        self._http = self._endpoint.client(timeout_s=timeout_s)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -52,13 +50,11 @@ class AgentClient:
         for delay_s in (0.0, *_RETRY_DELAYS_S) if patient else (0.0,):
             await asyncio.sleep(delay_s)
             try:
-                response = await self._http.request(method, path, json=json, params=params)
+                reply = await ask(self._http, method, path, json=json, params=params)
             except httpx.TransportError as error:
                 last = error
                 continue
-            if response.is_success:
-                return response.json()
-            raise _error_of(response)
+            return reply.json()
         raise InfrastructureError(
             f"the agent does not answer: {last!r}", where=self.base_url, hint="is its process running?"
         )
@@ -148,8 +144,7 @@ class AgentClient:
     @asynccontextmanager
     async def follow(self, since: int = 2**62) -> AsyncIterator[AsyncIterator[Event]]:
         """Open the agent's event feed; events after `since` come first, new ones follow."""
-        url = self.base_url.replace("http", "ws", 1) + f"/v1/events?since={since}"
-        async with websockets.connect(url, additional_headers=self._headers, max_size=2**26, ssl=self._tls) as socket:
+        async with self._endpoint.websocket(f"/v1/events?since={since}", max_bytes=MAX_REPLY_BYTES) as socket:
 
             async def events() -> AsyncIterator[Event]:
                 async for message in socket:
@@ -176,12 +171,3 @@ class _JobClock:
             self._queued = False
             self.deadline = asyncio.get_running_loop().time() + self._timeout_s
         return state
-
-
-def _error_of(response: httpx.Response) -> EpiError:
-    where = f"{response.request.method} {response.request.url}"
-    try:
-        return from_payload(ErrorPayload.model_validate(response.json()["error"]))
-    except (ValueError, KeyError, TypeError, ValidationError):
-        cls = ConflictError if response.status_code == 409 else InfrastructureError
-        return cls(f"HTTP {response.status_code}: {response.text[:200]}", where=where)

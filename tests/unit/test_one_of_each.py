@@ -23,6 +23,23 @@ def _writes_by_hand(node: ast.AST) -> bool:
     return renames or _name(node) in {"fsync", "mkstemp", "NamedTemporaryFile", "write_text", "write_bytes"}
 
 
+def _makes_a_client(node: ast.AST) -> bool:
+    """Tell whether an HTTP client or a WebSocket connection is made, or a request sent without one."""
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+        return False
+    of = getattr(node.func.value, "id", "")
+    makes = {"httpx": {"AsyncClient", "Client", "get", "post", "request", "stream"}, "websockets": {"connect"}}
+    return node.func.attr in makes.get(of, set())
+
+
+def _imports_a_client(node: ast.AST) -> bool:
+    return isinstance(node, ast.ImportFrom) and node.module in {"httpx", "websockets.sync.client", "urllib.request"}
+
+
+def _asks_for_a_range(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("bytes=")
+
+
 MECHANISMS: dict[str, tuple[Callable[[ast.AST], bool], set[str]]] = {
     "atomic write": (
         _writes_by_hand,
@@ -39,6 +56,8 @@ MECHANISMS: dict[str, tuple[Callable[[ast.AST], bool], set[str]]] = {
             "demo/recipe/tokenizer.py",  # made once, by hand
         },
     ),
+    "HTTP client": (lambda node: _makes_a_client(node) or _imports_a_client(node), {"shared/service/endpoint.py"}),
+    "resumable download": (_asks_for_a_range, {"shared/files/download.py"}),
 }  # fmt: skip
 
 
