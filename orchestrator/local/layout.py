@@ -34,6 +34,8 @@ class DemoSettings(Record):
     model_dir: Path
     corpus: str
     corpus_files: tuple[Path, ...]
+    models: dict[str, Path] = Field(default_factory=dict, description="more models of the surgeon, by name")
+    questions: dict[str, Path] = Field(default_factory=dict, description="question files for searches, by name")
     sanity_prompts: Path
     heldout_text: Path
     task_dirs: tuple[Path, ...]
@@ -174,7 +176,8 @@ class LocalLab:
         settings: dict[str, dict[str, object]] = {
             "surgeon": common("surgeon")
             | {
-                "models": {demo.model: str(demo.model_dir)},
+                "models": {demo.model: str(demo.model_dir), **{name: str(path) for name, path in demo.models.items()}},
+                "questions": {name: {"path": str(path)} for name, path in demo.questions.items()},
                 "corpora": {demo.corpus: [str(path) for path in demo.corpus_files]},
                 "sanity_prompts": str(demo.sanity_prompts),
                 "heldout_text": str(demo.heldout_text),
@@ -252,6 +255,8 @@ def load_demo(path: Path) -> DemoSettings:
     return settings.model_copy(
         update={
             "model_dir": base / settings.model_dir,
+            "models": {name: base / path for name, path in settings.models.items()},
+            "questions": {name: base / path for name, path in settings.questions.items()},
             "corpus_files": absolute(*settings.corpus_files),
             "sanity_prompts": base / settings.sanity_prompts,
             "heldout_text": base / settings.heldout_text,
