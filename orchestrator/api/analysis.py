@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends
 
 from orchestrator.campaign.service import CampaignService
 from orchestrator.domain.analysis.curve import BestChance, OperatingPoint
+from orchestrator.domain.analysis.methods import MethodPair
 from orchestrator.domain.analysis.pareto import ParetoPoint
 from orchestrator.domain.run.validity import Validity
 from orchestrator.reports.hypotheses import Hypothesis, hypotheses
@@ -27,6 +28,7 @@ class CampaignAnalysis(Record):
     operating_points: tuple[OperatingPoint, ...] = ()
     best_chances: tuple[BestChance, ...] = ()
     pareto: tuple[ParetoPoint, ...] = ()
+    methods: tuple[MethodPair, ...] = ()
     questions: tuple[ResearchAnswer, ...] = ()
     validity: Validity = Validity()
 
@@ -52,5 +54,6 @@ def _analysis(folder: Path) -> CampaignAnalysis:
     return CampaignAnalysis(
         recommendation=recommendation_of(found), hypotheses=hypotheses(found.hypotheses),
         operating_points=found.operating_points, best_chances=found.best_chances, pareto=found.pareto,
+        methods=found.method_pairs,
         questions=answers_of(found), validity=found.validity,
     )  # fmt: skip

@@ -2,7 +2,7 @@
 
 import asyncio
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
 
@@ -12,6 +12,7 @@ from orchestrator.campaign.spec_library import EXAMPLES, SpecLibrary, SpecName
 from orchestrator.domain.campaign.dry_run import SpecCheck, SpecPlan, check, spec_plan
 from orchestrator.domain.campaign.spec import CampaignSpec
 from orchestrator.domain.campaign.steps import step_of_agent
+from orchestrator.results.json_schemas import schema_of
 from orchestrator.results.rates import measured_plan
 from orchestrator.results.read_model import load_results
 from orchestrator.settings import SURGEON
@@ -37,6 +38,11 @@ def spec_router(service: CampaignService, library: SpecLibrary, token: str | Non
         """List the named specs."""
         return NamedSpecs(own=tuple(library.names()), examples=tuple(examples.names()))
 
+    @router.get("/specs/schema")
+    async def get_schema() -> dict[str, Any]:
+        """Return the JSON Schema of a spec, so that editors complete and check it."""
+        return schema_of("spec")
+
     @router.get("/specs/{name}")
     async def get_spec(name: SpecName) -> CampaignSpec:
         """Return a named spec, to be edited and posted; the lab's own come before examples of the same name."""
@@ -44,8 +50,8 @@ def spec_router(service: CampaignService, library: SpecLibrary, token: str | Non
 
     @router.post("/specs/validate")
     async def validate(spec: CampaignSpec) -> SpecCheck:
-        """Check a spec and say in short what it runs."""
-        return check(spec)
+        """Hold a spec against this lab, as starting it would, and say in short what it runs."""
+        return check(await service.admitted(spec))
 
     @router.post("/specs/plan")
     async def plan(
@@ -53,6 +59,7 @@ def spec_router(service: CampaignService, library: SpecLibrary, token: str | Non
         like: Annotated[CampaignId | None, Query(description="measured campaign to take rates from")] = None,
     ) -> SpecPlan:
         """Say what a spec runs in which order and what it can show; with `like` also durations, energy and disk."""
+        spec = await service.admitted(spec)
         if like is None:
             return spec_plan(spec)
         await service.journal.campaign(like)

@@ -65,24 +65,28 @@ class CampaignService:
             ConfigurationError: anything that the lab can never measure, before any work.
             ConflictError: the id is taken by another spec.
         """
-        configurations_of(spec)
-        spec = await self._admitted(spec)
+        try:
+            await self.journal.campaign(spec.id)
+        except NotFoundError:
+            spec = await self.admitted(spec)
+            configurations_of(spec)
         campaign = await self.journal.create(spec)
         if campaign.state == "created":
             await self.journal.set_state(spec.id, "running")
             self._wake.set()
         return await self.journal.campaign(spec.id)
 
-    async def _admitted(self, spec: CampaignSpec) -> CampaignSpec:
-        """Hold a new spec against the lab; when the surgeon is away, the campaign waits for it and does so then."""
+    async def admitted(self, spec: CampaignSpec) -> CampaignSpec:
+        """Return a spec held against the lab; while the surgeon is away as it is, to be held against it at the start.
+
+        Raises:
+            ConfigurationError: anything that the lab can never measure.
+        """
         try:
-            await self.journal.campaign(spec.id)
-        except NotFoundError:
-            try:
-                return await admit(spec, self.lab)
-            except InfrastructureError as error:
-                log.warning("campaign %s is checked against the lab when the surgeon is back: %s", spec.id, error)
-        return spec
+            return await admit(spec, self.lab)
+        except InfrastructureError as error:
+            log.warning("campaign %s is checked against the lab when the surgeon is back: %s", spec.id, error)
+            return spec
 
     async def pause(self, campaign_id: CampaignId) -> Campaign:
         """Ask a running campaign to stop after the present run."""

@@ -14,7 +14,7 @@ from orchestrator.cli.follow import follow, print_results
 from orchestrator.cli.lab import DemoOption, JsonOption, running_lab
 from orchestrator.cli.reach import Reach, reaching
 from orchestrator.cli.rendering import print_campaigns, print_check, print_plan, print_status
-from orchestrator.domain.campaign.dry_run import SpecPlan, check, spec_plan
+from orchestrator.domain.campaign.dry_run import SpecCheck, SpecPlan, check, spec_plan
 from orchestrator.domain.campaign.planner import Rates
 from shared.files.atomic import write_file
 from shared.kernel.errors import ConfigurationError
@@ -60,11 +60,22 @@ def new(
         print(f"{file}: edit it, then `epi campaign validate {file}` and `epi campaign start {file}`")
 
 
-@app.command("validate", epilog=_examples("epi campaign validate paper.toml --json"))
-def validate(spec: SpecArgument, as_json: JsonOption = False) -> None:
-    """Check a spec file and say what it would run; nothing is started."""
-    found = check(load_spec(spec))
-    if as_json:
+@app.command("validate", epilog=_examples(
+    "epi campaign validate paper.toml --json", "epi campaign validate paper.toml --lab --url http://lab:8700",
+))  # fmt: skip
+@reaching
+def validate(
+    reach: Reach,
+    spec: SpecArgument,
+    lab: Annotated[bool, typer.Option("--lab", help="Also hold it against the lab: models, methods, nodes.")] = False,
+) -> None:
+    """Check a spec file and say what it would run; nothing is started. Without --lab no lab is needed."""
+    given = load_spec(spec)
+    if lab or reach.url is not None:
+        found = SpecCheck.model_validate(reach.api().call("POST", "/v1/specs/validate", given.model_dump(mode="json")))
+    else:
+        found = check(given)
+    if reach.as_json:
         print(found.model_dump_json())
     else:
         print_check(found)

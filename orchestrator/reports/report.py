@@ -19,6 +19,7 @@ from orchestrator.reports.tables import (
     conditions_table,
     deliveries_table,
     energy_table,
+    methods_table,
     results_table,
     servings_table,
     validity_lines,
@@ -100,7 +101,8 @@ def report_markdown(data: CampaignResults, drawings: tuple[Drawing, ...]) -> str
 
 def _tables(data: CampaignResults) -> list[Table]:
     tables = (
-        results_table(data), servings_table(data), accuracy_table(data), energy_table(data), budget_table(data),
+        results_table(data), methods_table(data), servings_table(data),
+        accuracy_table(data), energy_table(data), budget_table(data),
         conditions_table(data), deliveries_table(data),
     )  # fmt: skip
     return [table for table in tables if table is not None]

@@ -11,7 +11,7 @@ from orchestrator.domain.campaign.matrix import reference_of
 from orchestrator.domain.run.evaluate import RunEvaluation
 from orchestrator.domain.run.records import RunInput
 from orchestrator.domain.run.validity import agents_inside
-from orchestrator.reports.rendering import number
+from orchestrator.reports.rendering import change_of_log, number
 from orchestrator.results.read_model import CampaignResults
 from shared.kernel.records import Configuration
 
@@ -55,6 +55,28 @@ def servings_table(data: CampaignResults) -> Table | None:
         rows=tuple(_serving_row(data, item) for item in data.configurations),
         note="Energy is that of the nodes in use. K is the number of active experts a token; - is the model's own.",
     )
+
+
+def methods_table(data: CampaignResults) -> Table | None:
+    """Return the comparison of methods at equal depth; None where only one was measured."""
+    if not data.method_pairs:
+        return None
+    return Table(
+        title="Methods at equal depth",
+        head=("depth", "layers", "first", "second", "EPI, first against second", "p (Holm)", "verdict on the first"),
+        rows=tuple(
+            (
+                str(pair.depth), pair.group, pair.first, pair.second,
+                f"{change_of_log(pair.log_epi_ratio)} [{change_of_log(pair.interval[0])},"
+                f" {change_of_log(pair.interval[1])}]",
+                f"{pair.adjusted_p_value:.2g}", pair.comparison,
+            )
+            for pair in data.method_pairs
+        ),
+        note="Pairs that differ only in which experts went: same questions, interleaved repetitions, the reference"
+        " cancels. Intervals are 95 % of each pair alone; verdicts are corrected for all pairs. The middle group has"
+        " about twice as many layers as early or late.",
+    )  # fmt: skip
 
 
 def _serving_row(data: CampaignResults, item: Configuration) -> tuple[str, ...]:

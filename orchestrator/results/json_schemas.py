@@ -1,4 +1,4 @@
-"""JSON Schemas of the result files, for those who read or write them without this software (docs/schemas/)."""
+"""JSON Schemas of result files and specs, for editors and for those without this software (docs/schemas/)."""
 
 import json
 from pathlib import Path
@@ -6,18 +6,20 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from orchestrator.domain.campaign.spec import CampaignSpec
 from orchestrator.domain.run.records import RunInput
 from orchestrator.results.schema import BenchmarkFile, CampaignFile, EpiFile
 from shared.files.atomic import write_files
 
 MODELS: dict[str, type[BaseModel]] = {
     "campaign": CampaignFile, "run": RunInput, "benchmark": BenchmarkFile, "epi": EpiFile,
+    "spec": CampaignSpec,
 }  # fmt: skip
 
 
 def schema_of(name: str) -> dict[str, Any]:
-    """Return the JSON Schema (2020-12) of one kind of file as it is written."""
-    schema = MODELS[name].model_json_schema(mode="serialization")
+    """Return the JSON Schema (2020-12) of one kind of file: of results as they are written, of a spec as it is read."""
+    schema = MODELS[name].model_json_schema(mode="validation" if name == "spec" else "serialization")
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 

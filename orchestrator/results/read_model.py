@@ -9,6 +9,7 @@ from orchestrator.domain.analysis.campaign_validity import check_campaign
 from orchestrator.domain.analysis.curve import BestChance, OperatingPoint, all_series, best_chances, operating_point
 from orchestrator.domain.analysis.decomposition import EnergyShares, Roofline, energy_shares, roofline
 from orchestrator.domain.analysis.hypotheses import HypothesisTests, hypothesis_tests
+from orchestrator.domain.analysis.methods import MethodPair, method_pairs
 from orchestrator.domain.analysis.pareto import ParetoPoint, pareto_points
 from orchestrator.domain.analysis.statistics import CampaignStatistics, ConfigurationResult, campaign_statistics
 from orchestrator.domain.analysis.utilisation import Utilisation, utilisation
@@ -80,6 +81,14 @@ class CampaignResults:
             return ()
         points = (operating_point(data, draws, series) for series in all_series(data))
         return tuple(point for point in points if point is not None)
+
+    @cached_property
+    def method_pairs(self) -> tuple[MethodPair, ...]:
+        """Methods compared pair by pair at equal depth; empty where only one was measured."""
+        found = self.statistics
+        if found.data is None or found.terms is None or found.draws is None:
+            return ()
+        return method_pairs(found.data, found.terms, found.draws)
 
     @cached_property
     def best_chances(self) -> tuple[BestChance, ...]:

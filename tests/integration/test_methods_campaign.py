@@ -46,8 +46,8 @@ def spec_of(folder: Path) -> CampaignSpec:
     return CampaignSpec.model_validate(demo | {
         "schema_version": 2, "id": "methods", "repetitions": 2, "max_perplexity_ratio": 1000.0,
         "grid": {"depths": ["25%", "50%"], "methods": ["frequency", "reap"]},
-        "configurations": "baseline,naee-quarter,naee-half,eep-quarter,eep-half,eep-merged,drop4_middle,layers,mine,theirs,"
-                          "baseline.n1,drop50pct_all.k2",
+        "configurations": "baseline,naee-quarter,naee-half,eep-quarter,eep-half,eep-merged,drop4_middle,layers,mine,"
+                          "theirs,baseline.n1,drop50pct_all.k2",
         "variants": {
             "naee-quarter": {"experts": {"search": "naee", "drop": "25%", "reservoir": 64, "max_subsets": 200}},
             "naee-half": {"experts": {"search": "naee", "drop": "50%", "reservoir": 64, "max_subsets": 200}},

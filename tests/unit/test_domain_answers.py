@@ -192,3 +192,15 @@ def test_budget_and_bootstrap_agree_on_epi_itself(useful: CampaignResults) -> No
         without = 2 * own.coverage_factor * (own.combined**2 - (instrument or 0) ** 2) ** 0.5
         assert np.log(drawn.high / drawn.low) == pytest.approx(without, rel=0.25), result.configuration_id
         assert drawn.low < (result.epi or 0) < drawn.high
+
+
+def test_methods_are_compared_at_equal_depth(tmp_path: Path) -> None:
+    data = load_results(write_campaign_tree(tmp_path, "drop4_all,drop4_all.reap,drop4_all.ean,drop2_all.reap"))
+    pairs = {(pair.first, pair.second): pair for pair in data.method_pairs}
+    assert set(pairs) == {
+        ("drop4_all", "drop4_all.ean"), ("drop4_all", "drop4_all.reap"), ("drop4_all.ean", "drop4_all.reap"),
+    }  # fmt: skip
+    for pair in pairs.values():
+        assert pair.interval[0] <= pair.log_epi_ratio <= pair.interval[1]
+        assert (pair.adjusted_p_value < 0.05) == (pair.comparison != "not distinguishable")
+    assert load_results(data.folder).method_pairs == data.method_pairs, "the same files say the same"

@@ -2,12 +2,14 @@
 
 import json
 import shutil
+import tomllib
 from pathlib import Path
 
 import jsonschema
 import pytest
 from typer.testing import CliRunner
 
+from orchestrator.campaign.spec_library import EXAMPLES
 from orchestrator.cli.plan import app as plan_app
 from orchestrator.cli.results import app as results_app
 from orchestrator.results.json_schemas import MODELS, schema_of
@@ -152,5 +154,9 @@ def test_plan_without_rates_says_what_to_give() -> None:
 def test_documented_schemas_are_current_and_hold_for_written_files(tree: Path, name: str) -> None:
     documented = json.loads((Path(__file__).parents[2] / "docs" / "schemas" / f"{name}.schema.json").read_text())
     assert documented == schema_of(name), "run: epi results validate ANY_DIR --schemas docs/schemas"
+    if name == "spec":
+        for example in EXAMPLES.glob("*.toml"):
+            jsonschema.validate(tomllib.loads(example.read_text()), documented)
+        return
     path = tree / "campaign.json" if name == "campaign" else tree / "drop4_late" / f"{name}_001.json"
     jsonschema.validate(json.loads(path.read_text()), documented)

@@ -8,7 +8,7 @@ does it (the surgeon; `orchestrator.campaign.preparation` asks it).
 import operator
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
 from shared.kernel.records import ConfigurationId, LayerGroup, Layout, Record, Sha256, SurgeryPlan
 from shared.wire.surgeon_jobs import Name, Parameters
@@ -118,8 +118,21 @@ Surgery = Annotated[PruneExperts | SearchExperts | MergeExperts | GivenPlan | Gi
 _FIRST = ("prune_experts", "search_experts", "plan", "file")
 
 
+def _with_short_forms(schema: dict[str, Any]) -> None:
+    """Let editors know `experts`, `plan` and `file`, which are written out as surgeries."""
+    schema["properties"] |= {
+        "experts": {"type": "object", "description": "one prune_experts (drop, method, layers, ...) or, with search,"
+                    " one search_experts; merge = true or a table adds merge_experts"},
+        "plan": {"type": ["string", "object"], "description": "a plan file, the hash of a known plan, or the plan"},
+        "file": {"type": "string", "description": "a model of the surgeon's settings that somebody else cut"},
+    }  # fmt: skip
+    schema.pop("required", None)
+
+
 class VariantSpec(Record):
     """A named variant: `surgeries` in order, or in short one of `experts`, `plan`, `file`."""
+
+    model_config = Record.model_config | ConfigDict(json_schema_extra=_with_short_forms)
 
     description: str = Field(default="", description="for people")
     surgeries: tuple[Surgery, ...] = Field(
