@@ -36,7 +36,8 @@ SETTINGS: dict[str, type[BaseModel]] = {
 def commands() -> Iterator[tuple[str, click.Command]]:
     """Yield every command of `epi` with its whole name, groups before their members."""
     for point in sorted(entry_points(group="epi.commands"), key=lambda point: point.name):
-        yield from _walk(f"epi {point.name}", typer.main.get_command(point.load()))
+        command: Any = typer.main.get_command(point.load())
+        yield from _walk(f"epi {point.name}", command)
 
 
 def _walk(name: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:

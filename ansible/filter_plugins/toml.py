@@ -1,9 +1,11 @@
 """The filter `to_toml`: a dictionary of settings as a TOML document. Plain values stand first, then inline tables."""
 
 import json
+from collections.abc import Callable, Mapping
+from typing import Any
 
 
-def _value(value):
+def _value(value: Any) -> str:
     # bool is an int in Python, so it is asked first; JSON's strings, numbers and booleans are TOML's as well.
     if isinstance(value, (bool, int, float)):
         return json.dumps(value)
@@ -14,11 +16,11 @@ def _value(value):
     return json.dumps(str(value), ensure_ascii=False)
 
 
-def _key(key):
+def _key(key: object) -> str:
     return json.dumps(str(key), ensure_ascii=False)
 
 
-def to_toml(settings):
+def to_toml(settings: Mapping[str, Any]) -> str:
     """Return one `key = value` a line; keys that are null are left out, as TOML has no null."""
     return "".join(f"{key} = {_value(value)}\n" for key, value in settings.items() if value is not None)
 
@@ -26,6 +28,6 @@ def to_toml(settings):
 class FilterModule:
     """What Ansible loads."""
 
-    def filters(self):
+    def filters(self) -> dict[str, Callable[..., str]]:
         """Name the filters of this file."""
         return {"to_toml": to_toml}

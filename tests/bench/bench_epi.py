@@ -81,7 +81,7 @@ def evaluate_all(path: Path) -> dict[str, float]:
             for column in range(NODES + 1):
                 file.seek(8 * (column * n + low))
                 columns.append(np.fromfile(file, np.int64 if column == 0 else np.float64, count))
-            traces = {f"n{j}": Trace(f"n{j}", columns[0], columns[j + 1]) for j in range(NODES)}
+            traces = {f"n{j}": Trace(f"n{j}", columns[0], columns[j + 1]) for j in range(NODES)}  # type: ignore[arg-type]
             values.append(evaluate_traces(run, traces, questions).evaluation.epi.value)
     seconds, cpu = time.perf_counter() - began, time.process_time() - began_cpu
     assert all(value is not None for value in values)

@@ -79,7 +79,9 @@ def replay(full: bool) -> bool:
         )
         store = await TraceStore.open(folder / "trace.sqlite")
         events = EventLog(store.put_event)
-        sink = Ingest(store, events, lambda hello: instrument_of(hello, settings.instrument, vouched=settings.vouched))
+        sink = Ingest(
+            store, events, lambda hello: instrument_of(hello, settings.instrument, vouched=settings.source.vouched)
+        )
         source = ReplaySource(path, 4, speed=200.0)
         begun = time.monotonic()
         task = asyncio.create_task(source.run(sink.accept))

@@ -12,6 +12,7 @@ import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -55,7 +56,7 @@ class Table:
     def _validation_answers(self, kept: Sequence[Sequence[int]] | None) -> list[bool]:
         key = f"{self._fitness.identity} {json.dumps(kept)}"
         if key not in self._known:
-            self._known[key] = self._fitness.validation_answers(kept)
+            self._known[key] = self._fitness.validation_answers(None if kept is None else tuple(map(tuple, kept)))
             if self._cache is not None:
                 with self._cache.open("a") as file:
                     file.write(json.dumps([key, self._known[key]]) + "\n")
@@ -108,7 +109,15 @@ def main() -> None:
     print(f"wrote {given.output}")
 
 
-def fill(table, fitness, model, statistics, depths, iterations, cache) -> tuple[Candidate, list[str]]:
+def fill(
+    table: "Table",
+    fitness: TaskFitness,
+    model: Path,
+    statistics: Any,
+    depths: list[int],
+    iterations: int,
+    cache: Path | None,
+) -> tuple[Candidate, list[str]]:
     n_layers, n_experts = fitness.n_layers, fitness.n_experts
     for depth in depths:
         budget = [n_experts - depth] * n_layers
@@ -134,7 +143,9 @@ def fill(table, fitness, model, statistics, depths, iterations, cache) -> tuple[
     ]
 
 
-def merge_phase(table, fitness, best, depth, iterations, cache) -> str:
+def merge_phase(
+    table: "Table", fitness: TaskFitness, best: Candidate, depth: int, iterations: int, cache: Path | None
+) -> str:
     """Go on from the prune phase with matrices that mix dropped experts into kept ones, in the model in memory."""
     start = MergeArrays.of_plan(SurgeryPlan(n_experts=fitness.n_experts, kept=best))
     weights = WeightsInMemory(fitness.model, fitness.n_layers)

@@ -130,7 +130,7 @@ def make_safetensors(folder: Path, layers: int, shards: int = 4) -> None:
         with (folder / name).open("wb") as file:
             file.write(struct.pack("<Q", len(header)) + header)
             for entry in entries.values():
-                size = entry["data_offsets"][1] - entry["data_offsets"][0]
+                size = entry["data_offsets"][1] - entry["data_offsets"][0]  # type: ignore[operator]
                 file.write(block[:size] if size <= len(block) else block * (size // len(block)))
     config = {"architectures": ["Qwen3MoeForCausalLM"], "num_experts": N_EXPERTS, "num_experts_per_tok": 8}
     (folder / "config.json").write_text(json.dumps(config))
@@ -185,7 +185,7 @@ def bench_apply(folder: Path, gigabytes: float, repeats: int, formats: list[str]
             continue
         layers = int(-(-gigabytes * 1e9 * N_EXPERTS / KEPT // layer_bytes))
         source, target, plan_path = folder / f"base-{name}", folder / f"out-{name}", folder / "plan.json"
-        make(source, layers)
+        make(source, layers)  # type: ignore[operator]
         plan_path.write_bytes(canonical_json(SurgeryPlan(n_experts=N_EXPERTS, kept=(kept,) * layers)))
         subprocess.run(f"cat {source}/* {source} > /dev/null 2>&1", shell=True, check=False)
         times: dict[str, list[float]] = {"apply": [], "apply nosync": [], "cp+fsync": [], "cp": []}

@@ -47,7 +47,7 @@ def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
             "generated": {}, "shards": {"shards": 3}, "stacked": {"stacked": True, "shards": 2, "dtype": "F16"},
             "qwen2": {"naming": "qwen2"}, "mixtral": {"naming": "mixtral", "shards": 2},
         }  # fmt: skip
-        source = make_checkpoint(folder / "hf", n_layers=4, n_experts=12, **size, **options[request.param])
+        source = make_checkpoint(folder / "hf", n_layers=4, n_experts=12, **size, **options[request.param])  # type: ignore[arg-type]
     convert(source, folder / "f32.gguf", outtype="F32")
     return Lab(source, folder, n_experts)
 

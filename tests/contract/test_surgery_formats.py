@@ -26,7 +26,7 @@ LATE = SurgeryPlan(n_experts=N, kept=(tuple(range(N)),) * 2 + ((1, 2, 3),), layo
 
 
 def make(folder: Path, **options: object) -> Path:
-    return make_checkpoint(folder, n_layers=3, n_experts=N, experts_per_token=2, **options)
+    return make_checkpoint(folder, n_layers=3, n_experts=N, experts_per_token=2, **options)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")

@@ -157,7 +157,7 @@ def test_a_full_disk_leaves_nothing_behind(lab: Path, tmp_path: Path, monkeypatc
         calls += 1
         if calls > 3:
             raise OSError(errno.ENOSPC, "No space left on device")
-        return real(*_)
+        return real(*_)  # type: ignore[arg-type]
 
     real = os.copy_file_range
     monkeypatch.setattr(os, "copy_file_range", fail)

@@ -179,7 +179,7 @@ def _orchestrate() -> int:
             yield journal
 
     app.open_journal = asking_journal  # type: ignore[attr-defined]
-    return __main__.main()
+    return __main__.DAEMON.main()
 
 
 def _supervise() -> int:
@@ -193,8 +193,8 @@ def _supervise() -> int:
                 for part in super().parts(demo)
             ]
 
-    supervisor.LocalLab = Lab  # type: ignore[misc]
-    supervisor._BACKOFF_S = _BACKOFF_S
+    supervisor.LocalLab = Lab  # type: ignore[misc, attr-defined]
+    supervisor._BACKOFF_S = _BACKOFF_S  # type: ignore[assignment]
     return supervisor.main()
 
 

@@ -10,6 +10,7 @@ import httpx
 import pytest
 import uvicorn
 import websockets
+from websockets.typing import Origin
 
 from orchestrator.app import build_app
 from orchestrator.settings import OrchestratorSettings
@@ -31,7 +32,7 @@ async def base(tmp_path: Path) -> AsyncIterator[str]:
     )  # fmt: skip
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(build_app(settings), log_level="error"))
+        server = uvicorn.Server(uvicorn.Config(build_app(settings, TOKEN), log_level="error"))
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         while not server.started:
             await asyncio.sleep(0.01)
@@ -116,9 +117,9 @@ async def test_live_wants_a_token_or_a_ticket_that_is_used_once(base: str) -> No
     async with httpx.AsyncClient(base_url=f"http://{base}", headers={"Authorization": f"Bearer {TOKEN}"}) as client:
         ticket = (await client.post("/v1/tickets")).json()["ticket"]
     with pytest.raises(websockets.InvalidStatus):
-        async with websockets.connect(f"{url}?ticket={ticket}", origin="http://evil.example"):
+        async with websockets.connect(f"{url}?ticket={ticket}", origin=Origin("http://evil.example")):
             pass
-    async with websockets.connect(f"{url}?ticket={ticket}", origin=f"http://{base}"):
+    async with websockets.connect(f"{url}?ticket={ticket}", origin=Origin(f"http://{base}")):
         pass
     with pytest.raises(websockets.InvalidStatus):
         async with websockets.connect(f"{url}?ticket={ticket}"):

@@ -51,12 +51,12 @@ def _generate(root: Path) -> Path:
     for split, count in (("train", 15), ("val", 12)):
         rows = [
             {
-                "ind": n,
+                "ind": n,  # type: ignore[dict-item]
                 "activity_label": "Ironing",
                 "ctx_a": f"[header] {split} {n} [title] A man stands.",
                 "ctx_b": "he",
                 "endings": [f"irons {n}.", "sings.", "flies.", "sleeps."],
-                "label": n % 4,
+                "label": n % 4,  # type: ignore[dict-item]
                 "source_id": f"{split}~{n}",
             }
             for n in range(count)

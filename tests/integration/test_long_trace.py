@@ -60,7 +60,7 @@ def test_another_cursor_and_another_window_are_refused(rig: MeterRig) -> None:
     query = {"start_utc_ns": LONG_AGO_UTC_NS, "end_utc_ns": LONG_AGO_UTC_NS + 1800 * NS}
     first = rig.http.get("/samples/piece", params=query).json()
     for wrong in ({**query, "cursor": "x"}, {**query, "end_utc_ns": query["end_utc_ns"] + 1, "cursor": first["next"]}):
-        answer = rig.http.get("/samples/piece", params=wrong)
+        answer = rig.http.get("/samples/piece", params=wrong)  # type: ignore[arg-type]
         assert answer.status_code == 422
         assert answer.json()["error"]["where"] == "cursor"
 

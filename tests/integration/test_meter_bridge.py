@@ -109,7 +109,7 @@ def test_every_endpoint_wants_the_token_and_names_what_is_wrong(tmp_path: Path) 
             ({"start_utc_ns": "x", "end_utc_ns": 1}, "start_utc_ns"),
             ({"start_utc_ns": 0, "end_utc_ns": 10**18}, "end_utc_ns"),
         ):  # fmt: skip
-            answer = rig.http.get("/samples", params=query)
+            answer = rig.http.get("/samples", params=query)  # type: ignore[arg-type]
             assert answer.status_code == 422
             assert field in answer.json()["error"]["where"]
         refused = rig.http.get("/samples", params={"start_utc_ns": 0, "end_utc_ns": 1, "calibration": "cal-9999"})

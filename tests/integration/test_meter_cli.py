@@ -134,7 +134,7 @@ def test_identify_finds_swapped_channels_with_real_agents(tmp_path: Path) -> Non
         rig.start_bridge()
         rig.wait(lambda: rig.status().frames > 20, "frames")
         common = ("--agent", f"node1={one.url}", "--agent", f"node2={two.url}", "--on-s", "0.6")
-        common += ("--agent-token-file", str(tmp_path / "agents" / "token"))
+        common += ("--agent-token-file", str(tmp_path / "agents" / "token"))  # type: ignore[assignment]
         assert (tmp_path / "agents" / "token").read_text() == TOKEN
         assert "right" in meter(rig, "find-channel", *common)
         rig.fault("swap:a=1,b=2")

@@ -145,6 +145,7 @@ def test_a_poor_network_is_borne(scene: Scene, kind: str) -> None:
     # The engine sends its graph with every token, which takes seconds at 12.5 kB/s: few tokens, or this takes an hour.
     few = WorkloadSpec(tokens_each=16, prompts=1)
     windows = spec.windows.model_copy(update={"prefill": few, "decode": few})
+    assert spec.tasks is not None
     spec = spec.model_copy(update={"windows": windows, "tasks": spec.tasks.model_copy(update={"questions": 1})})
     start_campaign(scene.lab, spec)
     wait_for_step(scene.lab, campaign, "baseline/rep-1", "idle")

@@ -192,6 +192,7 @@ async def test_a_second_agent_of_the_same_folder_is_refused_and_harms_nothing(tm
             second = subprocess.run(
                 [sys.executable, "-m", "node_agent", "--config", str(one.config)], capture_output=True, text=True
             )
+            assert one.process is not None
             assert second.returncode == 1 and f"another node agent (pid {one.process.pid})" in second.stderr
             assert one.pid_of("worker") is not None
 

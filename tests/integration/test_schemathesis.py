@@ -74,7 +74,7 @@ def check_service(lab: TestLab, service: str, examples: int) -> int:
     sent = 0
     with requests.Session() as session:
         for found in schema.get_all_operations():
-            operation = found.ok()
+            operation = found.ok()  # type: ignore[union-attr]
             for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
                 if mode is GenerationMode.NEGATIVE and not (
                     operation.query or operation.path_parameters or operation.body

@@ -7,7 +7,9 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -104,7 +106,7 @@ async def _start(config: Path, port: int) -> asyncio.subprocess.Process:
 
 
 @pytest_asyncio.fixture
-async def client(settings: tuple[Path, int]):
+async def client(settings: tuple[Path, int]) -> AsyncIterator[AgentClient]:
     config, port = settings
     process = await _start(config, port)
     client = AgentClient(f"http://127.0.0.1:{port}", TOKEN)
@@ -131,7 +133,7 @@ async def test_whole_chain_and_second_call_is_instant(client: AgentClient) -> No
 
     variants = {}
     for group, layout in (("all", "uniform"), ("late", "biased")):
-        params = PlanParams(
+        params: Any = PlanParams(
             model_sha256=base.f16_sha256, statistics_sha256=seen.statistics_sha256, depth=4, group=group, layout=layout
         )
         plan = PlanResult.model_validate(await client.run(f"c/plan-{group}", "plan", params, timeout_s=60))
@@ -258,7 +260,7 @@ async def test_what_the_command_line_can_the_daemon_can(client: AgentClient) -> 
     halves = MergeParams(statistics_sha256s=(seen[0].statistics_sha256, seen[1].statistics_sha256))
     assert ObserveResult.model_validate(await client.run("p/merge", "merge", halves, timeout_s=60)) == seen[2]
 
-    params = PlanParams(
+    params = PlanParams(  # type: ignore[assignment]
         model_sha256=f16, statistics_sha256=seen[2].statistics_sha256, method="ean", depth=3, layout="biased",
         budget="bisect", fewest=4, protect_super=True, domain_weights={"facts": 2.0}, group=(0, 2),
     )  # fmt: skip
@@ -289,7 +291,7 @@ async def test_what_the_command_line_can_the_daemon_can(client: AgentClient) -> 
     check = VerifyParams(base_sha256=f16, plan=merged.plan, sha256=variant.sha256)
     await client.run("p/verify", "verify", check, timeout_s=60)
 
-    params = SkippingParams(model_sha256=f16, statistics_sha256=seen[2].statistics_sha256, questions=("quiz",))
+    params = SkippingParams(model_sha256=f16, statistics_sha256=seen[2].statistics_sha256, questions=("quiz",))  # type: ignore[assignment]
     skipped = SkippingResult.model_validate(await client.run("p/skipping", "skipping", params, timeout_s=60))
     assert len(skipped.betas) == 4 and 0 < skipped.tasks[0].share_skipped < 1
 

@@ -136,7 +136,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for host in ("node1", "display", "spark"):
         (out / host).mkdir()
     variables = {"daemon_config_dir": f"{out}/{{{{ inventory_hostname }}}}", "lab_token_dir": f"{out}/tokens"}
-    variables |= {"ansible_become": False, "lab_restart": False, "ansible_python_interpreter": sys.executable}
+    variables |= {"ansible_become": False, "lab_restart": False, "ansible_python_interpreter": sys.executable}  # type: ignore[dict-item]
     done = call(
         pip_tool("ansible-playbook"), "-i", "inventory/example", "--connection", "local", "--tags", "settings",
         "--skip-tags", "guard", "--limit", "localhost:node1:display:spark", "-e", json.dumps(variables), "site.yml",

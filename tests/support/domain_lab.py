@@ -1,6 +1,6 @@
 """A small synthetic lab for the tests of domain and reports: traces with known power, runs made of real records."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from orchestrator.domain.campaign.matrix import parse_selection
 from orchestrator.domain.campaign.protocol import DEMO_RULES, AccuracyTask, MeasurementProtocol
@@ -27,7 +27,7 @@ PROTOCOL = MeasurementProtocol(
 
 
 def block(
-    power: dict[str, Callable[[float], float]], seconds: float, hz: float = 10.0, late_s: float = 0.0
+    power: Mapping[str, Callable[[float], float]], seconds: float, hz: float = 10.0, late_s: float = 0.0
 ) -> SampleBlock:
     """Sample power functions of time (s since T0) from -3 s on; `late_s` is how late the meter stamps them."""
     count = int((seconds + 6) * hz)

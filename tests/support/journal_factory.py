@@ -4,9 +4,10 @@ import json
 import sqlite3
 from pathlib import Path
 
+from orchestrator.domain.campaign.accuracy_tasks import TasksSpec
 from orchestrator.domain.campaign.job_keys import AttemptJob
 from orchestrator.domain.campaign.schedule import schedule
-from orchestrator.domain.campaign.spec import CampaignSpec, TasksSpec
+from orchestrator.domain.campaign.spec import CampaignSpec
 from orchestrator.domain.campaign.steps import RUN_STEPS
 from orchestrator.store.journal import open_journal
 from orchestrator.store.records import RunFigures

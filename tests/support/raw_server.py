@@ -21,7 +21,7 @@ def raw_server(speak: Speak) -> Iterator[str]:
             while (line := self.rfile.readline()) not in (b"\r\n", b""):
                 lines.append(line.decode("latin-1"))
             with suppress(OSError):  # whoever asked has heard enough
-                speak("".join(lines), self.wfile)
+                speak("".join(lines), self.wfile)  # type: ignore[arg-type]
 
     class Server(socketserver.ThreadingTCPServer):
         allow_reuse_address = True

@@ -75,7 +75,7 @@ def _mmlu_columns(root: Path) -> None:
 
 
 def _mmlu_letters(root: Path) -> None:
-    rows = [[d["subject"], d["question"], *d["choices"], "ABCD"[d["answer"]]] for d in MMLU_DOCS]
+    rows = [[d["subject"], d["question"], *d["choices"], "ABCD"[d["answer"]]] for d in MMLU_DOCS]  # type: ignore[index, misc]
     _csv(root / "mmlu_test.csv", [["subject", "question", "A", "B", "C", "D", "answer"], *rows])
 
 
@@ -102,7 +102,7 @@ def _arc_authors(root: Path) -> None:
                 "stem": d["question"],
                 "choices": [
                     {"text": text, "label": label}
-                    for text, label in zip(d["choices"]["text"], d["choices"]["label"], strict=True)
+                    for text, label in zip(d["choices"]["text"], d["choices"]["label"], strict=True)  # type: ignore[index]
                 ],
             },
             "answerKey": d["answerKey"],
@@ -115,9 +115,9 @@ def _arc_authors(root: Path) -> None:
 
 def _arc_authors_csv(root: Path) -> None:
     rows = [
-        [d["id"], d["answerKey"], d["question"] + "".join(f" ({k}) {t}" for k, t in zip("ABCD", texts, strict=True))]
+        [d["id"], d["answerKey"], d["question"] + "".join(f" ({k}) {t}" for k, t in zip("ABCD", texts, strict=True))]  # type: ignore[operator]
         for d in ARC_DOCS
-        for texts in [d["choices"]["text"]]
+        for texts in [d["choices"]["text"]]  # type: ignore[index]
     ]
     _csv(root / "ARC-Challenge-Test.csv", [["questionID", "AnswerKey", "question"], *rows])
 
@@ -132,7 +132,7 @@ def _arc_packed_csv(root: Path) -> None:
 
 
 def _hellaswag_authors(root: Path) -> None:
-    docs = [{**d, "label": int(d["label"]), "ind": n, "split": "val"} for n, d in enumerate(HELLASWAG_DOCS)]
+    docs = [{**d, "label": int(d["label"]), "ind": n, "split": "val"} for n, d in enumerate(HELLASWAG_DOCS)]  # type: ignore[call-overload]
     _jsonl(root / "hellaswag_val.jsonl", docs)
     _jsonl(root / "hellaswag_test.jsonl", [{**d, "label": ""} for d in HELLASWAG_DOCS])  # no labels: must be left alone
 

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from orchestrator.benchmarks.records import TaskSpec
 from orchestrator.benchmarks.task_files import TaskFiles
-from orchestrator.domain.campaign.spec import TasksSpec
+from orchestrator.domain.campaign.accuracy_tasks import TasksSpec
 from shared.kernel.errors import ConfigurationError, NotFoundError
 from shared.wire.node_jobs.engines import StartEngineParams
 

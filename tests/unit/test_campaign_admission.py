@@ -127,6 +127,7 @@ def test_a_wrong_spec_is_refused_before_any_job(catalogue: Catalogue, change: di
         assert isinstance(error, ConfigurationError) or "task" in error.message
         assert field in f"{error.where} {error.message} {error.hint}"
     else:
+        assert isinstance(error, ValidationError)
         first = error.errors()[0]
         assert field in ".".join(map(str, first["loc"])) + str(first["msg"])
 

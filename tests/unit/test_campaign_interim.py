@@ -6,8 +6,9 @@ import pytest
 from pydantic import ValidationError
 
 from orchestrator.campaign.interim import InterimAnalyses
+from orchestrator.domain.campaign.accuracy_tasks import TasksSpec
 from orchestrator.domain.campaign.schedule import schedule
-from orchestrator.domain.campaign.spec import CampaignSpec, InterimAnalysesSpec, TasksSpec
+from orchestrator.domain.campaign.spec import CampaignSpec, InterimAnalysesSpec
 from orchestrator.reports.summary import opening
 from orchestrator.results.files import write_campaign
 from orchestrator.results.read_model import load_results
@@ -42,11 +43,11 @@ async def test_a_look_is_taken_once_and_says_when_to_stop(tmp_path: Path) -> Non
         interim_analyses = InterimAnalyses(journal, spec(InterimAnalysesSpec()), tmp_path)
         assert not await interim_analyses.take(1) and interim_analyses.taken == ()
         assert not await interim_analyses.take(2)
-        assert interim_analyses.taken[0].established == ("drop8_all",) and interim_analyses.taken[0].reason == "go on"
+        assert interim_analyses.taken[0].established == ("drop8_all",) and interim_analyses.taken[0].reason == "go on"  # type: ignore[misc]
         # The third repetition is not there: nothing is decided, and what was established stays so.
         assert not await interim_analyses.take(3)
         assert (
-            interim_analyses.taken[1].established == ("drop8_all",) and "not whole" in interim_analyses.taken[1].reason
+            interim_analyses.taken[1].established == ("drop8_all",) and "not whole" in interim_analyses.taken[1].reason  # type: ignore[misc]
         )
 
         precise = InterimAnalyses(journal, spec(InterimAnalysesSpec(precision=0.5)), tmp_path)

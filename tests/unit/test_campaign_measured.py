@@ -52,7 +52,7 @@ async def closed() -> ClosedWindows:
     request = FetchParams(sha256=SHA, size_bytes=1)
     base = PrepareResult(f16_sha256=SHA, base_sha256=SHA, base_size_bytes=1, architecture="qwen3moe",
                          n_layers=1, n_experts=4, experts_per_token=2)  # fmt: skip
-    variant = Variant(Base(base, None, None), None, ModelFile(request, request), ModelFile(request, request))
+    variant = Variant(Base(base, None, {}), None, ModelFile(request, request), ModelFile(request, request))
     usual = ServedBy(engine="distributed-llama", engine_build="1", model_sha256=SHA, nodes=("node1", "node2"))
     scorer = usual.model_copy(update={"engine": "llama.cpp"})
     place = AttemptPlace(RunReference.parse("baseline/rep-1"), 1, configuration("baseline"), ("node1", "node2"))
@@ -73,7 +73,7 @@ async def closed() -> ClosedWindows:
 
 
 def test_windows_are_told_in_our_time_and_in_order(closed: ClosedWindows) -> None:
-    suite = SuiteResult.model_construct(
+    suite = SuiteResult.model_construct(  # type: ignore[call-arg]
         start_utc_ns=NOW + OFFSET + 10 * 10**9, end_utc_ns=NOW + OFFSET + 12 * 10**9, ledger=TokenLedger(scored=3)
     )
     windows = closed.windows(suite)

@@ -10,8 +10,9 @@ from pydantic import ValidationError
 from orchestrator.campaign.calls import Call, Caller
 from orchestrator.campaign.lab import Lab
 from orchestrator.campaign.recovery import Recovery, what_became_of
+from orchestrator.domain.campaign.accuracy_tasks import TasksSpec
 from orchestrator.domain.campaign.job_keys import AttemptJob
-from orchestrator.domain.campaign.spec import CampaignSpec, TasksSpec
+from orchestrator.domain.campaign.spec import CampaignSpec
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.store.journal import Journal, open_journal
 from shared.kernel.errors import ConfigurationError, InfrastructureError, NotFoundError

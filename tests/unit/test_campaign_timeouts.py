@@ -7,7 +7,7 @@ import pytest
 
 from orchestrator.campaign.calls import Call, Caller
 from orchestrator.campaign.spec_file import load_spec
-from orchestrator.cli.campaign import EXAMPLES
+from orchestrator.campaign.spec_library import EXAMPLES
 from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.campaign.timeouts import TimeoutsSpec
 from orchestrator.store.journal import open_journal

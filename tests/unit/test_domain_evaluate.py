@@ -32,6 +32,7 @@ def test_energy_and_epi_of_a_known_load() -> None:
     decode = result.phases["decode"]
     assert decode.total_joules == pytest.approx(72.0, rel=0.01)
     assert decode.net_joules == pytest.approx(48.0, rel=0.015)
+    assert decode.total_joules is not None
     assert decode.kwh_total == pytest.approx(decode.total_joules / 3.6e6)
     assert decode.peak_watts_cluster == pytest.approx(36.0)
     assert result.total_tokens == 400

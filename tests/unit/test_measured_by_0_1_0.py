@@ -31,6 +31,7 @@ from orchestrator.results.schema import BenchmarkFile, CampaignFile, EpiFile
 from orchestrator.results.validate import validate_submission
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.store.journal import Journal, open_journal
+from orchestrator.store.records import Campaign
 from shared.kernel.errors import DataError
 from shared.kernel.settings import AgentAddress
 from shared.wire.node_jobs.artifacts import FetchResult
@@ -247,6 +248,7 @@ async def test_it_may_be_resumed_and_nothing_is_done_twice(before: MeasuredBefor
             ("rep-2", "interim_analysis"): InterimAnalysis,
             ("rep-3", "interim_analysis"): InterimAnalysis,
         }
+        assert isinstance(campaign, Campaign)
         for configuration in {run.configuration.id for run in schedule(campaign.spec)}:
             found[configuration, "plan@surgeon"] = PlanResult
             found[configuration, "apply@surgeon"] = ApplyResult
@@ -255,5 +257,6 @@ async def test_it_may_be_resumed_and_nothing_is_done_twice(before: MeasuredBefor
             payload = await journal.last_result(CAMPAIGN, run, step)
             assert payload is not None, (run, step)
             model.model_validate(payload)
+        assert isinstance(campaign, Campaign)
         for planned in schedule(campaign.spec):
             assert await journal.last_result(CAMPAIGN, planned.run, "evaluate") is not None

@@ -37,7 +37,7 @@ def frames(spec: DeviceSpec, seconds: float, *faults: str, watts: tuple[float, .
     """Run a meter with constant loads in simulated time."""
     loads = [ScheduleLoad([(1.0, value)], now_s=0.0) for value in watts]
     plan = FaultPlan([parse_fault(fault, len(loads)) for fault in faults])
-    meter = EmulatedMeter(spec, loads, plan, 0.0)
+    meter = EmulatedMeter(spec, list(loads), plan, 0.0)
     parser = LineParser(len(loads))
     found: list[Frame] = []
     for number in range(round(seconds * spec.rate_hz)):

@@ -38,7 +38,7 @@ def test_steady_hot_and_busy_machines_are_told_apart() -> None:
 
 
 def test_only_the_last_span_counts() -> None:
-    heating_then_steady = samples([40.0 + n for n in range(10)] + [50.0] * 20)
+    heating_then_steady = samples([*(40.0 + n for n in range(10)), *[50.0] * 20])
     assert judge(heating_then_steady, PARAMS) == ()
     assert judge(heating_then_steady, PARAMS.model_copy(update={"span_s": 300})) != ()
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.domain.campaign.accuracy_tasks import TasksSpec
 from orchestrator.domain.campaign.run_reference import RunReference
-from orchestrator.domain.campaign.spec import CampaignSpec, TasksSpec
+from orchestrator.domain.campaign.spec import CampaignSpec
 from orchestrator.store.journal import open_journal
 from shared.kernel.errors import ConflictError, NotFoundError
 

@@ -42,7 +42,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("merging")
     size = {"n_layers": 2, "n_experts": 8, "experts_per_token": 2, "hidden": 256, "expert_hidden": 256}
     for name, options in (("hf", {}), ("stacked", {"stacked": True}), ("mixtral", {"naming": "mixtral", "shards": 2})):
-        make_checkpoint(root / name, **size, **options)
+        make_checkpoint(root / name, **size, **options)  # type: ignore[arg-type]
     for outtype in ("F32", "F16", "BF16"):
         convert(root / "hf", root / f"{outtype}.gguf", outtype=outtype)
     for quantization in ("Q4_0", "Q8_0", "Q4_K_M", "Q2_K"):
@@ -174,6 +174,7 @@ def test_what_cannot_be_merged_is_refused_before_anything_is_written(lab: Path, 
     other = MIXED.model_copy(update={"router_sha256": "0" * 64})
     with pytest.raises(ConfigurationError, match="its routers are others"):
         surgery.apply_plan(lab / "Q2_K.gguf", other, tmp_path / "x")
+    assert MIXED.merge is not None
     large = (MIXED.merge.experts[0], tuple(tuple(1e6 * w for w in row) for row in MIXED.merge.experts[1]))
     too_large = MIXED.model_copy(update={"merge": MIXED.merge.model_copy(update={"experts": large})})
     with pytest.raises(DataError, match="does not fit F16"):

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shared.checkpoints import gguf
+from shared.checkpoints.base import CheckpointInfo
 from shared.kernel.errors import ConfigurationError, DataError
 from shared.llama import model as llama
 from surgeon.conversion.to_gguf import convert
@@ -216,18 +216,18 @@ def _good_tensors() -> dict[str, np.ndarray]:
     ],
 )
 def test_each_trap_is_caught(name: str, damage: object, message: str) -> None:
-    info = gguf.CheckpointInfo(
+    info = CheckpointInfo(
         format="gguf", architecture="qwen3moe", n_layers=1, n_experts=6, experts_per_token=2, size_bytes=0
     )
     tensors = _good_tensors()
     LayerView.from_tensors(tensors, 0, 10, info)
-    tensors[name] = damage(tensors[name])
+    tensors[name] = damage(tensors[name])  # type: ignore[operator]
     with pytest.raises(DataError, match=message):
         LayerView.from_tensors(tensors, 0, 10, info)
 
 
 def test_a_scaled_down_tensor_wins() -> None:
-    info = gguf.CheckpointInfo(
+    info = CheckpointInfo(
         format="gguf", architecture="qwen3moe", n_layers=1, n_experts=6, experts_per_token=2, size_bytes=0
     )
     tensors = _good_tensors()

@@ -139,7 +139,8 @@ def test_skipping_counts_and_changes(tmp_path: Path, naming: str) -> None:
             return context.logits(50).copy()
 
     nothing, half, everything = (
-        DynamicSkipping(values, 2, renormalises=naming != "qwen2") for values in ([0.0, 0.0], betas, [1.0, 1.0])
+        DynamicSkipping(values, 2, renormalises=naming != "qwen2")  # type: ignore[arg-type]
+        for values in ([0.0, 0.0], betas, [1.0, 1.0])  # type: ignore[arg-type]
     )
     plain = first_logits(nothing)
     assert nothing.share_skipped == 0.0

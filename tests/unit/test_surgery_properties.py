@@ -61,9 +61,9 @@ def write_model(path: Path, model: dict) -> None:
         tensors.append(
             (f"blk.{layer}.ffn_gate_inp.weight", gguf_library.GGMLQuantizationType.F32, (model["experts"], 256))
         )
-        tensors.append((f"blk.{layer}.attn_norm.weight", gguf_library.GGMLQuantizationType.F32, (3,)))
+        tensors.append((f"blk.{layer}.attn_norm.weight", gguf_library.GGMLQuantizationType.F32, (3,)))  # type: ignore[arg-type]
         for part, kind in zip(PARTS, model["types"], strict=True):
-            tensors.append((f"blk.{layer}.{part}.weight", kind, (model["experts"], model["rows"], 256)))
+            tensors.append((f"blk.{layer}.{part}.weight", kind, (model["experts"], model["rows"], 256)))  # type: ignore[arg-type]
     model["order"].shuffle(tensors)
     for name, kind, shape in tensors:
         block, block_bytes = gguf_library.GGML_QUANT_SIZES[kind]
@@ -129,7 +129,7 @@ def test_a_plan_keeps_the_most_salient(saliency: np.ndarray, data: st.DataObject
     n_layers, n_experts = saliency.shape
     group = data.draw(st.sampled_from(["all", "early", "late"]))
     depth = data.draw(st.integers(0, n_experts - 1))
-    layers = allocation.layers_of(group, n_layers)
+    layers = allocation.layers_of(group, n_layers)  # type: ignore[arg-type]
     protected = [data.draw(st.sets(st.integers(0, n_experts - 1), max_size=n_experts - depth)) for _ in range(n_layers)]
     budget = allocation.uniform_budget(n_layers, n_experts, layers, depth)
     plan = allocation.make_plan(saliency, budget, method="x", layout="biased", protected=protected)

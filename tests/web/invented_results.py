@@ -164,6 +164,7 @@ def _measured(configuration: str, repetition: int):  # type: ignore[no-untyped-d
     """A run measured on a synthetic trace and evaluated by the product's own code."""
     run = domain_lab.run_input(configuration, repetition)
     samples = domain_lab.block(
-        {f"n{i}": lambda t, i=i: domain_lab.load(t) + 0.2 * i + 0.1 * math.sin(9 * t + i) for i in (1, 2, 3, 4)}, 16.0
+        {f"n{i}": lambda t, i=i: domain_lab.load(t) + 0.2 * i + 0.1 * math.sin(9 * t + i) for i in (1, 2, 3, 4)},  # type: ignore[misc]
+        16.0,  # type: ignore[misc]
     )
     return run, evaluate_run(run, samples, _QUESTIONS), samples

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 
 from orchestrator.api.models import AttemptStatus, CampaignStatus, CampaignSummary, RunStatus
 from orchestrator.campaign.live import CampaignProgress
+from orchestrator.domain.campaign.accuracy_tasks import TasksSpec
 from orchestrator.domain.campaign.schedule import PlannedRun, configurations_of
-from orchestrator.domain.campaign.spec import CampaignSpec, TasksSpec
+from orchestrator.domain.campaign.spec import CampaignSpec
 from orchestrator.domain.campaign.states import CampaignState
 from shared.kernel.clock import utc_ns
 
