@@ -10,8 +10,9 @@ from pathlib import Path
 
 from orchestrator.campaign.lab import Lab
 from orchestrator.campaign.topology import ModelFacts, check_fit, nodes_of
-from orchestrator.domain.campaign.cells import ModelShape
+from orchestrator.domain.campaign.cells import ModelShape, ShapeUnknownError
 from orchestrator.domain.campaign.matrix import parse_selection, written_out
+from orchestrator.domain.campaign.schedule import configurations_of
 from orchestrator.domain.campaign.spec import CampaignSpec
 from orchestrator.domain.campaign.surgeries import (
     GivenFile,
@@ -36,8 +37,24 @@ async def admit(spec: CampaignSpec, lab: Lab) -> CampaignSpec:
         ConfigurationError: a field that this lab cannot serve.
         InfrastructureError: the surgeon does not answer.
     """
+    check_alone(spec)
+    catalogue = await lab.catalogue()
     await asyncio.to_thread(check_tasks, spec, lab.settings.task_dirs)
-    return held_against(spec, await lab.catalogue(), list(lab.nodes))
+    return held_against(spec, catalogue, list(lab.nodes))
+
+
+def check_alone(spec: CampaignSpec) -> None:
+    """Refuse at once what needs no lab to be seen.
+
+    Raises:
+        ConfigurationError: a configuration that does not exist, whatever the model.
+    """
+    if spec.skip_impossible:
+        return
+    try:
+        configurations_of(spec)
+    except ShapeUnknownError:
+        return  # percentages mean something when the surgeon has told the model's shape
 
 
 def held_against(spec: CampaignSpec, catalogue: Catalogue, nodes: list[str]) -> CampaignSpec:

@@ -68,9 +68,9 @@ async def test_every_endpoint_refuses_without_and_with_a_wrong_token(base: str) 
     ("body", "where"),
     [
         ({}, "body.id"),
-        ({"id": "x", "model": "m", "corpus": "c"}, "body.tasks"),
+        ({"id": "x", "model": "m", "corpus": "c"}, "body"),
         ({"id": "../x", "model": "m", "corpus": "c"}, "body.id"),
-        ({"id": "x", "model": "m", "corpus": "c", "surprise": 1}, "body.tasks"),
+        ({"id": "x", "model": "m", "corpus": "c", "surprise": 1}, "body.surprise"),
     ],
 )
 async def test_a_body_that_does_not_fit_names_the_field(base: str, body: dict[str, Any], where: str) -> None:

@@ -37,6 +37,10 @@ class ModelShape(Record):
     n_kv_heads: int | None = Field(default=None, ge=1, description="bounds the nodes of some engines")
 
 
+class ShapeUnknownError(ConfigurationError):
+    """What was written means something only together with the model's shape, which is not known here."""
+
+
 @dataclass(frozen=True)
 class Cell:
     """One variant of the matrix."""
@@ -66,12 +70,12 @@ def experts_to_drop(drop: int | str, shape: ModelShape | None, where: str) -> in
     """Return a number of experts, given as such or as a percentage like "25%".
 
     Raises:
-        ConfigurationError: a percentage of a model of which nothing is known.
+        ShapeUnknownError: a percentage of a model of which nothing is known.
     """
     if isinstance(drop, int):
         return drop
     if shape is None:
-        raise ConfigurationError(
+        raise ShapeUnknownError(
             f"{drop} of how many experts? The model's shape is not known here", where=where,
             hint="give [model_shape] n_layers, n_experts and experts_per_token, or check against the lab",
         )  # fmt: skip
