@@ -5,12 +5,14 @@ Each part registers its typer apps under the entry-point group `epi.commands`; t
 
 import sys
 from importlib.metadata import entry_points, version
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
+from shared.files.disk import storage_error
 from shared.kernel.errors import ConfigurationError, EpiError
 
 GROUP = "epi.commands"
@@ -79,14 +81,23 @@ def main() -> None:
     try:
         app()
     except EpiError as error:
-        console = Console(stderr=True, highlight=False, soft_wrap=True)
-        console.print(f"[red]error:[/red] {error.code}: ", end="")
-        console.print(error.message, markup=False)
-        if error.where:
-            console.print(f"  where: {error.where}", markup=False)
-        if error.hint:
-            console.print(f"  do:    {error.hint}", markup=False)
-        sys.exit(1)
+        _end(error)
+    except OSError as error:
+        named = error.filename if isinstance(error.filename, str) else ""
+        if (of_the_disk := storage_error(error, Path(named).absolute())) is None:
+            raise
+        _end(of_the_disk)
+
+
+def _end(error: EpiError) -> NoReturn:
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print(f"[red]error:[/red] {error.code}: ", end="")
+    console.print(error.message, markup=False)
+    if error.where:
+        console.print(f"  where: {error.where}", markup=False)
+    if error.hint:
+        console.print(f"  do:    {error.hint}", markup=False)
+    sys.exit(1)
 
 
 if __name__ == "__main__":

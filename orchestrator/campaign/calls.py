@@ -50,6 +50,7 @@ class Caller:
         on_progress: Callable[[str, str, JobState], None],
     ) -> None:
         self._journal = journal
+        self._at_once = journal.strict  # within an attempt: waiting for a disk would fall into a window
         self._campaign = campaign_id
         self._max_attempts = max_attempts
         self._recover = recover
@@ -112,11 +113,11 @@ class Caller:
 
     async def note(self, run: RunReference, attempt: int, step: Step) -> None:
         """Journal the intent of a step that the orchestrator does itself."""
-        await self._journal.append(self._campaign, run=run, attempt=attempt, step=step, kind="intent")
+        await self._at_once.append(self._campaign, run=run, attempt=attempt, step=step, kind="intent")
 
     async def came_of(self, run: RunReference, attempt: int, step: Step, agent: NodeName, result: BaseModel) -> None:
         """Journal what came of an agent's step of an attempt, where it is worth keeping even if the attempt fails."""
-        await self._journal.append(
+        await self._at_once.append(
             self._campaign, run=run, attempt=attempt, step=step_of_agent(step, agent), kind="result",
             payload=result.model_dump(mode="json"),
         )  # fmt: skip
@@ -131,7 +132,7 @@ class Caller:
             campaign=self._campaign, run=run, attempt=attempt, step=step, agent=call.agent, kind=call.kind,
             part=call.part,
         )  # fmt: skip
-        await self._journal.append(
+        await self._at_once.append(
             self._campaign, run=run, attempt=attempt, step=step, kind="intent",
             payload={"job": job.format(), "agent": call.agent},
         )  # fmt: skip

@@ -101,10 +101,10 @@ class Recovery:
 
     async def _agent_away(self, name: str) -> list[str]:
         try:
-            await self._lab.agent(name).health(patient=False)
+            health = await self._lab.agent(name).health(patient=False)
         except InfrastructureError:
             return [f"{name} does not answer"]
-        return []
+        return [f"{name}: {health.problems[0]}"] if health.status == "failing" else []
 
     async def _meter_away(self) -> list[str]:
         try:

@@ -9,12 +9,13 @@ data faults never. The count is the journal's, so that a restart of the orchestr
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from orchestrator.campaign.attempt import AttemptRunner
 from orchestrator.campaign.evaluation import ResultWriter
 from orchestrator.campaign.measured import AttemptPlace, ClosedWindows
+from orchestrator.campaign.patience import Patience
 from orchestrator.campaign.pipeline import VariantPipeline
 from orchestrator.campaign.recovery import Recovery
 from orchestrator.domain.campaign.run_reference import RunReference
@@ -22,7 +23,7 @@ from orchestrator.domain.campaign.schedule import PlannedRun
 from orchestrator.domain.campaign.spec import CampaignSpec
 from orchestrator.domain.campaign.states import AttemptOutcome
 from orchestrator.store.journal import Journal
-from shared.kernel.errors import EpiError, InfrastructureError
+from shared.kernel.errors import EpiError, InfrastructureError, StorageError
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,9 @@ class RunLoop:
         writer: ResultWriter,
         variants: VariantPipeline,
         recovery: Recovery,
+        patience: Patience,
         check_stop_requested: Callable[[], Awaitable[None]],
+        is_stop_requested: Callable[[], Awaitable[bool]],
         publish_step: Callable[[RunReference, str], None],
     ) -> None:
         self._journal = journal
@@ -54,7 +57,9 @@ class RunLoop:
         self._writer = writer
         self._variants = variants
         self._recovery = recovery
+        self._patience = patience
         self._check_stop_requested = check_stop_requested
+        self._is_stop_requested = is_stop_requested
         self._publish_step = publish_step
         self._left: deque[PlannedRun] = deque()
         self._pending: _PendingEvaluation | None = None
@@ -121,7 +126,7 @@ class RunLoop:
         async with self._explained(place):
             measured = await self._attempts.gather(closed)
             await self._journal.append(campaign, kind="intent", run=place.run, attempt=place.number, step="evaluate")
-            figures = await asyncio.to_thread(self._writer.write_run, measured)
+            figures = await self._patience.results(lambda: self._writer.write_run(measured), self._is_stop_requested)
         payload = figures.model_dump(mode="json")
         await self._journal.append(campaign, kind="result", run=place.run, step="evaluate", payload=payload)
         await self._journal.end_attempt(campaign, place.run, place.number, "done")
@@ -167,7 +172,11 @@ class RunLoop:
             await self._end(place, "failed", str(error), error.fault)
             raise
         except asyncio.CancelledError:
-            await self._end(place, "interrupted", "the orchestrator was stopped in order", "")
+            with suppress(StorageError):  # the next start finds it open, and why
+                await self._journal.strict.end_attempt(
+                    self._spec.id, place.run, place.number, "interrupted",
+                    reason="the orchestrator was stopped in order",
+                )  # fmt: skip
             raise
         except Exception as error:
             await self._end(place, "failed", f"{type(error).__name__}: {error}", "bug")

@@ -18,6 +18,7 @@ from orchestrator.campaign.context import CampaignContext
 from orchestrator.campaign.evaluation import ResultWriter
 from orchestrator.campaign.interim import InterimAnalyses
 from orchestrator.campaign.lab import Lab
+from orchestrator.campaign.patience import Patience
 from orchestrator.campaign.pins import release
 from orchestrator.campaign.pipeline import VariantPipeline
 from orchestrator.campaign.preparation import prepare_bases, prepare_variant
@@ -28,11 +29,12 @@ from orchestrator.domain.analysis.interim import InterimAnalysis
 from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.campaign.schedule import configurations_of, schedule
 from orchestrator.domain.campaign.spec import CampaignSpec
-from orchestrator.domain.campaign.states import CampaignState
+from orchestrator.domain.campaign.states import CampaignState, Request
 from orchestrator.store.journal import Journal
 from orchestrator.store.records import RunFigures
-from shared.kernel.errors import EpiError, NotFoundError
+from shared.kernel.errors import EpiError, NotFoundError, StorageError
 from shared.kernel.records import CampaignId
+from shared.service.health import HealthRegistry
 from shared.wire.protocol import JobState
 
 if TYPE_CHECKING:
@@ -69,40 +71,52 @@ class CampaignRunner:
 
     def __init__(
         self,
+        spec: CampaignSpec,
         journal: Journal,
         lab: Lab,
         suite_of: Callable[[CampaignSpec], "BenchmarkSuite"],
         on_doing: Callable[[Doing], None],
         on_finished: Callable[[Path], None],
+        health: HealthRegistry,
     ) -> None:
-        self._journal = journal
+        self._spec = spec
+        self._patience = Patience(lab.settings.results_dir, health, self._publish_message)
+        self._journal = journal.patient(self._patience.pause)
         self._lab = lab
         self._suite_of = suite_of
         self._on_doing = on_doing
         self._on_finished = on_finished
 
-    async def run(self, spec: CampaignSpec) -> None:
+    async def run(self) -> None:
         """Do all that is left of the campaign; its end state is in the journal."""
+        spec = self._spec
         recovery = Recovery(
             self._journal, self._lab, spec.timeouts.recover_s,
-            check_stop_requested=lambda: self._check_stop_requested(spec.id),
-            publish=lambda message: self._on_doing(Doing(spec.id, "", message)),
+            check_stop_requested=lambda: self._check_stop_requested(spec.id), publish=self._publish_message,
         )  # fmt: skip
         caller = Caller(self._journal, spec.id, spec.max_attempts, recovery.wait_for, self._publish_job(spec))
         context = CampaignContext(spec, self._lab, caller)
         try:
             await self._run(context, recovery)
         except _StopAskedError as stop:
-            if stop.state == "cancelled":
-                await release(context)
-            await self._journal.set_state(spec.id, stop.state, "asked by the user")
+            await self._stop(context, stop.state)
         except EpiError as error:
-            await self._journal.set_state(spec.id, "failed", str(error))
+            stop_state = await self._stop_requested(spec.id) if isinstance(error, StorageError) else None
+            if stop_state is not None:  # it waited for a disk until somebody had enough of it
+                await self._stop(context, stop_state)
+            else:
+                await self._journal.set_state(spec.id, "failed", str(error))
         except Exception as error:
             await self._journal.set_state(spec.id, "failed", f"defect: {type(error).__name__}: {error}")
             raise
 
+    async def _stop(self, context: CampaignContext, state: CampaignState) -> None:
+        if state == "cancelled":
+            await release(context)
+        await self._journal.set_state(context.spec.id, state, "asked by the user")
+
     async def _run(self, context: CampaignContext, recovery: Recovery) -> None:
+        await self._journal.ensure_writable()  # nobody is asked for what cannot be written down
         await self._close_open_attempts(context.spec.id)
         if context.spec.model_shape is None:  # the surgeon was away when the campaign was made
             admitted = await recovery.patiently(lambda: admit(context.spec, self._lab))
@@ -137,7 +151,9 @@ class CampaignRunner:
                 writer=writer,
                 variants=variants,
                 recovery=recovery,
+                patience=self._patience,
                 check_stop_requested=lambda: self._check_stop_requested(spec.id),
+                is_stop_requested=self._is_stop_requested,
                 publish_step=publish_step,
             )
             interim_analyses = InterimAnalyses(self._journal, spec, self._lab.settings.results_dir / spec.id)
@@ -159,7 +175,8 @@ class CampaignRunner:
         self._publish_step(spec.id, "", "report")
         if failed or interim_analyses:
             await recovery.patiently(lambda: self._write_head(writer, failed, interim_analyses))
-        await asyncio.to_thread(self._on_finished, self._lab.settings.results_dir / spec.id)
+        folder = self._lab.settings.results_dir / spec.id
+        await self._patience.results(lambda: self._on_finished(folder), self._is_stop_requested)
         if failed:
             first, why = next(iter(failed.items()))
             reason = f"{len(failed)} run(s) could not be measured, first: {first}: {why}"
@@ -178,7 +195,9 @@ class CampaignRunner:
     ) -> None:
         facts = {name: await self._lab.facts(name) for name in self._lab.nodes}
         instrument = (await self._lab.meter_status()).instrument
-        await asyncio.to_thread(writer.write_head, facts, instrument, failed, interim_analyses)
+        await self._patience.results(
+            lambda: writer.write_head(facts, instrument, failed, interim_analyses), self._is_stop_requested
+        )
 
     async def _close_open_attempts(self, campaign_id: CampaignId) -> None:
         """Explain every attempt that was open when the last orchestrator died."""
@@ -205,11 +224,20 @@ class CampaignRunner:
             return False
 
     async def _check_stop_requested(self, campaign_id: CampaignId) -> None:
+        if (state := await self._stop_requested(campaign_id)) is not None:
+            raise _StopAskedError(state)
+
+    async def _is_stop_requested(self) -> bool:
+        return await self._stop_requested(self._spec.id) is not None
+
+    async def _stop_requested(self, campaign_id: CampaignId) -> CampaignState | None:
+        """Return the state that somebody asked for, None when the campaign is to go on."""
         request = (await self._journal.campaign(campaign_id)).request
-        if request == "pause":
-            raise _StopAskedError("paused")
-        if request == "cancel":
-            raise _StopAskedError("cancelled")
+        wanted: dict[Request, CampaignState] = {"pause": "paused", "cancel": "cancelled"}
+        return wanted.get(request)
+
+    def _publish_message(self, message: str) -> None:
+        self._on_doing(Doing(self._spec.id, "", message))
 
     def _publish_step(self, campaign: CampaignId, run: str, step: str) -> None:
         self._on_doing(Doing(campaign, run, step))

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_AFTER_A_DEFECT_S = 5.0
+
 
 class CampaignService:
     """Owns the runner's task; everything else asks it."""
@@ -144,12 +146,15 @@ class CampaignService:
                 await self._wake.wait()
                 continue
             self._current = spec.id
-            runner = CampaignRunner(self.journal, self.lab, self._suite, self._on_doing, self._on_finished)
+            runner = CampaignRunner(
+                spec, self.journal, self.lab, self._suite, self._on_doing, self._on_finished, self._health
+            )
             try:
                 await self._estimate(spec)
-                await runner.run(spec)
+                await runner.run()
             except Exception:
                 log.exception("campaign %s stopped on a defect", spec.id)
+                await asyncio.sleep(_AFTER_A_DEFECT_S)  # should it be running still, it must not spin
             finally:
                 self._current = self._doing = self._eta_s = None
 

@@ -8,8 +8,9 @@ One process writes: a lock file refuses a second orchestrator. Not here: reading
 import json
 import logging
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,10 +20,10 @@ from orchestrator.domain.campaign.spec import CampaignSpec
 from orchestrator.domain.campaign.states import AttemptOutcome, CampaignState, Request, check_outcome, check_transition
 from orchestrator.store.journal_reader import JournalReader, find_campaign, readable
 from orchestrator.store.records import Campaign, Entry, EntryKind
-from shared.files.database import Database
+from shared.files.database import Database, touch
 from shared.files.sqlite import open_database
 from shared.kernel.clock import utc_ns
-from shared.kernel.errors import ConflictError, NotFoundError
+from shared.kernel.errors import ConflictError, NotFoundError, StorageError
 from shared.kernel.records import CampaignId
 from shared.service.health import HealthRegistry
 from shared.service.lock import held_alone
@@ -74,12 +75,30 @@ _MIGRATIONS = (
 )
 
 
+OnRefused = Callable[[StorageError, int], Awaitable[None]]
+"""Awaited when the journal's disk refuses a write, with the number of tries so far; then it is tried again."""
+
+
 class Journal(JournalReader):
-    """The orchestrator's memory."""
+    """The orchestrator's memory. A write that the disk refuses raises StorageError at once, unless `patient`."""
 
     def __init__(self, db: Database) -> None:
         super().__init__(db)
         self._listeners: list[Callable[[Entry], None]] = []
+        self._on_refused: OnRefused | None = None
+
+    def patient(self, on_refused: OnRefused) -> "Journal":
+        """Return this very journal, but its writes go on until the disk takes them; `on_refused` waits in between."""
+        patient = copy(self)
+        patient._on_refused = on_refused
+        return patient
+
+    @property
+    def strict(self) -> "Journal":
+        """This very journal, whose writes are refused at once when the disk takes nothing."""
+        strict = copy(self)
+        strict._on_refused = None
+        return strict
 
     def listen(self, listener: Callable[[Entry], None]) -> None:
         """Call `listener` with each entry after it is committed."""
@@ -88,6 +107,14 @@ class Journal(JournalReader):
     def report_to(self, health: HealthRegistry) -> None:
         """Tell the orchestrator's health when nothing can be journaled, and when that works again."""
         self._db.report_to(health, "journal")
+
+    async def ensure_writable(self) -> None:
+        """Write a page that changes nothing.
+
+        Raises:
+            StorageError: the disk takes nothing.
+        """
+        await self._write(lambda write: touch(write.db))
 
     async def create(self, spec: CampaignSpec) -> Campaign:
         """Remember a new campaign, or return the one that has this id and this very spec.
@@ -226,10 +253,20 @@ class Journal(JournalReader):
     async def _write(self, change: Callable[["_Write"], T]) -> T:
         """Do one change and its entries in one transaction; listeners hear of each entry once it is committed."""
         entries: list[Entry] = []
-        return await self._db.write(
-            lambda db: change(_Write(db, entries)),
-            lambda _: self._tell(entries),
-        )
+
+        def whole(db: sqlite3.Connection) -> T:
+            entries.clear()
+            return change(_Write(db, entries))
+
+        tries = 0
+        while True:
+            try:
+                return await self._db.write(whole, lambda _: self._tell(entries))
+            except StorageError as refused:
+                if self._on_refused is None:
+                    raise
+                tries += 1
+                await self._on_refused(refused, tries)
 
     def _tell(self, entries: list[Entry]) -> None:
         for entry in entries:

@@ -18,8 +18,9 @@ from typing import Any, Final, Literal, NamedTuple
 from shared.checkpoints.base import CheckpointInfo, Computed, Inline, OutputFile, Piece, Range, Zeros
 from shared.checkpoints.routers import hash_of_routers
 from shared.files.atomic import atomic_write
+from shared.files.disk import room_hint
 from shared.files.durability import begin_writeback
-from shared.kernel.errors import ConfigurationError, DataError, InfrastructureError
+from shared.kernel.errors import ConfigurationError, DataError, InfrastructureError, StorageError
 from shared.kernel.records import SurgeryPlan
 
 Progress = Callable[[int, int], None]
@@ -139,7 +140,8 @@ def write_outputs(outputs: list[OutputFile], target: Path, *, on_progress: Progr
 
     Raises:
         DataError: a source became shorter while it was copied.
-        InfrastructureError: the disk is full or fails.
+        StorageError: the disk is full.
+        InfrastructureError: it fails otherwise.
     """
     single = len(outputs) == 1 and outputs[0].name == ""
     total = sum(output.size_bytes for output in outputs)
@@ -148,7 +150,9 @@ def write_outputs(outputs: list[OutputFile], target: Path, *, on_progress: Progr
     if not target.parent.is_dir():
         raise ConfigurationError("the folder for the result does not exist", where=str(target.parent))
     if shutil.disk_usage(target.parent).free < total:
-        raise InfrastructureError(f"the disk has no room for {total} bytes", where=str(target.parent))
+        raise StorageError(
+            f"the disk is too full for {total} bytes", where=str(target), hint=room_hint(target, full=True)
+        )
     written = 0
 
     def advance(count: int) -> None:

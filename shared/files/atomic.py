@@ -26,6 +26,7 @@ from errno import EEXIST, ENOTSUP, EPERM
 from pathlib import Path
 from typing import Final
 
+from shared.files.disk import full_disk_error
 from shared.files.durability import fsync_directory
 
 _ATTEMPTS: Final = 20
@@ -42,7 +43,8 @@ def atomic_write(target: Path, *, folder: bool = False) -> Iterator[Path]:
     removed first.
 
     Raises:
-        OSError: the disk fails; nothing is left either.
+        StorageError: the disk is full; nothing is left.
+        OSError: the disk fails otherwise; nothing is left either.
     """
     with _partial(target, folder=folder) as beside:
         yield beside
@@ -63,7 +65,8 @@ def write_file(
 
     Raises:
         FileExistsError: the target is there and must not be overwritten.
-        OSError: the disk fails; nothing is left.
+        StorageError: the disk is full; nothing is left.
+        OSError: the disk fails otherwise; nothing is left.
     """
     _write({target: data}, mode=mode, overwrite=overwrite, durable=durable)
 
@@ -72,7 +75,8 @@ def write_files(contents: Mapping[Path, bytes | str]) -> tuple[Path, ...]:
     """Write files so that each appears whole or not at all; they appear in the order given, when all could be written.
 
     Raises:
-        OSError: the disk fails; nothing is left.
+        StorageError: the disk is full; nothing is left.
+        OSError: the disk fails otherwise; nothing is left.
     """
     _write(contents)
     return tuple(contents)
@@ -154,6 +158,10 @@ def _partial(target: Path, *, folder: bool = False, mode: int = _FILE_MODE) -> I
     beside, lock = _claim(target, folder, mode)
     try:
         yield beside
+    except OSError as error:
+        if (full := full_disk_error(error, beside, target)) is None:
+            raise
+        raise full from error
     finally:
         _remove(beside)
         os.close(lock)

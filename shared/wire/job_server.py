@@ -18,6 +18,7 @@ from typing import Any, Generic, TypeVar
 from fastapi import APIRouter, Depends, Query, WebSocket
 from pydantic import BaseModel, ValidationError
 
+from shared.files.disk import storage_error
 from shared.files.sqlite import INT64_MAX
 from shared.kernel.clock import utc_ns
 from shared.kernel.errors import BugError, ConfigurationError, ConflictError, EpiError, ErrorPayload, NotFoundError
@@ -224,11 +225,18 @@ class JobServer:
         except EpiError as error:
             await self._end(job_id, "failed", error=error.to_payload())
         except Exception as error:
-            log.exception("job %s failed", job_id)
-            payload = ErrorPayload(code="bug", fault="bug", message=f"{type(error).__name__}: {error}", where=job_id)
+            payload = self._payload_of(error, job_id)
+            log.error("job %s failed: %s", job_id, payload.message, exc_info=payload.fault == "bug")
             await self._end(job_id, "failed", error=payload)
         else:
             await self._end(job_id, "finished", result=result)
+
+    def _payload_of(self, error: Exception, job_id: str) -> ErrorPayload:
+        if isinstance(error, OSError):
+            path = Path(error.filename) if isinstance(error.filename, str) else self._path
+            if (of_the_disk := storage_error(error, path, "what the job makes")) is not None:
+                return of_the_disk.to_payload()
+        return ErrorPayload(code="bug", fault="bug", message=f"{type(error).__name__}: {error}", where=job_id)
 
     async def _end(
         self, job_id: str, status: JobStatus, *, result: dict[str, Any] | None = None, error: ErrorPayload | None = None

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from shared.checkpoints import gguf
 from shared.files.atomic import atomic_write
+from shared.files.disk import refusal, storage_error
 from shared.kernel.errors import ConfigurationError, DataError
 from shared.llama import model as llama
 
@@ -51,6 +52,7 @@ def quantize(
 
     Raises:
         ConfigurationError: an unknown quantisation, or one that needs an importance matrix.
+        StorageError: the disk is full.
         DataError: llama.cpp refuses the file; its words are in the message.
     """
     number = file_types().get(quantization)
@@ -74,6 +76,9 @@ def quantize(
         with llama.listening(listen):
             status = lib.llama_model_quantize(str(source).encode(), str(beside).encode(), ctypes.byref(params))
         if status != 0:
+            # A stream that could not be written is all that llama.cpp knows: the disk knows why.
+            if (refused := refusal(beside)) is not None and (error := storage_error(refused, target)) is not None:
+                raise error
             raise DataError(f"llama.cpp cannot quantise to {quantization}: {llama.log_tail()}", where=str(source))
 
 

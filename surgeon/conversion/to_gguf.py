@@ -8,6 +8,7 @@ Not here: quantisation (`surgeon.conversion.quantize`), surgery (`shared.checkpo
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -75,7 +76,8 @@ def convert(source: Path, target: Path, *, outtype: OutType = "F16", on_progress
             _write_data(writer, outputs, on_progress)
             writer.close()
     finally:
-        writer.close()
+        with suppress(OSError):  # what a full disk did not take before is not worth another word
+            writer.close()
 
 
 def _write_data(writer: gguf.GGUFWriter, outputs: list[_Output], on_progress: Progress | None) -> None:

@@ -10,8 +10,10 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
+from shared.files.disk import storage_error
 from shared.kernel.errors import BugError, EpiError, ErrorPayload, InfrastructureError, from_payload
 from shared.service.die_with_parent import die_with_parent
 from surgeon.work.tasks import TASK, Done, Task, run
@@ -70,6 +72,7 @@ def main() -> None:
     def write(message: dict[str, Any]) -> None:
         out.write(json.dumps(message) + "\n")
 
+    task: Task | None = None
     try:
         task = TASK.validate_json(sys.stdin.read())
         done = run(task, lambda fraction, message: write({"progress": fraction, "message": message}))
@@ -77,8 +80,16 @@ def main() -> None:
     except EpiError as error:
         write({"error": error.to_payload().model_dump()})
     except Exception as error:
-        write({"error": BugError(f"{type(error).__name__}: {error}").to_payload().model_dump()})
+        write({"error": _of_the_lab(error, task).to_payload().model_dump()})
         raise
+
+
+def _of_the_lab(error: Exception, task: Task | None) -> EpiError:
+    if isinstance(error, OSError):
+        named = error.filename if isinstance(error.filename, str) else getattr(task, "target", "")
+        if (of_the_disk := storage_error(error, Path(named), "what the task makes")) is not None:
+            return of_the_disk
+    return BugError(f"{type(error).__name__}: {error}")
 
 
 if __name__ == "__main__":

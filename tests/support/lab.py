@@ -84,21 +84,26 @@ _supervisors: dict[Path, subprocess.Popen[bytes]] = {}
 
 
 @contextmanager
-def running_lab(demo: Path | None = DEMO) -> Iterator[TestLab]:
-    """Start a lab in a fresh folder (a short path: Unix sockets), stop it and remove the folder at the end.
-
-    Without `demo` it is a `small_demo`.
-    """
+def new_lab() -> Iterator[TestLab]:
+    """Give a lab in a fresh folder (a short path: Unix sockets) that is still to be started; remove it at the end."""
     out = Path(tempfile.mkdtemp(prefix="epi"))
     lab = TestLab(out)
     lab.home.mkdir()
-    demo = demo or small_demo(lab.home)
     try:
-        lab.start(demo)
         yield lab
     finally:
-        lab.stop()
         shutil.rmtree(out, ignore_errors=True)
+
+
+@contextmanager
+def running_lab(demo: Path | None = DEMO) -> Iterator[TestLab]:
+    """Start a lab in a fresh folder, stop it and remove the folder at the end; without `demo` it is a `small_demo`."""
+    with new_lab() as lab:
+        try:
+            lab.start(demo or small_demo(lab.home))
+            yield lab
+        finally:
+            lab.stop()
 
 
 def api_of(lab: LocalLab) -> Api:

@@ -22,6 +22,7 @@ class SmallDisk:
 
     def fill(self, *, but_bytes: int = 0) -> None:
         """Leave no block free, or about `but_bytes`."""
+        assert self.path.is_mount(), "nothing but a small disk of its own is ever filled"
         with self._filler.open("ab", buffering=0) as file:
             for size in (1 << 16, 4096, 1):
                 with suppress(OSError):
