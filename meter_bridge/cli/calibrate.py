@@ -14,6 +14,7 @@ from rich.table import Table
 
 from meter_bridge.cli.remote import DEFAULT_URL, AsJson, Remote, TokenFile, Url, with_bridge
 from meter_bridge.instrument.calibration import FEWEST_LOADS, CalibrationDraft, CalibrationRecord, LoadPoint
+from shared.kernel.defects import first_defect
 from shared.kernel.errors import ConfigurationError, DataError
 
 _STEADY = 0.02
@@ -45,13 +46,12 @@ def calibrate(
             reference=reference, reference_relative_uncertainty=reference_percent / 100, points=tuple(points), note=note
         )
     except ValidationError as error:
-        first = error.errors()[0]
-        raise DataError(str(first["msg"]), where=".".join(str(part) for part in first["loc"])) from error
+        first = first_defect(error)
+        raise DataError(first.reason, where=first.field) from error
 
     async def send(bridge: Remote) -> CalibrationRecord:
         body = draft.model_dump(mode="json")
-        answer = await bridge.client.request("POST", "/v1/calibrations", json=body, patient=False)
-        return CalibrationRecord.model_validate(answer)
+        return await bridge.client.request_as(CalibrationRecord, "POST", "/v1/calibrations", json=body, patient=False)
 
     record = with_bridge(url, token_file, send)
     if as_json:
@@ -73,9 +73,7 @@ def read_points(path: Path) -> list[LoadPoint]:
                 try:
                     points.append(LoadPoint.model_validate({key: value for key, value in row.items() if value != ""}))
                 except ValidationError as error:
-                    first = error.errors()[0]
-                    column = ".".join(str(part) for part in first["loc"])
-                    raise DataError(f"{column}: {first['msg']}", where=f"{path}, line {number}") from error
+                    raise DataError(str(first_defect(error)), where=f"{path}, line {number}") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"cannot be read: {error}", where=str(path)) from error
     return points

@@ -30,7 +30,7 @@ def compact(
 def _run(url: str, token_file: Path | None, request: MaintenanceRequest, *, as_json: bool) -> None:
     async def ask(bridge: Remote) -> MaintenanceResult:
         body = request.model_dump(exclude_none=True)
-        return MaintenanceResult.model_validate(await bridge.client.request("POST", "/v1/maintenance", json=body))
+        return await bridge.client.request_as(MaintenanceResult, "POST", "/v1/maintenance", json=body)
 
     done = with_bridge(url, token_file, ask)
     if as_json:

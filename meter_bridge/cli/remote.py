@@ -36,13 +36,13 @@ class Remote:
 
     async def status(self) -> MeterStatus:
         """Ask how the meter is."""
-        return MeterStatus.model_validate(await self.client.request("GET", "/v1/meter", patient=False))
+        return await self.client.request_as(MeterStatus, "GET", "/v1/meter", patient=False)
 
     async def samples(self, start_utc_ns: int, end_utc_ns: int, calibration: str | None = None) -> SampleBlock:
         """Ask for the samples of a window."""
         params = {"start_utc_ns": start_utc_ns, "end_utc_ns": end_utc_ns}
         query = params if calibration is None else {**params, "calibration": calibration}
-        return SampleBlock.model_validate(await self.client.request("GET", "/v1/samples", params=query))
+        return await self.client.request_as(SampleBlock, "GET", "/v1/samples", params=query)
 
 
 def ca_file() -> Path | None:

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 from meter_bridge.instrument.calibration import CalibrationDraft, CalibrationRecord, fit_calibration
 from shared.files.atomic import write_file
 from shared.kernel.clock import utc_ns
+from shared.kernel.defects import first_defect
 from shared.kernel.errors import ConflictError, DataError, NotFoundError
 from shared.kernel.records import NodeName
 
@@ -63,6 +64,4 @@ def _read(path: Path) -> CalibrationRecord:
     try:
         return CalibrationRecord.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise DataError(f"damaged calibration: {where}: {first['msg']}", where=str(path)) from error
+        raise DataError(f"damaged calibration: {first_defect(error)}", where=str(path)) from error

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from node_agent.engines.generation import Generator
 from node_agent.engines.keepalive import keeping_alive
@@ -28,6 +28,7 @@ from node_agent.engines.scoring import Scorer
 from node_agent.engines.tokens import Tokenizer
 from node_agent.engines.wire import EngineStatus, LoadedModel, LoadRequest, short_path
 from node_agent.engines.workloads import Workloads
+from shared.kernel.defects import reason_of
 from shared.kernel.errors import BugError, ConfigurationError, EpiError, InfrastructureError
 from shared.llama.model import LLAMA_BUILD, Context, Model, api, echo_errors
 from shared.wire.node_jobs.workloads import DecodeParams, GenerateParams, PrefillParams, ScoreParams
@@ -173,8 +174,8 @@ def answer(engine: Engine, line: bytes, client: Client) -> dict[str, Any]:
         return {"result": engine.handle(request["op"], request["params"], client).model_dump(mode="json")}
     except EpiError as error:
         return {"error": error.to_payload().model_dump()}
-    except (ValueError, KeyError, TypeError, ValidationError) as error:
-        return {"error": BugError(f"bad request to the engine process: {error}").to_payload().model_dump()}
+    except (ValueError, KeyError, TypeError) as error:
+        return {"error": BugError(f"bad request to the engine process: {reason_of(error)}").to_payload().model_dump()}
 
 
 def serve(path: Path) -> None:

@@ -62,12 +62,12 @@ class LabView:
     async def _agent(self, name: str, service: str, client: AgentClient, *, facts: bool = False) -> AgentStatus:
         try:
             health = await client.health(patient=False)
-            told = await client.request("GET", "/v1/facts", patient=False) if facts else None
+            told = await client.request_as(NodeFacts, "GET", "/v1/facts", patient=False) if facts else None
         except EpiError as error:
             return AgentStatus(name=name, service=service, url=client.base_url, error=error.to_payload())
         return AgentStatus(
             name=name, service=service, url=client.base_url, health=health, seen_utc_ns=utc_ns(),
-            facts=None if told is None else NodeFacts.model_validate(told),
+            facts=told,
         )  # fmt: skip
 
 

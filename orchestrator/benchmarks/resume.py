@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from orchestrator.benchmarks.cluster_lm import Generate, Score
 from shared.files.kept_lines import KeptLines
+from shared.kernel.defects import first_defect
 from shared.kernel.errors import ConfigurationError, DataError
 from shared.kernel.records import Record, TokenLedger
 from shared.wire.node_jobs.workloads import (
@@ -148,7 +149,10 @@ def _read(file: KeptLines, path: Path, identity: str) -> dict[str, ItemScore | G
     try:
         answers = [_Answer.model_validate_json(line) for line in file.lines]
     except ValidationError as error:
-        raise DataError("the file of kept answers is damaged", where=str(path), hint="remove it to ask anew") from error
+        raise DataError(
+            f"the file of kept answers is damaged: {first_defect(error)}", where=str(path),
+            hint="remove it to ask anew",
+        ) from error  # fmt: skip
     return {answer.key: answer.answer for answer in answers}
 
 

@@ -58,20 +58,20 @@ class Lab:
 
     async def meter_status(self) -> MeterStatus:
         """Ask the bridge how the meter is."""
-        return MeterStatus.model_validate(await self.meter.request("GET", "/v1/meter"))
+        return await self.meter.request_as(MeterStatus, "GET", "/v1/meter")
 
     async def samples(self, start_utc_ns: int, end_utc_ns: int) -> SampleBlock:
         """Return the calibrated trace of [start, end)."""
         params = {"start_utc_ns": start_utc_ns, "end_utc_ns": end_utc_ns}
-        return SampleBlock.model_validate(await self.meter.request("GET", "/v1/samples", params=params))
+        return await self.meter.request_as(SampleBlock, "GET", "/v1/samples", params=params)
 
     async def catalogue(self) -> Catalogue:
         """Return what the surgeon has and can do."""
-        return Catalogue.model_validate(await self.surgeon.request("GET", "/v1/catalogue"))
+        return await self.surgeon.request_as(Catalogue, "GET", "/v1/catalogue")
 
     async def facts(self, node: NodeName) -> NodeFacts:
         """Return what a node says of itself."""
-        return NodeFacts.model_validate(await self.nodes[node].request("GET", "/v1/facts"))
+        return await self.nodes[node].request_as(NodeFacts, "GET", "/v1/facts")
 
     async def surgeon_has(self, sha256: str) -> bool:
         """Tell whether the surgeon has an artifact now."""
@@ -79,7 +79,7 @@ class Lab:
 
     async def activity(self, node: NodeName) -> AgentActivity:
         """Return what a node's agent did since its start."""
-        return AgentActivity.model_validate(await self.nodes[node].request("GET", "/v1/activity"))
+        return await self.nodes[node].request_as(AgentActivity, "GET", "/v1/activity")
 
     async def engines(self, node: NodeName) -> list[EngineInfo]:
         """Return what each engine of a node can do."""

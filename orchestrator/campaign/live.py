@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError
 
 from orchestrator.campaign.lab import Lab
 from orchestrator.store.records import Entry
+from shared.kernel.defects import reason_of
 from shared.kernel.records import CampaignId, Record
 from shared.service.broadcaster import Broadcaster
 from shared.service.endpoint import Endpoint
@@ -90,6 +91,6 @@ async def relay_power(broadcaster: LiveBroadcaster, lab: Lab) -> None:
                 async for message in socket:
                     broadcaster.publish(LiveMessage(type="power", power=LivePower.model_validate_json(message)))
         except (OSError, websockets.WebSocketException, ValidationError) as error:
-            log.info("the meter's live feed broke: %s", error)
+            log.info("the meter's live feed broke: %s", reason_of(error))
         await asyncio.sleep(_RECONNECT_S[min(failures, len(_RECONNECT_S) - 1)])
         failures += 1

@@ -21,6 +21,7 @@ from orchestrator.domain.run.records import RunInput
 from orchestrator.results.schema import BenchmarkFile, CampaignFile, EpiFile
 from shared.files.atomic import write_file, write_files
 from shared.files.trace_csv import TraceCsvWriter, read_columns
+from shared.kernel.defects import first_defect
 from shared.kernel.errors import DataError
 from shared.kernel.records import NodeName, QuestionResult
 from shared.wire.meter_api import SampleBlock
@@ -143,6 +144,4 @@ def read_json(model: type[M], path: Path) -> M:
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}", where=str(path)) from error
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "(whole file)"
-        raise DataError(f"{field}: {first['msg']}", where=str(path)) from error
+        raise DataError(str(first_defect(error)), where=str(path)) from error

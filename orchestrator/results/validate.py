@@ -20,6 +20,7 @@ from orchestrator.results.files import RUN_FILE, read_json, read_traces, run_fil
 from orchestrator.results.read_model import load_results
 from orchestrator.results.recompute import Recomputed, recompute_run
 from orchestrator.results.schema import BenchmarkFile, CampaignFile, EpiFile
+from shared.kernel.defects import field_defects
 from shared.kernel.errors import DataError
 from shared.kernel.records import Record
 
@@ -77,9 +78,9 @@ def _schema(model: type[BaseModel], root: Path, path: Path) -> Iterator[Defect]:
     except OSError as error:
         yield Defect(severity="FAIL", where=str(path), what=f"cannot be read: {error.strerror}")
     except ValidationError as error:
-        for item in error.errors()[:20]:
-            field = ".".join(str(part) for part in item["loc"]) or "(whole file)"
-            yield Defect(severity="FAIL", where=f"{path}: {field}", what=item["msg"], cure="see the JSON Schema")
+        for field, reason in field_defects(error)[:20]:
+            where = f"{path}: {field or '(whole file)'}"
+            yield Defect(severity="FAIL", where=where, what=reason, cure="see the JSON Schema")
 
 
 def _arithmetic(root: Path, path: Path) -> Iterator[Defect]:

@@ -13,6 +13,7 @@ from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.campaign.spec import CampaignSpec
 from orchestrator.store.records import Attempt, Campaign, Entry, EntryKind, UnreadableCampaign
 from shared.files.database import Database
+from shared.kernel.defects import first_defect
 from shared.kernel.errors import DataError, NotFoundError
 from shared.kernel.records import CampaignId
 
@@ -196,9 +197,7 @@ def _campaign(row: sqlite3.Row) -> Campaign | UnreadableCampaign:
     try:
         return Campaign(spec=_spec(row["spec"]), **head)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "the whole"
-        return UnreadableCampaign(defect=f"this version cannot read the campaign's spec: {key}: {first['msg']}", **head)
+        return UnreadableCampaign(defect=f"this version cannot read the campaign's spec: {first_defect(error)}", **head)
 
 
 def _entry(row: sqlite3.Row) -> Entry:

@@ -6,6 +6,7 @@ from typing import Literal, Self, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
+from shared.kernel.defects import first_defect
 from shared.kernel.errors import ConfigurationError
 from shared.kernel.records import NodeName, Record
 
@@ -89,6 +90,4 @@ def validate_settings(cls: type[S], data: object, *, where: str) -> S:
     try:
         return cls.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "(whole file)"
-        raise ConfigurationError(f"{key}: {first['msg']}", where=where) from error
+        raise ConfigurationError(str(first_defect(error)), where=where) from error

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 
 from pydantic import ValidationError, model_serializer, model_validator
 
+from shared.kernel.defects import first_defect
 from shared.kernel.errors import DataError
 from shared.kernel.records import Record
 
@@ -47,9 +48,7 @@ class TextId(Record):
         try:
             return cls.model_validate(parts)
         except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(map(str, first["loc"])) or "id"
-            raise DataError(f"{field}: {first['msg']}", where=repr(parts)[:_SHOWN]) from error
+            raise DataError(str(first_defect(error)), where=repr(parts)[:_SHOWN]) from error
 
     @model_validator(mode="before")
     @classmethod

@@ -15,6 +15,7 @@ from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from shared.kernel.defects import field_defects
 from shared.kernel.errors import ConfigurationError, EpiError, ErrorBody, ErrorPayload, Fault, InfrastructureError
 from shared.kernel.settings import DaemonSettings
 from shared.service.audit import AuditLog
@@ -63,11 +64,10 @@ def install_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def _validation(_: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
+        found = field_defects(error)
         payload = ErrorPayload(
-            code="validation", fault="configuration", message=str(first["msg"]), where=where,
-            hint=f"{len(error.errors())} field(s) at fault; see /docs for the schema",
+            code="validation", fault="configuration", message=found[0].reason, where=found[0].field,
+            hint=f"{len(found)} field(s) at fault; see /docs for the schema",
         )  # fmt: skip
         return error_response(422, payload)
 

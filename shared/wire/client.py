@@ -4,17 +4,19 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import httpx
 import websockets
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
-from shared.kernel.errors import BugError, EpiError, InfrastructureError, from_payload
+from shared.kernel.defects import first_defect
+from shared.kernel.errors import BugError, DataError, EpiError, InfrastructureError, from_payload
 from shared.service.endpoint import Endpoint, ask
 from shared.service.reply import MAX_REPLY_BYTES
 from shared.wire.protocol import Event, Health, JobRequest, JobState, JobSummary
 
+M = TypeVar("M", bound=BaseModel)
 _RETRY_DELAYS_S = (0.1, 0.2, 0.5, 1.0, 2.0, 2.0, 2.0)
 
 
@@ -59,19 +61,36 @@ class AgentClient:
             f"the agent does not answer: {last!r}", where=self.base_url, hint="is its process running?"
         )
 
+    async def request_as(
+        self, kind: type[M], method: str, path: str, *, json: Any = None, params: Any = None, patient: bool = True
+    ) -> M:
+        """Send one request as `request` does, and return the answer as a record.
+
+        Raises:
+            EpiError: as `request`.
+            DataError: the answer is no such record; the field is named.
+        """
+        answer = await self.request(method, path, json=json, params=params, patient=patient)
+        try:
+            return kind.model_validate(answer)
+        except ValidationError as error:
+            raise DataError(
+                f"the answer is no {kind.__name__}: {first_defect(error)}", where=f"{method} {self.base_url}{path}",
+                hint="install the same version of EPI Factory on every machine",
+            ) from error  # fmt: skip
+
     async def health(self, *, patient: bool = True) -> Health:
         """Return who answers at this address."""
-        return Health.model_validate(await self.request("GET", "/v1/health", patient=patient))
+        return await self.request_as(Health, "GET", "/v1/health", patient=patient)
 
     async def submit(self, job_id: str, kind: str, params: BaseModel, *, delay_s: float = 0.0) -> JobState:
         """Start a job, `delay_s` from now, or find the one that already has this id."""
         request = JobRequest(kind=kind, params=params.model_dump(mode="json"), delay_s=delay_s)
-        answer = await self.request("PUT", f"/v1/jobs/{job_id}", json=request.model_dump(mode="json"))
-        return JobState.model_validate(answer)
+        return await self.request_as(JobState, "PUT", f"/v1/jobs/{job_id}", json=request.model_dump(mode="json"))
 
     async def job(self, job_id: str) -> JobState:
         """Return a job's present state."""
-        return JobState.model_validate(await self.request("GET", f"/v1/jobs/{job_id}"))
+        return await self.request_as(JobState, "GET", f"/v1/jobs/{job_id}")
 
     async def unfinished_jobs(self) -> list[JobSummary]:
         """Return the jobs that are queued or running."""
@@ -80,7 +99,7 @@ class AgentClient:
 
     async def cancel(self, job_id: str) -> JobState:
         """Cancel a job."""
-        return JobState.model_validate(await self.request("DELETE", f"/v1/jobs/{job_id}"))
+        return await self.request_as(JobState, "DELETE", f"/v1/jobs/{job_id}")
 
     async def run(
         self,

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ValidationError
 from shared.files.disk import storage_error
 from shared.files.sqlite import INT64_MAX
 from shared.kernel.clock import utc_ns
+from shared.kernel.defects import first_defect
 from shared.kernel.errors import BugError, ConfigurationError, ConflictError, EpiError, ErrorPayload, NotFoundError
 from shared.kernel.settings import JobHistory
 from shared.service.auth import bearer_guard
@@ -129,9 +130,8 @@ class JobServer:
         try:
             params = kind.params.model_validate(request.params)
         except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(str(part) for part in first["loc"])
-            raise ConfigurationError(first["msg"], where=f"{job_id}: params.{field}") from error
+            field, reason = first_defect(error)
+            raise ConfigurationError(reason, where=f"{job_id}: params.{field}") from error
         body = json.dumps(request.params, sort_keys=True)
         new = JobState(id=job_id, kind=request.kind, status="queued", created_utc_ns=utc_ns())
         known = await self._open.add(new, body, lambda added: self._begin(added, kind, params, request.delay_s))

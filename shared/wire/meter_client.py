@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from pydantic import ValidationError
 
+from shared.kernel.defects import first_defect
 from shared.kernel.errors import EpiError, InfrastructureError
 from shared.wire.client import AgentClient
 from shared.wire.meter_api import SamplePiece
@@ -62,7 +63,7 @@ async def _piece(client: AgentClient, params: dict[str, int | str]) -> SamplePie
     try:
         piece = SamplePiece.model_validate(answer)
     except ValidationError as error:
-        raise _broken(client, f"{error.errors()[0]['loc']}: {error.errors()[0]['msg']}") from error
+        raise _broken(client, str(first_defect(error))) from error
     if (piece.next is None) == (piece.window is None):
         raise _broken(client, "it is neither the last nor followed by another")
     return piece

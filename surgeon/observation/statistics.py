@@ -22,6 +22,7 @@ from safetensors.numpy import save as serialise
 
 from shared.checkpoints import safetensors
 from shared.files.atomic import write_file
+from shared.kernel.defects import reason_of
 from shared.kernel.errors import ConfigurationError, DataError
 from shared.kernel.records import Record, Sha256
 
@@ -200,7 +201,7 @@ def load(path: Path) -> Statistics:
         provenance = Provenance.model_validate_json(header.metadata.get(METADATA_KEY, ""))
         tensors = load_file(path)
     except (ValidationError, SafetensorError) as error:
-        raise DataError("not a file of expert statistics", where=str(path)) from error
+        raise DataError(f"not a file of expert statistics: {reason_of(error)}", where=str(path)) from error
     domains: dict[str, dict[str, Array]] = {}
     reservoir: dict[str, Array] = {}
     expected = (provenance.n_layers, provenance.n_experts)

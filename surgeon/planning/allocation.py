@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
+from shared.kernel.defects import first_defect
 from shared.kernel.errors import ConfigurationError
 from shared.kernel.records import LayerGroup, Layout, SurgeryPlan
 
@@ -165,4 +166,4 @@ def make_plan(
             statistics_sha256=statistics_sha256, router_sha256=router_sha256,
         )  # fmt: skip
     except ValidationError as error:
-        raise ConfigurationError(str(error.errors()[0]["msg"]), hint="use the layout 'biased'") from error
+        raise ConfigurationError(first_defect(error).reason, hint="use the layout 'biased'") from error

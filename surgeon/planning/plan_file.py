@@ -5,6 +5,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from shared.files.atomic import write_file
+from shared.kernel.defects import first_defect
 from shared.kernel.errors import ConfigurationError
 from shared.kernel.records import SurgeryPlan, canonical_json
 
@@ -20,9 +21,7 @@ def read_plan(path: Path) -> SurgeryPlan:
     except OSError as error:
         raise ConfigurationError(f"cannot read the plan: {error.strerror}", where=str(path)) from error
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "plan"
-        raise ConfigurationError(f"{key}: {first['msg']}", where=str(path)) from error
+        raise ConfigurationError(f"not a plan: {first_defect(error)}", where=str(path)) from error
 
 
 def write_plan(path: Path, plan: SurgeryPlan) -> None:

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
+from shared.kernel.defects import reason_of
 from shared.kernel.errors import ConfigurationError, DataError
 from shared.kernel.records import Record
 from shared.llama import model as llama
@@ -68,9 +69,11 @@ def load_prompts(path: Path) -> list[SanityPrompt]:
             continue
         try:
             prompts.append(SanityPrompt.model_validate(json.loads(line)))
-        except (ValueError, ValidationError) as error:
+        except ValueError as error:
             raise ConfigurationError(
-                "not a sanity prompt", where=f"{path}:{number}", hint='{"prompt": "...", "expect": "..."}'
+                f"not a sanity prompt: {reason_of(error)}",
+                where=f"{path}:{number}",
+                hint='{"prompt": "...", "expect": "..."}',
             ) from error
     return prompts
 

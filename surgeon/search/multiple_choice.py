@@ -8,12 +8,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
+from shared.kernel.defects import reason_of
 from shared.kernel.errors import ConfigurationError
 from shared.kernel.records import Record
 from shared.llama import model as llama
@@ -52,11 +53,13 @@ def load_questions(path: Path) -> list[Question]:
         if not line.strip():
             continue
         try:
-            data: dict[str, Any] = json.loads(line)
-            known = {name: data[name] for name in ("question", "choices", "answer") if name in data}
+            data = json.loads(line)
+            known = data
+            if isinstance(data, dict):
+                known = {name: data[name] for name in ("question", "choices", "answer") if name in data}
             questions.append(Question.model_validate(known))
-        except (ValueError, TypeError, ValidationError) as error:
-            raise ConfigurationError("not a question", where=f"{path}:{number}") from error
+        except ValueError as error:
+            raise ConfigurationError(f"not a question: {reason_of(error)}", where=f"{path}:{number}") from error
     if not questions:
         raise ConfigurationError("no question in it", where=str(path))
     return questions

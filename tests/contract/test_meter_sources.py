@@ -313,7 +313,7 @@ async def test_an_absent_device_is_one_sentence(name: str, tmp_path: Path) -> No
     [
         ({"kind": "toaster"}, "unknown kind of meter source 'toaster' (known: csv, nvml, plugs,"),
         ({"kind": "base"}, "unknown kind of meter source 'base'"),
-        ({"kind": 7}, "source: Value error, kind: the name of a kind of source is needed"),
+        ({"kind": 7}, "source: kind: the name of a kind of source is needed"),
         ({}, "source.device: Field required"),
         ({"device": "/dev/x", "baud": 3}, "source.baud: Input should be greater than or equal to 1200"),
         ({"device": "/dev/x", "speed": 3}, "source.speed: Extra inputs are not permitted"),

@@ -88,7 +88,7 @@ def test_each_engine_has_a_table_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"engines": {"vllm": {}}}, "engines.vllm: Value error, unknown engine 'vllm'"),
+        ({"engines": {"vllm": {}}}, "engines.vllm: unknown engine 'vllm'"),
         ({"engines": {"llama.cpp": {"threads": 4}}}, "engines.llama.cpp.threads: Extra inputs are not permitted"),
         ({"engines": {"distributed-llama": {"program": 7}}}, "engines.distributed-llama.program: Input is not a valid"),
         ({"engines": 7}, "engines: Input should be a valid dictionary"),

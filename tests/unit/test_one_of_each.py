@@ -57,6 +57,10 @@ MECHANISMS: dict[str, tuple[Callable[[ast.AST], bool], set[str]]] = {
             "demo/recipe/tokenizer.py",  # made once, by hand
         },
     ),
+    "wording of what does not fit": (
+        lambda node: isinstance(node, ast.Call) and _name(node) == "errors" and not node.args,
+        {"shared/kernel/defects.py"},
+    ),
     "HTTP client": (lambda node: _makes_a_client(node) or _imports_a_client(node), {"shared/service/endpoint.py"}),
     "resumable download": (_asks_for_a_range, {"shared/files/download.py"}),
 }  # fmt: skip
