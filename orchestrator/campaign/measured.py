@@ -14,6 +14,7 @@ from orchestrator.campaign.preparation import Variant
 from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.campaign.steady_state import SteadyStateWait
 from orchestrator.domain.run.records import ServedBy
+from shared.kernel.clock import NS_PER_S
 from shared.kernel.records import Configuration, NodeName, TokenLedger, Window, WindowLabel
 from shared.wire.meter_api import MeterStatus, SampleBlock
 from shared.wire.node_jobs.activity import AgentActivity
@@ -90,10 +91,16 @@ class ClosedWindows:
         return (
             self.idle.window,
             self._window("marker", self.marker.start_utc_ns, self.marker.end_utc_ns, node=root),
-            *(self._window("prefill", one.start_utc_ns, one.end_utc_ns, one.ledger) for one in self.prefill),
-            *(self._window("decode", one.start_utc_ns, one.end_utc_ns, one.ledger) for one in self.decode),
+            *(self._workload("prefill", one) for one in self.prefill),
+            *(self._workload("decode", one) for one in self.decode),
             self._window("score", suite.start_utc_ns, suite.end_utc_ns, suite.ledger),
         )
+
+    def _workload(self, label: WindowLabel, result: WorkloadResult) -> Window:
+        """Return a workload's window with the time of each request, by which a stall shows."""
+        window = self._window(label, result.start_utc_ns, result.end_utc_ns, result.ledger)
+        seconds = tuple((one.end_utc_ns - one.start_utc_ns) / NS_PER_S for one in result.requests)
+        return window.model_copy(update={"request_s": seconds})
 
     def _window(
         self, label: WindowLabel, start_utc_ns: int, end_utc_ns: int, ledger: TokenLedger | None = None,

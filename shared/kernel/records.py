@@ -5,7 +5,7 @@ Not here: what only one part uses (its own modules), and the job protocol (`shar
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
@@ -66,6 +66,16 @@ def _renamed_back(value: Any, dumped: Any) -> Any:
     if isinstance(value, tuple | list):
         return [_renamed_back(inner, again) for inner, again in zip(value, dumped, strict=True)]
     return dumped
+
+
+def is_empty(value: object) -> bool:
+    """Tell that a collection holds nothing: `exclude_if` leaves it out."""
+    return not value
+
+
+def equals(default: object) -> Callable[[object], bool]:
+    """Return an `exclude_if` for a field that came later: at its default it is left out, so that hashes stay."""
+    return lambda value: value == default
 
 
 def is_absent(value: object) -> bool:
@@ -215,6 +225,9 @@ class Window(Record):
     end_utc_ns: int
     ledger: TokenLedger = TokenLedger()
     node: NodeName | None = Field(default=None, description="only for markers: the node whose load was stepped")
+    request_s: tuple[float, ...] = Field(
+        default=(), exclude_if=is_empty, description="seconds of each request of a prefill or decode window, in order"
+    )
 
     @model_validator(mode="after")
     def _is_forward(self) -> Self:

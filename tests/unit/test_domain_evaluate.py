@@ -197,3 +197,20 @@ def test_only_nodes_in_use_are_charged() -> None:
     assert half.phases["decode"].total_joules == pytest.approx((whole.phases["decode"].total_joules or 0) / 2, rel=1e-9)
     with pytest.raises(DataError, match="n9"):
         evaluation_of(run_input(nodes=("n1", "n9")), block(FOUR, 16), questions((14, 14, 14)))
+
+
+def test_a_stalled_request_fails_the_run() -> None:
+    """An engine stopped for 20 s inside decode: the joules are there, the tokens are not."""
+
+    def judged(requests: tuple[float, ...]) -> set[tuple[str, str]]:
+        run = run_input()
+        windows = tuple(
+            one.model_copy(update={"request_s": requests}) if one.label == "decode" else one for one in run.windows
+        )
+        found = evaluate_run(run.model_copy(update={"windows": windows}), block(FOUR, 16), questions((9, 9, 9)))
+        return {(f.rule, f.verdict) for f in found.evaluation.validity.findings if f.rule == "stall"}
+
+    assert judged((0.2, 0.21, 20.2, 0.19)) == {("stall", "FAIL")}
+    assert judged((20.2, 20.1, 20.0, 21.0)) == set(), "slow alike is no stall"
+    assert judged((0.1, 0.1, 0.5, 0.1)) == set(), "less than a second is the scheduler"
+    assert judged((0.1, 30.0)) == set(), "of two nobody knows which is right"

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from shared.kernel.records import Record
+from shared.kernel.records import Record, equals
 
 AccuracyField = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]{0,63}$")]
 """One figure of accuracy; any number of them make the composite."""
@@ -61,6 +61,13 @@ class WindowRules(Record):
         default=0.02, gt=0, description="register against integral; more: FLAG"
     )
     max_agent_cpu_share: float = Field(default=0.002, gt=0, description="of one core, by a node's agent; more: FLAG")
+    max_request_ratio: float = Field(
+        default=3.0, gt=1, exclude_if=equals(3.0),
+        description="a request's time to the median of its siblings, which do the same; more: FAIL",
+    )  # fmt: skip
+    stall_s: float = Field(
+        default=1.0, ge=0, exclude_if=equals(1.0), description="a request stalls from this much over the median"
+    )
     max_calibration_age_days: float = Field(default=365.0, gt=0, description="older or unknown: FLAG")
     shortened: bool = Field(default=False, description="durations are below the norm on purpose: the report says so")
 

@@ -5,6 +5,7 @@ printed beside it. Limits live in `records.WindowRules`.
 """
 
 from collections.abc import Iterable, Sequence
+from statistics import median
 from typing import Literal
 
 from orchestrator.domain.campaign.protocol import WindowRules
@@ -89,6 +90,25 @@ def check_surroundings(run: RunInput, windows: Sequence[WindowEnergy], names: Se
         kinds = [e.kind for e in run.meter_events if window.start_utc_ns <= e.utc_ns < window.end_utc_ns]
         for kind in sorted(set(kinds)):
             found.append(_flag("meter", f"the meter reported {kind} ({kinds.count(kind)} times)", name))
+    return found
+
+
+def check_stalls(run: RunInput) -> list[Finding]:
+    """Judge the requests of each workload, which all do the same: one that takes far longer than its siblings stalled.
+
+    An engine or worker that was stopped, a cable that was out or a machine that did something else leaves joules in the
+    window that no token caused.
+    """
+    found: list[Finding] = []
+    rules = run.protocol.rules
+    for label in ("prefill", "decode"):
+        seconds = sorted(one for window in run.windows if window.label == label for one in window.request_s)
+        if len(seconds) < 3:
+            continue
+        usual, longest = median(seconds), seconds[-1]
+        if longest > rules.max_request_ratio * usual and longest - usual > rules.stall_s:
+            reason = f"a request took {longest:.3g} s, its {len(seconds) - 1} siblings {usual:.3g} s: something stalled"
+            found.append(_fail("stall", reason, label))
     return found
 
 
