@@ -1,12 +1,20 @@
-"""One way to open SQLite in the lab: WAL, foreign keys, busy timeout, and migrations as numbered steps."""
+"""One way to open SQLite in the lab: found sound, WAL, foreign keys, busy timeout, migrations as numbered steps."""
 
+import logging
 import sqlite3
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
+from shared.files.atomic import move_into_place, write_file
 from shared.files.database import Database
-from shared.kernel.errors import ConfigurationError
+from shared.kernel.errors import ConfigurationError, DataError, StorageError
+
+log = logging.getLogger(__name__)
+
+CHECKED_WHOLE_BYTES: Final = 2 << 30
 
 INT64_MAX = 2**63 - 1
 """The largest integer that SQLite holds; what comes from the network and goes into a query is bounded by it."""
@@ -15,42 +23,110 @@ INT64_MAX = 2**63 - 1
 async def open_database(
     path: Path, migrations: Sequence[str], *, name: str, cure: str, synchronous: Literal["FULL", "NORMAL"] = "FULL"
 ) -> Database:
-    """Open `path`, bring it to the newest schema and return it.
+    """Open `path`, found sound, bring it to the newest schema and return it.
+
+    A new one is made only where none was: a file that is empty, or missing beside the marker of an earlier one, is a
+    loss that somebody has to know of.
 
     Args:
         path: database file; its folder is made.
         migrations: SQL scripts; number i brings `user_version` from i to i + 1, each in one transaction.
         name: what it is to people, for example `the journal`.
-        cure: what to do when it is damaged.
+        cure: what to do when it is damaged or lost.
         synchronous: FULL for what must survive a power cut, NORMAL for batched traces.
 
     Raises:
         ConfigurationError: the file was written by a newer version of the lab.
-        DataError: the file is damaged.
+        DataError: the file is damaged, empty or gone.
         StorageError: the disk cannot be read or takes nothing.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    if not _was_made(path, name, cure):
+        await _make(path, migrations, name, cure)
+    connect = partial(_connect, path, synchronous)
+    database = await _opened(Database(path, connect, name=name, cure=cure), migrations, cure)
+    with suppress(OSError, StorageError):  # a full disk: the next start marks it
+        if not (marker := _marker(path)).exists():
+            write_file(marker, f"{name} was made here: where its file is missing, no new one is begun.\n")
+    return database
 
-    def connect() -> sqlite3.Connection:
-        db = sqlite3.connect(path, isolation_level=None)
-        try:
-            db.row_factory = sqlite3.Row
-            db.execute("PRAGMA busy_timeout = 5000")
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute(f"PRAGMA synchronous = {synchronous}")
-            db.execute("PRAGMA foreign_keys = ON")
-        except BaseException:
-            db.close()
-            raise
-        return db
 
-    database = Database(path, connect, name=name, cure=cure)
+def _marker(path: Path) -> Path:
+    return path.with_name(f"{path.name}.made")
+
+
+def _was_made(path: Path, name: str, cure: str) -> bool:
+    """Tell whether the database is there.
+
+    Raises:
+        DataError: it was there, and is not any more.
+    """
+    if path.exists():
+        if path.stat().st_size == 0:
+            raise DataError(f"{name} is empty: what was in it is lost", where=str(path), hint=cure)
+        return True
+    left = [one for one in (_marker(path), path.with_name(f"{path.name}-wal")) if one.exists()]
+    if left:
+        raise DataError(
+            f"{name} is gone: {left[0].name} beside it tells that there was one", where=str(path),
+            hint=f"{cure}; to begin anew, without what was in it, remove {left[0]}",
+        )  # fmt: skip
+    return False
+
+
+async def _make(path: Path, migrations: Sequence[str], name: str, cure: str) -> None:
+    """Make an empty database; half a one never has the name."""
+    beside = path.with_name(f".{path.name}.new")
+    for left in (beside, *(beside.with_name(beside.name + end) for end in ("-wal", "-shm"))):
+        left.unlink(missing_ok=True)
+    made = Database(beside, partial(_connect, beside, "FULL"), name=name, cure=cure)
+    await (await _opened(made, migrations, cure)).close()
+    move_into_place(beside, path)
+
+
+def _connect(path: Path, synchronous: str) -> sqlite3.Connection:
+    db = sqlite3.connect(path, isolation_level=None)
     try:
-        await database.maintain(lambda db: _migrate(db, path, migrations))
+        db.row_factory = sqlite3.Row
+        db.execute("PRAGMA busy_timeout = 5000")
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute(f"PRAGMA synchronous = {synchronous}")
+        db.execute("PRAGMA foreign_keys = ON")
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+async def _opened(database: Database, migrations: Sequence[str], cure: str) -> Database:
+    def prepare(db: sqlite3.Connection) -> None:
+        _check(db, database, cure)
+        try:
+            _migrate(db, database.path, migrations)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
+                raise
+            raise DataError(
+                f"{database.name} is damaged: it is not what its version says: {error}", where=str(database.path),
+                hint=cure,
+            ) from error  # fmt: skip
+
+    try:
+        await database.maintain(prepare)
     except BaseException:
         await database.close()
         raise
     return database
+
+
+def _check(db: sqlite3.Connection, database: Database, cure: str) -> None:
+    """Look through all pages; of a very large file only through what opening reads, since its daemon has to start."""
+    if database.path.stat().st_size > CHECKED_WHOLE_BYTES:
+        log.info("%s is too large to be looked through at the start: %s", database.name, database.path)
+        return
+    found = [str(row[0]) for row in db.execute("PRAGMA quick_check(1)")]
+    if found != ["ok"]:
+        raise DataError(f"{database.name} is damaged: {found[0]}", where=str(database.path), hint=cure)
 
 
 async def open_read_only(path: Path, *, name: str, cure: str) -> Database:
