@@ -1,9 +1,9 @@
 """The two files distributed-llama reads: the model's header (.m) and the tokenizer (.t).
 
 Here: what the engine must know before it starts, and how many tokens a prompt has, since `dllama` takes texts and
-counts of positions only. Not here: weights (shared.checkpoints).
+counts of positions only. Not here: the .m format itself (`shared.checkpoints.dllama`).
 
-Formats: distributed-llama at commit 8d624a7, `loadLlmHeader` in src/llm.cpp and `Tokenizer` in src/tokenizer.cpp.
+Format of the tokenizer: distributed-llama at commit 8d624a7, `Tokenizer` in src/tokenizer.cpp.
 """
 
 import struct
@@ -11,12 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from shared.checkpoints.dllama import read_header
 from shared.kernel.errors import ConfigurationError, DataError
 
-_MODEL_MAGIC = 0x0A00ABCD
 _TOKENIZER_MAGIC = 0x567124
 _MAX_HEADER_BYTES = 1 << 16
-ARCHITECTURES = {0xABCD00: "llama", 0xABCD01: "qwen3", 0xABCD02: "qwen3moe"}
 Q40 = 2
 
 
@@ -49,18 +48,18 @@ def read_model_header(path: Path) -> ModelHeader:
     """Read the header of a .m file.
 
     Raises:
+        ConfigurationError: it cannot be opened.
         DataError: another format, or a damaged header.
     """
-    with path.open("rb") as file:
-        pairs, _ = _pairs(file.read(_MAX_HEADER_BYTES), _MODEL_MAGIC, path)
-    try:
-        return ModelHeader(
-            architecture=ARCHITECTURES.get(pairs[1], f"{pairs[1]:#x}"), n_layers=pairs[4], n_kv_heads=pairs[6],
-            n_experts=pairs.get(7, 0), n_active_experts=pairs.get(8, 0), vocab_size=pairs[9], seq_len=pairs[10],
-            weight_type=pairs[13],
-        )  # fmt: skip
-    except KeyError as error:
-        raise DataError(f"the header lacks key {error.args[0]}", where=str(path)) from error
+    header = read_header(path)
+    values = header.values
+    if "max_seq_len" not in values:
+        raise DataError("the header lacks max_seq_len", where=str(path))
+    return ModelHeader(
+        architecture=header.architecture, n_layers=values["n_layers"], n_kv_heads=values["n_kv_heads"],
+        n_experts=values.get("n_experts", 0), n_active_experts=values.get("n_active_experts", 0),
+        vocab_size=values["vocab_size"], seq_len=values["max_seq_len"], weight_type=values["weights_float_type"],
+    )  # fmt: skip
 
 
 def check_nodes(header: ModelHeader, n_nodes: int) -> None:

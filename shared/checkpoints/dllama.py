@@ -29,6 +29,7 @@ from shared.kernel.records import SurgeryPlan
 
 MAGIC: Final = 0x0A00ABCD
 QWEN3_MOE: Final = 0xABCD02
+ARCHITECTURES: Final = {0xABCD00: "llama", 0xABCD01: "qwen3", QWEN3_MOE: "qwen3moe"}
 KEYS: Final = {
     "version": 0, "arch_type": 1, "dim": 2, "hidden_dim": 3, "n_layers": 4, "n_heads": 5, "n_kv_heads": 6,
     "n_experts": 7, "n_active_experts": 8, "vocab_size": 9, "max_seq_len": 10, "hidden_act": 11, "rope_theta": 12,
@@ -37,10 +38,9 @@ KEYS: Final = {
     "norm_epsilon": 20, "moe_hidden_dim": 21,
 }  # fmt: skip
 _NAMES: Final = {number: name for name, number in KEYS.items()}
-_REQUIRED: Final = (
-    "arch_type", "dim", "n_layers", "n_heads", "n_kv_heads", "n_experts", "n_active_experts", "vocab_size",
-    "weights_float_type", "moe_hidden_dim",
-)  # fmt: skip
+_REQUIRED: Final = ("arch_type", "dim", "n_layers", "n_heads", "n_kv_heads", "vocab_size", "weights_float_type")
+_OF_EXPERTS: Final = ("n_experts", "n_active_experts", "moe_hidden_dim")
+_SIZES: Final = ("dim", "n_layers", "n_heads", "n_kv_heads", "vocab_size", "max_seq_len", "head_dim", *_OF_EXPERTS)
 FLOAT_TYPES: Final = {0: ("F32", 1, 4), 1: ("F16", 1, 2), 2: ("Q40", 32, 18), 3: ("Q80", 32, 34)}
 """Weight types: name, elements in a block, bytes of a block."""
 _GGML_NAMES: Final = {"Q40": "Q4_0", "Q80": "Q8_0"}
@@ -74,38 +74,46 @@ class DllamaFile:
     size_bytes: int
 
 
-def parse(path: Path) -> DllamaFile:
-    """Parse a .m file; its size must be what its header says.
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What the first bytes say, of any architecture; `values` by name in the order of the file."""
+
+    values: dict[str, int]
+    n_bytes: int
+
+    @property
+    def architecture(self) -> str:
+        """Name of the architecture, its number where it is unknown."""
+        number = self.values["arch_type"]
+        return ARCHITECTURES.get(number, f"{number & 0xFFFFFFFF:#x}")
+
+
+def read_header(path: Path) -> Header:
+    """Read the header of a .m file, dense or not: the one reader, for surgery and for the engine's start.
+
+    Keys are known and come once, as the engine wants them; sizes are possible ones.
 
     Raises:
-        ConfigurationError: it cannot be opened, or is not a Qwen3-MoE.
-        DataError: truncated, corrupt or hostile.
+        ConfigurationError: it cannot be opened.
+        DataError: another format, truncated, corrupt or hostile.
     """
     try:
         with path.open("rb") as file:
-            size = path.stat().st_size
             head = file.read(8)
             if len(head) < 8 or struct.unpack("<I", head[:4])[0] != MAGIC:
                 raise DataError("not a distributed-llama model", where=str(path))
-            header_bytes = struct.unpack("<i", head[4:])[0]
-            if not 8 <= header_bytes <= 8 + 8 * len(KEYS) or header_bytes % 8:
-                raise DataError(f"a header of {header_bytes} bytes", where=str(path))
-            data = file.read(header_bytes - 8)
+            n_bytes = struct.unpack("<i", head[4:])[0]
+            if not 8 <= n_bytes <= 8 + 8 * len(KEYS) or n_bytes % 8:
+                raise DataError(f"a header of {n_bytes} bytes", where=str(path))
+            data = file.read(n_bytes - 8)
     except OSError as error:
         raise ConfigurationError(f"cannot read the model: {error.strerror}", where=str(path)) from error
-    if len(data) != header_bytes - 8:
+    if len(data) != n_bytes - 8:
         raise DataError("the header is cut off", where=str(path))
-    header = _header(data, path)
-    sections = _sections(header, header_bytes)
-    end = sections[-1].offset + sections[-1].n_bytes
-    if end != size:
-        raise DataError(
-            f"the header promises {end} bytes, the file has {size}", where=str(path), hint="truncated or corrupt"
-        )
-    return DllamaFile(path, header, header_bytes, sections, size)
+    return Header(_values(data, path), n_bytes)
 
 
-def _header(data: bytes, path: Path) -> dict[str, int]:
+def _values(data: bytes, path: Path) -> dict[str, int]:
     header: dict[str, int] = {}
     for key, value in struct.iter_unpack("<ii", data):
         name = _NAMES.get(key)
@@ -114,23 +122,44 @@ def _header(data: bytes, path: Path) -> dict[str, int]:
         header[name] = value
     if missing := [name for name in _REQUIRED if name not in header]:
         raise DataError(f"the header lacks {missing[0]}", where=str(path))
+    for name in _SIZES:
+        least = 0 if name in _OF_EXPERTS else 1
+        if name in header and not least <= header[name] <= 1 << 24:
+            raise DataError(f"{name} is {header[name]}", where=str(path))
+    experts = header.get("n_experts", 0)
+    if header.get("n_active_experts", 0) > experts or header["weights_float_type"] not in FLOAT_TYPES:
+        raise DataError("impossible expert counts or weight type", where=str(path))
+    if header["n_layers"] > 4096 or experts > 4096:
+        raise DataError(f"{header['n_layers']} layers of {experts} experts", where=str(path))
+    return header
+
+
+def parse(path: Path) -> DllamaFile:
+    """Parse a .m file; its size must be what its header says.
+
+    Raises:
+        ConfigurationError: it cannot be opened, or is not a Qwen3-MoE.
+        DataError: truncated, corrupt or hostile.
+    """
+    found = read_header(path)
+    header = found.values
     if header["arch_type"] != QWEN3_MOE:
         raise ConfigurationError(
-            f"architecture {header['arch_type'] & 0xFFFFFFFF:#x} has no experts to cut here", where=str(path),
+            f"architecture {found.architecture} has no experts to cut here", where=str(path),
             hint="supported: Qwen3-MoE",
         )  # fmt: skip
-    header_sizes = [name for name in _REQUIRED if name not in ("arch_type", "weights_float_type")]
-    for name in (*header_sizes, *(["head_dim"] if "head_dim" in header else [])):
-        if not 1 <= header[name] <= 1 << 24:
-            raise DataError(f"{name} is {header[name]}", where=str(path))
-    if header["n_active_experts"] > header["n_experts"] or header["weights_float_type"] not in FLOAT_TYPES:
-        raise DataError("impossible expert counts or weight type", where=str(path))
-    if header["n_layers"] > 4096 or header["n_experts"] > 4096:
-        raise DataError(f"{header['n_layers']} layers of {header['n_experts']} experts", where=str(path))
+    if missing := [name for name in _OF_EXPERTS if header.get(name, 0) < 1]:
+        raise DataError(f"the header lacks {missing[0]}", where=str(path))
     _, block, _ = FLOAT_TYPES[header["weights_float_type"]]
     if header["dim"] % block or header["moe_hidden_dim"] % block:
         raise DataError(f"sizes that are no multiples of the block of {block}", where=str(path))
-    return header
+    sections = _sections(header, found.n_bytes)
+    end, size = sections[-1].offset + sections[-1].n_bytes, path.stat().st_size
+    if end != size:
+        raise DataError(
+            f"the header promises {end} bytes, the file has {size}", where=str(path), hint="truncated or corrupt"
+        )
+    return DllamaFile(path, header, found.n_bytes, sections, size)
 
 
 def _sections(header: dict[str, int], header_bytes: int) -> tuple[Section, ...]:

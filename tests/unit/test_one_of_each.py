@@ -40,6 +40,10 @@ def _asks_for_a_range(node: ast.AST) -> bool:
     return isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("bytes=")
 
 
+def _knows_the_dllama_magic(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and node.value == 0x0A00ABCD
+
+
 MECHANISMS: dict[str, tuple[Callable[[ast.AST], bool], set[str]]] = {
     "atomic write": (
         _writes_by_hand,
@@ -61,6 +65,7 @@ MECHANISMS: dict[str, tuple[Callable[[ast.AST], bool], set[str]]] = {
         lambda node: isinstance(node, ast.Call) and _name(node) == "errors" and not node.args,
         {"shared/kernel/defects.py"},
     ),
+    "reader of distributed-llama's models": (_knows_the_dllama_magic, {"shared/checkpoints/dllama.py"}),
     "HTTP client": (lambda node: _makes_a_client(node) or _imports_a_client(node), {"shared/service/endpoint.py"}),
     "resumable download": (_asks_for_a_range, {"shared/files/download.py"}),
 }  # fmt: skip
