@@ -4,18 +4,17 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
-from fastapi import Depends, FastAPI
+from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from node_agent.jobs import Node
 from node_agent.machine.activity import note
 from node_agent.settings import NodeSettings
-from shared.service.auth import bearer_guard
 from shared.service.health import HealthRegistry
 from shared.service.http import make_app
 from shared.wire.artifacts import artifact_router
 from shared.wire.health_api import health_router
-from shared.wire.job_server import JobServer, job_router
+from shared.wire.job_server import JOB_BODIES, JobServer, job_router
 from shared.wire.node_jobs.activity import AgentActivity
 from shared.wire.node_jobs.engines import EngineInfo
 from shared.wire.node_jobs.host import NodeFacts
@@ -52,27 +51,26 @@ def build_app(settings: NodeSettings, token: str | None) -> FastAPI:
         finally:
             await node.stop_children()
 
-    app = make_app("EPI Factory node agent", VERSION)
+    app = make_app("EPI Factory node agent", VERSION, token, larger_bodies=JOB_BODIES)
     app.router.lifespan_context = lifespan
     app.add_middleware(NoteRequests)
-    guard = [Depends(bearer_guard(token))]
 
-    @app.get("/v1/facts", dependencies=guard)
+    @app.get("/v1/facts")
     async def facts() -> NodeFacts:
         """Say what this machine is and how it is."""
         return await node.facts()
 
-    @app.get("/v1/activity", dependencies=guard)
+    @app.get("/v1/activity")
     async def activity() -> AgentActivity:
         """Say what this agent did and wrote since its start."""
         return node.activity()
 
-    @app.get("/v1/engines", dependencies=guard)
+    @app.get("/v1/engines")
     async def engines() -> list[EngineInfo]:
         """Say what each engine of this node can do."""
         return node.engine_infos()
 
-    app.include_router(health_router("node_agent", settings.name, health, token))
-    app.include_router(job_router(server, token))
-    app.include_router(artifact_router(node.store, token))
+    app.include_router(health_router("node_agent", settings.name, health))
+    app.include_router(job_router(server))
+    app.include_router(artifact_router(node.store))
     return app

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from orchestrator.api.analysis import analysis_router
 from orchestrator.api.campaigns import campaign_router
 from orchestrator.api.lab import LabView, lab_router
-from orchestrator.api.live import live_router
+from orchestrator.api.live import LIVE_PATH, live_router
 from orchestrator.api.specs import spec_router
 from orchestrator.campaign.lab import Lab
 from orchestrator.campaign.live import LiveBroadcaster, relay_power
@@ -20,7 +20,7 @@ from orchestrator.notify.dispatcher import start_notifying
 from orchestrator.reports.publish import publish
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.store.journal import open_journal
-from orchestrator.web.routes import web_router
+from orchestrator.web.routes import OPEN_PATHS, web_router
 from shared.service.background import BackgroundTasks
 from shared.service.health import HealthRegistry
 from shared.service.http import make_app
@@ -34,7 +34,7 @@ def build_app(settings: OrchestratorSettings, token: str | None) -> FastAPI:
     Raises (at start):
         ConflictError: another process holds the journal.
     """
-    app = make_app("EPI Factory orchestrator", version("epi-factory"))
+    app = make_app("EPI Factory orchestrator", version("epi-factory"), token, open_paths=(*OPEN_PATHS, LIVE_PATH))
     health = HealthRegistry()
 
     def own_health() -> Health:
@@ -50,12 +50,12 @@ def build_app(settings: OrchestratorSettings, token: str | None) -> FastAPI:
             broadcaster = LiveBroadcaster()
             service = CampaignService(journal, lab, broadcaster, on_finished=publish, health=health)
             library = SpecLibrary(settings.specs_dir)
-            app.include_router(campaign_router(service, token))
-            app.include_router(spec_router(service, library, token))
-            app.include_router(analysis_router(service, token))
-            app.include_router(lab_router(LabView(lab, own_health), broadcaster, service, token))
+            app.include_router(campaign_router(service))
+            app.include_router(spec_router(service, library))
+            app.include_router(analysis_router(service))
+            app.include_router(lab_router(LabView(lab, own_health), broadcaster, service))
             app.include_router(live_router(broadcaster, journal, token))
-            app.include_router(health_router("orchestrator", settings.name, health, token, tags=["lab"]))
+            app.include_router(health_router("orchestrator", settings.name, health, tags=["lab"]))
             app.include_router(web_router())
             background = await stack.enter_async_context(BackgroundTasks(health))
             start_notifying(settings.notify, service, library, background)

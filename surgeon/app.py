@@ -4,14 +4,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
-from fastapi import Depends, FastAPI
+from fastapi import FastAPI
 
-from shared.service.auth import bearer_guard
 from shared.service.health import HealthRegistry, Problem
 from shared.service.http import make_app
 from shared.wire.artifacts import ArtifactJobs, artifact_router
 from shared.wire.health_api import health_router
-from shared.wire.job_server import JobServer, job_router
+from shared.wire.job_server import JOB_BODIES, JobServer, job_router
 from shared.wire.surgeon_catalogue import Catalogue
 from shared.wire.surgeon_jobs import MethodInfo
 from surgeon.catalogue import CatalogueReader
@@ -29,7 +28,7 @@ def build_app(settings: SurgeonSettings, token: str | None) -> FastAPI:
     health.watch(lambda: _missing_files(settings))
     kinds = [*job_kinds(tools), *ArtifactJobs(store, concurrent=True).kinds()]
     server = JobServer(settings.state_dir / "jobs.sqlite", kinds, health, settings.job_history)
-    app = make_app("EPI Factory surgeon", release)
+    app = make_app("EPI Factory surgeon", release, token, larger_bodies=JOB_BODIES)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -39,21 +38,21 @@ def build_app(settings: SurgeonSettings, token: str | None) -> FastAPI:
 
     app.router.lifespan_context = lifespan
 
-    @app.get("/v1/methods", dependencies=[Depends(bearer_guard(token))])
+    @app.get("/v1/methods")
     async def methods() -> list[MethodInfo]:
         """List rankings and searches: what each needs, its parameters and its source."""
         return method_infos()
 
     catalogue = CatalogueReader(settings)
 
-    @app.get("/v1/catalogue", dependencies=[Depends(bearer_guard(token))])
+    @app.get("/v1/catalogue")
     async def read_catalogue() -> Catalogue:
         """Return models, corpora, question files, rankings and searches: everything that a campaign may name."""
         return await catalogue.read()
 
-    app.include_router(health_router("surgeon", settings.name, health, token))
-    app.include_router(job_router(server, token))
-    app.include_router(artifact_router(store, token))
+    app.include_router(health_router("surgeon", settings.name, health))
+    app.include_router(job_router(server))
+    app.include_router(artifact_router(store))
     return app
 
 

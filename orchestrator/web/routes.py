@@ -23,6 +23,9 @@ MODULES_DIR = HERE / "node_modules"
 INSTALL_COMMAND = "make web"
 """What brings the packages; the page names it when they are missing."""
 
+OPEN_PATHS = ("/", "/static/", "/vendor/")
+"""What needs no token: the page, which holds no data."""
+
 VENDOR_FILES = {
     "uplot/uPlot.esm.js": "uplot/dist/uPlot.esm.js",
     "uplot/uPlot.min.css": "uplot/dist/uPlot.min.css",
@@ -104,7 +107,7 @@ def _answer(request: Request, file: WebFile) -> Response:
 
 
 def web_router(static_dir: Path = STATIC_DIR, modules_dir: Path = MODULES_DIR) -> APIRouter:
-    """Return the router of the dashboard; mount it without a token guard.
+    """Return the router of the dashboard; `OPEN_PATHS` are to be open.
 
     Files are read once, here: a changed file is served after a restart.
 

@@ -4,7 +4,7 @@ import tomllib
 from pathlib import Path
 from typing import Literal, Self, TypeVar
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, IPvAnyNetwork, ValidationError, model_validator
 
 from shared.kernel.defects import first_defect
 from shared.kernel.errors import ConfigurationError
@@ -26,6 +26,9 @@ class DaemonSettings(Record):
     tls_cert: Path | None = Field(default=None, description="certificate chain (PEM); with tls_key HTTPS is served")
     tls_key: Path | None = Field(default=None, description="private key (PEM) of the certificate")
     log_level: LogLevel = Field(default="info", description="from which level on the daemon logs (to stderr)")
+    trusted_proxies: tuple[IPvAnyNetwork, ...] = Field(
+        default=(), description="reverse proxies whose X-Forwarded-For is believed; nobody's by default"
+    )
 
     @model_validator(mode="after")
     def _tls_is_whole(self) -> Self:

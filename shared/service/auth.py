@@ -90,12 +90,12 @@ class FailureLimiter:
 
 
 def bearer_guard(token: str | None, limiter: FailureLimiter | None = None) -> Callable[[HTTPConnection], None]:
-    """Return a FastAPI dependency that refuses HTTP and WebSocket requests without the right bearer token.
+    """Return a check that refuses HTTP and WebSocket requests without the right bearer token.
 
     With `token` None (loopback only, see `check_bind`) everything is let in. The right token is always let in: only
     further wrong ones are slowed down, so that nobody can lock the owner out.
 
-    Raises (the dependency):
+    Raises (the check):
         AuthError: the header is missing or wrong.
         TooManyFailuresError: wrong, and this address was wrong too often lately.
     """

@@ -1,134 +1,84 @@
-"""What every HTTP service of the lab has in common: one error shape, body limits, and how it is served."""
+"""What every HTTP service of the lab has in common: its guard, its limits, its description, and how it is served.
+
+From the outside in, a request passes: the connection's limits (`connections`), the audit log (`audit`), the guard
+(`guard`), the limit of its body (`bodies`), and then its endpoint, whose errors have one shape (`error_answers`).
+"""
 
 import asyncio
+import contextlib
 import logging
+import resource
 import signal
+from collections.abc import Iterable, Mapping
 from types import FrameType
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI, HTTPException, Request, WebSocket
-from fastapi.exceptions import RequestValidationError
+from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from fastapi.responses import JSONResponse
 from pydantic.json_schema import models_json_schema
-from starlette.exceptions import HTTPException as StarletteHTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from shared.kernel.defects import field_defects
-from shared.kernel.errors import ConfigurationError, EpiError, ErrorBody, ErrorPayload, Fault, InfrastructureError
+from shared.kernel.errors import ConfigurationError, ErrorBody, InfrastructureError
 from shared.kernel.settings import DaemonSettings
 from shared.service.audit import AuditLog
-from shared.service.auth import check_bind
+from shared.service.auth import bearer_guard, check_bind
+from shared.service.bodies import BodyLimit, BodySize
+from shared.service.connections import IDLE_S, MAX_CONNECTIONS, MAX_HEAD_BYTES, BoundedConnection, BoundedLoop
+from shared.service.error_answers import ERROR_STATUSES, install_error_handlers
+from shared.service.guard import TokenGuard
 from shared.service.systemd import announced
 
 log = logging.getLogger(__name__)
 
-MAX_BODY_BYTES = 64 * 1024 * 1024
-MAX_REASON_BYTES = 120
-"""What fits into the close frame of a WebSocket (RFC 6455, 5.5: 125 bytes with the code)."""
+_MAX_MESSAGE_BYTES = 64 * 1024
+"""Of what a client says on a WebSocket: the services only talk there."""
+_STOPPING_S = 10
+"""How long requests that are being answered may take when the service stops."""
+_OPEN_FILES = 8192
+_DESCRIPTION = ("/openapi.json", "/docs", "/redoc")
 _REF_TEMPLATE = "#/components/schemas/{model}"
-_POLICY_VIOLATION = 1008
-_INTERNAL_ERROR = 1011
 
 
-ERROR_STATUSES = {
-    400: "The body cannot be read at all",
-    401: "Missing or wrong credentials",
-    404: "No such thing",
-    405: "No such method here",
-    409: "Somebody else holds it, its state does not allow this, or the protocol versions differ",
-    413: "The body is too large",
-    422: "The request does not fit; `where` names the field",
-    429: "Wrong credentials too often from this address",
-    503: "A machine, link, meter or engine is away: asking again may help",
-}
-"""What every endpoint of every service may answer besides its success; part of each OpenAPI description."""
+def make_app(
+    title: str,
+    version: str,
+    token: str | None,
+    *,
+    open_paths: Iterable[str] = (),
+    larger_bodies: Mapping[str, BodySize] | None = None,
+) -> FastAPI:
+    """Return an empty service with the lab's guard, limits and error shape.
 
-
-def error_response(status: int, payload: ErrorPayload) -> JSONResponse:
-    """Return `{"error": {...}}`, the one error shape of every endpoint."""
-    return JSONResponse({"error": payload.model_dump()}, status_code=status)
-
-
-def install_error_handlers(app: FastAPI) -> None:
-    """Make every error of `app`, ours or the framework's, answer in the one shape."""
-
-    @app.exception_handler(EpiError)
-    async def _epi(connection: Request | WebSocket, error: EpiError) -> JSONResponse | None:
-        if isinstance(connection, WebSocket):  # a handshake that is refused; without a close it would be a 500
-            code = _INTERNAL_ERROR if error.fault == "bug" else _POLICY_VIOLATION
-            await connection.close(code, error.message.encode()[:MAX_REASON_BYTES].decode(errors="ignore"))
-            return None
-        return error_response(error.http_status, error.to_payload())
-
-    @app.exception_handler(RequestValidationError)
-    async def _validation(_: Request, error: RequestValidationError) -> JSONResponse:
-        found = field_defects(error)
-        payload = ErrorPayload(
-            code="validation", fault="configuration", message=found[0].reason, where=found[0].field,
-            hint=f"{len(found)} field(s) at fault; see /docs for the schema",
-        )  # fmt: skip
-        return error_response(422, payload)
-
-    @app.exception_handler(StarletteHTTPException)
-    async def _http(request: Request, error: StarletteHTTPException) -> JSONResponse:
-        fault: Fault = "bug" if error.status_code >= 500 else "configuration"
-        payload = ErrorPayload(
-            code=f"http_{error.status_code}", fault=fault, message=str(error.detail), where=request.url.path
-        )
-        response = error_response(error.status_code, payload)
-        response.headers.update(error.headers or {})
-        return response
-
-    @app.exception_handler(Exception)
-    async def _unexpected(request: Request, error: Exception) -> JSONResponse:
-        payload = ErrorPayload(
-            code="bug", fault="bug", message=f"{type(error).__name__}: {error}", where=request.url.path,
-            hint="this is a defect of EPI Factory: please report it with the log",
-        )  # fmt: skip
-        return error_response(500, payload)
-
-
-class BodyLimit:
-    """ASGI middleware that refuses bodies over `limit` bytes with 413.
-
-    A length that is announced is refused before the body is read; a body in chunks is counted while it is read.
+    Args:
+        title: For the description.
+        version: Of EPI Factory.
+        token: The bearer token that every request needs; None lets everybody in (loopback only, see `check_bind`).
+        open_paths: What needs no token besides the description; a path that ends in `/` opens everything below it.
+        larger_bodies: Beginning of a path -> what the bodies of its requests may hold.
     """
+    # Spelled out: a model here would take the media type of its endpoint, and errors are JSON everywhere.
+    content = {"application/json": {"schema": {"$ref": _REF_TEMPLATE.format(model=ErrorBody.__name__)}}}
+    responses: dict[int | str, dict[str, Any]] = {
+        status: {"description": text, "content": content} for status, text in ERROR_STATUSES.items()
+    }
+    app = FastAPI(title=title, version=version, openapi_url="/openapi.json", responses=responses)
+    install_error_handlers(app)
+    _describe(app)
+    app.add_middleware(BodyLimit, larger=larger_bodies)
+    app.add_middleware(TokenGuard, check=bearer_guard(token), open_paths=(*_DESCRIPTION, *open_paths))
+    return app
 
-    def __init__(self, app: ASGIApp, limit: int = MAX_BODY_BYTES) -> None:
-        self._app = app
-        self._limit = limit
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or answer 413."""
-        if scope["type"] == "http":
-            headers = dict(scope["headers"])
-            length = headers.get(b"content-length", b"0")
-            if not length.isdigit() or int(length) > self._limit:
-                payload = ErrorPayload(
-                    code="http_413", fault="configuration", message=self._message(), where=scope["path"]
-                )
-                await error_response(413, payload)(scope, receive, send)
-                return
-            receive = self._counted(receive)
-        await self._app(scope, receive, send)
-
-    def _counted(self, receive: Receive) -> Receive:
-        read = 0
-
-        async def counting() -> Message:
-            nonlocal read
-            message = await receive()
-            read += len(message.get("body", b""))
-            if read > self._limit:
-                raise HTTPException(413, self._message())
-            return message
-
-        return counting
-
-    def _message(self) -> str:
-        return f"the body may have at most {self._limit} bytes"
+def server_config(app: FastAPI, settings: DaemonSettings) -> uvicorn.Config:
+    """Return how `app` is served: bounded connections, no header believed about who asks, an audit log."""
+    proxies = [str(network) for network in settings.trusted_proxies]
+    return uvicorn.Config(
+        AuditLog(app, settings.audit_file), host=settings.host, port=settings.port, log_config=None, lifespan="off",
+        http=BoundedConnection, backlog=MAX_CONNECTIONS,
+        timeout_keep_alive=IDLE_S, h11_max_incomplete_event_size=MAX_HEAD_BYTES, ws_max_size=_MAX_MESSAGE_BYTES,
+        access_log=False, date_header=False, ssl_certfile=settings.tls_cert, ssl_keyfile=settings.tls_key,
+        proxy_headers=bool(proxies), forwarded_allow_ips=proxies, timeout_graceful_shutdown=_STOPPING_S,
+    )  # fmt: skip
 
 
 def serve(app: FastAPI, settings: DaemonSettings, token: str | None) -> None:
@@ -143,12 +93,9 @@ def serve(app: FastAPI, settings: DaemonSettings, token: str | None) -> None:
     for path in (settings.tls_cert, settings.tls_key):
         if path is not None and not path.is_file():
             raise ConfigurationError("no such TLS file", where=str(path))
-    config = uvicorn.Config(
-        AuditLog(app, settings.audit_file), host=settings.host, port=settings.port, log_config=None, lifespan="off",
-        ws_max_size=MAX_BODY_BYTES, access_log=False, date_header=False, ssl_certfile=settings.tls_cert,
-        ssl_keyfile=settings.tls_key,
-    )  # fmt: skip
-    asyncio.run(_serve(app, _QuietServer(config)))
+    _allow_open_files(_OPEN_FILES)
+    with asyncio.Runner(loop_factory=BoundedLoop) as runner:
+        runner.run(_serve(app, _QuietServer(server_config(app, settings))))
 
 
 async def _serve(app: FastAPI, server: "_QuietServer") -> None:
@@ -164,6 +111,15 @@ async def _serve(app: FastAPI, server: "_QuietServer") -> None:
                     "cannot listen here", where=f"{server.config.host}:{server.config.port}",
                     hint="is the port in use? the line before says more",
                 ) from error  # fmt: skip
+
+
+def _allow_open_files(wanted: int) -> None:
+    """Raise the soft limit where the hard one allows it: a shell's 1024 would be used up by 1024 TLS handshakes."""
+    with contextlib.suppress(OSError, ValueError):  # a unit's sandbox may forbid it, and says LimitNOFILE itself
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class _QuietServer(uvicorn.Server):
@@ -194,20 +150,6 @@ class _QuietServer(uvicorn.Server):
             self._loop.call_soon_threadsafe(self._stop.set)
 
 
-def make_app(title: str, version: str) -> FastAPI:
-    """Return an empty service with the lab's error shape and body limit."""
-    # Spelled out: a model here would take the media type of its endpoint, and errors are JSON everywhere.
-    content = {"application/json": {"schema": {"$ref": _REF_TEMPLATE.format(model=ErrorBody.__name__)}}}
-    responses: dict[int | str, dict[str, Any]] = {
-        status: {"description": text, "content": content} for status, text in ERROR_STATUSES.items()
-    }
-    app = FastAPI(title=title, version=version, openapi_url="/openapi.json", responses=responses)
-    install_error_handlers(app)
-    _describe(app)
-    app.add_middleware(BodyLimit)
-    return app
-
-
 def _describe(app: FastAPI) -> None:
     """Add to the OpenAPI description the one error shape and that every endpoint wants the bearer token."""
 
@@ -223,9 +165,3 @@ def _describe(app: FastAPI) -> None:
         return app.openapi_schema
 
     app.openapi = described  # type: ignore[method-assign]
-
-
-__all__ = [
-    "ERROR_STATUSES", "MAX_BODY_BYTES", "BodyLimit", "ErrorBody", "error_response", "install_error_handlers",
-    "make_app", "serve",
-]  # fmt: skip

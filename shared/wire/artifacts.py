@@ -7,13 +7,12 @@ import asyncio
 from collections.abc import Collection
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 from fastapi.responses import FileResponse
 from pydantic import Field, StringConstraints
 
 from shared.files.artifacts import ArtifactInfo, ArtifactStore
 from shared.kernel.records import Record, Sha256
-from shared.service.auth import bearer_guard
 from shared.wire.job_server import JobContext, JobKind
 
 PinOwner = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
@@ -80,9 +79,9 @@ class ArtifactJobs:
         )
 
 
-def artifact_router(store: ArtifactStore, token: str | None) -> APIRouter:
-    """Return read-only endpoints of `store`, guarded by the bearer token; ranges are supported."""
-    router = APIRouter(prefix="/v1", dependencies=[Depends(bearer_guard(token))])
+def artifact_router(store: ArtifactStore) -> APIRouter:
+    """Return read-only endpoints of `store`; ranges are supported."""
+    router = APIRouter(prefix="/v1")
 
     @router.get("/artifacts")
     async def list_artifacts() -> list[ArtifactInfo]:

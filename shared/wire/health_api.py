@@ -3,11 +3,10 @@
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 
 from shared.kernel.clock import utc_ns
 from shared.kernel.records import NodeName
-from shared.service.auth import bearer_guard
 from shared.service.health import HealthRegistry
 from shared.wire.protocol import Health, ServiceName
 
@@ -20,11 +19,9 @@ def health_of(service: ServiceName, name: NodeName, registry: HealthRegistry) ->
     )  # fmt: skip
 
 
-def health_router(
-    service: ServiceName, name: NodeName, registry: HealthRegistry, token: str | None, **options: Any
-) -> APIRouter:
-    """Return the endpoint, guarded by the bearer token; `options` are the router's."""
-    router = APIRouter(prefix="/v1", dependencies=[Depends(bearer_guard(token))], **options)
+def health_router(service: ServiceName, name: NodeName, registry: HealthRegistry, **options: Any) -> APIRouter:
+    """Return the endpoint; `options` are the router's."""
+    router = APIRouter(prefix="/v1", **options)
 
     @router.get("/health")
     async def health() -> Health:

@@ -1,11 +1,6 @@
 """TLS with a pinned CA, and the audit log, on a real daemon: the meter bridge with no meter attached."""
 
 import json
-import shutil
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,63 +8,22 @@ import pytest
 
 from shared.kernel.errors import AuthError, ConfigurationError, InfrastructureError
 from shared.wire.client import AgentClient
-
-TOKEN = "t" * 32
-
-
-def openssl(*arguments: str, cwd: Path) -> None:
-    assert shutil.which("openssl"), "openssl is needed; do: sudo apt-get install -y openssl"
-    subprocess.run(["openssl", *arguments], cwd=cwd, check=True, capture_output=True, timeout=60)
+from tests.support.bridge_daemon import TOKEN, bridge_daemon
+from tests.support.certificates import make_certificates
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make a CA, a server certificate for 127.0.0.1 signed by it, and a stranger's CA."""
     folder = tmp_path_factory.mktemp("tls")
-    new_key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-    for name in ("ca", "stranger"):
-        openssl(
-            "req", "-x509", *new_key, "-keyout", f"{name}.key", "-out", f"{name}.pem", "-days", "2", "-subj",
-            f"/CN=epi {name}", "-addext", "keyUsage=critical,keyCertSign", cwd=folder,
-        )  # fmt: skip
-    openssl("req", *new_key, "-keyout", "server.key", "-out", "server.csr", "-subj", "/CN=meter", cwd=folder)
-    (folder / "ext").write_text("subjectAltName=IP:127.0.0.1\n")
-    openssl(
-        "x509", "-req", "-in", "server.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2",
-        "-extfile", "ext", "-out", "server.pem", cwd=folder,
-    )  # fmt: skip
+    make_certificates(folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def url(folder: Path) -> Iterator[str]:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
-    (folder / "token").write_text(TOKEN)
-    (folder / "bridge.toml").write_text(
-        f"""
-        name = "meter"
-        port = {port}
-        token_file = "{folder}/token"
-        state_dir = "{folder}/state"
-        tls_cert = "{folder}/server.pem"
-        tls_key = "{folder}/server.key"
-        channels = ["node1"]
-        [source]
-        device = "{folder}/no-such-tty"
-        """
-    )
-    command = [sys.executable, "-m", "meter_bridge", "--config", str(folder / "bridge.toml")]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as bridge:
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.1)
-        yield f"https://127.0.0.1:{port}"
-        bridge.terminate()
+    tls = f'tls_cert = "{folder}/server.pem"\ntls_key = "{folder}/server.key"'
+    with bridge_daemon(folder, tls) as bridge:
+        yield f"https://127.0.0.1:{bridge.port}"
 
 
 async def test_the_pinned_ca_is_trusted_and_no_other(url: str, folder: Path) -> None:

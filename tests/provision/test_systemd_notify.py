@@ -22,7 +22,7 @@ import tempfile
 from pathlib import Path
 from shared.kernel.settings import DaemonSettings
 from shared.service.http import make_app, serve
-app = make_app("tiny", "1")
+app = make_app("tiny", "1", None)
 
 @app.get("/environment")
 async def environment():

@@ -24,8 +24,8 @@ async def agent_that_hangs(path: Path) -> AsyncIterator[AgentClient]:
         return Nothing()
 
     async with JobServer(path / "jobs.sqlite", [JobKind("hang", Nothing, hang)]).running() as jobs:
-        app = make_app("agent", "1")
-        app.include_router(job_router(jobs, None))
+        app = make_app("agent", "1", None)
+        app.include_router(job_router(jobs))
         server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
         serving = asyncio.create_task(server.serve())
         while not server.started:

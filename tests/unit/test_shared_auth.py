@@ -2,9 +2,11 @@
 
 import pytest
 from starlette.requests import HTTPConnection
+from starlette.types import Message, Receive, Scope, Send
 
 from shared.kernel.errors import AuthError, ConfigurationError, TooManyFailuresError
 from shared.service.auth import FailureLimiter, bearer_guard, check_bind
+from shared.service.guard import TokenGuard
 
 
 def request(token: str | None, host: str = "10.0.0.1") -> HTTPConnection:
@@ -42,3 +44,32 @@ def test_beyond_loopback_needs_a_token() -> None:
     check_bind("0.0.0.0", "token")
     with pytest.raises(ConfigurationError, match="beyond loopback"):
         check_bind("192.168.1.2", None)
+
+
+@pytest.mark.parametrize(
+    ("path", "is_open"),
+    [
+        ("/", True), ("/openapi.json", True), ("/static/x.js", True), ("/static/../v1/x", True),  # a look-up: not found
+        ("/v1/x", False), ("/static", False), ("/statics", False), ("//v1/x", False), ("/openapi.json/", False),
+        ("", False), ("/nothing", False),
+    ],
+)  # fmt: skip
+async def test_every_path_is_guarded_that_is_not_named_open(path: str, is_open: bool) -> None:
+    entered: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        entered.append(scope["path"])
+
+    async def nothing_is_read() -> Message:
+        raise AssertionError("the guard read the body")
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    guard = TokenGuard(app, bearer_guard("right"), ("/", "/openapi.json", "/static/"))
+    for kind, refusal in (("http", "http.response.start"), ("websocket", "websocket.close")):
+        sent: list[Message] = []
+        scope = {"type": kind, "path": path, "headers": [], "query_string": b"", "client": ("10.0.0.1", 1)}
+        await guard(scope, nothing_is_read, send)
+        assert (entered[-1:] == [path]) is is_open
+        assert [message["type"] for message in sent[:1]] == ([] if is_open else [refusal])

@@ -10,17 +10,17 @@ import secrets
 from typing import Annotated
 
 import uvicorn
-from fastapi import APIRouter, Depends, FastAPI, Query, WebSocket, WebSocketDisconnect
+from fastapi import APIRouter, FastAPI, Query, WebSocket, WebSocketDisconnect
 from fastapi.responses import Response
 
+from orchestrator.api.live import LIVE_PATH
 from orchestrator.api.models import CampaignStatus, CampaignSummary, ConfigurationResult, LabStatus, RunDetail, Ticket
 from orchestrator.campaign.find_channel import FindNodeRequest, FindNodeResult
 from orchestrator.campaign.live import LiveMessage
 from orchestrator.results.power_view import PowerView
-from orchestrator.web.routes import web_router
+from orchestrator.web.routes import OPEN_PATHS, web_router
 from shared.kernel.clock import utc_ns
 from shared.kernel.errors import ConfigurationError, NotFoundError
-from shared.service.auth import bearer_guard
 from shared.service.http import make_app
 from shared.wire.meter_api import LivePower
 from shared.wire.protocol import Health
@@ -37,9 +37,9 @@ def make_fixture_app(state: str, *, token: str, hurry: bool = False, thinks_s: f
     `thinks_s` is how long it takes to answer a request to pause, resume or cancel.
     """
     lab = InventedLab(state)
-    app = make_app("fixture", "0")
+    app = make_app("fixture", "0", token, open_paths=(*OPEN_PATHS, LIVE_PATH))
     app.state.lab = lab
-    router = APIRouter(prefix="/v1", dependencies=[Depends(bearer_guard(token))])
+    router = APIRouter(prefix="/v1")
     tickets: set[str] = set()
 
     @router.get("/health")

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from orchestrator.web.routes import STATIC_DIR, VENDOR_FILES, web_router
+from orchestrator.web.routes import OPEN_PATHS, STATIC_DIR, VENDOR_FILES, web_router
 from shared.service.http import make_app
 
 
 @pytest.fixture
 def client() -> TestClient:
-    app = make_app("web", "0")
+    app = make_app("web", "0", "right", open_paths=OPEN_PATHS)
     app.include_router(web_router())
     return TestClient(app)
 
@@ -47,7 +47,7 @@ def test_no_markup_or_script_stands_in_the_page_itself() -> None:
     "name", ["../routes.py", "..%2froutes.py", "%2e%2e/routes.py", "js/../../routes.py", "/etc/passwd", "nothing.js"]
 )
 def test_nothing_outside_the_list_is_served(client: TestClient, name: str) -> None:
-    answer = client.get(f"/static/{name}")
+    answer = client.get(f"/static/{name}", headers={"Authorization": "Bearer right"})
     assert answer.status_code == 404
     assert answer.json()["error"]["code"] in ("not_found", "http_404")
 
@@ -59,7 +59,7 @@ def test_a_known_file_is_not_sent_twice(client: TestClient) -> None:
 
 
 def test_a_package_that_is_not_installed_is_named_with_its_command(tmp_path: Path) -> None:
-    app = make_app("web", "0")
+    app = make_app("web", "0", None)
     app.include_router(web_router(modules_dir=tmp_path))
     client = TestClient(app)
     for address in VENDOR_FILES:
