@@ -22,6 +22,10 @@ class AccuracySettings(Record):
     ic_step_w: float | None = Field(default=None, ge=0, le=10, description="one count of the IC's power register")
 
 
+_LEAST_POWER_W = 1e-6
+"""What is less is the mean of nothing: a share of it says nothing, and of 1e-310 W it is no number any more."""
+
+
 class Budget(Record):
     """Relative standard uncertainties at one power; `total` is their sum in quadrature, None when nothing is known."""
 
@@ -56,6 +60,6 @@ def budget(
         if not parts and stated is not None:
             parts["stated"] = stated
     if accuracy.ic_step_w is not None and parts:
-        parts["ic_step"] = accuracy.ic_step_w / math.sqrt(12) / power_w
-    total = math.sqrt(sum(value**2 for value in parts.values())) if parts else None
+        parts["ic_step"] = accuracy.ic_step_w / math.sqrt(12) / max(power_w, _LEAST_POWER_W)
+    total = math.hypot(*parts.values()) if parts else None
     return Budget(node=node, power_w=power_w, contributions=parts, total=total)

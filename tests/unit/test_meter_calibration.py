@@ -136,3 +136,9 @@ def test_budget_adds_in_quadrature_and_calibration_replaces_the_data_sheet() -> 
     assert budget("node1", 3.0, AccuracySettings(), None, stated=0.02).total == 0.02
     # A channel that was not calibrated keeps its data sheet.
     assert "ct_ratio" in budget("node2", 3.0, accuracy, record).contributions
+
+
+@pytest.mark.parametrize("power_w", [5e-324, 1e-200, 1e-6, 1e5])
+def test_the_budget_of_any_power_is_a_number(power_w: float) -> None:
+    total = budget("node1", power_w, AccuracySettings(ic_error_percent=1.0, ic_step_w=10.0), None).total
+    assert total is not None and 0 < total < 1e12
