@@ -10,7 +10,7 @@ import socket
 import ssl
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -95,7 +95,7 @@ async def test_a_stranger_s_body_is_not_read(bridge: BridgeDaemon, announced: st
     assert bridge.process.memory_info().rss - before < 50 * MIB
 
 
-async def _pieces(body: bytes):  # type: ignore[no-untyped-def]
+async def _pieces(body: bytes) -> AsyncIterator[bytes]:
     for start in range(0, len(body), MIB):
         yield body[start : start + MIB]
 

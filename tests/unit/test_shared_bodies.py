@@ -1,7 +1,7 @@
 """What a request's body may hold is counted before anybody parses it, and it has to come in time."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import AsyncIterator
 
 import httpx
 import pytest
@@ -26,7 +26,7 @@ def client(larger: dict[str, BodySize]) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x")
 
 
-async def pieces(body: bytes) -> Iterable[bytes]:
+async def pieces(body: bytes) -> AsyncIterator[bytes]:
     for start in range(0, len(body), 7):
         yield body[start : start + 7]
 
