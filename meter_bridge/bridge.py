@@ -266,6 +266,7 @@ class Bridge:
         self._watch.add(sample.arrival_mono_ns, sample.power_w)
         if self._stale:
             self._stale = False
+            log.info("frames come again")
             self._events.record("alive", sample.utc_ns, sample.arrival_mono_ns, detail="frames come again")
         if not self.broadcaster.wanted:
             return
@@ -305,4 +306,5 @@ class Bridge:
         silent = ingest.connected and (monotonic_ns() - since_ns) / 1e9 > limit_s
         if silent and not self._stale:
             self._stale = True
+            log.warning("no valid frame for %.1f s", limit_s)
             self._events.record("stale", utc_ns(), monotonic_ns(), detail=f"no valid frame for {limit_s:.1f} s")

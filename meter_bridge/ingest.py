@@ -4,6 +4,7 @@ Synchronous and quick: it is called from the reader of the source. Not here: sto
 (`live`), what looks wrong about the values (`detectors`).
 """
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,12 +19,15 @@ from meter_bridge.trace.records import EventKind, StoredSample, pack_extra
 from meter_bridge.trace.store import TraceStore
 from shared.kernel.records import Instrument
 
+log = logging.getLogger(__name__)
+
 _MATURE_BLOCKS = 5
 _BUFFERED_S = 10.0
 """Lines that waited in the kernel while no bridge ran may be so old when they are read."""
 HELLO_WAIT_S = 3.0
 """Frames wait so long for the hello that says what they are; hello comes once a second."""
 StampedSample = Callable[[StoredSample], None]
+
 _LINK_EVENTS: dict[str, EventKind] = {
     "connected": "connected", "disconnected": "disconnected", "overflow": "overflow", "resync": "resync",
     "ended": "ended",
@@ -76,6 +80,8 @@ class Ingest:
         self._earlier: EarlierStream | None = None
         self._held: list[Arrival] = []
         self._soonest: Arrival | None = None
+        self._frames_before = 0
+        self._mute = False
         self._connected_once = False
         self._confirmed = False
         self.hello: Hello | None = None
@@ -150,6 +156,7 @@ class Ingest:
                 self._event("reset", arrival, detail="the meter says it has started anew")
                 self._sequence = SequenceTracker()
         self.instrument = instrument
+        log.info("the meter says: %s %s firmware %s", hello.device, hello.kind, hello.firmware)
         self._event("hello", arrival, detail=f"{hello.device} {hello.kind} firmware {hello.firmware}")
         self._release()
 
@@ -163,7 +170,21 @@ class Ingest:
             self._confirmed = False
         elif item.kind in ("disconnected", "ended"):
             self.connected = False
+        self._log_link(item)
         self._event(_LINK_EVENTS[item.kind], arrival, detail=item.detail)
+
+    def _log_link(self, item: LinkEvent) -> None:
+        """Tell the log; of a device that opens and says nothing, only the first time that it was closed for it."""
+        if item.kind == "connected":
+            if not self._mute:
+                log.info("meter connected%s: %s", " again" if self.reconnects else "", item.detail)
+            self._frames_before = self.frames
+        elif item.kind == "ended":
+            log.info("meter: %s", item.detail)
+        elif item.kind == "disconnected":
+            if not self._mute:
+                log.warning("meter disconnected: %s", item.detail)
+            self._mute = self.frames == self._frames_before
 
     def _frame(self, frame: Frame, arrival: Arrival) -> None:
         judgement = self._sequence.judge(frame)
@@ -196,6 +217,9 @@ class Ingest:
             register_wh=self._register(stream, frame),
         )  # fmt: skip
         self.frames += 1
+        if self._mute:
+            self._mute = False
+            log.info("the meter speaks again")
         self.last = sample
         self._store.put(sample)
         for listener in self._listeners:

@@ -8,6 +8,7 @@ processes that an earlier agent started.
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import subprocess
@@ -18,6 +19,8 @@ from typing import Self
 
 from shared.files.atomic import write_file
 from shared.kernel.errors import BugError, InfrastructureError
+
+logger = logging.getLogger(__name__)
 
 _LOG_LIMIT_BYTES = 1 << 20
 _TAIL_BYTES = 4000
@@ -75,6 +78,7 @@ class Supervised:
         self.identity = identity
         self.exited = asyncio.Event()
         self.exit_status: int | None = None
+        self._stopping = False
         self._pid_file = pid_file
         self._log = log
         self._popen = popen
@@ -124,6 +128,7 @@ class Supervised:
             raise BugError(f"our own child {popen.pid} has no identity", where=argv[0])
         pid_file = state_dir / "pids" / f"{role}.pid"
         identity.write(pid_file)
+        logger.info("%s started (pid %d)", role, popen.pid)
         return cls(role, identity, pid_file, log, popen)
 
     @classmethod
@@ -164,10 +169,15 @@ class Supervised:
             self.exit_status = self._popen.wait()
         if ProcessIdentity.read(self._pid_file) == self.identity:
             self._pid_file.unlink(missing_ok=True)
+        if self._stopping or self.exit_status == 0:
+            logger.info("%s ended (pid %d)", self.role, self.pid)
+        else:
+            logger.warning("%s (pid %d) %s", self.role, self.pid, self.describe_end())
         self.exited.set()
 
     async def stop(self, grace_s: float = 3.0) -> None:
         """End the process group: SIGTERM, then SIGKILL after `grace_s`; returns when it is gone."""
+        self._stopping = True
         for number, wait_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, 10.0)):
             if not self.running or not self.identity.is_alive():
                 break

@@ -6,6 +6,7 @@ Every method ends with the hash being checked.
 """
 
 import asyncio
+import logging
 import shutil
 import time
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from shared.service.auth import load_token
 from shared.service.endpoint import Endpoint
 from shared.wire.job_server import JobContext
 from shared.wire.node_jobs.artifacts import FetchParams, FetchResult, TransferCost, TransferFailure, TransferMethod
+
+log = logging.getLogger(__name__)
 
 
 def costs(params: FetchParams, store: ArtifactStore, settings: NodeSettings) -> tuple[TransferCost, ...]:
@@ -83,13 +86,19 @@ async def fetch(params: FetchParams, store: ArtifactStore, settings: NodeSetting
         except EpiError as error:
             if method == usable[-1] or isinstance(error, NoRoomError):
                 raise
+            log.warning("%s of %s failed: %s; the next method is tried", method, params.sha256[:12], error)
             failed.append(TransferFailure(method=method, reason=str(error), bytes_received=traffic.received))
             job.progress(0.0, f"{method} failed ({error.message}); trying the next method")
         else:
             break
+    seconds = time.monotonic() - start
+    if method == "here":
+        log.info("%s was here already", params.sha256[:12])
+    else:
+        log.info("%s came by %s: %s bytes received in %.1f s", params.sha256[:12], method, traffic.received, seconds)
     return FetchResult(
         sha256=params.sha256, size_bytes=store.path(params.sha256).stat().st_size, method=method,
-        bytes_received=traffic.received or 0, bytes_sent=traffic.sent, seconds=time.monotonic() - start,
+        bytes_received=traffic.received or 0, bytes_sent=traffic.sent, seconds=seconds,
         considered=considered, failed=tuple(failed),
     )  # fmt: skip
 

@@ -7,6 +7,8 @@ make the cluster ready meanwhile.
 """
 
 import asyncio
+import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -51,6 +53,8 @@ from shared.wire.node_jobs.workloads import (
 
 if TYPE_CHECKING:
     from orchestrator.benchmarks.suite import BenchmarkSuite
+
+log = logging.getLogger(__name__)
 
 _METER_MARGIN_S = 0.3
 """Trace kept on both sides of the windows beyond the lag, so that their edges can be interpolated after the shift."""
@@ -111,6 +115,8 @@ class AttemptRunner:
         """
         place = loaded.place
         steady_state = await self._wait_steady(place)
+        log.info("windows open on %s", ", ".join(place.nodes))
+        begun = time.monotonic()
         with self._lab.window():
             idle = await self._idle(place)
             marker = await self._marker(place)
@@ -119,6 +125,7 @@ class AttemptRunner:
             score = await self._score(loaded)
         facts, activity = await asyncio.gather(self._facts(place), self._activity(place))
         self._cluster.was_healthy(place)
+        log.info("windows closed after %.1f s", time.monotonic() - begun)
         return ClosedWindows(
             loaded=loaded, steady_state=steady_state, idle=idle, marker=marker, prefill=prefill, decode=decode,
             score=score, facts_after=facts, activity_after=activity,

@@ -87,10 +87,12 @@ async def relay_power(broadcaster: LiveBroadcaster, lab: Lab) -> None:
     while True:
         try:
             async with meter.websocket("/v1/live") as socket:
+                log.info("the meter's live feed is %s", "connected again" if failures else "connected")
                 failures = 0
                 async for message in socket:
                     broadcaster.publish(LiveMessage(type="power", power=LivePower.model_validate_json(message)))
         except (OSError, websockets.WebSocketException, ValidationError) as error:
-            log.info("the meter's live feed broke: %s", reason_of(error))
+            if not failures:  # once, however long it lasts
+                log.warning("the meter's live feed broke: %s", reason_of(error))
         await asyncio.sleep(_RECONNECT_S[min(failures, len(_RECONNECT_S) - 1)])
         failures += 1

@@ -4,6 +4,7 @@ Nothing here runs inside a window, except that the surgeon, who measures nothing
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -14,6 +15,8 @@ from orchestrator.store.journal import Journal
 from shared.kernel.errors import DataError, EpiError, InfrastructureError, NotFoundError
 from shared.kernel.records import NodeName
 from shared.wire.protocol import JobSummary
+
+log = logging.getLogger(__name__)
 
 _FIRST_CHECK_S = 1.0
 _LONGEST_PAUSE_S = 10.0
@@ -82,16 +85,22 @@ class Recovery:
     async def _wait(self, check: Callable[[], Awaitable[list[str]]]) -> None:
         deadline = time.monotonic() + self._recover_s
         pause_s = _FIRST_CHECK_S
+        told: list[str] = []
         while True:
             await asyncio.sleep(pause_s)
             await self._check_stop_requested()
             if not (away := await check()):
+                if told:
+                    log.info("all have come back")
                 return
             if time.monotonic() > deadline:
                 raise InfrastructureError(
                     f"did not come back within {self._recover_s:.0f} s: {'; '.join(away)}",
                     hint="mend it, then `epi campaign resume`",
                 )
+            if away != told:
+                log.warning("waiting until they come back: %s", "; ".join(away))
+                told = away
             self._publish(f"waiting: {'; '.join(away)}")
             pause_s = min(pause_s * 1.5, _LONGEST_PAUSE_S)
 

@@ -24,6 +24,7 @@ from orchestrator.domain.campaign.spec import CampaignSpec
 from orchestrator.domain.campaign.states import AttemptOutcome
 from orchestrator.store.journal import Journal
 from shared.kernel.errors import EpiError, InfrastructureError, StorageError
+from shared.service.logs import log_fields
 
 
 @dataclass(frozen=True)
@@ -165,9 +166,10 @@ class RunLoop:
 
     @asynccontextmanager
     async def _explained(self, place: AttemptPlace) -> AsyncIterator[None]:
-        """Close the attempt with its reason when what is inside fails."""
+        """Close the attempt with its reason when what is inside fails; what is logged inside names the attempt."""
         try:
-            yield
+            with log_fields(run=place.run.format(), attempt=place.number):
+                yield
         except EpiError as error:
             await self._end(place, "failed", str(error), error.fault)
             raise

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.benchmarks.records import SuiteSpec
 from orchestrator.campaign.admission import admit
+from orchestrator.campaign.entry_log import log_entry
 from orchestrator.campaign.lab import Lab
 from orchestrator.campaign.live import CampaignProgress, LiveBroadcaster, LiveMessage
 from orchestrator.campaign.runner import CampaignRunner, Doing
@@ -22,6 +23,7 @@ from shared.kernel.errors import ConflictError, InfrastructureError, NotFoundErr
 from shared.kernel.records import CampaignId
 from shared.service.background import log_death
 from shared.service.health import HealthRegistry
+from shared.service.logs import log_fields
 
 if TYPE_CHECKING:
     from orchestrator.benchmarks.suite import BenchmarkSuite
@@ -59,6 +61,7 @@ class CampaignService:
         self._eta_s: float | None = None
         self._estimating: asyncio.Task[None] | None = None
         journal.listen(lambda entry: broadcaster.publish(LiveMessage(type="entry", entry=entry)))
+        journal.listen(log_entry)
 
     async def create(self, spec: CampaignSpec) -> Campaign:
         """Remember a campaign and start it.
@@ -150,8 +153,9 @@ class CampaignService:
                 spec, self.journal, self.lab, self._suite, self._on_doing, self._on_finished, self._health
             )
             try:
-                await self._estimate(spec)
-                await runner.run()
+                with log_fields(campaign=spec.id):
+                    await self._estimate(spec)
+                    await runner.run()
             except Exception:
                 log.exception("campaign %s stopped on a defect", spec.id)
                 await asyncio.sleep(_AFTER_A_DEFECT_S)  # should it be running still, it must not spin

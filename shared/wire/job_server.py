@@ -20,14 +20,24 @@ from pydantic import BaseModel, ValidationError
 
 from shared.files.disk import storage_error
 from shared.files.sqlite import INT64_MAX
-from shared.kernel.clock import utc_ns
+from shared.kernel.clock import NS_PER_S, utc_ns
 from shared.kernel.defects import first_defect
-from shared.kernel.errors import BugError, ConfigurationError, ConflictError, EpiError, ErrorPayload, NotFoundError
+from shared.kernel.errors import (
+    BugError,
+    ConfigurationError,
+    ConflictError,
+    EpiError,
+    ErrorPayload,
+    NotFoundError,
+    from_payload,
+)
 from shared.kernel.settings import JobHistory
 from shared.service.background import log_death
 from shared.service.bodies import LARGE
 from shared.service.broadcaster import Broadcaster, send_until_gone
 from shared.service.health import HealthRegistry
+from shared.service.logs import log_fields
+from shared.service.quiet_log import QuietLog
 from shared.wire.job_table import INTERRUPTED, JobTable
 from shared.wire.protocol import PROTOCOL_VERSION, Event, JobId, JobRequest, JobState, JobStatus, JobSummary
 
@@ -63,6 +73,8 @@ class JobKind(Generic[P, R]):
     params: type[P]
     handler: Callable[[P, JobContext], Awaitable[R]]
     concurrent: bool = False
+    in_window: bool = False
+    """A measurement window's job: from its submission until well after its end this process writes no log."""
 
 
 class JobServer:
@@ -85,6 +97,7 @@ class JobServer:
         self._seq = 0
         self._feed: Broadcaster[Event] = Broadcaster(_SUBSCRIBER_QUEUE)
         self._stopping = False
+        self._quiet_log = QuietLog()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["JobServer"]:
@@ -104,6 +117,7 @@ class JobServer:
             await asyncio.gather(*self._tasks.values(), return_exceptions=True)
             await self._table.close()
             self._table = None
+            self._quiet_log.end()
 
     @property
     def _open(self) -> JobTable:
@@ -204,24 +218,26 @@ class JobServer:
         self._feed.publish(event)
 
     async def _run(self, job_id: str, kind: JobKind[Any, Any], params: BaseModel, delay_s: float) -> None:
-        try:
-            await asyncio.sleep(delay_s)
-            if kind.concurrent:
-                await self._execute(job_id, kind, params)
-            else:
-                async with self._serial:
+        with log_fields(job=job_id), self._quiet_log.around(kind.in_window):
+            try:
+                await asyncio.sleep(delay_s)
+                if kind.concurrent:
                     await self._execute(job_id, kind, params)
-        except asyncio.CancelledError:
-            if self._stopping:
-                await self._end(job_id, "interrupted", error=INTERRUPTED)
-            else:
-                await self._end(job_id, "cancelled", error=_CANCELLED)
+                else:
+                    async with self._serial:
+                        await self._execute(job_id, kind, params)
+            except asyncio.CancelledError:
+                if self._stopping:
+                    await self._end(job_id, "interrupted", error=INTERRUPTED)
+                else:
+                    await self._end(job_id, "cancelled", error=_CANCELLED)
 
     async def _execute(self, job_id: str, kind: JobKind[Any, Any], params: BaseModel) -> None:
         state = self._live[job_id].model_copy(update={"status": "running", "started_utc_ns": utc_ns()})
         self._live[job_id] = state
         await self._open.keep(state)
         self._tell(state)
+        log.info("%s begins", kind.name)
         try:
             result = (await kind.handler(params, JobContext(self, job_id))).model_dump(mode="json")
         except EpiError as error:
@@ -253,9 +269,17 @@ class JobServer:
                 }
             )  # fmt: skip
             self._live[job_id] = state
+            _log_end(state)
         await self._open.keep(state)
         del self._live[job_id]
         self._tell(state)
+
+
+def _log_end(state: JobState) -> None:
+    seconds = ((state.ended_utc_ns or 0) - (state.started_utc_ns or state.created_utc_ns)) / NS_PER_S
+    why = "" if state.error is None or state.status == "finished" else f": {from_payload(state.error)}"
+    level = logging.WARNING if state.status == "failed" else logging.INFO
+    log.log(level, "%s %s after %.1f s%s", state.kind, state.status, seconds, why)
 
 
 def job_router(server: JobServer) -> APIRouter:

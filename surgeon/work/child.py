@@ -6,9 +6,11 @@ error. It dies with its parent. `run_in_child` is the other end.
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +21,8 @@ from shared.service.die_with_parent import die_with_parent
 from surgeon.work.tasks import TASK, Done, Task, run
 
 Progress = Callable[[float, str], None]
+log = logging.getLogger(__name__)
+
 _LINE_LIMIT: Final = 64 << 20
 
 
@@ -35,6 +39,8 @@ async def run_in_child(task: Task, on_progress: Progress) -> Done:
         limit=_LINE_LIMIT,
     )  # fmt: skip
     assert process.stdin and process.stdout and process.stderr
+    begun = time.monotonic()
+    log.info("%s begins in a child (pid %d)", task.task, process.pid)
     words = asyncio.create_task(process.stderr.read())
     try:
         process.stdin.write(task.model_dump_json().encode())
@@ -54,6 +60,10 @@ async def run_in_child(task: Task, on_progress: Progress) -> Done:
         raise
     finally:
         last_words = (await words).decode("utf-8", "replace").strip()
+        ended = f"{task.task} in the child (pid {process.pid}) ended with {process.returncode}"
+        log.log(
+            logging.WARNING if process.returncode else logging.INFO, "%s after %.1f s", ended, time.monotonic() - begun
+        )
     if "error" in outcome:
         raise from_payload(ErrorPayload.model_validate(outcome["error"]))
     if "result" not in outcome:

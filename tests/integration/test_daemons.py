@@ -5,9 +5,11 @@ import re
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.support.daemons import MODULES, TOKEN, DaemonProcess, make_daemon
@@ -88,3 +90,40 @@ def test_a_signal_while_it_starts_ends_it_too(daemon: DaemonProcess) -> None:
         os.kill(process.pid, signal.SIGTERM)
         process.stderr.read()
         assert process.wait(30) in (0, -signal.SIGTERM)
+
+
+def test_a_node_writes_no_log_inside_windows_and_all_of_it_afterwards(tmp_path: Path) -> None:
+    node = make_daemon("node_agent", tmp_path / "one", log_level="debug")
+    node.start()
+
+    def put(job: str, kind: str, params: dict[str, object], delay_s: float = 0.0) -> None:
+        body = {"kind": kind, "params": params, "delay_s": delay_s}
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        answer = httpx.put(f"http://127.0.0.1:{node.port}/v1/jobs/{job}", json=body, headers=headers)
+        assert answer.status_code == 200, answer.text
+
+    try:
+        before = node.stderr.read_text()
+        for window in ("t/run/marker", "t/run/marker-2"):
+            put(window, "marker", {"on_s": 0.3, "off_s": 0.2, "cycles": 2}, delay_s=0.1)
+            ends = time.monotonic() + 30
+            while node.get(f"/v1/jobs/{window}").json()["status"] in ("queued", "running"):
+                assert time.monotonic() < ends
+                time.sleep(0.1)
+        assert node.get(f"/v1/jobs/{window}").json()["status"] == "finished"
+        assert node.stderr.read_text() == before
+        put("t/pin", "pin", {"owner": "t", "sha256s": []})
+        while "pin finished" not in node.stderr.read_text():
+            assert time.monotonic() < ends
+            time.sleep(0.1)
+    finally:
+        assert node.end() == 0
+    lines = node.stderr.read_text().removeprefix(before).splitlines()
+    told = [re.sub(r"(after|pid)[= ][0-9.]+", r"\1", line.split(": ", 1)[1]) for line in lines[:8]]
+    assert told == [
+        "marker begins job=t/run/marker", "marker started (pid) job=t/run/marker",
+        "marker ended (pid) job=t/run/marker", "marker finished after s job=t/run/marker",
+        "marker begins job=t/run/marker-2", "marker started (pid) job=t/run/marker-2",
+        "marker ended (pid) job=t/run/marker-2", "marker finished after s job=t/run/marker-2",
+    ]  # fmt: skip
+    assert lines[:8] == sorted(lines[:8]), "each with the time when it happened"
