@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
-from importlib.metadata import version
 from typing import Annotated
 
 from fastapi import APIRouter, FastAPI, Query, WebSocket
@@ -20,6 +19,7 @@ from meter_bridge.settings import BridgeSettings
 from meter_bridge.trace.maintenance import MaintenanceRequest, MaintenanceResult
 from shared.files.sqlite import INT64_MAX
 from shared.files.trace_csv import TRACE_HEADER, trace_lines
+from shared.kernel.build import software_build
 from shared.kernel.errors import ConfigurationError
 from shared.service.broadcaster import send_until_gone
 from shared.service.http import make_app
@@ -46,7 +46,7 @@ class CsvResponse(StreamingResponse):
 def build_app(settings: BridgeSettings, token: str | None) -> FastAPI:
     """Return the service of a bridge, which runs as long as the service does."""
     bridge = Bridge(settings)
-    app = make_app("EPI Factory meter bridge", version("epi-factory"), token)
+    app = make_app("EPI Factory meter bridge", str(software_build()), token)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

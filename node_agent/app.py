@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib.metadata import version
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -10,6 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from node_agent.jobs import Node
 from node_agent.machine.activity import note
 from node_agent.settings import NodeSettings
+from shared.kernel.build import software_build
 from shared.service.health import HealthRegistry
 from shared.service.http import make_app
 from shared.wire.artifacts import artifact_router
@@ -18,8 +18,6 @@ from shared.wire.job_server import JOB_BODIES, JobServer, job_router
 from shared.wire.node_jobs.activity import AgentActivity
 from shared.wire.node_jobs.engines import EngineInfo
 from shared.wire.node_jobs.host import NodeFacts
-
-VERSION = version("epi-factory")
 
 
 class NoteRequests:
@@ -51,7 +49,7 @@ def build_app(settings: NodeSettings, token: str | None) -> FastAPI:
         finally:
             await node.stop_children()
 
-    app = make_app("EPI Factory node agent", VERSION, token, larger_bodies=JOB_BODIES)
+    app = make_app("EPI Factory node agent", str(software_build()), token, larger_bodies=JOB_BODIES)
     app.router.lifespan_context = lifespan
     app.add_middleware(NoteRequests)
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from node_agent.machine.host import read_facts
+from node_agent.machine.host import find_engine, read_facts
 from node_agent.settings import NodeSettings
 from shared.kernel.clock import utc_ns
 from shared.kernel.records import Record
@@ -109,7 +109,7 @@ def wait_steady(
 
 
 async def _local() -> NodeFacts:
-    return await read_facts(NodeSettings(name="local", state_dir=Path.cwd()))
+    return await read_facts(NodeSettings(name="local", state_dir=Path.cwd()), await find_engine())
 
 
 async def _remote(settings: NodeSettings) -> NodeFacts:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from node_agent.engines.base import Engine, Worker
 from node_agent.machine.activity import read_activity
 from node_agent.machine.governor import set_governor
-from node_agent.machine.host import read_facts
+from node_agent.machine.host import find_engine, read_facts
 from node_agent.machine.led import blink
 from node_agent.machine.steady_gate import sampler, wait_steady
 from node_agent.processes import Supervised
@@ -22,6 +22,7 @@ from node_agent.transfers.methods import fetch
 from shared.files.artifacts import ArtifactStore, NoRoomError
 from shared.kernel.errors import ConfigurationError, ConflictError, InfrastructureError
 from shared.kernel.records import EngineName
+from shared.llama.build import EngineBuild
 from shared.wire.artifacts import ArtifactJobs
 from shared.wire.engines.registry import SCORING_ENGINE
 from shared.wire.job_server import JobContext, JobKind
@@ -77,10 +78,12 @@ class Node:
         self._marker: Supervised | None = None
         self._in_window = False
         self._facts: NodeFacts | None = None
+        self._finding_engine: asyncio.Task[EngineBuild | None] | None = None
 
     async def find_children(self) -> None:
         """Find again what an earlier agent started; a marker load and scratch files left over are removed."""
         self.store.clean_scratch()
+        self._find_engine()
         if (worker := Supervised.find("worker", self.settings.state_dir)) is not None:
             command = worker.command()
             owner = next((one for one in self.workers.values() if one.recognises(command)), None)
@@ -224,8 +227,14 @@ class Node:
     async def facts(self) -> NodeFacts:
         """Ask the machine, or, while a workload runs, answer with what was known before: silence first."""
         if not self._in_window or self._facts is None:
-            self._facts = await read_facts(self.settings)
+            self._facts = await read_facts(self.settings, await self._find_engine())
         return self._facts
+
+    def _find_engine(self) -> asyncio.Task[EngineBuild | None]:
+        """Return the look at the installed engine, which is taken once."""
+        if self._finding_engine is None:
+            self._finding_engine = asyncio.create_task(find_engine())
+        return self._finding_engine
 
     def activity(self) -> AgentActivity:
         """Return what this agent did since its start."""

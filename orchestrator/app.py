@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from importlib.metadata import version
 
 from fastapi import FastAPI
 
@@ -21,6 +20,7 @@ from orchestrator.reports.publish import publish
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.store.journal import open_journal
 from orchestrator.web.routes import OPEN_PATHS, web_router
+from shared.kernel.build import software_build
 from shared.service.background import BackgroundTasks
 from shared.service.health import HealthRegistry
 from shared.service.http import make_app
@@ -34,7 +34,7 @@ def build_app(settings: OrchestratorSettings, token: str | None) -> FastAPI:
     Raises (at start):
         ConflictError: another process holds the journal.
     """
-    app = make_app("EPI Factory orchestrator", version("epi-factory"), token, open_paths=(*OPEN_PATHS, LIVE_PATH))
+    app = make_app("EPI Factory orchestrator", str(software_build()), token, open_paths=(*OPEN_PATHS, LIVE_PATH))
     health = HealthRegistry()
 
     def own_health() -> Health:

@@ -4,7 +4,7 @@ Each part registers its typer apps under the entry-point group `epi.commands`; t
 """
 
 import sys
-from importlib.metadata import entry_points, version
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -13,6 +13,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from shared.files.disk import storage_error
+from shared.kernel.build import software_build
 from shared.kernel.errors import ConfigurationError, EpiError
 
 GROUP = "epi.commands"
@@ -63,14 +64,14 @@ app = typer.Typer(
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"epi {version('epi-factory')}")
+        typer.echo(f"epi {software_build()}")
         raise typer.Exit
 
 
 @app.callback()
 def _epi(
     show_version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True)
+        bool, typer.Option("--version", help="Print the version and the build.", callback=_show_version, is_eager=True)
     ] = False,
 ) -> None:
     pass

@@ -2,10 +2,10 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib.metadata import version
 
 from fastapi import FastAPI
 
+from shared.kernel.build import software_build
 from shared.service.health import HealthRegistry, Problem
 from shared.service.http import make_app
 from shared.wire.artifacts import ArtifactJobs, artifact_router
@@ -21,14 +21,13 @@ from surgeon.work.methods import method_infos
 
 def build_app(settings: SurgeonSettings, token: str | None) -> FastAPI:
     """Return the service."""
-    release = version("epi-factory")
     tools = Tools.of(settings)
     store = tools.store
     health = HealthRegistry()
     health.watch(lambda: _missing_files(settings))
     kinds = [*job_kinds(tools), *ArtifactJobs(store, concurrent=True).kinds()]
     server = JobServer(settings.state_dir / "jobs.sqlite", kinds, health, settings.job_history)
-    app = make_app("EPI Factory surgeon", release, token, larger_bodies=JOB_BODIES)
+    app = make_app("EPI Factory surgeon", str(software_build()), token, larger_bodies=JOB_BODIES)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

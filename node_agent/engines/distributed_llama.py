@@ -30,6 +30,7 @@ from node_agent.engines.base import Engine, EngineSettings, Place, Progress, Wor
 from node_agent.engines.dllama_files import Q40, DllamaTokenizer, check_nodes, read_model_header
 from node_agent.engines.dllama_output import Transcript
 from node_agent.processes import Supervised
+from shared.files.durability import hash_file
 from shared.kernel.clock import utc_ns
 from shared.kernel.errors import BugError, ConfigurationError, InfrastructureError
 from shared.kernel.records import TokenLedger
@@ -146,7 +147,7 @@ class DistributedLlamaEngine(Engine):
             DataError: a file is damaged.
         """
         progress(0.0, "checking the model")
-        find_program(self._program)
+        program = await asyncio.to_thread(hash_file, find_program(self._program))
         header = read_model_header(model)
         check_nodes(header, len(params.workers) + 1)
         if tokenizer is None:
@@ -161,8 +162,9 @@ class DistributedLlamaEngine(Engine):
         seq_len = min(header.seq_len, params.context_tokens)
         self._loaded = _Loaded(model, tokenizer, DllamaTokenizer.read(tokenizer), params, seq_len)
         return StartEngineResult(
-            pid=0, engine="distributed-llama", build=DLLAMA_BUILD, architecture=header.architecture,
-            n_layers=header.n_layers, n_vocab=header.vocab_size, context_tokens=seq_len, load_seconds=0.0,
+            pid=0, engine="distributed-llama", build=f"{DLLAMA_BUILD}, program {program[:12]}",
+            architecture=header.architecture, n_layers=header.n_layers, n_vocab=header.vocab_size,
+            context_tokens=seq_len, load_seconds=0.0,
         )  # fmt: skip
 
     async def stop(self) -> None:

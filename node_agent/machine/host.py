@@ -8,9 +8,12 @@ import asyncio
 import os
 import platform
 import shutil
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
+from pydantic import ValidationError
 
 from node_agent.machine.activity import note
 from node_agent.machine.readings import (
@@ -23,17 +26,20 @@ from node_agent.machine.readings import (
     throttled_names,
 )
 from node_agent.settings import NodeSettings
+from shared.kernel.build import software_build
 from shared.kernel.clock import utc_ns
+from shared.llama.build import EngineBuild
 from shared.wire.node_jobs.host import DiskSpace, NodeFacts
 
 _COMMAND_S = 5.0
+_ENGINE_BUILD_S = 120.0
 _CPUFREQ = Path("/sys/devices/system/cpu/cpufreq/policy0")
 _THERMAL = Path("/sys/class/thermal/thermal_zone0/temp")
 _SUPPLY = Path("/proc/device-tree/chosen/power/max_current")
 _BOARD = (Path("/proc/device-tree/model"), Path("/sys/devices/virtual/dmi/id/product_name"))
 
 
-async def ask(*argv: str) -> str | None:
+async def ask(*argv: str, timeout_s: float = _COMMAND_S) -> str | None:
     """Return what a program prints, None when it is missing, fails or takes too long."""
     if shutil.which(argv[0]) is None:
         return None
@@ -42,7 +48,7 @@ async def ask(*argv: str) -> str | None:
         *argv, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
     )
     try:
-        output, _ = await asyncio.wait_for(process.communicate(), _COMMAND_S)
+        output, _ = await asyncio.wait_for(process.communicate(), timeout_s)
     except TimeoutError:
         process.kill()
         await process.wait()
@@ -67,11 +73,20 @@ def _number(path: Path, scale: float) -> float | None:
 
 def engine_build() -> str | None:
     """Return the build of llama.cpp installed here, None when there is none."""
-    from importlib.util import find_spec
-
     from shared.llama.model import LLAMA_BUILD
 
     return LLAMA_BUILD if find_spec("llama_cpp") is not None else None
+
+
+async def find_engine() -> EngineBuild | None:
+    """Ask the installed llama.cpp what it is, in a process of its own; None when there is none or it does not load."""
+    if find_spec("llama_cpp") is None:
+        return None
+    said = await ask(sys.executable, "-m", "shared.llama.build", timeout_s=_ENGINE_BUILD_S)
+    try:
+        return None if said is None else EngineBuild.model_validate_json(said)
+    except ValidationError:
+        return None
 
 
 def cpu_times() -> tuple[int, int] | None:
@@ -115,8 +130,8 @@ def disks() -> tuple[DiskSpace, ...]:
     return tuple(found)
 
 
-async def read_facts(settings: NodeSettings) -> NodeFacts:
-    """Ask the machine everything once."""
+async def read_facts(settings: NodeSettings, engine: EngineBuild | None = None) -> NodeFacts:
+    """Ask the machine everything once; `engine` is what `find_engine` found."""
     throttled, tracking, (power_w, supply_v) = await asyncio.gather(
         ask("vcgencmd", "get_throttled"), ask("chronyc", "-c", "tracking"), pmic()
     )
@@ -143,6 +158,8 @@ async def read_facts(settings: NodeSettings) -> NodeFacts:
         load_1min=os.getloadavg()[0],
         clock_offset_s=None if tracking is None else parse_chrony_offset(tracking),
         engine_build=engine_build(),
+        software=software_build(),
+        engine=engine,
         disk_free_bytes=shutil.disk_usage(settings.state_dir).free,
         disks=disks(),
         utc_ns=utc_ns(),

@@ -5,13 +5,13 @@ into an index. Every change of state is one transaction with its entry, so the n
 """
 
 import hashlib
-from importlib.metadata import version
 from typing import Annotated, Any
 
 from fastapi import Header
 from fastapi.responses import Response
 
 from orchestrator.campaign.service import CampaignService
+from shared.kernel.build import software_build
 from shared.kernel.records import CampaignId
 
 IfNoneMatch = Annotated[str | None, Header(description="the `ETag` of an earlier answer", max_length=1000)]
@@ -45,4 +45,4 @@ def _emulated(service: CampaignService) -> bool:
 
 
 def _tag(*parts: object) -> str:
-    return '"' + hashlib.sha256(repr((version("epi-factory"), *parts)).encode()).hexdigest()[:32] + '"'
+    return '"' + hashlib.sha256(repr((str(software_build()), *parts)).encode()).hexdigest()[:32] + '"'

@@ -1,9 +1,9 @@
 """From what an attempt measured to result files: hands everything to `domain.run.evaluate` and `results`."""
 
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 
+from orchestrator.campaign.builds import LabBuilds
 from orchestrator.campaign.measured import MeasuredRun
 from orchestrator.domain.analysis.interim import InterimAnalysis
 from orchestrator.domain.campaign.run_reference import RunReference
@@ -14,6 +14,7 @@ from orchestrator.domain.run.records import Environment, MarkerLoad, Provenance,
 from orchestrator.results.files import write_campaign, write_run
 from orchestrator.results.schema import CampaignFile
 from orchestrator.store.records import RunFigures
+from shared.kernel.build import software_build
 from shared.kernel.errors import InfrastructureError
 from shared.kernel.records import Instrument, NodeName
 from shared.wire.meter_api import Ambient
@@ -30,11 +31,13 @@ class ResultWriter:
         spec: CampaignSpec,
         base_deliveries: Mapping[NodeName, FetchResult],
         created_utc_ns: int,
+        builds: LabBuilds,
     ) -> None:
         self._dir = results_dir / spec.id
         self._spec = spec
         self._base_deliveries = base_deliveries
         self._created_utc_ns = created_utc_ns
+        self._builds = builds
 
     def write_head(
         self,
@@ -57,6 +60,8 @@ class ResultWriter:
                 configurations=configurations_of(self._spec),
                 protocol=self._spec.protocol(),
                 spec_sha256=self._spec.spec_hash(),
+                software=dict(self._builds.software),
+                engines=dict(self._builds.engines),
                 base_deliveries=dict(self._base_deliveries),
                 failures={**(self._spec.left_out or {}), **{run.format(): why for run, why in failures.items()}},
                 interim_analyses=interim_analyses,
@@ -95,6 +100,7 @@ class ResultWriter:
         before = tuple(measured.facts_before.values())
         statistics, headline = variant.base.statistics, measured.served["decode"]
         governors = {facts.governor for facts in before}
+        builds = self._builds.of_run(measured.facts_before)
         return RunInput(
             run_id=place.run.format(),
             campaign_id=self._spec.id,
@@ -139,7 +145,9 @@ class ResultWriter:
                 windows=dict(measured.served),
                 distributed_llama_version=headline.engine_build if headline.engine == "distributed-llama" else None,
                 lm_eval_version=measured.suite.versions.get("lm_eval"),
-                epi_factory_version=version("epi-factory"),
+                epi_factory_version=str(software_build()),
+                software=dict(builds.software),
+                engines=dict(builds.engines),
                 task_names=tuple(task.task for task in self._spec.intelligence.tasks),
             ),
             protocol=self._spec.protocol(),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.campaign.admission import admit
 from orchestrator.campaign.attempt import AttemptRunner
+from orchestrator.campaign.builds import check_builds, find_builds
 from orchestrator.campaign.calls import Caller
 from orchestrator.campaign.context import CampaignContext
 from orchestrator.campaign.evaluation import ResultWriter
@@ -127,12 +128,15 @@ class CampaignRunner:
         self._publish_step(spec.id, "", "prepare")
         try:
             able = await recovery.patiently(lambda: check_engines(self._lab, configurations_of(spec)))
+            builds = await recovery.patiently(lambda: find_builds(self._lab))
+            check_builds(list(self._lab.nodes), builds, configurations_of(spec))
             bases = await prepare_bases(context, self._has_ended)
             suite = await suite_task
         finally:
             suite_task.cancel()
         created = (await self._journal.campaign(spec.id)).created_utc_ns
-        writer = ResultWriter(self._lab.settings.results_dir, spec, bases[spec.quantization].deliveries, created)
+        deliveries = bases[spec.quantization].deliveries
+        writer = ResultWriter(self._lab.settings.results_dir, spec, deliveries, created, builds)
         await recovery.patiently(lambda: self._write_head(writer, {}))
 
         def publish_step(run: RunReference, step: str) -> None:

@@ -23,6 +23,7 @@ from orchestrator.results.blocks import (
     differing_figures,
 )
 from orchestrator.results.layout_1 import LAYOUT_1, EpiFile1
+from shared.kernel.build import SoftwareBuild
 from shared.kernel.records import (
     CampaignId,
     Configuration,
@@ -33,6 +34,7 @@ from shared.kernel.records import (
     Record,
     Sha256,
 )
+from shared.llama.build import EngineBuild
 from shared.wire.node_jobs.artifacts import FetchResult
 
 
@@ -145,6 +147,12 @@ class CampaignFile(Record):
     configurations: tuple[Configuration, ...]
     protocol: MeasurementProtocol = MeasurementProtocol()
     spec_sha256: Sha256 | None = None
+    software: dict[str, SoftwareBuild] = Field(
+        default_factory=dict, description="what each agent of the lab ran when the campaign was set running last"
+    )
+    engines: dict[NodeName, EngineBuild] = Field(
+        default_factory=dict, description="llama.cpp as each node has it installed, with its compile flags"
+    )
     base_deliveries: dict[NodeName, FetchResult] = Field(
         default_factory=dict, description="how the base model reached the nodes that need it, with the bytes sent"
     )

@@ -8,12 +8,12 @@ import argparse
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
 from fastapi import FastAPI
 
+from shared.kernel.build import software_build
 from shared.kernel.errors import EpiError
 from shared.kernel.settings import DaemonSettings
 from shared.service.auth import check_bind, load_token
@@ -62,8 +62,6 @@ class Daemon(Generic[S]):
         token = load_token(settings.token_file)
         check_bind(settings.host, token)
         with held_alone(settings.state_dir / LOCK_NAME, self.name):
-            log.info(
-                "%s %s (version %s) starts in %s", self.name, settings.name, version("epi-factory"), settings.state_dir
-            )
+            log.info("%s %s (version %s) starts in %s", self.name, settings.name, software_build(), settings.state_dir)
             serve(self.build_app(settings, token), settings, token)
             log.info("%s %s has stopped", self.name, settings.name)

@@ -1,10 +1,10 @@
 """`GET /v1/health` of every daemon: who answers here, and what is wrong with it."""
 
-from importlib.metadata import version
 from typing import Any
 
 from fastapi import APIRouter
 
+from shared.kernel.build import software_build
 from shared.kernel.clock import utc_ns
 from shared.kernel.records import NodeName
 from shared.service.health import HealthRegistry
@@ -14,8 +14,8 @@ from shared.wire.protocol import Health, ServiceName
 def health_of(service: ServiceName, name: NodeName, registry: HealthRegistry) -> Health:
     """Return a daemon's health as it is now."""
     return Health(
-        service=service, name=name, version=version("epi-factory"), utc_ns=utc_ns(), status=registry.status,
-        problems=registry.problems(),
+        service=service, name=name, version=str(software_build()), build=software_build(), utc_ns=utc_ns(),
+        status=registry.status, problems=registry.problems(),
     )  # fmt: skip
 
 

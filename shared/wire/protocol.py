@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
+from shared.kernel.build import SoftwareBuild
 from shared.kernel.errors import ErrorPayload
 from shared.kernel.records import NodeName, Record
 from shared.service.health import HealthStatus
@@ -76,7 +77,8 @@ class Health(Record):
 
     service: ServiceName
     name: NodeName
-    version: str
+    version: str = Field(description="of the software, with what tells one build from another")
+    build: SoftwareBuild | None = Field(default=None, description="the same in parts; null: an earlier version")
     protocol: tuple[int, int] = PROTOCOL_VERSION
     utc_ns: int
     status: HealthStatus = Field(default="ok", description="degraded still works, failing does not")

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from orchestrator.domain.campaign.steady_state import SteadyStateSpec
+from shared.kernel.build import SoftwareBuild, software_build
+from shared.llama.build import EngineBuild
 from shared.wire.node_jobs.host import SteadyGateParams
 from tests.support.lab import TestLab, quick_spec, running_lab, start_campaign, wait_for_end
 
@@ -99,6 +101,20 @@ def test_twice_the_tokens_cost_about_twice_the_dynamic_energy(campaign: Path) ->
         tokens.append(result["energy"]["total_tokens"])
     assert tokens[1] == 2 * tokens[0]
     assert 1.5 < dynamic[1] / dynamic[0] < 2.6
+
+
+def test_a_result_says_what_every_agent_ran(campaign: Path) -> None:
+    build = software_build()
+    head = load(campaign / "once", "campaign.json")
+    for provenance in (head, load(campaign / "once" / "baseline", "epi_001.json")["provenance"]):
+        assert set(provenance["software"]) == {"orchestrator", "surgeon", "meter", "node1", "node2", "node3", "node4"}
+        assert {SoftwareBuild.model_validate(one).code_sha256 for one in provenance["software"].values()} == {
+            build.code_sha256
+        }
+        engines = {name: EngineBuild.model_validate(one) for name, one in provenance["engines"].items()}
+        assert set(engines) == {"node1", "node2", "node3", "node4"}
+        assert all(one.rpc and one.ggml_commit and one.features for one in engines.values())
+    assert load(campaign / "once" / "baseline", "run_001.json")["provenance"]["epi_factory_version"] == str(build)
 
 
 def test_the_wait_before_the_first_window_is_recorded(campaign: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 from node_agent.processes import ProcessIdentity
 from node_agent.settings import NodeSettings
 from shared.checkpoints.surgery import apply_plan
+from shared.kernel.build import software_build
 from shared.kernel.errors import AuthError, ConfigurationError, DataError, InfrastructureError, NotFoundError
 from shared.kernel.records import SurgeryPlan
 from shared.kernel.settings import validate_settings
@@ -167,6 +168,9 @@ async def test_facts_tokens_and_bodies(tmp_path: Path) -> None:
             facts = NodeFacts.model_validate(await root.request("GET", "/v1/facts"))
             assert facts.name == "one" and facts.n_cpus == os.cpu_count() and facts.memory_bytes > 1e8
             assert abs(facts.utc_ns - time.time_ns()) < 5e9
+            assert facts.software == software_build() and facts.engine is not None and facts.engine.rpc
+            health = await root.health()
+            assert (health.version, health.build) == (str(software_build()), software_build())
             infos = [EngineInfo.model_validate(info) for info in await root.request("GET", "/v1/engines")]
             engines = {info.name: info for info in infos}
             assert engines["llama.cpp"].available and engines["llama.cpp"].score

@@ -79,10 +79,27 @@ def _sameness(inputs: Sequence[RunInput]) -> list[Finding]:
             if getattr(run.provenance, field) != getattr(same.provenance, field):
                 reason = f"{field} differs from {same.run_id}, which has the same engine and quantisation"
                 found.append(_finding("software", "FLAG", reason, run.run_id))
+        found += check_software_over_runs(same, run)
         digest = run.provenance.model_sha256
         if digest is not None and models.setdefault(run.configuration_id, digest) != digest:
             found.append(_finding("model", "FAIL", "repetitions ran different model files", run.run_id))
     return found
+
+
+def check_software_over_runs(first: RunInput, run: RunInput) -> list[Finding]:
+    """Name the agents whose code, or whose engine, is not what it was in an earlier run."""
+    before, now = first.provenance, run.provenance
+    reasons = [
+        f"{name} ran {now.software[name]}, in {first.run_id} {build}"
+        for name, build in before.software.items()
+        if name in now.software and now.software[name].code_sha256 != build.code_sha256
+    ]
+    reasons += [
+        f"the engine's libraries on {name} are not those of {first.run_id}"
+        for name, engine in before.engines.items()
+        if name in now.engines and now.engines[name].libraries_sha256 != engine.libraries_sha256
+    ]
+    return [_finding("software", "FLAG", reason, run.run_id) for reason in reasons]
 
 
 def _determinism(answers: Mapping[str, Sequence[Answers]]) -> list[Finding]:

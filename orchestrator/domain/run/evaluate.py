@@ -37,6 +37,7 @@ from orchestrator.domain.run.validity import (
     check_energy_registers,
     check_lag,
     check_run,
+    check_software,
     check_stalls,
     check_steady_state,
     check_surroundings,
@@ -185,7 +186,7 @@ def evaluate_traces(
     around = [
         *check_run(run), *check_lag(lag), *_complete(run, phases), *check_surroundings(run, windows, names),
         *check_energy_registers(registers, protocol.rules), *check_agent_quiet(run),
-        *check_steady_state(run), *check_stalls(run),
+        *check_steady_state(run), *check_stalls(run), *check_software(run),
     ]  # fmt: skip
     gap_limit_s = protocol.rules.gap_limit_s
     per_question = question_energies(traces, questions, lag_s=lag.lag_s, gap_limit_s=gap_limit_s)

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from orchestrator.domain.campaign.protocol import MeasurementProtocol
 from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.campaign.steady_state import SteadyStateWait
+from shared.kernel.build import SoftwareBuild
 from shared.kernel.records import (
     CampaignId,
     Configuration,
@@ -23,6 +24,7 @@ from shared.kernel.records import (
     Window,
     WindowLabel,
 )
+from shared.llama.build import EngineBuild
 from shared.wire.meter_api import TraceEvent
 from shared.wire.node_jobs.activity import AgentActivity
 from shared.wire.node_jobs.artifacts import FetchResult
@@ -78,7 +80,13 @@ class Provenance(Record):
         default_factory=dict, description="which engine each figure comes from; accuracy is that of `score`"
     )
     lm_eval_version: str | None = None
-    epi_factory_version: str | None = None
+    epi_factory_version: str | None = Field(default=None, description="of the orchestrator, with its build")
+    software: dict[str, SoftwareBuild] = Field(
+        default_factory=dict, description="what each agent of the run ran: nodes by name, orchestrator, surgeon, meter"
+    )
+    engines: dict[NodeName, EngineBuild] = Field(
+        default_factory=dict, description="llama.cpp as each node of the run has it installed, with its compile flags"
+    )
     distributed_llama_version: str | None = None
     task_names: tuple[str, ...] = ()
 

@@ -112,6 +112,20 @@ def check_stalls(run: RunInput) -> list[Finding]:
     return found
 
 
+def check_software(run: RunInput) -> list[Finding]:
+    """Judge whether the nodes of a run ran the same code and the same build of the engine."""
+    code = {one.name: one.software for one in run.facts_before if one.software is not None}
+    engines = {one.name: one.engine for one in run.facts_before if one.engine is not None}
+    found: list[Finding] = []
+    if len({build.code_sha256 for build in code.values()}) > 1:
+        listed = ", ".join(f"{name}: {build}" for name, build in code.items())
+        found.append(_flag("software", f"the nodes run different versions of EPI Factory ({listed})", "run"))
+    if len({build.same_results for build in engines.values()}) > 1:
+        listed = ", ".join(f"{name}: {build.build} {build.ggml_commit}" for name, build in engines.items())
+        found.append(_flag("software", f"the nodes have different builds of llama.cpp ({listed})", "run"))
+    return found
+
+
 def check_steady_state(run: RunInput) -> list[Finding]:
     """Judge the wait before the first window: a ceiling that was reached ends the wait, not the run."""
     waited = run.steady_state

@@ -4,7 +4,9 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from shared.kernel.build import SoftwareBuild
 from shared.kernel.records import NodeName, Record
+from shared.llama.build import EngineBuild
 
 
 class SetGovernorParams(Record):
@@ -94,6 +96,8 @@ class NodeFacts(Record):
     load_1min: float
     clock_offset_s: float | None = Field(default=None, description="this host minus true time, by chrony")
     engine_build: str | None = None
+    software: SoftwareBuild | None = Field(default=None, description="what the agent runs; null: an earlier version")
+    engine: EngineBuild | None = Field(default=None, description="llama.cpp as it is installed; null: not installed")
     disk_free_bytes: int
     cpu_max_mhz: float | None = None
     governors: tuple[str, ...] = Field(default=(), description="governors this machine offers")
