@@ -17,7 +17,8 @@ TEST_TOOLS := curl:curl openssl:openssl chromium:chromium systemd-analyze:system
 DEMO_ARGS ?=
 N8N_VERSION := 1.123.81
 
-.PHONY: web web-dev install-dev test-tools test-train test-n8n demo test test-slow check bench docs install lock clean
+.PHONY: web web-dev install-dev test-tools test-train test-n8n demo test test-slow check bench docs install lock wheel \
+    clean
 .DEFAULT_GOAL := demo
 
 demo: install  ## run the whole 25-configuration campaign on this machine
@@ -84,6 +85,11 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@$(LOCKED) $(call locks,$(DEV_EXTRAS))
 	@touch $@
 
+wheel: install-dev  ## a wheel with dashboard and demo in dist/; pip needs the engine's wheel beside it
+	rm -rf build dist
+	$(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist .
+	@ls dist/*.whl
+
 lock: install-dev  ## pin the newest version of everything that pyproject.toml asks for, by hash
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python requirements/lock.py $(LOCK_ARGS)
 
@@ -100,4 +106,4 @@ $(WEB)/node_modules/.installed $(WEB)/node_modules/.installed-dev: $(WEB)/packag
 	@touch $(WEB)/node_modules/.installed $@
 
 clean:  ## remove everything that make made here (the engine's cache stays)
-	rm -rf $(VENV) .n8n $(WEB)/node_modules .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
+	rm -rf $(VENV) .n8n $(WEB)/node_modules .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info build dist

@@ -22,18 +22,19 @@ _STOP_TIMEOUT_S = 60.0
 
 
 def find_demo(given: Path | None) -> Path:
-    """Return the demo's settings file: the one given, or `demo/demo.toml` here or beside the source.
+    """Return the demo's settings file: the one given, or that of this folder, the source or the installation.
 
     Raises:
         ConfigurationError: there is none.
     """
-    places = [given] if given is not None else [Path("demo/demo.toml"), Path(__file__).parents[2] / "demo/demo.toml"]
+    usual = (Path("demo"), Path(__file__).parents[2] / "demo", Path(sys.prefix) / "share" / "epi-factory" / "demo")
+    places = [given] if given is not None else [folder / "demo.toml" for folder in usual]
     for place in places:
         if place.is_file():
             return place.resolve()
     raise ConfigurationError(
         "no demo.toml found", where=", ".join(str(place) for place in places),
-        hint="run from the source folder, or give --demo FILE",
+        hint="a lab's release comes without the demo: run from the source folder, or give --demo FILE",
     )  # fmt: skip
 
 
