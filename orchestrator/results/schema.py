@@ -148,10 +148,14 @@ class CampaignFile(Record):
     protocol: MeasurementProtocol = MeasurementProtocol()
     spec_sha256: Sha256 | None = None
     software: dict[str, SoftwareBuild] = Field(
-        default_factory=dict, description="what each agent of the lab ran when the campaign was set running last"
+        default_factory=dict,
+        exclude_if=lambda builds: not builds,
+        description="what each agent of the lab ran when the campaign was set running last",
     )
     engines: dict[NodeName, EngineBuild] = Field(
-        default_factory=dict, description="llama.cpp as each node has it installed, with its compile flags"
+        default_factory=dict,
+        exclude_if=lambda builds: not builds,
+        description="llama.cpp as each node has it installed, with its compile flags",
     )
     base_deliveries: dict[NodeName, FetchResult] = Field(
         default_factory=dict, description="how the base model reached the nodes that need it, with the bytes sent"

@@ -65,6 +65,11 @@ class ServedBy(Record):
     nodes: tuple[NodeName, ...] = Field(description="the nodes it ran on, the root first")
 
 
+def _is_empty(value: object) -> bool:
+    """Tell what an earlier version did not know and would not have written."""
+    return value == {}
+
+
 class Provenance(Record):
     """From what the result comes; unknown is null."""
 
@@ -82,11 +87,13 @@ class Provenance(Record):
     lm_eval_version: str | None = None
     epi_factory_version: str | None = Field(default=None, description="of the orchestrator, with its build")
     software: dict[str, SoftwareBuild] = Field(
-        default_factory=dict, description="what each agent of the run ran: nodes by name, orchestrator, surgeon, meter"
-    )
+        default_factory=dict, exclude_if=_is_empty,
+        description="what each agent of the run ran: nodes by name, orchestrator, surgeon, meter",
+    )  # fmt: skip
     engines: dict[NodeName, EngineBuild] = Field(
-        default_factory=dict, description="llama.cpp as each node of the run has it installed, with its compile flags"
-    )
+        default_factory=dict, exclude_if=_is_empty,
+        description="llama.cpp as each node of the run has it installed, with its compile flags",
+    )  # fmt: skip
     distributed_llama_version: str | None = None
     task_names: tuple[str, ...] = ()
 
