@@ -11,12 +11,11 @@ from shared.service.http import make_app
 from shared.wire.artifacts import ArtifactJobs, artifact_router
 from shared.wire.health_api import health_router
 from shared.wire.job_server import JOB_BODIES, JobServer, job_router
-from shared.wire.surgeon_catalogue import Catalogue
-from shared.wire.surgeon_jobs import MethodInfo
+from shared.wire.surgeon_catalogue import Catalogue, KindInfo, MethodInfo
 from surgeon.catalogue import CatalogueReader
 from surgeon.jobs import Tools, job_kinds
 from surgeon.settings import SurgeonSettings
-from surgeon.work.methods import method_infos
+from surgeon.work.named import kind_infos, method_infos
 
 
 def build_app(settings: SurgeonSettings, token: str | None) -> FastAPI:
@@ -41,6 +40,11 @@ def build_app(settings: SurgeonSettings, token: str | None) -> FastAPI:
     async def methods() -> list[MethodInfo]:
         """List rankings and searches: what each needs, its parameters and its source."""
         return method_infos()
+
+    @app.get("/v1/kinds")
+    async def surgery_kinds() -> list[KindInfo]:
+        """List the kinds of surgery: what each does, its parameters and its source."""
+        return kind_infos()
 
     catalogue = CatalogueReader(settings)
 

@@ -14,7 +14,6 @@ surgeon get the same hash.
 
 import math
 import struct
-from collections.abc import Iterable
 from typing import Final
 
 from shared.checkpoints.base import (
@@ -25,13 +24,11 @@ from shared.checkpoints.base import (
     Range,
     Zeros,
     check_plan,
-    joined,
     keeps_everything,
 )
 from shared.checkpoints.experts import expert_ranges, kept_pieces
 from shared.checkpoints.gguf import (
     EXPERT_TENSOR,
-    MAGIC,
     GgufFile,
     TensorInfo,
     describe,
@@ -40,7 +37,8 @@ from shared.checkpoints.gguf import (
     layer_of,
     type_name,
 )
-from shared.checkpoints.gguf_cursor import ARRAY, BOOL, STRING, UINT32
+from shared.checkpoints.gguf_cursor import ARRAY
+from shared.checkpoints.gguf_writing import Header, output_of
 from shared.kernel.errors import ConfigurationError
 from shared.kernel.records import SurgeryPlan, canonical_json
 
@@ -53,47 +51,6 @@ PLAN_KEY: Final = "epi.surgery.plan"
 HASH_KEY: Final = "epi.surgery.plan_sha256"
 _GATING_SOFTMAX: Final = 1
 _F32: Final = 0
-
-
-class _Header:
-    """The metadata of the result: the base's raw entries with some replaced, added or renamed, in a stable order."""
-
-    def __init__(self, file: GgufFile) -> None:
-        self._entries = {entry.key: entry.raw for entry in file.entries}
-
-    def set_uint32(self, key: str, value: int) -> None:
-        self._entries[key] = _key(key, UINT32) + struct.pack("<I", value)
-
-    def set_bool(self, key: str, value: bool) -> None:
-        self._entries[key] = _key(key, BOOL) + struct.pack("<?", value)
-
-    def set_text(self, key: str, value: bytes) -> None:
-        self._entries[key] = _key(key, STRING) + struct.pack("<Q", len(value)) + value
-
-    def rename_prefix(self, old: str, new: str) -> None:
-        self._entries = {_renamed(key, old, new): _rekeyed(key, raw, old, new) for key, raw in self._entries.items()}
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def __bytes__(self) -> bytes:
-        return b"".join(self._entries.values())
-
-
-def _key(key: str, kind: int) -> bytes:
-    name = key.encode()
-    return struct.pack("<Q", len(name)) + name + struct.pack("<I", kind)
-
-
-def _renamed(key: str, old: str, new: str) -> str:
-    return new + key[len(old) :] if key.startswith(old) else key
-
-
-def _rekeyed(key: str, raw: bytes, old: str, new: str) -> bytes:
-    if not key.startswith(old):
-        return raw
-    name = _renamed(key, old, new).encode()
-    return struct.pack("<Q", len(name)) + name + raw[8 + len(key.encode()) :]
 
 
 def recipe(file: GgufFile, plan: SurgeryPlan) -> list[OutputFile]:
@@ -113,9 +70,9 @@ def recipe(file: GgufFile, plan: SurgeryPlan) -> list[OutputFile]:
     return [_uniform(file, plan, header)]
 
 
-def _marked(file: GgufFile, plan: SurgeryPlan) -> _Header:
+def _marked(file: GgufFile, plan: SurgeryPlan) -> Header:
     """Return the base's metadata with the plan's mark, and its K if it has one."""
-    header = _Header(file)
+    header = Header(file)
     if plan.experts_per_token is not None:
         header.set_uint32(f"{file.architecture}.expert_used_count", plan.experts_per_token)
     header.set_text(PLAN_KEY, canonical_json(plan))
@@ -123,7 +80,7 @@ def _marked(file: GgufFile, plan: SurgeryPlan) -> _Header:
     return header
 
 
-def _uniform(file: GgufFile, plan: SurgeryPlan, header: _Header) -> OutputFile:
+def _uniform(file: GgufFile, plan: SurgeryPlan, header: Header) -> OutputFile:
     row_of = {layer: row for row, layer in enumerate(expert_layers(file))}
     header.set_uint32(f"{file.architecture}.expert_count", len(plan.kept[0]))
     tensors: list[tuple[TensorInfo, list[Piece]]] = []
@@ -136,7 +93,7 @@ def _uniform(file: GgufFile, plan: SurgeryPlan, header: _Header) -> OutputFile:
         n_bytes = sum(piece.length for piece in pieces)
         cut = TensorInfo(tensor.name, (*tensor.ne[:-1], len(plan.kept[row])), tensor.kind, 0, n_bytes, tensor.file)
         tensors.append((cut, pieces))
-    return OutputFile("", joined([*_head(file, header, [tensor for tensor, _ in tensors]), *_data(file, tensors)]))
+    return output_of(file, header, tensors)
 
 
 def per_expert_pieces(tensor: TensorInfo, plan: SurgeryPlan, row: int) -> list[Piece]:
@@ -155,7 +112,7 @@ def per_expert_pieces(tensor: TensorInfo, plan: SurgeryPlan, row: int) -> list[P
     return kept_pieces(experts, plan.kept[row], type_name(tensor.kind), matrix)
 
 
-def _biased(file: GgufFile, plan: SurgeryPlan, info: CheckpointInfo, header: _Header) -> OutputFile:
+def _biased(file: GgufFile, plan: SurgeryPlan, info: CheckpointInfo, header: Header) -> OutputFile:
     if info.architecture != "qwen3moe":
         raise ConfigurationError(
             f"the biased layout exists for qwen3moe only, this model is {info.architecture}", where=str(file.path),
@@ -184,36 +141,8 @@ def _biased(file: GgufFile, plan: SurgeryPlan, info: CheckpointInfo, header: _He
         ):  # fmt: skip
             zeros = Zeros(4 * n_embd * SHARED_WIDTH)
             tensors.append((_f32(file, f"blk.{layer}.ffn_{part}_shexp.weight", ne), [zeros]))
-    head = _head(file, header, [tensor for tensor, _ in tensors])
-    return OutputFile("", joined([*head, *_data(file, tensors)]))
+    return output_of(file, header, tensors)
 
 
 def _f32(file: GgufFile, name: str, ne: tuple[int, ...]) -> TensorInfo:
     return TensorInfo(name, ne, _F32, 0, 4 * math.prod(ne), file.path)
-
-
-def _head(file: GgufFile, header: _Header, tensors: Iterable[TensorInfo]) -> list[Piece]:
-    """Return magic, counts, metadata and tensor infos with new offsets, padded to where the data begins."""
-    infos: list[bytes] = []
-    offset = 0
-    for tensor in tensors:
-        name = tensor.name.encode()
-        infos.append(
-            struct.pack("<Q", len(name)) + name + struct.pack("<I", len(tensor.ne))
-            + struct.pack(f"<{len(tensor.ne)}Q", *tensor.ne) + struct.pack("<IQ", tensor.kind, offset)
-        )  # fmt: skip
-        offset += tensor.n_bytes + _padding(tensor.n_bytes, file.alignment)
-    head = MAGIC + struct.pack("<IQQ", file.version, len(infos), len(header)) + bytes(header) + b"".join(infos)
-    return [Inline(head + bytes(_padding(len(head), file.alignment)))]
-
-
-def _data(file: GgufFile, tensors: Iterable[tuple[TensorInfo, list[Piece]]]) -> list[Piece]:
-    pieces: list[Piece] = []
-    for tensor, parts in tensors:
-        pieces.extend(parts)
-        pieces.append(Zeros(_padding(tensor.n_bytes, file.alignment)))
-    return pieces
-
-
-def _padding(length: int, alignment: int) -> int:
-    return -length % alignment

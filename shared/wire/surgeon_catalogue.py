@@ -1,4 +1,9 @@
-"""What a surgeon has and can do, as `GET /v1/catalogue` answers: enough to refuse a campaign before any work."""
+"""What a surgeon has and can do, as `GET /v1/catalogue` answers: enough to refuse a campaign before any work.
+
+Beside it what can be asked for by name, with parameters and sources: `GET /v1/methods` and `GET /v1/kinds`.
+"""
+
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -33,3 +38,37 @@ class Catalogue(Record):
     def model(self, name: str) -> CatalogueModel | None:
         """Return a model by name."""
         return next((model for model in self.models if model.name == name), None)
+
+
+class ParameterInfo(Record):
+    """One parameter of a method."""
+
+    name: str
+    type: str
+    default: Any = Field(default=None, description="null: it must be given")
+    description: str = ""
+
+
+class MethodInfo(Record):
+    """A way to choose experts, an entry of `GET /v1/methods`.
+
+    A ranking is what the jobs `rank` and `plan` take as `method`, a search what the job `search` takes.
+    """
+
+    name: str
+    kind: Literal["ranking", "search"]
+    source: str = Field(description="paper or definition")
+    needs: tuple[Literal["statistics", "weights", "reservoir", "questions", "plan"], ...]
+    statistics: tuple[str, ...] = Field(default=(), description="which expert statistics it reads")
+    formats: tuple[str, ...] = Field(default=(), description="model formats whose weights it can read; (): reads none")
+    parameters: tuple[ParameterInfo, ...] = ()
+
+
+class KindInfo(Record):
+    """A kind of surgery, an entry of `GET /v1/kinds`: what a list of surgeries may name."""
+
+    name: str
+    description: str
+    source: str = Field(description="paper or definition")
+    formats: tuple[str, ...] = Field(description="model formats that it works on")
+    parameters: tuple[ParameterInfo, ...] = ()

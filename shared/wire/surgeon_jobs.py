@@ -19,7 +19,7 @@ Models and corpora are named in the surgeon's settings; no path ever comes from 
 """
 
 import operator
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
@@ -283,27 +283,3 @@ class ValidateResult(Record):
     perplexity: float | None = None
     baseline_perplexity: float | None = None
     answers: tuple[PromptCompletion, ...] = ()
-
-
-class ParameterInfo(Record):
-    """One parameter of a method."""
-
-    name: str
-    type: str
-    default: Any = Field(default=None, description="null: it must be given")
-    description: str = ""
-
-
-class MethodInfo(Record):
-    """A way to choose experts, an entry of `GET /v1/methods`.
-
-    A ranking is what the jobs `rank` and `plan` take as `method`, a search what the job `search` takes.
-    """
-
-    name: str
-    kind: Literal["ranking", "search"]
-    source: str = Field(description="paper or definition")
-    needs: tuple[Literal["statistics", "weights", "reservoir", "questions", "plan"], ...]
-    statistics: tuple[str, ...] = Field(default=(), description="which expert statistics it reads")
-    formats: tuple[str, ...] = Field(default=(), description="model formats whose weights it can read; (): reads none")
-    parameters: tuple[ParameterInfo, ...] = ()

@@ -1,17 +1,24 @@
-"""The commands on files: info, convert, quantize, apply, verify, validate."""
+"""The commands on files: info, convert, quantize, apply, kinds, verify, validate."""
 
+import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
+from rich.table import Table
 
 from shared.kernel.errors import ConfigurationError
-from surgeon.cli.output import Json, Threads, absolute, progress, run_task, show
+from surgeon.cli.output import Json, Threads, absolute, console, progress, run_task, show
 
 app = typer.Typer()
 
 Checkpoint = Annotated[Path, typer.Argument(help="GGUF, distributed-llama .m, or a directory of safetensors.")]
+
+SurgeriesFile = Annotated[
+    Path, typer.Argument(help="Plan from `epi surgery plan`, or a JSON list of surgeries (`epi surgery kinds`).")
+]
 
 
 class OutType(StrEnum):
@@ -101,43 +108,59 @@ def quantize(
 @app.command()
 def apply(
     base: Checkpoint,
-    plan: Annotated[Path, typer.Argument(help="Plan in JSON, from `epi surgery plan`.")],
+    plan: SurgeriesFile,
     target: Annotated[Path, typer.Argument(help="Where the result goes; replaced when it is a file.")],
     as_json: Json = False,
 ) -> None:
-    """Apply a plan by copying byte ranges; all or nothing.
+    """Apply a plan by copying byte ranges, or surgeries one after the other; all or nothing.
 
     Example: epi surgery apply qwen3-q4.gguf drop16.json qwen3-q4-drop16.gguf
     """
-    from shared.checkpoints import surgery
-    from surgeon.planning.plan_file import read_plan
+    from surgeon.kinds.sequence import perform
+    from surgeon.planning.plan_file import read_surgeries
 
-    chosen = read_plan(plan)
     with progress("apply") as publish:
-        surgery.apply_plan(
-            base, chosen, target, on_progress=lambda done, total: publish(done / max(total, 1), f"{done / 1e9:.2f} GB")
-        )
+        name = perform(read_surgeries(plan), base, target, publish)
     # No hash of the result: it would take as long as the surgery, and `verify` proves more.
     size = sum(entry.stat().st_size for entry in target.iterdir()) if target.is_dir() else target.stat().st_size
-    show(as_json, {"target": str(target), "size_bytes": size, "plan_hash": chosen.plan_hash()},
-         f"{target}: {size / 1e9:.3f} GB, plan {chosen.plan_hash()[:16]}")  # fmt: skip
+    show(as_json, {"target": str(target), "size_bytes": size, "plan_hash": name},
+         f"{target}: {size / 1e9:.3f} GB, plan {name[:16]}")  # fmt: skip
+
+
+@app.command()
+def kinds(as_json: Json = False) -> None:
+    """List the kinds of surgery that a list of surgeries may name: parameters, formats and sources.
+
+    Example: epi surgery kinds
+    """
+    from surgeon.work.named import kind_infos
+
+    infos = kind_infos()
+    if as_json:
+        print(json.dumps({info.name: info.model_dump(mode="json") for info in infos}))
+        return
+    table = Table("kind", "does", "parameters", "formats", "source")
+    for info in infos:
+        parameters = ", ".join(parameter.name for parameter in info.parameters)
+        table.add_row(info.name, escape(info.description), parameters, ", ".join(info.formats), info.source)
+    console.print(table)
 
 
 @app.command()
 def verify(
     base: Checkpoint,
-    plan: Annotated[Path, typer.Argument(help="The plan that was applied.")],
+    plan: SurgeriesFile,
     result: Annotated[Path, typer.Argument(help="What came out.")],
     as_json: Json = False,
 ) -> None:
-    """Prove that a result is what base and plan make of it, range by range.
+    """Prove that a result is what base and plan, or surgeries, make of it, range by range.
 
     Example: epi surgery verify qwen3-q4.gguf drop16.json qwen3-q4-drop16.gguf
     """
-    from surgeon.planning.plan_file import read_plan
-    from surgeon.verification.verify import verify as verify_result
+    from surgeon.kinds.sequence import prove
+    from surgeon.planning.plan_file import read_surgeries
 
-    report = verify_result(base, read_plan(plan), result)
+    report = prove(read_surgeries(plan), base, result)
     text = (
         f"proved: {report.n_tensors} tensors, {report.n_ranges} ranges, {report.n_bytes / 1e9:.3f} GB equal;"
         f" plan {report.plan_sha256[:16]}"

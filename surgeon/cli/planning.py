@@ -104,7 +104,7 @@ def methods(as_json: Json = False) -> None:
 
     Example: epi surgery methods
     """
-    from surgeon.work.methods import method_infos
+    from surgeon.work.named import method_infos
 
     infos = method_infos()
     if as_json:

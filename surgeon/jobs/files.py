@@ -25,9 +25,9 @@ from shared.wire.surgeon_jobs import (
 )
 from surgeon.conversion.bases import describe_base, ready_made
 from surgeon.jobs.tools import Tools, part
+from surgeon.kinds.plan import Plan
 from surgeon.quality.gate import verdict
 from surgeon.quality.sanity import Evaluation
-from surgeon.verification.verify import verify as verify_result
 from surgeon.work.cache import key_of
 from surgeon.work.child import run_in_child
 from surgeon.work.tasks import ConvertDllamaTask, ConvertTask, EvaluateTask, QuantizeTask
@@ -154,7 +154,7 @@ class FileJobs:
     async def verify(self, params: VerifyParams, context: JobContext) -> VerifyResult:
         """Compare byte ranges."""
         async with self._tools.reading(params.base_sha256, params.sha256) as (base, variant):
-            report = await asyncio.to_thread(verify_result, base, params.plan, variant)
+            report = await asyncio.to_thread(Plan(plan=params.plan).prove, base, variant)
         return VerifyResult(
             n_tensors=report.n_tensors, n_ranges=report.n_ranges, n_bytes=report.n_bytes, plan_hash=report.plan_sha256,
             identical=report.identical,

@@ -7,27 +7,23 @@ them.
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from shared.checkpoints import surgery
 from shared.files.artifacts import ArtifactInfo, ArtifactStore, scratch_file
 from shared.kernel.errors import DataError, InfrastructureError
 from shared.kernel.records import Record, SurgeryPlan, canonical_json
 from shared.wire.job_server import JobContext
 from shared.wire.surgeon_jobs import ApplyParams, ApplyResult
+from surgeon.kinds.base import Progress, Surgery, quiet
+from surgeon.kinds.plan import Plan
 from surgeon.settings import SurgeonSettings
 from surgeon.work.cache import ResultCache, key_of
 
 R = TypeVar("R", bound=Record)
-Progress = Callable[[float, str], None]
-
-
-def _quiet(_fraction: float, _message: str) -> None:
-    pass
 
 
 @dataclass(frozen=True)
@@ -67,7 +63,7 @@ class Tools:
             paths = []
             for sha256 in sha256s:
                 origin = None if self.store.has(sha256) else self.cache.get(ApplyParams, _origin_key(sha256))
-                if origin is not None and (again := await self.cut(origin, _quiet)).sha256 != sha256:
+                if origin is not None and (again := await self.cut(origin, quiet)).sha256 != sha256:
                     raise DataError(f"the plan makes {again.sha256} now", where=sha256, hint="prepare the base again")
                 paths += stack.enter_context(self.store.reading(sha256))
             yield paths
@@ -94,10 +90,10 @@ class Tools:
             if known is not None:
                 return known
             started = time.monotonic()
-            outputs = await asyncio.to_thread(surgery.recipe, base, params.plan)
-            await asyncio.to_thread(self.store.make_room, sum(output.size_bytes for output in outputs))
+            cut = Plan(plan=params.plan)
+            await asyncio.to_thread(self.store.make_room, await asyncio.to_thread(cut.size_bytes, base))
             async with scratch_file(self.store) as target:
-                await _write(base, params.plan, target, on_progress)
+                await _write(cut, base, target, on_progress)
                 info = await self.adopt(target)
         result = ApplyResult(
             sha256=info.sha256, size_bytes=info.size_bytes, seconds=round(time.monotonic() - started, 6)
@@ -120,16 +116,16 @@ class Tools:
             yield path
 
 
-async def _write(base: Path, plan: SurgeryPlan, target: Path, on_progress: Progress) -> None:
+async def _write(surgery: Surgery, base: Path, target: Path, on_progress: Progress) -> None:
     stopped = threading.Event()
 
-    def report(written: int, total: int) -> None:
+    def report(fraction: float, message: str) -> None:
         if stopped.is_set():
             raise InfrastructureError("the job was cancelled", where=target.name)
-        on_progress(0.9 * written / max(total, 1), f"{written} of {total} bytes")
+        on_progress(0.9 * fraction, message)
 
     try:
-        await asyncio.to_thread(surgery.apply_plan, base, plan, target, on_progress=report)
+        await asyncio.to_thread(surgery.apply, base, target, report)
     except asyncio.CancelledError:
         stopped.set()  # a thread cannot be cancelled: it stops at its next report and removes what it wrote
         raise

@@ -13,6 +13,9 @@ from pydantic import ValidationError
 from shared.kernel.defects import first_defect
 from shared.kernel.errors import ConfigurationError
 from shared.kernel.records import LayerGroup, Layout, SurgeryPlan
+from surgeon.kinds.experts_per_token import ExpertsPerToken
+from surgeon.kinds.plan import PlanPart, plan_of
+from surgeon.kinds.prune_experts import PruneExperts
 
 Array = npt.NDArray[np.float64]
 GROUP_SHARE: Final = 4
@@ -159,11 +162,13 @@ def make_plan(
             raise ConfigurationError(f"{len(safe)} experts are protected, {count} are kept", where=f"layer {layer}")
         order = sorted(range(len(row)), key=lambda expert: (expert not in safe, -row[expert], expert))
         kept.append(tuple(sorted(order[:count])))
+    parts: list[PlanPart] = [PruneExperts(
+        n_experts=saliency.shape[1], kept=tuple(kept), layout=layout, method=method, parameters=dict(parameters or {}),
+        base_sha256=base_sha256, statistics_sha256=statistics_sha256, router_sha256=router_sha256,
+    )]  # fmt: skip
+    if experts_per_token is not None:
+        parts.append(ExpertsPerToken(k=experts_per_token))
     try:
-        return SurgeryPlan(
-            n_experts=saliency.shape[1], kept=tuple(kept), layout=layout, experts_per_token=experts_per_token,
-            method=method, parameters=dict(parameters or {}), base_sha256=base_sha256,
-            statistics_sha256=statistics_sha256, router_sha256=router_sha256,
-        )  # fmt: skip
+        return plan_of(parts, *saliency.shape)
     except ValidationError as error:
         raise ConfigurationError(first_defect(error).reason, hint="use the layout 'biased'") from error

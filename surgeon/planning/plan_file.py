@@ -1,13 +1,17 @@
-"""Plans in files."""
+"""Plans and lists of surgeries in files."""
 
+import json
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from shared.files.atomic import write_file
-from shared.kernel.defects import first_defect
+from shared.kernel.defects import first_defect, reason_of
 from shared.kernel.errors import ConfigurationError
 from shared.kernel.records import SurgeryPlan, canonical_json
+from surgeon.kinds.base import Surgery
+from surgeon.kinds.registry import read_surgery
+from surgeon.kinds.sequence import surgeries_of
 
 
 def read_plan(path: Path) -> SurgeryPlan:
@@ -22,6 +26,28 @@ def read_plan(path: Path) -> SurgeryPlan:
         raise ConfigurationError(f"cannot read the plan: {error.strerror}", where=str(path)) from error
     except ValidationError as error:
         raise ConfigurationError(f"not a plan: {first_defect(error)}", where=str(path)) from error
+
+
+def read_surgeries(path: Path) -> tuple[Surgery, ...]:
+    """Read a list of surgeries, or a plan as the surgeries that it holds.
+
+    Raises:
+        ConfigurationError: not there, or neither; the surgery and the field at fault are named.
+    """
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, list):
+        return surgeries_of(read_plan(path))
+    return tuple(_read(table, f"{path}: surgery {number}") for number, table in enumerate(found, start=1))
+
+
+def _read(table: object, where: str) -> Surgery:
+    try:
+        return read_surgery(table)
+    except ValueError as error:
+        raise ConfigurationError(reason_of(error), where=where) from error
 
 
 def write_plan(path: Path, plan: SurgeryPlan) -> None:

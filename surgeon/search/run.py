@@ -8,6 +8,9 @@ from shared.checkpoints import surgery
 from shared.files.durability import hash_file
 from shared.kernel.errors import ConfigurationError
 from shared.kernel.records import SurgeryPlan
+from surgeon.kinds.merge_experts import MergeExperts
+from surgeon.kinds.plan import plan_of
+from surgeon.kinds.prune_experts import PruneExperts
 from surgeon.observation import statistics as files
 from surgeon.planning.merging import MergeArrays
 from surgeon.search.eep import Candidate, EepOptions, Fitness, FitnessCache, Generation, search
@@ -70,11 +73,12 @@ def run_naee(
         subset = search_layer(loss, n_experts - depth, max_subsets=max_subsets, on_progress=report)
         kept.append(subset.kept)
         losses.append(subset.loss)
-    plan = SurgeryPlan(
+    prune = PruneExperts(
         n_experts=n_experts, kept=tuple(kept), method="naee" if size.exhaustive else "naee_greedy_with_swaps",
         parameters={"depth": depth, "tokens": len(found.reservoir["priority"])}, base_sha256=sha256,
         statistics_sha256=hash_file(statistics), router_sha256=surgery.router_sha256(model),
     )  # fmt: skip
+    plan = plan_of((prune,), size.n_layers, n_experts)
     return plan, NaeeReport(losses=tuple(losses), exhaustive=size.exhaustive)
 
 
@@ -109,12 +113,13 @@ def run_eep(
             train=found.fitness.accuracy, validation=fitness.validation(found.best).accuracy,
             validation_base=fitness.validation(None).accuracy, evaluated=found.n_evaluated,
         )  # fmt: skip
-        plan = SurgeryPlan(
+        prune = PruneExperts(
             n_experts=fitness.n_experts, kept=found.best, method="eep_prune",
             parameters={"depth": depth, "iterations": options.iterations, "seed": options.seed,
                         "train_accuracy": summary.train, "validation_accuracy": summary.validation},
             base_sha256=hash_file(model), router_sha256=surgery.router_sha256(model),
         )  # fmt: skip
+        plan = plan_of((prune,), fitness.n_layers, fitness.n_experts)
     return plan, summary
 
 
@@ -157,11 +162,9 @@ def run_eep_merge(
         )  # fmt: skip
     parameters = {**plan.parameters, "merge_iterations": options.iterations, "merge_seed": options.seed,
                   "train_accuracy": summary.train, "validation_accuracy": summary.validation}  # fmt: skip
-    merged = plan.model_copy(
-        update={"method": "eep_prune_and_merge", "parameters": parameters, "merge": found.best.record(),
-                "base_sha256": hash_file(model), "router_sha256": surgery.router_sha256(model)}
-    )  # fmt: skip
-    return SurgeryPlan.model_validate(merged.model_dump()), summary
+    provenance = {"method": "eep_prune_and_merge", "parameters": parameters,
+                  "base_sha256": hash_file(model), "router_sha256": surgery.router_sha256(model)}  # fmt: skip
+    return MergeExperts(matrices=found.best.record()).onto(plan.model_copy(update=provenance)), summary
 
 
 def _publisher(iterations: int, on_progress: Progress) -> Callable[[Generation], None]:

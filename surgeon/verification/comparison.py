@@ -18,7 +18,8 @@ class Verification(Record):
     n_tensors: int
     n_ranges: int
     n_bytes: int
-    plan_sha256: str
+    plan_sha256: str = ""
+    """Of the plan, or of the list of surgeries; empty where the result is of neither."""
     identical: bool = False
     """The plan changes nothing and the result is a copy of the base."""
 

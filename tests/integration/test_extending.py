@@ -8,9 +8,11 @@ import sys
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from shared.kernel.errors import ConfigurationError
+from shared.llama.model import Context, Model
 from shared.wire.node_jobs.engines import EngineInfo, StartEngineParams, StartWorkerParams
 from shared.wire.node_jobs.workloads import (
     GenerateItem,
@@ -105,12 +107,12 @@ async def test_the_engine_scores_on_a_node_and_has_its_place_in_ids(tmp_path: Pa
     assert set(said.stdout.split()) == {"baseline_biased", "baseline_biased.chance.n1", "drop2_late.chance.n1"}
 
 
-def epi(*words: str) -> str:
-    """Run `epi` in a process of its own and return what it prints."""
+def epi(*words: str, fails: bool = False) -> str:
+    """Run `epi` in a process of its own and return what it prints, or where it must fail, its message."""
     argv = [sys.executable, "-c", "from shared.cli import main; main()", *words]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    assert (done.returncode == 1) == fails and "Traceback" not in done.stderr, done.stderr
+    return done.stderr if fails else done.stdout
 
 
 def test_the_ranking_makes_a_plan(tmp_path: Path, packages: Path) -> None:
@@ -127,3 +129,28 @@ def test_the_ranking_makes_a_plan(tmp_path: Path, packages: Path) -> None:
     assert (plan.method, plan.parameters) == ("mean_gate", {"depth": 1, "group": "all", "prior": 2.5})
     ranked = json.loads(epi("surgery", "rank", "-s", statistics, *choice[:4], "--json"))["saliency"]
     assert plan.dropped == tuple((row.index(min(row)),) for row in ranked)
+
+
+def test_the_kind_of_surgery_cuts_a_model_and_proves_it(tmp_path: Path, packages: Path) -> None:
+    install_documented("A kind of surgery", packages)
+    base = write_tiny_model(tmp_path / "base.gguf", n_layers=3)
+    surgeries, target = tmp_path / "surgeries.json", tmp_path / "cut.gguf"
+    keep_three = {"kind": "prune_experts", "n_experts": 4, "kept": [[0, 1, 3]] * 2}
+    surgeries.write_text(json.dumps([{"kind": "drop_layers", "count": 1}, keep_three]))
+    listed = json.loads(epi("surgery", "kinds", "--json"))["drop_layers"]
+    assert (listed["description"], listed["parameters"][0]["name"]) == ("Drop the last layers.", "count")
+    epi("surgery", "apply", str(base), str(surgeries), str(target))
+    report = json.loads(epi("surgery", "verify", str(base), str(surgeries), str(target), "--json"))
+    assert report["n_bytes"] > target.stat().st_size, "both passes are proved"
+    with Model(target) as model, Context(model, context_tokens=64, batch_tokens=64) as context:
+        tokens = model.tokenize("Hello the")
+        context.decode(tokens, range(len(tokens)))
+        assert np.isfinite(context.logits(len(tokens) - 1)).all(), "llama.cpp runs what is left"
+    data = bytearray(target.read_bytes())
+    data[-100] ^= 1
+    target.write_bytes(data)
+    assert "not the base's" in epi("surgery", "verify", str(base), str(surgeries), str(target), fails=True)
+    surgeries.write_text(json.dumps([{"kind": "drop_layers", "count": 3}]))
+    assert "3 of 3 layers cannot be dropped" in epi(
+        "surgery", "apply", str(base), str(surgeries), str(target), fails=True
+    )

@@ -18,13 +18,13 @@ import pytest_asyncio
 from shared.kernel.errors import ConfigurationError, DataError, NotFoundError
 from shared.kernel.records import Record
 from shared.wire.client import AgentClient
+from shared.wire.surgeon_catalogue import KindInfo, MethodInfo
 from shared.wire.surgeon_jobs import (
     ApplyParams,
     ApplyResult,
     ConvertParams,
     FileResult,
     MergeParams,
-    MethodInfo,
     ObserveParams,
     ObserveResult,
     PlanParams,
@@ -230,6 +230,10 @@ async def test_the_catalogue_refuses_methods_and_parameters(client: AgentClient)
     assert infos["reap"].needs == ("statistics",) and infos["reap"].statistics == ("selections", "gate_norm_sum")
     assert (infos["aimer"].needs, infos["aimer"].formats) == (("weights",), ("gguf",))
     assert [parameter.name for parameter in infos["random"].parameters] == ["seed"]
+
+    kinds = {one["name"]: KindInfo.model_validate(one) for one in await client.request("GET", "/v1/kinds")}
+    assert set(kinds) == {"plan", "prune_experts", "merge_experts", "experts_per_token", "quantize"}
+    assert kinds["experts_per_token"].parameters[0].name == "k" and kinds["quantize"].formats == ("gguf",)
 
     f16 = (await _prepare(client, "c/prepare")).f16_sha256
     wrong = PlanParams(model_sha256=f16, method="random", depth=1, parameters={"seeds": 5})

@@ -1,6 +1,6 @@
-"""What can be asked for by name: rankings and searches with their needs, parameters and sources.
+"""What can be asked for by name: rankings, searches and kinds of surgery with their parameters and sources.
 
-Not here: the rankings themselves (`surgeon.rankings.registry`), the searches (`surgeon.search`).
+Not here: the rankings themselves (`surgeon.rankings`), the searches (`surgeon.search`), the kinds (`surgeon.kinds`).
 """
 
 from collections.abc import Collection
@@ -8,7 +8,9 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel
 
-from shared.wire.surgeon_jobs import MethodInfo, ParameterInfo, SearchParams
+from shared.wire.surgeon_catalogue import KindInfo, MethodInfo, ParameterInfo
+from shared.wire.surgeon_jobs import SearchParams
+from surgeon.kinds.registry import KINDS
 from surgeon.rankings.base import Ranking
 from surgeon.rankings.registry import RANKINGS
 
@@ -26,6 +28,17 @@ _READ_BY_SEARCHES: Final = ("gguf",)
 def method_infos() -> list[MethodInfo]:
     """Return every ranking and every search, each sort by name."""
     return [*map(_of_ranking, RANKINGS.all()), *sorted(map(_of_search, _SEARCHES), key=lambda info: info.name)]
+
+
+def kind_infos() -> list[KindInfo]:
+    """Return every kind of surgery, by name."""
+    return [
+        KindInfo(
+            name=kind.kind, description=(kind.__doc__ or "").partition("\n")[0], source=kind.source,
+            formats=kind.formats, parameters=_parameters(kind, kind.model_fields),
+        )
+        for kind in KINDS.all()
+    ]  # fmt: skip
 
 
 def _of_ranking(ranking: type[Ranking]) -> MethodInfo:
