@@ -115,17 +115,21 @@ def _head(service: CampaignService, campaign: CampaignHead, runs_done: int, runs
 
 async def _runs(service: CampaignService, campaign: Campaign) -> list[RunStatus]:
     attempts = await service.journal.attempts(campaign.spec.id)
-    return [_run(one, attempts.get(one.run, [])) for one in schedule(campaign.spec)]
+    is_running = campaign.state == "running"
+    return [_run(one, attempts.get(one.run, []), is_running) for one in schedule(campaign.spec)]
 
 
-def _run(planned: PlannedRun, attempts: list[Attempt]) -> RunStatus:
+def _run(planned: PlannedRun, attempts: list[Attempt], is_running: bool) -> RunStatus:
+    """Return how a run is; an attempt that is open while the campaign stands waits for its evaluation."""
     last = attempts[-1] if attempts else None
     if last is None:
         state = "pending"
     elif any(attempt.outcome == "done" for attempt in attempts):
         state = "done"
     else:
-        state = {None: "running", "failed": "failed", "interrupted": "pending"}.get(last.outcome, "failed")
+        state = {None: "running" if is_running else "pending", "failed": "failed", "interrupted": "pending"}.get(
+            last.outcome, "failed"
+        )
     return RunStatus.model_validate(
         {
             "configuration": planned.configuration.id,

@@ -36,7 +36,7 @@ from orchestrator.domain.campaign.steady_state import SteadyStateWait
 from shared.kernel.clock import NS_PER_S, utc_ns
 from shared.kernel.errors import InfrastructureError
 from shared.kernel.records import EngineName, NodeName, Window
-from shared.wire.meter_api import MeterStatus, SampleBlock
+from shared.wire.meter_api import MeterStatus
 from shared.wire.node_jobs.activity import AgentActivity, activity_between
 from shared.wire.node_jobs.engines import EngineInfo
 from shared.wire.node_jobs.host import NodeFacts, SteadyGateParams, SteadyGateResult
@@ -132,14 +132,14 @@ class AttemptRunner:
         )  # fmt: skip
 
     async def gather(self, closed: ClosedWindows) -> MeasuredRun:
-        """Wait for the benchmark's counting and for the power trace, and return all that was measured.
+        """Wait for the benchmark's counting and return all that was measured.
 
         Raises:
-            EpiError: the suite or the meter's bridge failed; the attempt is over.
+            EpiError: the suite failed; the attempt is over.
         """
         suite = await closed.score.scoring
         windows = closed.windows(suite)
-        samples = await self._trace(windows)
+        trace_start_utc_ns, trace_end_utc_ns = self._trace_span(windows)
         before = closed.idle.activity
         return MeasuredRun(
             place=closed.loaded.place,
@@ -151,7 +151,8 @@ class AttemptRunner:
             marker=closed.marker_in_our_time(),
             output_sha256=hash_of_outputs(closed.decode),
             suite=suite,
-            samples=samples,
+            trace_start_utc_ns=trace_start_utc_ns,
+            trace_end_utc_ns=trace_end_utc_ns,
             meter=closed.idle.meter,
             facts_before=closed.idle.facts,
             facts_after=closed.facts_after,
@@ -248,12 +249,12 @@ class AttemptRunner:
         gap_s = self._spec.windows.gap_before_window_s
         return await self._cluster.job(place, step, step, params, result, timeout_s, delay_s=gap_s, part=part)
 
-    async def _trace(self, windows: Sequence[Window]) -> SampleBlock:
+    def _trace_span(self, windows: Sequence[Window]) -> tuple[int, int]:
+        """Return start and end of the trace that the windows need, UTC ns."""
         before_s, after_s = self._spec.lag_range_s
         start = min(window.start_utc_ns for window in windows) + int((before_s - _METER_MARGIN_S) * NS_PER_S)
         end = max(window.end_utc_ns for window in windows) + int((after_s + _METER_MARGIN_S) * NS_PER_S)
-        await asyncio.sleep(max(0.0, (end - utc_ns()) / NS_PER_S))
-        return await self._lab.samples(start, end)
+        return start, end
 
     async def _facts(self, place: AttemptPlace) -> dict[NodeName, NodeFacts]:
         names = place.nodes

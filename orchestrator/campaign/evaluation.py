@@ -1,29 +1,30 @@
-"""From what an attempt measured to result files: hands everything to `domain.run.evaluate` and `results`."""
+"""From what an attempt measured to the records of its result. Not here: when and how often (`evaluator`)."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
 from orchestrator.campaign.builds import LabBuilds
 from orchestrator.campaign.measured import MeasuredRun
+from orchestrator.campaign.pending import PendingEvaluation
 from orchestrator.domain.analysis.interim import InterimAnalysis
 from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.campaign.schedule import configurations_of
 from orchestrator.domain.campaign.spec import CampaignSpec
-from orchestrator.domain.run.evaluate import evaluate_run
+from orchestrator.domain.run.evaluate import EvaluatedRun, RunEvaluation, evaluate_run
 from orchestrator.domain.run.records import Environment, MarkerLoad, Provenance, RunInput
-from orchestrator.results.files import write_campaign, write_run
+from orchestrator.results.files import read_traces, write_campaign
 from orchestrator.results.schema import CampaignFile
 from orchestrator.store.records import RunFigures
 from shared.kernel.build import software_build
 from shared.kernel.errors import InfrastructureError
 from shared.kernel.records import Instrument, NodeName
-from shared.wire.meter_api import Ambient
+from shared.wire.meter_api import Ambient, WindowSummary
 from shared.wire.node_jobs.artifacts import FetchResult
 from shared.wire.node_jobs.host import NodeFacts
 
 
 class ResultWriter:
-    """Writes the result tree of one campaign."""
+    """Makes what the result tree of one campaign holds, from what was measured and seen of the lab."""
 
     def __init__(
         self,
@@ -68,31 +69,12 @@ class ResultWriter:
             ),
         )
 
-    def write_run(self, measured: MeasuredRun) -> RunFigures:
-        """Evaluate an attempt, write its files and return the figures for the journal.
-
-        Raises:
-            InfrastructureError: the trace does not carry the headline window, so the attempt must be repeated.
-        """
-        run, samples, questions = self._run_input(measured), measured.samples, measured.suite.questions
-        evaluated = evaluate_run(run, samples, questions)
-        evaluation = evaluated.evaluation
-        if evaluation.headline is None or evaluation.headline.total_joules is None:
-            raise InfrastructureError(
-                f"the power trace does not carry the decode window: {evaluation.epi.reason}",
-                where=measured.place.run.format(), hint="is the meter alive? `epi meter status`",
-            )  # fmt: skip
-        write_run(self._dir, run, evaluated, samples, questions)
-        return RunFigures(
-            attempt=measured.place.number,
-            epi=evaluation.epi.value,
-            joules_per_token=evaluation.epi.joules_per_token,
-            accuracy=evaluation.accuracy.composite,
-            validity=evaluation.validity.verdict,
-            reason=evaluation.epi.reason,
-            windows=tuple((window.start_utc_ns, window.end_utc_ns) for window in measured.windows),
-            waits=((measured.steady_state.start_utc_ns, measured.steady_state.end_utc_ns),),
-        )
+    def pending(self, measured: MeasuredRun) -> PendingEvaluation:
+        """Return what of an attempt is to be evaluated, once its trace is read."""
+        return PendingEvaluation(
+            run=self._run_input(measured), questions=measured.suite.questions,
+            trace_start_utc_ns=measured.trace_start_utc_ns, trace_end_utc_ns=measured.trace_end_utc_ns,
+        )  # fmt: skip
 
     def _run_input(self, measured: MeasuredRun) -> RunInput:
         place, variant, marker = measured.place, measured.variant, measured.marker
@@ -111,7 +93,7 @@ class ResultWriter:
             model=self._spec.model,
             model_experts_per_token=variant.base.model.experts_per_token or None,
             hardware=hardware_line(list(before)),
-            instrument=measured.samples.instrument,
+            instrument=measured.meter.instrument,
             environment=Environment(
                 ambient_temp_c=ambient.temperature_c,
                 ambient_humidity_percent=ambient.humidity_percent,
@@ -131,7 +113,7 @@ class ResultWriter:
                     node=place.root, start_utc_ns=marker.start_utc_ns, end_utc_ns=marker.end_utc_ns, on=marker.on
                 ),
             ),
-            calibrated_utc_ns=measured.samples.instrument.calibrated_utc_ns,
+            calibrated_utc_ns=measured.meter.instrument.calibrated_utc_ns,
             plan=None if variant.plan is None else variant.plan.plan,
             provenance=Provenance(
                 plan_sha256=None if variant.plan is None else variant.plan.plan_hash,
@@ -152,6 +134,39 @@ class ResultWriter:
             ),
             protocol=self._spec.protocol(),
         )
+
+
+def evaluate(pending: PendingEvaluation, window: WindowSummary, trace_file: Path) -> tuple[RunInput, EvaluatedRun]:
+    """Evaluate a measured run from the file of its trace; return it with what the meter says of the trace.
+
+    Raises:
+        InfrastructureError: the trace does not carry the headline window, so the attempt must be repeated.
+        DataError: what was measured does not fit together.
+    """
+    run = pending.with_meter_record(window)
+    evaluated = evaluate_run(run, read_traces(trace_file, window.nodes), pending.questions)
+    headline = evaluated.evaluation.headline
+    if headline is None or headline.total_joules is None:
+        raise InfrastructureError(
+            f"the power trace does not carry the decode window: {evaluated.evaluation.epi.reason}",
+            where=run.run_id, hint="is the meter alive? `epi meter status`",
+        )  # fmt: skip
+    return run, evaluated
+
+
+def figures_of(run: RunInput, evaluation: RunEvaluation) -> RunFigures:
+    """Return what the journal keeps of a result."""
+    waited = run.steady_state
+    return RunFigures(
+        attempt=run.attempt,
+        epi=evaluation.epi.value,
+        joules_per_token=evaluation.epi.joules_per_token,
+        accuracy=evaluation.accuracy.composite,
+        validity=evaluation.validity.verdict,
+        reason=evaluation.epi.reason,
+        windows=tuple((window.start_utc_ns, window.end_utc_ns) for window in run.windows),
+        waits=() if waited is None else ((waited.start_utc_ns, waited.end_utc_ns),),
+    )
 
 
 def hardware_line(facts: list[NodeFacts]) -> str:

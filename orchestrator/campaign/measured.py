@@ -16,7 +16,7 @@ from orchestrator.domain.campaign.steady_state import SteadyStateWait
 from orchestrator.domain.run.records import ServedBy
 from shared.kernel.clock import NS_PER_S
 from shared.kernel.records import Configuration, NodeName, TokenLedger, Window, WindowLabel
-from shared.wire.meter_api import MeterStatus, SampleBlock
+from shared.wire.meter_api import MeterStatus
 from shared.wire.node_jobs.activity import AgentActivity
 from shared.wire.node_jobs.artifacts import FetchResult
 from shared.wire.node_jobs.host import NodeFacts
@@ -73,7 +73,7 @@ class ScoreWindow:
 
 @dataclass(frozen=True)
 class ClosedWindows:
-    """An attempt that needs no node any more; what is missing are the suite's counting and the power trace."""
+    """An attempt that needs no node any more; what is missing is the suite's counting."""
 
     loaded: LoadedModel
     steady_state: SteadyStateWait
@@ -136,7 +136,7 @@ class ClosedWindows:
 
 @dataclass(frozen=True)
 class MeasuredRun:
-    """Everything that an attempt measured: made once, when the last of it is there."""
+    """Everything that an attempt measured but the power trace, which the meter's bridge keeps: made once."""
 
     place: AttemptPlace
     variant: Variant
@@ -148,7 +148,9 @@ class MeasuredRun:
     output_sha256: str | None
     """Of all token ids that decoding generated; of several jobs, the hash of their hashes."""
     suite: SuiteResult
-    samples: SampleBlock
+    trace_start_utc_ns: int
+    trace_end_utc_ns: int
+    """The part of the meter's trace that the windows need; it is read when all this is safely kept."""
     meter: MeterStatus
     facts_before: Mapping[NodeName, NodeFacts]
     facts_after: Mapping[NodeName, NodeFacts]

@@ -40,11 +40,18 @@ class Patience:
             StorageError: the disk was full, and then somebody asked the campaign to stop.
             EpiError: whatever else `write` raises.
         """
+        return await self.written(lambda: asyncio.to_thread(write), is_stop_requested)
+
+    async def written(self, write: Callable[[], Awaitable[T]], is_stop_requested: Callable[[], Awaitable[bool]]) -> T:
+        """Await what writes result files, from its beginning each time that the disk is full; raises as `results`."""
         refused: StorageError | None = None
         tries = 0
         while True:
             try:
-                done = await asyncio.to_thread(self._write, write, refused)
+                # After a refusal first a little: doing everything anew for a disk that is as full would be waste.
+                if refused is not None and await asyncio.to_thread(_is_refused, refused):
+                    raise refused
+                done = await self._stored(write)
             except StorageError as again:
                 refused = again
                 self._health.set(_RESULTS, str(refused), failing=True)
@@ -57,13 +64,14 @@ class Patience:
                 self._health.clear(_RESULTS)
                 return done
 
-    def _write(self, write: Callable[[], T], refused: StorageError | None) -> T:
+    async def _stored(self, write: Callable[[], Awaitable[T]]) -> T:
         try:
-            # After a refusal first a little: calculating everything anew for a disk that is as full would be waste.
-            if refused is not None and refusal(folder_of(Path(refused.where))) is not None:
-                raise refused
-            return write()
+            return await write()
         except OSError as error:
             if (unwritten := storage_error(error, self._results_dir / "results", "the results")) is None:
                 raise
             raise unwritten from error
+
+
+def _is_refused(refused: StorageError) -> bool:
+    return refusal(folder_of(Path(refused.where))) is not None

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from orchestrator.campaign.lab import Lab
 from orchestrator.domain.campaign.job_keys import AttemptJob
+from orchestrator.domain.campaign.states import CampaignState
 from orchestrator.store.journal import Journal
 from shared.kernel.errors import DataError, EpiError, InfrastructureError, NotFoundError
 from shared.kernel.records import NodeName
@@ -23,6 +24,14 @@ _LONGEST_PAUSE_S = 10.0
 _PATIENT_TRIES = 5
 
 T = TypeVar("T")
+
+
+class StopRequestedError(Exception):
+    """Somebody asked for a pause or a cancellation; `state` is what the campaign becomes."""
+
+    def __init__(self, state: CampaignState) -> None:
+        super().__init__(state)
+        self.state = state
 
 
 class Recovery:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from orchestrator.campaign.attempt import AttemptRunner
 from orchestrator.campaign.evaluation import ResultWriter
+from orchestrator.campaign.evaluator import Evaluator, stays_open
 from orchestrator.campaign.measured import AttemptPlace, ClosedWindows
-from orchestrator.campaign.patience import Patience
 from orchestrator.campaign.pipeline import VariantPipeline
 from orchestrator.campaign.recovery import Recovery
 from orchestrator.domain.campaign.run_reference import RunReference
@@ -28,11 +28,15 @@ from shared.service.logs import log_fields
 
 
 @dataclass(frozen=True)
-class _PendingEvaluation:
+class _UnderEvaluation:
     """A run whose windows are closed and whose evaluation is under way."""
 
     planned: PlannedRun
     task: asyncio.Task[None]
+
+
+class _HeldUpError(Exception):
+    """The run before could not be evaluated yet, so that this one may not begin its windows."""
 
 
 class RunLoop:
@@ -47,9 +51,8 @@ class RunLoop:
         writer: ResultWriter,
         variants: VariantPipeline,
         recovery: Recovery,
-        patience: Patience,
+        evaluator: Evaluator,
         check_stop_requested: Callable[[], Awaitable[None]],
-        is_stop_requested: Callable[[], Awaitable[bool]],
         publish_step: Callable[[RunReference, str], None],
     ) -> None:
         self._journal = journal
@@ -58,44 +61,44 @@ class RunLoop:
         self._writer = writer
         self._variants = variants
         self._recovery = recovery
-        self._patience = patience
+        self._evaluator = evaluator
         self._check_stop_requested = check_stop_requested
-        self._is_stop_requested = is_stop_requested
         self._publish_step = publish_step
         self._left: deque[PlannedRun] = deque()
-        self._pending: _PendingEvaluation | None = None
+        self._evaluating: _UnderEvaluation | None = None
         self._unfit: dict[RunReference, str] = {}
 
     async def run_all(self, order: Sequence[PlannedRun]) -> dict[RunReference, str]:
         """Bring every run of `order` to its end; return run -> why for those that cannot be measured.
 
         Raises:
-            InfrastructureError: `max_attempts` attempts broke; the campaign stops, to be resumed when it is mended.
+            InfrastructureError: `max_attempts` attempts broke, or the bridge is away and keeps the trace of a measured
+                run to itself; the campaign stops, to be resumed when it is mended.
             Exception: whatever `check_stop_requested` raises when somebody asks to stop; the present run is home then.
         """
         self._left.extend([planned for planned in order if not await self._is_evaluated(planned)])
         try:
-            while self._left or self._pending:
+            while self._left or self._evaluating:
                 coming = None
                 if self._left:
                     await self._check_stop_requested()
                     coming = await self._measure(self._left.popleft())
-                arriving, self._pending = self._pending, coming
+                arriving, self._evaluating = self._evaluating, coming
                 if arriving is not None:
                     await self._arrive(arriving)
         except asyncio.CancelledError:
-            if self._pending is not None:
-                self._pending.task.cancel()
+            if self._evaluating is not None:
+                self._evaluating.task.cancel()
             raise
         finally:
-            if self._pending is not None:  # its attempt tells how it ended
-                await asyncio.gather(self._pending.task, return_exceptions=True)
+            if self._evaluating is not None:  # its attempt tells how it ended
+                await asyncio.gather(self._evaluating.task, return_exceptions=True)
         return self._unfit
 
     async def _is_evaluated(self, planned: PlannedRun) -> bool:
         return await self._journal.last_result(self._spec.id, planned.run, "evaluate") is not None
 
-    async def _measure(self, planned: PlannedRun) -> _PendingEvaluation | None:
+    async def _measure(self, planned: PlannedRun) -> _UnderEvaluation | None:
         """Make one attempt up to the end of its last window; None when it broke or the run is unfit."""
         if (unfit := await self._recover(planned.run)) is not None:
             self._unfit[planned.run] = unfit
@@ -114,29 +117,38 @@ class RunLoop:
             async with self._explained(place):
                 await self._recovery.stop_leftovers()
                 loaded = await self._attempts.load(place, variant)
-                if self._pending is not None:
-                    await asyncio.wait((self._pending.task,))
+                if self._evaluating is not None:
+                    await self._wait_for_evaluation(self._evaluating.task)
                 closed = await self._attempts.measure(loaded)
-        except EpiError:
+        except (EpiError, _HeldUpError):
             self._left.appendleft(planned)
             return None
-        return _PendingEvaluation(planned, asyncio.create_task(self._evaluate(closed)))
+        return _UnderEvaluation(planned, asyncio.create_task(self._evaluate(closed)))
+
+    @staticmethod
+    async def _wait_for_evaluation(task: asyncio.Task[None]) -> None:
+        """Wait until the run before is evaluated, or its attempt has ended.
+
+        Raises:
+            _HeldUpError: it is still to be evaluated, and the campaign is about to stop for that.
+        """
+        await asyncio.wait((task,))
+        error = task.exception()
+        if error is not None and (stays_open(error) or not isinstance(error, EpiError)):
+            raise _HeldUpError
 
     async def _evaluate(self, closed: ClosedWindows) -> None:
-        campaign, place = self._spec.id, closed.loaded.place
-        async with self._explained(place):
+        async with self._explained(closed.loaded.place):
             measured = await self._attempts.gather(closed)
-            await self._journal.append(campaign, kind="intent", run=place.run, attempt=place.number, step="evaluate")
-            figures = await self._patience.results(lambda: self._writer.write_run(measured), self._is_stop_requested)
-        payload = figures.model_dump(mode="json")
-        await self._journal.append(campaign, kind="result", run=place.run, step="evaluate", payload=payload)
-        await self._journal.end_attempt(campaign, place.run, place.number, "done")
+        await self._evaluator.take(self._writer.pending(measured))
 
-    async def _arrive(self, pending: _PendingEvaluation) -> None:
+    async def _arrive(self, evaluating: _UnderEvaluation) -> None:
         try:
-            await pending.task
-        except EpiError:
-            self._left.appendleft(pending.planned)
+            await evaluating.task
+        except EpiError as error:
+            if stays_open(error):
+                raise
+            self._left.appendleft(evaluating.planned)
 
     async def _recover(self, run: RunReference) -> str | None:
         """Judge by the journal whether a run may have another attempt, and wait until the lab is fit for it.
@@ -172,6 +184,9 @@ class RunLoop:
                 yield
         except EpiError as error:
             await self._end(place, "failed", str(error), error.fault)
+            raise
+        except _HeldUpError:
+            await self._end(place, "interrupted", "the run before it could not be evaluated yet", "")
             raise
         except asyncio.CancelledError:
             with suppress(StorageError):  # the next start finds it open, and why

@@ -1,7 +1,7 @@
 """One campaign from its journal to its end: setup once, then every run that is left, until somebody says stop.
 
-On start it looks at what the journal and the agents already know; an attempt that was open when the process died
-becomes `interrupted`.
+On start it looks at what the journal and the agents already know; an attempt that was open when the process died is
+evaluated if all was measured, and becomes `interrupted` if not.
 """
 
 import asyncio
@@ -17,23 +17,26 @@ from orchestrator.campaign.builds import check_builds, find_builds
 from orchestrator.campaign.calls import Caller
 from orchestrator.campaign.context import CampaignContext
 from orchestrator.campaign.evaluation import ResultWriter
+from orchestrator.campaign.evaluator import Evaluator, stays_open
 from orchestrator.campaign.interim import InterimAnalyses
 from orchestrator.campaign.lab import Lab
 from orchestrator.campaign.patience import Patience
+from orchestrator.campaign.pending import PendingEvaluation, PendingEvaluations
 from orchestrator.campaign.pins import release
 from orchestrator.campaign.pipeline import VariantPipeline
 from orchestrator.campaign.preparation import prepare_bases, prepare_variant
-from orchestrator.campaign.recovery import Recovery, what_became_of
+from orchestrator.campaign.recovery import Recovery, StopRequestedError, what_became_of
 from orchestrator.campaign.run_loop import RunLoop
 from orchestrator.campaign.topology import check_engines
+from orchestrator.campaign.trace import TraceReading
 from orchestrator.domain.analysis.interim import InterimAnalysis
 from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.campaign.schedule import configurations_of, schedule
 from orchestrator.domain.campaign.spec import CampaignSpec
 from orchestrator.domain.campaign.states import CampaignState, Request
 from orchestrator.store.journal import Journal
-from orchestrator.store.records import RunFigures
-from shared.kernel.errors import EpiError, NotFoundError, StorageError
+from orchestrator.store.records import Attempt, RunFigures
+from shared.kernel.errors import DataError, EpiError, NotFoundError, StorageError
 from shared.kernel.records import CampaignId
 from shared.service.health import HealthRegistry
 from shared.wire.protocol import JobState
@@ -59,14 +62,6 @@ class Doing:
         return None if self.tokens_total is None else round(self.fraction * self.tokens_total)
 
 
-class _StopAskedError(Exception):
-    """Somebody asked for a pause or a cancellation."""
-
-    def __init__(self, state: CampaignState) -> None:
-        super().__init__(state)
-        self.state = state
-
-
 class CampaignRunner:
     """Runs one campaign to its end."""
 
@@ -83,6 +78,7 @@ class CampaignRunner:
         self._spec = spec
         self._patience = Patience(lab.settings.results_dir, health, self._publish_message)
         self._journal = journal.patient(self._patience.pause)
+        self._pending = PendingEvaluations(lab.settings.state_dir, spec.id)
         self._lab = lab
         self._suite_of = suite_of
         self._on_doing = on_doing
@@ -93,13 +89,13 @@ class CampaignRunner:
         spec = self._spec
         recovery = Recovery(
             self._journal, self._lab, spec.timeouts.recover_s,
-            check_stop_requested=lambda: self._check_stop_requested(spec.id), publish=self._publish_message,
+            check_stop_requested=self._check_stop, publish=self._publish_message,
         )  # fmt: skip
         caller = Caller(self._journal, spec.id, spec.max_attempts, recovery.wait_for, self._publish_job(spec))
         context = CampaignContext(spec, self._lab, caller)
         try:
             await self._run(context, recovery)
-        except _StopAskedError as stop:
+        except StopRequestedError as stop:
             await self._stop(context, stop.state)
         except EpiError as error:
             stop_state = await self._stop_requested(spec.id) if isinstance(error, StorageError) else None
@@ -118,7 +114,13 @@ class CampaignRunner:
 
     async def _run(self, context: CampaignContext, recovery: Recovery) -> None:
         await self._journal.ensure_writable()  # nobody is asked for what cannot be written down
-        await self._close_open_attempts(context.spec.id)
+        evaluator = Evaluator(
+            self._journal, self._spec.id, self._lab.settings.results_dir / self._spec.id, self._pending,
+            TraceReading(self._lab.meter, self._spec.timeouts.recover_s, self._check_stop, self._publish_message),
+            self._patience, self._is_stop_requested,
+        )  # fmt: skip
+        for pending in await self._close_open_attempts(context.spec.id):
+            await self._evaluate_now(evaluator, pending)
         if context.spec.model_shape is None:  # the surgeon was away when the campaign was made
             admitted = await recovery.patiently(lambda: admit(context.spec, self._lab))
             await self._journal.fill_in(admitted)
@@ -155,9 +157,8 @@ class CampaignRunner:
                 writer=writer,
                 variants=variants,
                 recovery=recovery,
-                patience=self._patience,
-                check_stop_requested=lambda: self._check_stop_requested(spec.id),
-                is_stop_requested=self._is_stop_requested,
+                evaluator=evaluator,
+                check_stop_requested=self._check_stop,
                 publish_step=publish_step,
             )
             interim_analyses = InterimAnalyses(self._journal, spec, self._lab.settings.results_dir / spec.id)
@@ -203,22 +204,49 @@ class CampaignRunner:
             lambda: writer.write_head(facts, instrument, failed, interim_analyses), self._is_stop_requested
         )
 
-    async def _close_open_attempts(self, campaign_id: CampaignId) -> None:
-        """Explain every attempt that was open when the last orchestrator died."""
+    async def _close_open_attempts(self, campaign_id: CampaignId) -> list[PendingEvaluation]:
+        """Explain every attempt that was open when the last orchestrator died; return those that can be evaluated."""
+        found = []
         for run, attempts in (await self._journal.attempts(campaign_id)).items():
             for attempt in attempts:
                 if attempt.outcome is not None:
-                    continue
-                known = await self._journal.last_result(campaign_id, run, "evaluate")
-                if known is not None and RunFigures.model_validate(known).attempt == attempt.number:
-                    await self._journal.end_attempt(campaign_id, run, attempt.number, "done")
-                else:
-                    reason = f"the orchestrator died during {attempt.step or 'the start'}"
-                    if (last := await self._journal.last_job(campaign_id, run, attempt.number)) is not None:
-                        reason += f"; its last job: {await what_became_of(self._lab, last)}"
-                    await self._journal.end_attempt(
-                        campaign_id, run, attempt.number, "interrupted", reason=reason, fault="infrastructure"
-                    )
+                    self._pending.forget(run, attempt.number)
+                elif (pending := await self._close_open_attempt(campaign_id, run, attempt)) is not None:
+                    found.append(pending)
+        return found
+
+    async def _close_open_attempt(
+        self, campaign_id: CampaignId, run: RunReference, attempt: Attempt
+    ) -> PendingEvaluation | None:
+        """Return what was measured, if it is not evaluated yet; any other attempt has its outcome afterwards."""
+        number, damage = attempt.number, ""
+        known = await self._journal.last_result(campaign_id, run, "evaluate")
+        if known is not None and RunFigures.model_validate(known).attempt == number:
+            await self._journal.end_attempt(campaign_id, run, number, "done")
+            self._pending.forget(run, number)
+            return None
+        try:
+            if (pending := self._pending.find(run, number)) is not None:
+                return pending
+        except DataError as error:
+            damage = f"; what it had measured is lost: {error}"
+        reason = f"the orchestrator died during {attempt.step or 'the start'}"
+        if (last := await self._journal.last_job(campaign_id, run, number)) is not None:
+            reason += f"; its last job: {await what_became_of(self._lab, last)}"
+        await self._journal.end_attempt(
+            campaign_id, run, number, "interrupted", reason=reason + damage, fault="infrastructure"
+        )
+        self._pending.forget(run, number)
+        return None
+
+    async def _evaluate_now(self, evaluator: Evaluator, pending: PendingEvaluation) -> None:
+        """Evaluate what the last orchestrator had measured and not evaluated; what cannot be is measured again."""
+        self._publish_step(self._spec.id, pending.run.run_id, "evaluate")
+        try:
+            await evaluator.evaluate(pending)
+        except EpiError as error:
+            if stays_open(error):
+                raise
 
     async def _has_ended(self, campaign_id: CampaignId) -> bool:
         """Tell whether a campaign is finished or cancelled; what nobody here knows may be another orchestrator's."""
@@ -227,9 +255,9 @@ class CampaignRunner:
         except NotFoundError:
             return False
 
-    async def _check_stop_requested(self, campaign_id: CampaignId) -> None:
-        if (state := await self._stop_requested(campaign_id)) is not None:
-            raise _StopAskedError(state)
+    async def _check_stop(self) -> None:
+        if (state := await self._stop_requested(self._spec.id)) is not None:
+            raise StopRequestedError(state)
 
     async def _is_stop_requested(self) -> bool:
         return await self._stop_requested(self._spec.id) is not None

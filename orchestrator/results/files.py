@@ -4,7 +4,6 @@ Every file appears whole or not at all (`shared.files.atomic`): a reader never s
 What the numbers mean is in `schema`; how they are calculated in `orchestrator.domain`.
 """
 
-import io
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -12,19 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
+import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.run.alignment import Trace
-from orchestrator.domain.run.evaluate import EvaluatedRun, with_meter_record
+from orchestrator.domain.run.evaluate import EvaluatedRun
 from orchestrator.domain.run.records import RunInput
 from orchestrator.results.schema import BenchmarkFile, CampaignFile, EpiFile
 from shared.files.atomic import write_file, write_files
-from shared.files.trace_csv import TraceCsvWriter, read_columns
+from shared.files.trace_csv import TraceColumn, read_columns
 from shared.kernel.defects import first_defect
 from shared.kernel.errors import DataError
 from shared.kernel.records import NodeName, QuestionResult
-from shared.wire.meter_api import SampleBlock
 
 RUN_FILE = re.compile(r"(run|epi)_(\d{3,})\.json\Z")
 FileKind = Literal["epi", "run", "benchmark", "power_trace"]
@@ -64,10 +63,9 @@ def write_run(
     campaign_dir: Path,
     run: RunInput,
     evaluated: EvaluatedRun,
-    samples: SampleBlock,
     questions: Sequence[QuestionResult],
 ) -> tuple[Path, ...]:
-    """Write the four files of a run; writing the same run again replaces them with equal bytes.
+    """Write the records of a run whose power trace is in its place; the same run again gives equal bytes.
 
     `run_NNN.json` is written last: a run whose file exists is complete.
     """
@@ -83,28 +81,25 @@ def write_run(
         question_energy=evaluated.question_energy if evaluated.evaluation.question_energy.resolved else (),
     )
     contents = {
-        paths["power_trace"]: trace_csv(samples),
         paths["benchmark"]: json_bytes(benchmark),
         paths["epi"]: json_bytes(EpiFile.of(run, evaluated.evaluation)),
-        paths["run"]: json_bytes(with_meter_record(run, samples)),
+        paths["run"]: json_bytes(run),
     }
     return write_files(contents)
 
 
-def trace_csv(samples: SampleBlock) -> bytes:
-    """Return a sample block as `power_trace_NNN.csv` holds it (`shared.files.trace_csv`)."""
-    out = io.BytesIO()
-    TraceCsvWriter(out).add(samples.utc_ns, samples.power_w)
-    return out.getvalue()
-
-
-def read_traces(path: Path) -> dict[NodeName, Trace]:
+def read_traces(path: Path, nodes: Sequence[NodeName] = ()) -> dict[NodeName, Trace]:
     """Read a power trace, one trace a node, sorted by name; a node has no sample where it sent none.
+
+    `nodes` are channels that the meter is known to have: one of them that sent nothing has an empty trace.
 
     Raises:
         DataError: a line that is not timestamp,node,watts, named by its number, or two samples of a node at one moment.
     """
-    return {node: Trace(node, column.utc_ns, column.watts) for node, column in read_columns(path).items()}
+    columns = read_columns(path)
+    silent = TraceColumn(np.zeros(0, dtype=np.int64), np.zeros(0))
+    found = {node: columns.get(node, silent) for node in sorted({*columns, *nodes})}
+    return {node: Trace(node, column.utc_ns, column.watts) for node, column in found.items()}
 
 
 def read_run(campaign_dir: Path, run: RunReference) -> RunFiles:

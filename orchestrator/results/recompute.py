@@ -1,31 +1,51 @@
 """Results calculated anew from samples and answers, and how they differ from what was written."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from orchestrator.domain.campaign.run_reference import RunReference
-from orchestrator.domain.run.evaluate import evaluate_traces
+from orchestrator.domain.run.alignment import Trace
+from orchestrator.domain.run.evaluate import evaluate_run
 from orchestrator.domain.run.records import RunInput
 from orchestrator.results.blocks import differing_figures
 from orchestrator.results.files import json_bytes, list_runs, read_json, read_traces, run_files
 from orchestrator.results.schema import BenchmarkFile, EpiFile
 from shared.files.atomic import write_file
 from shared.kernel.errors import DataError
-from shared.kernel.records import Record
+from shared.kernel.records import NodeName, QuestionResult, Record
 
 
-def recompute_run(campaign_dir: Path, run: RunReference) -> EpiFile:
-    """Calculate a run's `epi_NNN.json` anew from its run, trace and benchmark files alone.
+@dataclass(frozen=True)
+class MeasuredFiles:
+    """What a run's result is calculated from: its run, benchmark and trace files."""
 
-    Raises:
-        DataError: a file is missing or damaged.
-    """
-    paths = run_files(campaign_dir, run)
-    measured = read_json(RunInput, paths["run"])
-    questions = read_json(BenchmarkFile, paths["benchmark"]).questions
-    traces = read_traces(paths["power_trace"])
-    return EpiFile.of(measured, evaluate_traces(measured, traces, questions).evaluation)
+    run: RunInput
+    questions: tuple[QuestionResult, ...]
+    traces: Mapping[NodeName, Trace]
+
+    @classmethod
+    def read(cls, campaign_dir: Path, run: RunReference) -> Self:
+        """Read the three files.
+
+        Raises:
+            DataError: a file is missing or damaged.
+        """
+        paths = run_files(campaign_dir, run)
+        return cls(
+            run=read_json(RunInput, paths["run"]),
+            questions=read_json(BenchmarkFile, paths["benchmark"]).questions,
+            traces=read_traces(paths["power_trace"]),
+        )
+
+    def recompute(self) -> EpiFile:
+        """Calculate what `epi_NNN.json` holds.
+
+        Raises:
+            DataError: the files do not fit one another.
+        """
+        return EpiFile.of(self.run, evaluate_run(self.run, self.traces, self.questions).evaluation)
 
 
 @dataclass(frozen=True)
@@ -59,7 +79,7 @@ def recompute_campaign(campaign_dir: Path) -> Iterator[Recomputed]:
             written = read_json(EpiFile, path) if path.exists() else None
         except DataError as error:
             damage = error.message
-        yield Recomputed(run, recompute_run(campaign_dir, run), written, damage)
+        yield Recomputed(run, MeasuredFiles.read(campaign_dir, run).recompute(), written, damage)
 
 
 def write_recomputed(campaign_dir: Path, recomputed: Recomputed) -> None:

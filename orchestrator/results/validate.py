@@ -16,9 +16,9 @@ from pydantic import BaseModel, ValidationError
 from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.run.alignment import Trace
 from orchestrator.domain.run.records import RunInput
-from orchestrator.results.files import RUN_FILE, read_json, read_traces, run_files
+from orchestrator.results.files import RUN_FILE, read_json, run_files
 from orchestrator.results.read_model import load_results
-from orchestrator.results.recompute import Recomputed, recompute_run
+from orchestrator.results.recompute import MeasuredFiles, Recomputed
 from orchestrator.results.schema import BenchmarkFile, CampaignFile, EpiFile
 from shared.kernel.defects import field_defects
 from shared.kernel.errors import DataError
@@ -131,16 +131,14 @@ def _recalculated(root: Path, name: str, repetition: int) -> Iterator[Defect]:
     folder = Path(name)
     try:
         asked = RunReference.of(configuration=name, repetition=repetition)
-        paths = run_files(root, asked)
-        run = read_json(RunInput, paths["run"])
-        written = read_json(EpiFile, paths["epi"])
-        again = recompute_run(root, asked)
-        traces = read_traces(paths["power_trace"])
+        written = read_json(EpiFile, run_files(root, asked)["epi"])
+        measured = MeasuredFiles.read(root, asked)
+        again = measured.recompute()
     except DataError as error:
         yield Defect(severity="FAIL", where=error.where or str(folder), what=error.message, cure=error.hint)
         return
-    if run.reference != asked:
-        what = f"says {run.configuration_id}, repetition {run.repetition}"
+    if measured.run.reference != asked:
+        what = f"says {measured.run.configuration_id}, repetition {measured.run.repetition}"
         where = f"{folder}/run_{repetition:03d}.json"
         yield Defect(severity="FAIL", where=where, what=what, cure="files were mixed up")
     for difference in Recomputed(asked, again, written).differences:
@@ -150,7 +148,7 @@ def _recalculated(root: Path, name: str, repetition: int) -> Iterator[Defect]:
         severity: Severity = "FAIL" if finding.verdict == "FAIL" else "FLAG"
         where = f"{folder}/run_{repetition:03d}: {finding.where}"
         yield Defect(severity=severity, where=where, what=f"{finding.rule}: {finding.reason}")
-    yield from _trace(traces, f"{folder}/power_trace_{repetition:03d}.csv")
+    yield from _trace(measured.traces, f"{folder}/power_trace_{repetition:03d}.csv")
 
 
 def _trace(traces: Mapping[str, Trace], where: str) -> Iterator[Defect]:

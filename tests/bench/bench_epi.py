@@ -42,7 +42,7 @@ def make_trace(path: Path) -> None:
 def evaluate_all(path: Path) -> dict[str, float]:
     """Evaluate 75 runs, reading each run's part of the trace; return seconds and peak memory in MB."""
     from orchestrator.domain.run.alignment import Trace
-    from orchestrator.domain.run.evaluate import evaluate_traces
+    from orchestrator.domain.run.evaluate import evaluate_run
     from orchestrator.domain.run.records import MarkerLoad
     from shared.kernel.records import QuestionResult, TokenLedger, Window
     from tests.support.domain_lab import PROTOCOL, run_input
@@ -82,7 +82,7 @@ def evaluate_all(path: Path) -> dict[str, float]:
                 file.seek(8 * (column * n + low))
                 columns.append(np.fromfile(file, np.int64 if column == 0 else np.float64, count))
             traces = {f"n{j}": Trace(f"n{j}", columns[0], columns[j + 1]) for j in range(NODES)}  # type: ignore[arg-type]
-            values.append(evaluate_traces(run, traces, questions).evaluation.epi.value)
+            values.append(evaluate_run(run, traces, questions).evaluation.epi.value)
     seconds, cpu = time.perf_counter() - began, time.process_time() - began_cpu
     assert all(value is not None for value in values)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -1,11 +1,20 @@
 """A small synthetic lab for the tests of domain and reports: traces with known power, runs made of real records."""
 
+import io
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
 
 from orchestrator.domain.campaign.matrix import parse_selection
 from orchestrator.domain.campaign.protocol import DEMO_RULES, AccuracyTask, MeasurementProtocol
 from orchestrator.domain.campaign.run_reference import RunReference
+from orchestrator.domain.run.alignment import Trace
+from orchestrator.domain.run.evaluate import EvaluatedRun, evaluate_run
 from orchestrator.domain.run.records import MarkerLoad, Provenance, RunInput
+from orchestrator.results.files import run_files, write_run
+from shared.files.atomic import write_file
+from shared.files.trace_csv import TraceCsvWriter
 from shared.kernel.records import Configuration, Instrument, QuestionResult, TokenLedger, Window
 from shared.wire.meter_api import SampleBlock
 
@@ -37,6 +46,39 @@ def block(
         utc_ns=tuple(T0 + round((t + late_s) * NS) for t in times),
         power_w={node: tuple(float(f(t)) for t in times) for node, f in power.items()},
     )
+
+
+def traces_of(samples: SampleBlock) -> dict[str, Trace]:
+    """Return one trace a node, without the samples a channel did not send; shared times are one array."""
+    times = np.array(samples.utc_ns, dtype=np.int64)
+    traces = {}
+    for node in sorted(samples.power_w):
+        power = np.array(samples.power_w[node], dtype=np.float64)  # null becomes NaN
+        known = np.isfinite(power)
+        traces[node] = Trace(node, times if known.all() else times[known], power[known])
+    return traces
+
+
+def evaluate(run: RunInput, samples: SampleBlock, asked: Sequence[QuestionResult]) -> EvaluatedRun:
+    """Evaluate a run from samples, with the register and the events that came with them."""
+    return evaluate_run(with_meter_record(run, samples), traces_of(samples), asked)
+
+
+def with_meter_record(run: RunInput, samples: SampleBlock) -> RunInput:
+    register = samples.energy_register_j if run.energy_register_j is None else run.energy_register_j
+    return run.model_copy(update={"energy_register_j": register, "meter_events": run.meter_events or samples.events})
+
+
+def trace_csv(samples: SampleBlock) -> bytes:
+    out = io.BytesIO()
+    TraceCsvWriter(out).add(samples.utc_ns, samples.power_w)
+    return out.getvalue()
+
+
+def write_measured(root: Path, run: RunInput, samples: SampleBlock, asked: Sequence[QuestionResult]) -> None:
+    """Evaluate a run and write all of its files."""
+    write_file(run_files(root, run.reference)["power_trace"], trace_csv(samples))
+    write_run(root, with_meter_record(run, samples), evaluate(run, samples, asked), asked)
 
 
 def at(seconds: float) -> int:

@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from orchestrator.domain.campaign.matrix import parse_selection
-from orchestrator.domain.run.evaluate import evaluate_run
-from orchestrator.results.files import write_campaign, write_run
+from orchestrator.results.files import write_campaign
 from orchestrator.results.schema import CampaignFile
 from shared.kernel.records import Configuration, QuestionResult, TokenLedger
-from tests.support.domain_lab import PROTOCOL, T0, block, load, run_input
+from tests.support.domain_lab import PROTOCOL, T0, block, load, run_input, write_measured
 
 TASKS = ("demo_mmlu_2shot", "demo_arc_3shot", "demo_hellaswag_2shot")
 _HARM = {"all": 1.0, "early": 0.8, "late": 0.3}
@@ -65,5 +64,5 @@ def write_campaign_tree(
             power = {f"n{i}": (lambda t, g=gain, i=i: 3 + (load(t) - 3) * g * (1 + 0.1 * i)) for i in range(1, 5)}
             samples = block(power, 16, late_s=0.12)
             run = run_input(item.id, repetition)
-            write_run(root, run, evaluate_run(run, samples, questions), samples, questions)
+            write_measured(root, run, samples, questions)
     return root

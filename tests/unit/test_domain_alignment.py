@@ -5,12 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.domain.run.alignment import Trace, combine_lags, fit_lag, gaps, integrate, shift_window, traces_of
+from orchestrator.domain.run.alignment import Trace, combine_lags, fit_lag, gaps, integrate, shift_window
 from orchestrator.domain.run.records import MarkerLoad
-from shared.kernel.errors import DataError
 from shared.kernel.records import Window
-from shared.wire.meter_api import SampleBlock
-from tests.support.domain_lab import T0, at, block
+from tests.support.domain_lab import T0, at, block, traces_of
 
 
 def trace(times_s: list[float], watts: list[float]) -> Trace:
@@ -63,15 +61,6 @@ def test_gaps_are_listed() -> None:
     source = trace([0, 0.5, 1, 3, 3.5, 6], [5] * 6)
     assert gaps(source, at(0.2), at(5), 1.0) == ((at(1), at(3)), (at(3.5), at(6)))
     assert gaps(source, at(0.2), at(0.9), 1.0) == ()
-
-
-def test_nulls_are_left_out_and_disorder_is_refused() -> None:
-    one = block({"n1": lambda t: 5.0}, 1)
-    holes = one.model_copy(update={"power_w": {"n1": tuple(None if i % 3 else 5.0 for i in range(len(one.utc_ns)))}})
-    assert traces_of(holes)["n1"].utc_ns.size == (len(one.utc_ns) + 2) // 3
-    backwards = SampleBlock(instrument=one.instrument, utc_ns=(5, 5), power_w={"n1": (1.0, 1.0)})
-    with pytest.raises(DataError, match="ascend"):
-        traces_of(backwards)
 
 
 finite = st.floats(0, 1000, allow_nan=False)

@@ -6,8 +6,8 @@ import pytest
 
 from orchestrator.domain.campaign.protocol import DEMO_RULES, MeasurementProtocol
 from orchestrator.domain.campaign.steady_state import SteadyStateWait
-from orchestrator.domain.run.alignment import integrate, traces_of
-from orchestrator.domain.run.evaluate import RunEvaluation, evaluate_run
+from orchestrator.domain.run.alignment import integrate
+from orchestrator.domain.run.evaluate import RunEvaluation
 from orchestrator.domain.run.per_question import question_energies, summarise_questions
 from orchestrator.domain.run.records import Environment, RunInput
 from shared.kernel.errors import DataError
@@ -15,13 +15,25 @@ from shared.kernel.records import QuestionResult
 from shared.wire.meter_api import SampleBlock, TraceEvent
 from shared.wire.node_jobs.activity import AgentActivity, AgentEvent
 from shared.wire.node_jobs.host import NodeFacts
-from tests.support.domain_lab import INSTRUMENT, PROTOCOL, T0, at, block, load, questions, run_input, window
+from tests.support.domain_lab import (
+    INSTRUMENT,
+    PROTOCOL,
+    T0,
+    at,
+    block,
+    evaluate,
+    load,
+    questions,
+    run_input,
+    traces_of,
+    window,
+)
 
 FOUR = {f"n{i}": load for i in range(1, 5)}
 
 
 def evaluation_of(run: RunInput, samples: SampleBlock, asked: Sequence[QuestionResult]) -> RunEvaluation:
-    return evaluate_run(run, samples, asked).evaluation
+    return evaluate(run, samples, asked).evaluation
 
 
 def test_energy_and_epi_of_a_known_load() -> None:
@@ -207,7 +219,7 @@ def test_a_stalled_request_fails_the_run() -> None:
         windows = tuple(
             one.model_copy(update={"request_s": requests}) if one.label == "decode" else one for one in run.windows
         )
-        found = evaluate_run(run.model_copy(update={"windows": windows}), block(FOUR, 16), questions((9, 9, 9)))
+        found = evaluate(run.model_copy(update={"windows": windows}), block(FOUR, 16), questions((9, 9, 9)))
         return {(f.rule, f.verdict) for f in found.evaluation.validity.findings if f.rule == "stall"}
 
     assert judged((0.2, 0.21, 20.2, 0.19)) == {("stall", "FAIL")}

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+TRACE_COLUMNS = "timestamp,node,watts"
 PARTS = ("shared", "node_agent", "meter_bridge", "surgeon", "orchestrator", "demo")
 
 
@@ -44,6 +45,10 @@ def _knows_the_dllama_magic(node: ast.AST) -> bool:
     return isinstance(node, ast.Constant) and node.value == 0x0A00ABCD
 
 
+def _names_the_trace_columns(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.strip() == TRACE_COLUMNS
+
+
 MECHANISMS: dict[str, tuple[Callable[[ast.AST], bool], set[str]]] = {
     "atomic write": (
         _writes_by_hand,
@@ -68,6 +73,7 @@ MECHANISMS: dict[str, tuple[Callable[[ast.AST], bool], set[str]]] = {
     "reader of distributed-llama's models": (_knows_the_dllama_magic, {"shared/checkpoints/dllama.py"}),
     "HTTP client": (lambda node: _makes_a_client(node) or _imports_a_client(node), {"shared/service/endpoint.py"}),
     "resumable download": (_asks_for_a_range, {"shared/files/download.py"}),
+    "trace CSV": (_names_the_trace_columns, {"shared/files/trace_csv.py"}),
 }  # fmt: skip
 
 

@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.domain.run.evaluate import evaluate_run
 from orchestrator.reports.summary import write_summary
-from orchestrator.results.files import json_bytes, read_json, write_campaign, write_run
+from orchestrator.results.files import json_bytes, read_json, write_campaign
 from orchestrator.results.recompute import recompute_campaign, write_recomputed
 from orchestrator.results.schema import CampaignFile, EpiFile
 from shared.kernel.errors import DataError
-from tests.support.domain_lab import PROTOCOL, T0, block, configuration, load, questions, run_input
+from tests.support.domain_lab import PROTOCOL, T0, block, configuration, load, questions, run_input, write_measured
 
 
 def independent_epi(folder: Path, number: str) -> float:
@@ -63,7 +62,7 @@ def write_tree(root: Path) -> Path:
             }
             samples = block(power, 16, late_s=0.1234567)
             run, answers = run_input(name, repetition), questions(right)
-            write_run(root, run, evaluate_run(run, samples, answers), samples, answers)
+            write_measured(root, run, samples, answers)
     return root
 
 

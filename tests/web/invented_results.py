@@ -7,12 +7,9 @@ from orchestrator.api.models import ConfigurationResult, RunDetail
 from orchestrator.domain.analysis.curve import DepthChance, OperatingPoint
 from orchestrator.domain.campaign.cells import PAPER_GROUPS
 from orchestrator.domain.campaign.matrix import reference_of
-from orchestrator.domain.run.alignment import traces_of
-from orchestrator.domain.run.evaluate import evaluate_run
 from orchestrator.domain.run.validity import Finding, Validity
 from orchestrator.reports.hypotheses import Hypothesis
 from orchestrator.reports.research_questions import Recommendation, ResearchAnswer
-from orchestrator.results.files import trace_csv
 from orchestrator.results.power_view import PowerView, power_view
 from orchestrator.results.schema import BenchmarkFile, EpiFile
 from shared.kernel.records import Configuration
@@ -127,7 +124,7 @@ def file_of(configuration: str, repetition: int, kind: str) -> bytes:
     """Return a file of a run that is done."""
     run, evaluated, samples = _measured(configuration, repetition)
     if kind == "power_trace":
-        return trace_csv(samples)
+        return domain_lab.trace_csv(samples)
     if kind == "benchmark":
         return (
             BenchmarkFile(
@@ -149,7 +146,7 @@ def power_of(
 ) -> PowerView:
     """Return the power of a run that is done, as the product shows it."""
     _, _, samples = _measured(configuration, repetition)
-    return power_view(traces_of(samples), start_utc_ns, end_utc_ns, columns)
+    return power_view(domain_lab.traces_of(samples), start_utc_ns, end_utc_ns, columns)
 
 
 _FINDINGS = (
@@ -167,4 +164,4 @@ def _measured(configuration: str, repetition: int):  # type: ignore[no-untyped-d
         {f"n{i}": lambda t, i=i: domain_lab.load(t) + 0.2 * i + 0.1 * math.sin(9 * t + i) for i in (1, 2, 3, 4)},  # type: ignore[misc]
         16.0,  # type: ignore[misc]
     )
-    return run, evaluate_run(run, samples, _QUESTIONS), samples
+    return run, domain_lab.evaluate(run, samples, _QUESTIONS), samples

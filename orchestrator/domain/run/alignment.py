@@ -11,9 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.domain.run.records import MarkerLoad
-from shared.kernel.errors import DataError
 from shared.kernel.records import NodeName, Window
-from shared.wire.meter_api import SampleBlock
 
 NS = 1e-9
 Floats = NDArray[np.float64]
@@ -52,28 +50,6 @@ class LagFit:
     accepted: bool
     reason: str = ""
     step_w: float | None = None
-
-
-def traces_of(block: SampleBlock) -> dict[NodeName, Trace]:
-    """Return one trace a node, without the samples a channel did not send.
-
-    Raises:
-        DataError: columns of different length, or times that do not ascend.
-    """
-    times = np.asarray(block.utc_ns, dtype=np.int64)
-    if times.size > 1 and not bool(np.all(np.diff(times) > 0)):
-        at = int(np.argmin(np.diff(times) > 0))
-        raise DataError("sample times do not ascend", where=f"sample {at + 1}")
-    traces: dict[NodeName, Trace] = {}
-    for node in sorted(block.power_w):
-        column = block.power_w[node]
-        if len(column) != times.size:
-            raise DataError(f"{len(column)} powers for {times.size} times", where=f"node {node}")
-        power = np.asarray([np.nan if value is None else value for value in column], dtype=np.float64)
-        known = np.isfinite(power)
-        complete = bool(known.all())  # shared times make sums over nodes cheap
-        traces[node] = Trace(node, times if complete else times[known], power if complete else power[known])
-    return traces
 
 
 def shift_window(window: Window, lag_s: float) -> Window:

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from orchestrator.domain.campaign.protocol import TokenBasis
 from orchestrator.domain.run.accuracy import AccuracyResult, measure_accuracy
-from orchestrator.domain.run.alignment import LagFit, Trace, combine_lags, fit_lag, shift_window, traces_of
+from orchestrator.domain.run.alignment import LagFit, Trace, combine_lags, fit_lag, shift_window
 from orchestrator.domain.run.energy import (
     PhaseEnergy,
     WindowEnergy,
@@ -46,7 +46,6 @@ from orchestrator.domain.run.validity import (
 )
 from shared.kernel.errors import DataError
 from shared.kernel.records import ConfigurationId, NodeName, QuestionResult, Record, WindowLabel
-from shared.wire.meter_api import SampleBlock
 
 _LATEST_UTC_NS = 7_258_118_400_000_000_000  # 2200-01-01
 PHASES: tuple[WindowLabel, ...] = ("idle", "prefill", "decode", "score")
@@ -125,32 +124,15 @@ class EvaluatedRun:
     question_energy: tuple[QuestionEnergy, ...]
 
 
-def evaluate_run(run: RunInput, samples: SampleBlock, questions: Sequence[QuestionResult]) -> EvaluatedRun:
-    """Evaluate one run.
+def evaluate_run(run: RunInput, traces: Mapping[NodeName, Trace], questions: Sequence[QuestionResult]) -> EvaluatedRun:
+    """Evaluate one run from the traces of all its channels.
 
-    `samples` must reach beyond the first and the last window by the gap limit plus the largest lag, since an edge needs
-    a sample on both of its sides. Nothing here fails on bad measurements: they yield null values with reasons.
+    They must reach beyond the first and the last window by the gap limit plus the largest lag, since an edge needs a
+    sample on both of its sides. Nothing here fails on bad measurements: they yield null values with reasons.
 
     Raises:
-        DataError: sample times do not ascend, a time is no time, or a question was answered twice.
+        DataError: a time is no time, a question was answered twice, or a node in use has no channel.
     """
-    return evaluate_traces(with_meter_record(run, samples), traces_of(samples), questions)
-
-
-def with_meter_record(run: RunInput, samples: SampleBlock) -> RunInput:
-    """Return the run with the register and the events that came with the samples; what it has itself stays."""
-    return run.model_copy(
-        update={
-            "energy_register_j": samples.energy_register_j if run.energy_register_j is None else run.energy_register_j,
-            "meter_events": run.meter_events or samples.events,
-        }
-    )
-
-
-def evaluate_traces(
-    run: RunInput, traces: Mapping[NodeName, Trace], questions: Sequence[QuestionResult]
-) -> EvaluatedRun:
-    """Evaluate one run from traces as arrays, as `evaluate_run` does from a sample block."""
     protocol = run.protocol
     traces = _of_nodes_in_use(run, traces)
     _check_times(run, questions)

@@ -1,0 +1,75 @@
+"""Measured runs that wait for their evaluation, on disk, so that neither a dead bridge nor a kill loses one.
+
+A run is kept here before its trace is asked for and forgotten when its attempt has an outcome. The trace itself is in
+the bridge's database for weeks. Not here: reading the trace (`trace`), evaluating (`evaluation`).
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from orchestrator.domain.campaign.run_reference import RunReference
+from orchestrator.domain.run.records import RunInput
+from orchestrator.results.files import read_json
+from shared.files.atomic import write_file
+from shared.kernel.errors import DataError
+from shared.kernel.records import CampaignId, QuestionResult, Record
+from shared.wire.meter_api import WindowSummary
+
+
+class PendingEvaluation(Record):
+    """Everything that an attempt measured but the power trace, and which part of the trace is its own."""
+
+    schema_version: Literal[1] = 1
+    run: RunInput
+    """What comes with the trace is not in it yet: energy register, events, the instrument at this run's power."""
+    questions: tuple[QuestionResult, ...]
+    trace_start_utc_ns: int
+    trace_end_utc_ns: int
+
+    def with_meter_record(self, window: WindowSummary) -> RunInput:
+        """Return the run with what the meter says of the whole trace."""
+        return self.run.model_copy(
+            update={
+                "instrument": window.instrument,
+                "calibrated_utc_ns": window.instrument.calibrated_utc_ns,
+                "energy_register_j": window.energy_register_j,
+                "meter_events": window.events,
+            }
+        )
+
+
+class PendingEvaluations:
+    """The pending evaluations of one campaign, a file each in a folder of the orchestrator's state."""
+
+    def __init__(self, state_dir: Path, campaign: CampaignId) -> None:
+        self._folder = state_dir / "pending" / campaign
+
+    def keep(self, pending: PendingEvaluation) -> None:
+        """Write a measured run; it survives a power cut from here on.
+
+        Raises:
+            OSError: the disk does not take it.
+        """
+        path = self._path(pending.run.reference, pending.run.attempt)
+        write_file(path, pending.model_dump_json())
+
+    def find(self, run: RunReference, attempt: int) -> PendingEvaluation | None:
+        """Return what an attempt measured, None when it did not come so far.
+
+        Raises:
+            DataError: the file is damaged, or another version's.
+        """
+        path = self._path(run, attempt)
+        if not path.exists():
+            return None
+        pending = read_json(PendingEvaluation, path)
+        if (pending.run.reference, pending.run.attempt) != (run, attempt):
+            raise DataError("the file is of another run", where=str(path))
+        return pending
+
+    def forget(self, run: RunReference, attempt: int) -> None:
+        """Remove what is evaluated or cannot be."""
+        self._path(run, attempt).unlink(missing_ok=True)
+
+    def _path(self, run: RunReference, attempt: int) -> Path:
+        return self._folder / run.configuration / f"rep-{run.repetition}.attempt-{attempt}.json"
