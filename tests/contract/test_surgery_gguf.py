@@ -161,7 +161,7 @@ def test_a_full_disk_leaves_nothing_behind(lab: Path, tmp_path: Path, monkeypatc
 
     real = os.copy_file_range
     monkeypatch.setattr(os, "copy_file_range", fail)
-    with pytest.raises(InfrastructureError, match="No space left"):
+    with pytest.raises(InfrastructureError, match="the disk is full"):
         surgery.apply_plan(lab / "f32.gguf", plan(EQUAL), tmp_path / "t.gguf")
     assert list(tmp_path.iterdir()) == []
 

@@ -206,7 +206,9 @@ def test_bad_settings_end_in_one_clear_line(tmp_path: Path) -> None:
     config.write_text('name = "one"\nport = 99999\nstate_dir = "x"\n')
     run = subprocess.run([sys.executable, "-m", "node_agent", "--config", str(config)], capture_output=True, text=True)
     assert run.returncode == 1
-    assert run.stderr.splitlines() == [f"error: {config}: port: Input should be less than or equal to 65535"]
+    assert run.stderr.splitlines() == [
+        f"error: {config}: port: Input should be less than or equal to 65535 (given: 99999)"
+    ]
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "cluster"])

@@ -131,7 +131,7 @@ def test_every_view_at_every_size_shows_the_real_campaign(story: Story, open_pag
             settle(opened.page)
             assert overflowing(opened.page) == [], (size, view)
             assert small_targets(opened.page) == [], (size, view)
-            assert opened.page.locator(".strip .badge--emulated").is_visible()
+            expect(opened.page.locator(".strip .badge--emulated")).to_be_visible()
 
 
 def test_what_runs_how_it_is_and_what_the_curve_says_are_one_tap_away(
