@@ -95,6 +95,7 @@ def test_a_uniform_variant_is_smaller_by_exactly_the_removed_experts(folder: Pat
     assert variant.integer("expert_count") == EXPERTS - depth
 
 
+@pytest.mark.slow
 def test_dropped_experts_of_a_biased_variant_are_selected_0_times_over_the_whole_suite(
     folder: Path, baseline: tuple[SuiteResult, list[str]]
 ) -> None:

@@ -58,6 +58,7 @@ def check(rig: MeterRig, tmp_path: Path, hours: float, rate_hz: int) -> None:
     assert peak_mb("calc", again) <= LIMIT_MB
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_two_hours(rig: MeterRig, tmp_path: Path) -> None:
     check(rig, tmp_path, 2, 10)
