@@ -262,14 +262,6 @@ class QuestionResult(Record):
     end_utc_ns: int | None = None
 
 
-class Sample(Record):
-    """One calibrated power reading of one node; `utc_ns` is the fitted time of the sample on the host's clock."""
-
-    utc_ns: int
-    node: NodeName
-    power_w: float
-
-
 class Instrument(Record):
     """What measured the power, so that no watt is without its basis."""
 

@@ -44,7 +44,7 @@ def check(rig: MeterRig, tmp_path: Path, hours: float, rate_hz: int) -> None:
     rig.start_bridge()
     state = tmp_path / "lab"
     folder = state / "results" / "long"
-    assert peak_mb("bring_home", folder, f"http://127.0.0.1:{rig.port}", str(hours)) <= LIMIT_MB
+    assert peak_mb("fetch_traces", folder, f"http://127.0.0.1:{rig.port}", str(hours)) <= LIMIT_MB
     for what in ("calc", "validate", "report", "view"):
         assert peak_mb(what, folder) <= LIMIT_MB
     saved, target = tmp_path / "saved", tmp_path / "restored"

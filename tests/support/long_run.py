@@ -49,7 +49,7 @@ async def _never() -> None:
     """Nobody asks the campaign to stop."""
 
 
-def bring_home(url: str, folder: Path, hours: float) -> None:
+def fetch_traces(url: str, folder: Path, hours: float) -> None:
     """Read both runs' traces from the bridge, evaluate them and write their files, as a campaign does."""
 
     async def read(one: PendingEvaluation, file: Path) -> None:
@@ -114,8 +114,8 @@ def main() -> None:
     """Do one thing and print the peak memory of this process in MB."""
     what, folder = sys.argv[1], Path(sys.argv[2])
     acts: dict[str, Callable[[Path], None]] = {"calc": calc, "validate": validate, "report": report, "view": view}
-    if what == "bring_home":
-        bring_home(sys.argv[3], folder, float(sys.argv[4]))
+    if what == "fetch_traces":
+        fetch_traces(sys.argv[3], folder, float(sys.argv[4]))
     else:
         acts[what](folder)
     print(own_peak_mb(), round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))

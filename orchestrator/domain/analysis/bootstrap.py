@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.domain.analysis.campaign_data import CampaignData
-from orchestrator.domain.analysis.paired import accuracies, energy_ratio, energy_spread
+from orchestrator.domain.analysis.paired import energy_ratio, energy_spread
 from orchestrator.domain.arrays import Floats, median_factor
 
 DRAWS = 2000
@@ -88,8 +88,3 @@ def _energy_draws(data: CampaignData, draws: int, rng: np.random.Generator) -> t
 def _scale(counts: NDArray[np.float64] | NDArray[np.int64]) -> Floats:
     """Return the standard error of a median of n values of unit spread; NaN without any."""
     return np.array([np.sqrt(median_factor(int(n)) / n) if n else np.nan for n in counts])
-
-
-def full_accuracy(data: CampaignData) -> Floats:
-    """Return [C] composite accuracy over all common questions."""
-    return accuracies(data.sums, data.design)[0]
