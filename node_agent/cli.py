@@ -9,11 +9,11 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from node_agent.machine.host import find_engine, read_facts
 from node_agent.settings import NodeSettings
+from shared.bars import progress_bar
 from shared.kernel.clock import utc_ns
 from shared.kernel.records import Record
 from shared.kernel.settings import load_settings, validate_settings
@@ -92,11 +92,10 @@ def wait_steady(
     """Wait until the node's temperature and load are steady; exit code 2 if they do not become so."""
     params = SteadyGateParams(min_s=min_s, max_s=max_s, span_s=min(span_s, max_s))
     settings = load_settings(NodeSettings, config)
-    with Progress(TextColumn("{task.description}"), BarColumn(), transient=True, console=Console(stderr=True)) as bar:
-        task = bar.add_task("waiting", total=1.0)
+    with progress_bar("waiting") as publish:
 
         def show(state: JobState) -> None:
-            bar.update(task, completed=state.progress, description=state.message or "waiting")
+            publish(state.progress, state.message)
 
         answer = asyncio.run(_run(settings, "wait_steady", params, timeout_s=max_s + 30, on_progress=show))
     result = SteadyGateResult.model_validate(answer)

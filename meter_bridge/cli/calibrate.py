@@ -9,11 +9,11 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from meter_bridge.cli.remote import DEFAULT_URL, AsJson, Remote, TokenFile, Url, with_bridge
 from meter_bridge.instrument.calibration import FEWEST_LOADS, CalibrationDraft, CalibrationRecord, LoadPoint
+from shared.bars import progress_bar
 from shared.kernel.defects import first_defect
 from shared.kernel.errors import ConfigurationError, DataError
 
@@ -104,8 +104,10 @@ def _guided(nodes: list[str], loads: int, seconds: float, url: str, token_file: 
 def _measure(node: str, seconds: float, url: str, token_file: Path | None) -> tuple[float, float, int]:
     """Average the raw channel over `seconds` from now; return mean, scatter and the number of samples."""
     start_ns = time.time_ns()
-    with Progress(transient=True) as progress:
-        for _ in progress.track(range(round(seconds * 5)), description=f"averaging {node}"):
+    with progress_bar(f"averaging {node}") as publish:
+        steps = round(seconds * 5)
+        for step in range(steps):
+            publish(step / steps, f"{seconds - 0.2 * step:.0f} s left")
             time.sleep(0.2)
     end_ns = time.time_ns()
     block = with_bridge(url, token_file, lambda bridge: bridge.samples(start_ns, end_ns, "raw"))

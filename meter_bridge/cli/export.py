@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import Progress
 
 from meter_bridge.cli.remote import DEFAULT_URL, Remote, TokenFile, Url, moment_ns, with_bridge
 from meter_bridge.export import export as write
+from shared.bars import progress_bar
 from shared.kernel.errors import ConfigurationError
 from shared.wire.meter_api import SamplePiece, WindowSummary
 from shared.wire.meter_client import sample_pieces
@@ -35,13 +35,12 @@ async def _export(
     bridge: Remote, start_ns: int, end_ns: int, calibration: str | None, out: Path
 ) -> tuple[int, WindowSummary]:
     """Write the window piece by piece, showing how far it is."""
-    with Progress(transient=True) as progress:
-        task = progress.add_task("fetching", total=end_ns - start_ns)
+    with progress_bar("fetching") as publish:
 
         async def shown() -> AsyncIterator[SamplePiece]:
             async for piece in sample_pieces(bridge.client, start_ns, end_ns, calibration):
                 yield piece
                 if piece.utc_ns:
-                    progress.update(task, completed=piece.utc_ns[-1] - start_ns)
+                    publish((piece.utc_ns[-1] - start_ns) / (end_ns - start_ns), "")
 
         return await write(shown(), out)

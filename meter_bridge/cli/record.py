@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import Progress
 
 from meter_bridge.protocol.frames import Frame, Hello, format_frame, format_hello
 from meter_bridge.settings import BridgeSettings
@@ -16,6 +15,7 @@ from meter_bridge.sources.base import Arrival
 from meter_bridge.sources.emulator.port import PtyPort
 from meter_bridge.sources.replay import replay_hello
 from meter_bridge.trace.recording import RecordingHead, RecordingWriter, read_head, read_recording
+from shared.bars import progress_bar
 from shared.kernel.clock import monotonic_ns
 from shared.kernel.errors import InfrastructureError
 from shared.kernel.settings import load_settings
@@ -48,13 +48,12 @@ async def _record(settings: BridgeSettings, out: Path, seconds: float) -> int:
             settings.channels, hello.rate_hz, hello.device, hello.emulated,
             hello.measurement_point or settings.instrument.measurement_point, hello.firmware,
         )  # fmt: skip
-        with RecordingWriter(out, head) as writer, Progress(transient=True) as progress:
-            bar = progress.add_task("recording", total=seconds)
+        with RecordingWriter(out, head) as writer, progress_bar("recording") as publish:
             for arrival in early:
                 _write(writer, arrival)
             begun = time.monotonic()
             while (passed := time.monotonic() - begun) < seconds:
-                progress.update(bar, completed=passed)
+                publish(passed / seconds, f"{writer.frames} frames")
                 with contextlib.suppress(TimeoutError):
                     _write(writer, await asyncio.wait_for(arrivals.get(), min(1.0, seconds - passed)))
             return writer.frames

@@ -12,6 +12,7 @@ from typing import ClassVar
 
 from node_agent.processes import Supervised
 from shared.kernel.errors import ConfigurationError, InfrastructureError
+from shared.kernel.progress import Progress
 from shared.kernel.records import Record
 from shared.wire.engines.base import EngineDescription
 from shared.wire.node_jobs.engines import StartEngineParams, StartEngineResult
@@ -25,7 +26,6 @@ from shared.wire.node_jobs.workloads import (
     WorkloadResult,
 )
 
-Progress = Callable[[float, str], None]
 _START_S = 60.0
 
 

@@ -26,13 +26,14 @@ from typing import ClassVar
 import psutil
 from pydantic import Field
 
-from node_agent.engines.base import Engine, EngineSettings, Place, Progress, Worker
+from node_agent.engines.base import Engine, EngineSettings, Place, Worker
 from node_agent.engines.dllama_files import Q40, DllamaTokenizer, check_nodes, read_model_header
 from node_agent.engines.dllama_output import Transcript
 from node_agent.processes import Supervised
 from shared.files.durability import hash_file
 from shared.kernel.clock import utc_ns
 from shared.kernel.errors import BugError, ConfigurationError, InfrastructureError
+from shared.kernel.progress import Progress
 from shared.kernel.records import TokenLedger
 from shared.wire.engines.base import EngineDescription
 from shared.wire.engines.distributed_llama import ENGINE as DESCRIPTION

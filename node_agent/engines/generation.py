@@ -5,10 +5,11 @@ Not here: the fixed decode workload (workloads), scoring by log-likelihood (scor
 
 from collections.abc import Callable, Sequence
 
-from node_agent.engines.scoring import Tick, common_prefix
+from node_agent.engines.scoring import common_prefix
 from node_agent.engines.tokens import Tokenizer
 from shared.kernel.clock import utc_ns
 from shared.kernel.errors import ConfigurationError
+from shared.kernel.progress import Progress
 from shared.kernel.records import TokenLedger
 from shared.llama.model import Context, Model
 from shared.wire.node_jobs.workloads import GeneratedText, GenerateItem, GenerateParams, GenerateResult, StopReason
@@ -30,7 +31,7 @@ class Generator:
         self._context_tokens = context_tokens
         self._cached: list[int] = []
 
-    def generate(self, params: GenerateParams, tick: Tick) -> GenerateResult:
+    def generate(self, params: GenerateParams, tick: Progress) -> GenerateResult:
         """Answer each item greedily, in order, starting from an empty cache.
 
         Raises:

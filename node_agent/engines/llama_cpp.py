@@ -13,12 +13,13 @@ from typing import Any, ClassVar
 
 from pydantic import ValidationError
 
-from node_agent.engines.base import Engine, EngineSettings, Place, Progress, Worker, wait_until
+from node_agent.engines.base import Engine, EngineSettings, Place, Worker, wait_until
 from node_agent.engines.rpc_devices import local_last
 from node_agent.engines.wire import SOCKET_NAME, EngineGoneError, EngineStatus, LoadRequest, Operation, call
 from node_agent.processes import Supervised
 from shared.files.atomic import write_file
 from shared.kernel.errors import InfrastructureError
+from shared.kernel.progress import Progress
 from shared.llama.model import LLAMA_BUILD
 from shared.wire.engines.base import EngineDescription
 from shared.wire.engines.llama_cpp import ENGINE as DESCRIPTION

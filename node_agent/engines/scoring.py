@@ -20,11 +20,11 @@ import numpy.typing as npt
 from node_agent.engines.tokens import ScoredPair, Tokenizer, split_spaces
 from shared.kernel.clock import utc_ns
 from shared.kernel.errors import ConfigurationError
+from shared.kernel.progress import Progress
 from shared.kernel.records import TokenLedger
 from shared.llama.model import Context
 from shared.wire.node_jobs.workloads import ItemScore, ScoreGroup, ScoreItem, ScoreParams, ScoreResult
 
-Tick = Callable[[float, str], None]
 """Called between batches with (fraction done, message); raises to stop."""
 
 
@@ -124,7 +124,7 @@ class Scorer:
         self._sequences = sequences
         self._most_outputs = most_outputs
 
-    def score(self, params: ScoreParams, tick: Tick) -> ScoreResult:
+    def score(self, params: ScoreParams, tick: Progress) -> ScoreResult:
         """Score all groups, starting from an empty cache.
 
         Raises:

@@ -9,7 +9,7 @@ Socket paths may have at most 107 bytes; `short_path` reaches any folder through
 import asyncio
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +17,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from shared.kernel.errors import BugError, ErrorPayload, InfrastructureError, from_payload
+from shared.kernel.progress import Progress
 from shared.kernel.records import Record, Sha256
 
 Operation = Literal["status", "load", "unload", "prefill", "decode", "score", "generate"]
@@ -69,7 +70,7 @@ class EngineGoneError(InfrastructureError):
     """The engine process closed the connection without an answer."""
 
 
-async def call(path: Path, op: Operation, params: str, on_progress: Callable[[float, str], None]) -> dict[str, Any]:
+async def call(path: Path, op: Operation, params: str, on_progress: Progress) -> dict[str, Any]:
     """Ask the engine process at `path`; `params` is JSON; cancelling the call cancels the work.
 
     Raises:

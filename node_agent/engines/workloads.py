@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from node_agent.engines.scoring import Tick
 from node_agent.engines.tokens import Tokenizer
 from shared.kernel.clock import utc_ns
 from shared.kernel.errors import ConfigurationError
+from shared.kernel.progress import Progress
 from shared.kernel.records import TokenLedger
 from shared.llama.model import Context
 from shared.wire.node_jobs.workloads import DecodeParams, PrefillParams, RequestRecord, WorkloadResult
@@ -31,7 +31,7 @@ class Workloads:
         self._context_tokens = context_tokens
         self._sequences = sequences
 
-    def prefill(self, params: PrefillParams, tick: Tick) -> WorkloadResult:
+    def prefill(self, params: PrefillParams, tick: Progress) -> WorkloadResult:
         """Evaluate each prompt at exactly `tokens_each` tokens, with an empty cache each time.
 
         Raises:
@@ -52,7 +52,7 @@ class Workloads:
         self._context.clear()
         return _result(start, end, requests, None)
 
-    def decode(self, params: DecodeParams, tick: Tick) -> WorkloadResult:
+    def decode(self, params: DecodeParams, tick: Progress) -> WorkloadResult:
         """Generate exactly `tokens_each` tokens greedily after each prompt, one stream at a time.
 
         All of every prompt but its last token is in the cache before `start_utc_ns`; that last token is the first
@@ -80,7 +80,7 @@ class Workloads:
         self._context.clear()
         return _result(start, end, requests, output.hexdigest())
 
-    def _generate(self, prompt: list[int], source: int, count: int, number: int, total: int, tick: Tick) -> bytes:
+    def _generate(self, prompt: list[int], source: int, count: int, number: int, total: int, tick: Progress) -> bytes:
         """Continue a copy of `source` in sequence 0; return the generated ids as little-endian int32."""
         self._context.remove(0)
         self._context.copy_sequence(source, 0)

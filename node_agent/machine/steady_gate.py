@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from node_agent.machine.host import cpu_times, pmic, temperature_c
 from shared.kernel.clock import utc_ns
+from shared.kernel.progress import Progress
 from shared.kernel.slope import relative_drift, slope_per_s
 from shared.wire.node_jobs.host import SteadyGateParams, SteadyGateResult, SteadyGateSample
 
@@ -46,9 +47,7 @@ def judge(samples: Sequence[SteadyGateSample], params: SteadyGateParams) -> tupl
     return tuple(reasons)
 
 
-async def wait_steady(
-    params: SteadyGateParams, sample: Sampler, progress: Callable[[float, str], None]
-) -> SteadyGateResult:
+async def wait_steady(params: SteadyGateParams, sample: Sampler, progress: Progress) -> SteadyGateResult:
     """Sample every `every_s` until the machine was steady for `span_s` and `min_s` passed, or `max_s` are over."""
     start = utc_ns()
     samples: list[SteadyGateSample] = []

@@ -16,6 +16,7 @@ from node_agent.transfers.rsync import rsync
 from shared.checkpoints.surgery import apply_plan
 from shared.files.artifacts import ArtifactStore, NoRoomError, scratch_file
 from shared.kernel.errors import ConfigurationError, EpiError
+from shared.kernel.progress import counted, throttled
 from shared.kernel.records import canonical_json
 from shared.service.auth import load_token
 from shared.service.endpoint import Endpoint
@@ -160,8 +161,10 @@ async def _by_plan(params: FetchParams, store: ArtifactStore, job: JobContext, t
     base = store.path(params.base_sha256)
     loop = asyncio.get_running_loop()
 
-    def report(done: int, total: int) -> None:
-        loop.call_soon_threadsafe(job.progress, done / max(total, 1), "applying the plan")
+    def publish(fraction: float, message: str) -> None:
+        loop.call_soon_threadsafe(job.progress, fraction, message)
+
+    report = counted(throttled(publish), "bytes")
 
     await asyncio.to_thread(store.make_room, params.size_bytes or base.stat().st_size, keep={params.base_sha256})
     async with scratch_file(store) as target:

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from shared.bars import progress_bar
 from shared.files.atomic import write_file
 from shared.kernel.clock import utc_ns
 from shared.kernel.errors import ConfigurationError
+from shared.kernel.progress import Progress
 from shared.service.auth import load_token
 from shared.wire.client import AgentClient
 from shared.wire.job_keys import BenchmarkJob
@@ -94,18 +95,24 @@ class _NodeAsk:
     """`score` and `generate` of a suite: runs jobs on the node from the suite's thread, and shows how far it is."""
 
     def __init__(
-        self, client: AgentClient, started_utc_ns: int, loop: asyncio.AbstractEventLoop, bar: Progress
+        self, client: AgentClient, started_utc_ns: int, loop: asyncio.AbstractEventLoop, progress: Progress
     ) -> None:
         self._client = client
         self._started_utc_ns = started_utc_ns
         self._loop = loop
-        self._bar = bar
-        self._row = bar.add_task("questions", total=None)
+        self._progress = progress
+        self._questions = 1
+        self._answered = 0.0
         self._jobs = 0
 
     def expect(self, questions: int, answered: int) -> None:
         """Say how many questions there are and how many of them are answered already."""
-        self._bar.update(self._row, total=questions, completed=answered)
+        self._questions = questions
+        self._tell(answered)
+
+    def _tell(self, answered: float) -> None:
+        self._answered = answered
+        self._progress(answered / max(self._questions, 1), f"{answered:.0f} of {self._questions}")
 
     def score(self, params: ScoreParams) -> ScoreResult:
         """Have one job scored and wait for its answer."""
@@ -118,15 +125,15 @@ class _NodeAsk:
 
     def _run(self, kind: str, params: ScoreParams | GenerateParams, asked: int) -> dict[str, Any]:
         self._jobs += 1
-        before = self._bar.tasks[self._row].completed
+        before = self._answered
 
         def show(state: JobState) -> None:
-            self._bar.update(self._row, completed=before + state.progress * asked)
+            self._tell(before + state.progress * asked)
 
         key = BenchmarkJob(utc_ns=self._started_utc_ns, kind=kind, number=self._jobs)
         job = self._client.run(key.format(), kind, params, timeout_s=_JOB_TIMEOUT_S, on_progress=show)
         result = asyncio.run_coroutine_threadsafe(job, self._loop).result()
-        self._bar.update(self._row, completed=before + asked)
+        self._tell(before + asked)
         return result
 
 
@@ -137,7 +144,6 @@ async def _run(
     from orchestrator.benchmarks.suite import BenchmarkSuite
 
     now = utc_ns()  # every start is a new job; what is answered is kept on this side
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     try:
         with console.status("reading the benchmarks"):
@@ -147,8 +153,8 @@ async def _run(
             answer = await client.run(key.format(), "start_engine", engine, timeout_s=3600)
         started = StartEngineResult.model_validate(answer)
         kept = out.with_name(out.name + ".answers.jsonl")
-        with Progress(*columns, console=console) as bar:
-            ask = _NodeAsk(client, now, asyncio.get_running_loop(), bar)
+        with progress_bar("questions", console) as publish:
+            ask = _NodeAsk(client, now, asyncio.get_running_loop(), publish)
             score = ResumableScore(
                 ask.score, kept, questions_per_job=questions_per_job, generate=ask.generate,
                 identity=f"{engine.model_sha256} K={engine.experts_per_token} {started.engine} {started.build}",

@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
 from orchestrator.benchmarks.published import PUBLISHED, Published
+from shared.bars import progress_bar
 from shared.kernel.errors import ConfigurationError
 
 app = typer.Typer(help="Benchmark questions: fetch them, or check what is here.", no_args_is_help=True)
@@ -82,13 +82,11 @@ def check(
 def _download(benchmark: Published, root: Path, console: Console) -> list[Path]:
     from orchestrator.benchmarks import fetch as fetching
 
-    with Progress(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), console=console) as bar:
-        rows: dict[str, TaskID] = {}
+    with progress_bar(benchmark.name, console) as publish:
 
         def show(name: str, done: int, total: int | None) -> None:
-            if name not in rows:
-                rows[name] = bar.add_task(f"{benchmark.name} {name}")
-            bar.update(rows[name], completed=done, total=total)
+            of_all = "" if total is None else f" of {total / 1e6:.1f}"
+            publish(done / total if total else 0.0, f"{name}: {done / 1e6:.1f}{of_all} MB")
 
         return fetching.download(benchmark, root, show)
 

@@ -1,15 +1,18 @@
 """Following a campaign in a terminal until it ends, and the table that it ends with."""
 
 import time
+from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from orchestrator.cli.api import Api
+from shared.bars import progress_bar
 from shared.kernel.errors import InfrastructureError
+from shared.kernel.progress import Progress
 
 _GIVE_UP_S = 60.0
 _ENDED = ("finished", "failed", "cancelled", "paused")
@@ -22,36 +25,38 @@ def follow(api: Api, campaign: str, console: Console) -> dict[str, Any]:
         InfrastructureError: the orchestrator stayed away for a minute.
     """
     lost_since: float | None = None
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        TextColumn("{task.fields[doing]}"),
-    )  # fmt: skip
-    with Progress(*columns, console=console, transient=True) as progress:
-        bar = progress.add_task(campaign, total=None, doing="")
+    share = 0.0
+    with progress_bar(campaign, console) as publish:
         while True:
             try:
                 status: dict[str, Any] = api.call("GET", f"/v1/campaigns/{campaign}")
                 lost_since = None
-                progress.update(bar, total=status["runs_total"], completed=status["runs_done"])
+                done, total = status["runs_done"], status["runs_total"]
+                share = done / max(total, 1)
+                publish(share, f"{done} of {total} runs")
                 if status["state"] in _ENDED:
                     return status
-                _watch(api, campaign, progress, bar, console)
+                _watch(api, campaign, partial(_tell, publish, share, f"{done} of {total} runs"), console)
             except InfrastructureError:
                 lost_since = lost_since or time.monotonic()
                 if time.monotonic() - lost_since > _GIVE_UP_S:
                     raise
-                progress.update(bar, doing="waiting for the orchestrator")
+                publish(share, "waiting for the orchestrator")
                 time.sleep(0.5)
 
 
-def _watch(api: Api, campaign: str, progress: Progress, bar: Any, console: Console) -> None:
+def _tell(publish: Progress, share: float, runs: str, doing: str) -> None:
+    publish(share, f"{runs}, {doing}")
+
+
+def _watch(api: Api, campaign: str, say: Callable[[str], None], console: Console) -> None:
     """Follow the live feed until a run or the campaign ends."""
     # Closed here and not by the garbage collector, which would swallow a Ctrl-C that comes while it closes.
     with closing(api.live()) as feed:
         for message in feed:
             if (now := message.get("progress")) is not None and now["campaign"] == campaign:
                 eta = "" if now.get("eta_s") is None else f", {now['eta_s'] / 60:.1f} min left"
-                progress.update(bar, doing=f"{now['run'] or 'setup'}: {now['step']}{eta}")
+                say(f"{now['run'] or 'setup'}: {now['step']}{eta}")
             entry = message.get("entry")
             if entry is not None and entry["campaign"] == campaign and _is_news(entry, console):
                 return

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import track
 from rich.table import Table as RichTable
 
 from orchestrator.cli.common import FolderArgument, JsonOption, err, must_exist, out, print_paths
 from orchestrator.reports.rendering import number
+from shared.bars import progress_bar
 from shared.kernel.errors import ConfigurationError
 
 app = typer.Typer(no_args_is_help=True, help="Result files: calculate anew, judge, report, draw.")
@@ -33,11 +33,13 @@ def calc(
     if total == 0:
         raise ConfigurationError("no run_NNN.json in any subfolder", where=str(folder), hint="give OUT/<campaign>")
     rows, differing = [], 0
-    for one in track(recompute_campaign(folder), "calculating", total=total, console=err, transient=True):
-        differing += bool(one.differences)
-        if write:
-            write_recomputed(folder, one)
-        rows.append(one)
+    with progress_bar("calculating", err) as publish:
+        for done, one in enumerate(recompute_campaign(folder), start=1):
+            differing += bool(one.differences)
+            if write:
+                write_recomputed(folder, one)
+            rows.append(one)
+            publish(done / total, f"{done} of {total} runs")
     complete = (folder / "campaign.json").exists()
     if write and complete:
         write_summary(folder)

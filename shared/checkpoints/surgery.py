@@ -21,9 +21,9 @@ from shared.files.atomic import atomic_write
 from shared.files.disk import room_hint
 from shared.files.durability import begin_writeback
 from shared.kernel.errors import ConfigurationError, DataError, InfrastructureError, StorageError
+from shared.kernel.progress import Count
 from shared.kernel.records import SurgeryPlan
 
-Progress = Callable[[int, int], None]
 """(bytes written so far, bytes in all)"""
 
 _DLLAMA_MAGIC: Final = bytes.fromhex("cdab000a")  # 0x0A00ABCD, little-endian
@@ -33,7 +33,7 @@ _BUFFER_BYTES: Final = 4 << 20
 _NO_KERNEL_COPY: Final = frozenset({EXDEV, EINVAL, ENOSYS, EOPNOTSUPP, EPERM, EBADF})
 
 
-def apply_plan(source: Path, plan: SurgeryPlan, target: Path, *, on_progress: Progress | None = None) -> None:
+def apply_plan(source: Path, plan: SurgeryPlan, target: Path, *, on_progress: Count | None = None) -> None:
     """Write the checkpoint `source` after surgery to `target`, which must not exist or is replaced when it is a file.
 
     Args:
@@ -135,7 +135,7 @@ def format_of(source: Path) -> Literal["gguf", "safetensors", "dllama"]:
     )  # fmt: skip
 
 
-def write_outputs(outputs: list[OutputFile], target: Path, *, on_progress: Progress | None = None) -> None:
+def write_outputs(outputs: list[OutputFile], target: Path, *, on_progress: Count | None = None) -> None:
     """Write the described files beside `target`, make them durable and rename.
 
     Raises:

@@ -9,8 +9,10 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from shared.bars import progress_bar
 from shared.kernel.errors import ConfigurationError
-from surgeon.cli.output import Json, Threads, absolute, console, progress, run_task, show
+from shared.kernel.progress import throttled
+from surgeon.cli.output import Json, Threads, absolute, console, run_task, show
 
 app = typer.Typer()
 
@@ -119,8 +121,8 @@ def apply(
     from surgeon.kinds.sequence import perform
     from surgeon.planning.plan_file import read_surgeries
 
-    with progress("apply") as publish:
-        name = perform(read_surgeries(plan), base, target, publish)
+    with progress_bar("apply") as publish:
+        name = perform(read_surgeries(plan), base, target, throttled(publish))
     # No hash of the result: it would take as long as the surgery, and `verify` proves more.
     size = sum(entry.stat().st_size for entry in target.iterdir()) if target.is_dir() else target.stat().st_size
     show(as_json, {"target": str(target), "size_bytes": size, "plan_hash": name},

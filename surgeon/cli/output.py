@@ -1,16 +1,14 @@
-"""What all commands share: progress on stderr, one JSON object on stdout where a script asks for it, children."""
+"""What all commands share: a bar for their tasks, one JSON object on stdout where a script asks for it, children."""
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from shared.bars import progress_bar
 from surgeon.work.child import run_in_child
 from surgeon.work.tasks import Done, Task
 
@@ -20,19 +18,9 @@ console = Console()
 errors = Console(stderr=True)
 
 
-@contextmanager
-def progress(what: str) -> Iterator[Callable[[float, str], None]]:
-    """Show a bar on stderr; the block gets a function of (0..1, message)."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
-               TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))  # fmt: skip
-    with Progress(*columns, console=errors, transient=True) as bar:
-        number = bar.add_task(what, total=1.0, note="")
-        yield lambda fraction, note: bar.update(number, completed=fraction, note=note)
-
-
 def run_task(task: Task, what: str) -> Done:
     """Run a task in a child process with a progress bar; Ctrl-C kills it."""
-    with progress(what) as publish:
+    with progress_bar(what) as publish:
         return asyncio.run(run_in_child(task, publish))
 
 

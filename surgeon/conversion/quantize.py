@@ -6,7 +6,7 @@ Not here: conversion (`surgeon.conversion.to_gguf`), slicing an importance matri
 
 import ctypes
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,9 +17,9 @@ from shared.checkpoints import gguf
 from shared.files.atomic import atomic_write
 from shared.files.disk import refusal, storage_error
 from shared.kernel.errors import ConfigurationError, DataError
+from shared.kernel.progress import Progress
 from shared.llama import model as llama
 
-Progress = Callable[[float, str], None]
 _LINE: Final = re.compile(r"\[\s*(\d+)/\s*(\d+)\]\s*(\S+)")
 _PREFIX: Final = "LLAMA_FTYPE_MOSTLY_"
 

@@ -8,7 +8,7 @@ Where a tokenizer orders them otherwise, both files get the regular tokens first
 """
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -20,9 +20,9 @@ from shared.checkpoints.dllama import FLOAT_TYPES, QWEN3_MOE, pack_header
 from shared.checkpoints.safetensors import Checkpoint, TensorEntry, read_json
 from shared.files.atomic import atomic_write, write_file
 from shared.kernel.errors import ConfigurationError, DataError
+from shared.kernel.progress import Progress
 from surgeon.conversion.to_gguf import read_tensor, to_float32
 
-Progress = Callable[[float, str], None]
 _TOKENIZER_MAGIC: Final = 0x567124
 _TOKENIZER_KEYS: Final = {
     "bos_id": 3, "version": 0, "vocab_size": 1, "max_token_length": 2, "chat_template": 7, "n_eos_tokens": 9,

@@ -21,11 +21,11 @@ from shared.checkpoints import safetensors
 from shared.checkpoints.safetensors import Checkpoint, TensorEntry
 from shared.files.atomic import atomic_write
 from shared.kernel.errors import ConfigurationError, DataError
+from shared.kernel.progress import Progress
 from surgeon.conversion.families import FAMILIES, Family, expert_tensor
 from surgeon.conversion.vocabulary import add_vocabulary
 
 OutType = Literal["F32", "F16", "BF16"]
-Progress = Callable[[float, str], None]
 
 _FILE_TYPES: Final = {
     "F32": gguf.LlamaFileType.ALL_F32,

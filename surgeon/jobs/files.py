@@ -9,6 +9,7 @@ from typing import Final
 from shared.files.artifacts import scratch_file
 from shared.files.durability import hash_file
 from shared.kernel.errors import ConfigurationError
+from shared.kernel.progress import Progress, part
 from shared.wire.job_server import JobContext, JobKind
 from shared.wire.surgeon_jobs import (
     ApplyParams,
@@ -24,7 +25,7 @@ from shared.wire.surgeon_jobs import (
     VerifyResult,
 )
 from surgeon.conversion.bases import describe_base, ready_made
-from surgeon.jobs.tools import Tools, part
+from surgeon.jobs.tools import Tools
 from surgeon.kinds.plan import Plan
 from surgeon.quality.gate import verdict
 from surgeon.quality.sanity import Evaluation
@@ -60,7 +61,7 @@ class FileJobs:
         """Convert to F16 and quantise."""
         source = self._settings.model_path(params.model)
         if source.is_dir():
-            f16 = await self._convert(ConvertParams(model=params.model), part(context, 0.0, 0.5, "convert"))
+            f16 = await self._convert(ConvertParams(model=params.model), part(context.progress, 0.0, 0.5, "convert"))
         else:
             context.progress(0.0, "copying the GGUF file")
             f16 = await self._copied(source)
@@ -69,7 +70,7 @@ class FileJobs:
                 base = f16
             else:
                 quantize = QuantizeParams(model_sha256=f16.sha256, quantization=params.quantization)
-                base = await self._quantize(quantize, part(context, 0.5, 1.0, "quantise"))
+                base = await self._quantize(quantize, part(context.progress, 0.5, 1.0, "quantise"))
             info, kv_heads, no_surgery = await asyncio.to_thread(describe_base, self._store.path(base.sha256))
         return PrepareResult(
             f16_sha256=f16.sha256, base_sha256=base.sha256, base_size_bytes=base.size_bytes,
@@ -93,9 +94,9 @@ class FileJobs:
 
     async def convert(self, params: ConvertParams, context: JobContext) -> FileResult:
         """Convert a configured checkpoint."""
-        return await self._convert(params, part(context, 0.0, 1.0, "convert"))
+        return await self._convert(params, part(context.progress, 0.0, 1.0, "convert"))
 
-    async def _convert(self, params: ConvertParams, on_progress: Callable[[float, str], None]) -> FileResult:
+    async def _convert(self, params: ConvertParams, on_progress: Progress) -> FileResult:
         outtype = params.outtype or _OUTTYPES[params.format][0]
         if outtype not in _OUTTYPES[params.format]:
             raise ConfigurationError(f"{params.format} has no number format {outtype}")
@@ -115,9 +116,9 @@ class FileJobs:
 
     async def quantize(self, params: QuantizeParams, context: JobContext) -> FileResult:
         """Quantise an artifact."""
-        return await self._quantize(params, part(context, 0.0, 1.0, "quantise"))
+        return await self._quantize(params, part(context.progress, 0.0, 1.0, "quantise"))
 
-    async def _quantize(self, params: QuantizeParams, on_progress: Callable[[float, str], None]) -> FileResult:
+    async def _quantize(self, params: QuantizeParams, on_progress: Progress) -> FileResult:
         key = key_of(kind="quantize", model=params.model_sha256, quantization=params.quantization,
                      statistics=params.statistics_sha256, plan=params.plan and params.plan.plan_hash())  # fmt: skip
         inputs = [params.model_sha256, *filter(None, [params.statistics_sha256])]
@@ -133,7 +134,7 @@ class FileJobs:
 
     async def _made(
         self, key: str, task: Callable[[Path], ConvertTask | ConvertDllamaTask | QuantizeTask],
-        on_progress: Callable[[float, str], None], *, about_bytes: int,
+        on_progress: Progress, *, about_bytes: int,
     ) -> FileResult:  # fmt: skip
         """Return what was made before, or make it in a child process and take it into the store."""
         known = self._tools.known(FileResult, key, "sha256")
@@ -164,11 +165,11 @@ class FileJobs:
         """Sanity prompts and perplexity, against the baseline."""
         baseline = None
         if params.baseline_sha256 is not None:
-            baseline = await self._evaluation(params.baseline_sha256, part(context, 0.0, 0.5, "baseline"))
-        variant = await self._evaluation(params.sha256, part(context, 0.5, 1.0, "variant"))
+            baseline = await self._evaluation(params.baseline_sha256, part(context.progress, 0.0, 0.5, "baseline"))
+        variant = await self._evaluation(params.sha256, part(context.progress, 0.5, 1.0, "variant"))
         return verdict(variant, baseline, max_perplexity_ratio=params.max_perplexity_ratio)
 
-    async def _evaluation(self, sha256: str, on_progress: Callable[[float, str], None]) -> Evaluation:
+    async def _evaluation(self, sha256: str, on_progress: Progress) -> Evaluation:
         files = [self._settings.heldout_text, self._settings.sanity_prompts]
         hashes = [None if path is None else await asyncio.to_thread(hash_file, path) for path in files]
         key = key_of(kind="evaluate", model=sha256, files=hashes, tokens=self._settings.heldout_tokens)

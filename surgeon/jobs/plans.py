@@ -8,6 +8,7 @@ from pathlib import Path
 from shared.files.artifacts import scratch_file
 from shared.files.durability import hash_file
 from shared.kernel.errors import ConfigurationError
+from shared.kernel.progress import part
 from shared.wire.job_server import JobContext, JobKind
 from shared.wire.surgeon_jobs import (
     MergeParams,
@@ -22,7 +23,7 @@ from shared.wire.surgeon_jobs import (
     SkippingParams,
     SkippingResult,
 )
-from surgeon.jobs.tools import Tools, part
+from surgeon.jobs.tools import Tools
 from surgeon.observation import statistics
 from surgeon.planning import plan_making
 from surgeon.rankings.registry import ranking_named
@@ -68,7 +69,7 @@ class PlanJobs:
                 window_tokens=self._settings.window_tokens, threads=self._settings.threads, shard=params.shard,
                 columns=params.columns, reservoir=params.reservoir, max_tokens=params.max_tokens,
             )  # fmt: skip
-            done = await run_in_child(task, part(context, 0.0, 1.0, "observe"))
+            done = await run_in_child(task, part(context.progress, 0.0, 1.0, "observe"))
             info = await self._tools.adopt(target)
         result = ObserveResult(statistics_sha256=info.sha256, n_tokens=done.n_tokens)
         self._tools.cache.put(key, result)
@@ -118,7 +119,7 @@ class PlanJobs:
         """Search; what EEP has evaluated is kept, so that an interrupted search goes on."""
         async with self._inputs(params.model_sha256, params.statistics_sha256) as (model, found):
             task = await self._search_task(params, model, found)
-            done = await run_in_child(task, part(context, 0.0, 1.0, params.method))
+            done = await run_in_child(task, part(context.progress, 0.0, 1.0, params.method))
         assert done.plan is not None
         return SearchResult(
             plan=done.plan, plan_hash=done.plan.plan_hash(), losses=done.naee.losses if done.naee else (),
@@ -154,6 +155,6 @@ class PlanJobs:
                 model=model, statistics=found, threads=self._settings.threads,
                 questions=tuple(self._settings.question_file(name) for name in params.questions),
             )  # fmt: skip
-            done = await run_in_child(task, part(context, 0.0, 1.0, "skipping"))
+            done = await run_in_child(task, part(context.progress, 0.0, 1.0, "skipping"))
         assert done.skipping is not None
         return done.skipping

@@ -15,10 +15,10 @@ from typing import TypeVar
 
 from shared.files.artifacts import ArtifactInfo, ArtifactStore, scratch_file
 from shared.kernel.errors import DataError, InfrastructureError
+from shared.kernel.progress import Progress, no_progress, part, throttled
 from shared.kernel.records import Record, SurgeryPlan, canonical_json
-from shared.wire.job_server import JobContext
 from shared.wire.surgeon_jobs import ApplyParams, ApplyResult
-from surgeon.kinds.base import Progress, Surgery, quiet
+from surgeon.kinds.base import Surgery
 from surgeon.kinds.plan import Plan
 from surgeon.settings import SurgeonSettings
 from surgeon.work.cache import ResultCache, key_of
@@ -63,7 +63,7 @@ class Tools:
             paths = []
             for sha256 in sha256s:
                 origin = None if self.store.has(sha256) else self.cache.get(ApplyParams, _origin_key(sha256))
-                if origin is not None and (again := await self.cut(origin, quiet)).sha256 != sha256:
+                if origin is not None and (again := await self.cut(origin, no_progress)).sha256 != sha256:
                     raise DataError(f"the plan makes {again.sha256} now", where=sha256, hint="prepare the base again")
                 paths += stack.enter_context(self.store.reading(sha256))
             yield paths
@@ -118,11 +118,12 @@ class Tools:
 
 async def _write(surgery: Surgery, base: Path, target: Path, on_progress: Progress) -> None:
     stopped = threading.Event()
+    publish = throttled(part(on_progress, 0.0, 0.9))
 
     def report(fraction: float, message: str) -> None:
         if stopped.is_set():
             raise InfrastructureError("the job was cancelled", where=target.name)
-        on_progress(0.9 * fraction, message)
+        publish(fraction, message)
 
     try:
         await asyncio.to_thread(surgery.apply, base, target, report)
@@ -134,8 +135,3 @@ async def _write(surgery: Surgery, base: Path, target: Path, on_progress: Progre
 def _origin_key(sha256: str) -> str:
     """Return where the cache remembers which base and plan make an artifact."""
     return key_of(kind="origin", sha256=sha256)
-
-
-def part(context: JobContext, begin: float, end: float, what: str) -> Progress:
-    """Return a function that reports the progress of one part of a job."""
-    return lambda fraction, message: context.progress(begin + (end - begin) * fraction, f"{what}: {message}")

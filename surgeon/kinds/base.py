@@ -5,21 +5,14 @@ before (`surgeon.planning`, `surgeon.search`). Not here: surgeries in order (`se
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar, Self
 
 from shared.checkpoints import surgery
 from shared.checkpoints.base import CheckpointInfo
+from shared.kernel.progress import Progress, no_progress
 from shared.kernel.records import Record
 from surgeon.verification.comparison import Verification
-
-Progress = Callable[[float, str], None]
-"""(0..1, message)"""
-
-
-def quiet(_fraction: float, _message: str) -> None:
-    """Take progress and say nothing."""
 
 
 class ModelFacts(CheckpointInfo):
@@ -63,7 +56,7 @@ class Surgery(Record, ABC):
         """
 
     @abstractmethod
-    def apply(self, base: Path, target: Path, on_progress: Progress = quiet) -> None:
+    def apply(self, base: Path, target: Path, on_progress: Progress = no_progress) -> None:
         """Write the result to `target`, whole or not at all.
 
         Raises:

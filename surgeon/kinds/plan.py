@@ -14,8 +14,9 @@ from shared.checkpoints.base import check_plan
 from shared.checkpoints.gguf_surgery import BIASED_ARCHITECTURE
 from shared.checkpoints.layouts import layouts_of
 from shared.kernel.errors import ConfigurationError
+from shared.kernel.progress import Progress, no_progress
 from shared.kernel.records import SurgeryPlan
-from surgeon.kinds.base import ModelFacts, Progress, Surgery, quiet
+from surgeon.kinds.base import ModelFacts, Surgery
 from surgeon.verification.comparison import Verification
 from surgeon.verification.verify import verify
 
@@ -52,7 +53,7 @@ class Plan(Surgery):
         """Return the size of the result; raises as `apply`."""
         return sum(output.size_bytes for output in surgery.recipe(base, self.plan))
 
-    def apply(self, base: Path, target: Path, on_progress: Progress = quiet) -> None:
+    def apply(self, base: Path, target: Path, on_progress: Progress = no_progress) -> None:
         """Copy byte ranges; all that can be refused is refused before the first byte."""
         surgery.apply_plan(base, self.plan, target, on_progress=lambda done, total: on_progress(
             done / max(total, 1), f"{done / 1e9:.2f} of {total / 1e9:.2f} GB"
@@ -86,7 +87,7 @@ class PlanPart(Surgery):
         """Check the plan that holds this alone."""
         return self._alone(model).check(model)
 
-    def apply(self, base: Path, target: Path, on_progress: Progress = quiet) -> None:
+    def apply(self, base: Path, target: Path, on_progress: Progress = no_progress) -> None:
         """Apply the plan that holds this alone."""
         self._alone(ModelFacts.of(base)).apply(base, target, on_progress)
 

@@ -8,9 +8,10 @@ from pydantic import Field
 
 from shared.checkpoints import gguf
 from shared.kernel.errors import ConfigurationError
+from shared.kernel.progress import Progress, no_progress
 from surgeon.conversion.bases import UNQUANTISED
 from surgeon.conversion.quantize import file_types, quantize
-from surgeon.kinds.base import ModelFacts, Progress, Surgery, quiet
+from surgeon.kinds.base import ModelFacts, Surgery
 from surgeon.verification.comparison import Comparison, Verification, require
 
 
@@ -38,7 +39,7 @@ class Quantize(Surgery):
             )  # fmt: skip
         return model.model_copy(update={"quantization": self.quantization})
 
-    def apply(self, base: Path, target: Path, on_progress: Progress = quiet) -> None:
+    def apply(self, base: Path, target: Path, on_progress: Progress = no_progress) -> None:
         """Let llama.cpp write the file."""
         quantize(base, target, self.quantization, threads=self.threads, on_progress=on_progress)
 

@@ -14,8 +14,9 @@ from pydantic import ValidationError
 
 from shared.kernel.defects import first_defect
 from shared.kernel.errors import ConfigurationError
+from shared.kernel.progress import Progress, no_progress, part
 from shared.kernel.records import SurgeryPlan, canonical_bytes
-from surgeon.kinds.base import ModelFacts, Progress, Surgery, quiet
+from surgeon.kinds.base import ModelFacts, Surgery
 from surgeon.kinds.experts_per_token import ExpertsPerToken
 from surgeon.kinds.merge_experts import MergeExperts
 from surgeon.kinds.plan import Plan, PlanPart, plan_of
@@ -75,7 +76,7 @@ def sequence_hash(surgeries: Sequence[Surgery]) -> str:
     return hashlib.sha256(canonical_bytes(tables)).hexdigest()
 
 
-def perform(surgeries: Sequence[Surgery], base: Path, target: Path, on_progress: Progress = quiet) -> str:
+def perform(surgeries: Sequence[Surgery], base: Path, target: Path, on_progress: Progress = no_progress) -> str:
     """Do the surgeries one after the other and return their hash; nothing is left when one fails.
 
     Raises:
@@ -83,7 +84,7 @@ def perform(surgeries: Sequence[Surgery], base: Path, target: Path, on_progress:
     """
     steps = passes(surgeries, ModelFacts.of(base))
     with _between(steps[:-1], base, target, on_progress, len(steps)) as before:
-        steps[-1].apply(before, target, _part(on_progress, len(steps) - 1, len(steps)))
+        steps[-1].apply(before, target, part(on_progress, 1 - 1 / len(steps), 1.0))
     return sequence_hash(steps)
 
 
@@ -96,7 +97,7 @@ def prove(surgeries: Sequence[Surgery], base: Path, result: Path) -> Verificatio
     """
     steps = passes(surgeries, ModelFacts.of(base))
     proofs: list[Verification] = []
-    with _between(steps[:-1], base, result, quiet, len(steps), proofs) as before:
+    with _between(steps[:-1], base, result, no_progress, len(steps), proofs) as before:
         proofs.append(steps[-1].prove(before, result))
     return proofs[-1].model_copy(
         update={
@@ -119,14 +120,10 @@ def _between(
         at = base
         for number, step in enumerate(steps):
             made = Path(folder) / f"{number}{base.suffix}"
-            step.apply(at, made, _part(on_progress, number, n_steps))
+            step.apply(at, made, part(on_progress, number / n_steps, (number + 1) / n_steps))
             if proofs is not None:
                 proofs.append(step.prove(at, made))
             if at != base and at.is_file():
                 at.unlink()
             at = made
         yield at
-
-
-def _part(on_progress: Progress, number: int, n_steps: int) -> Progress:
-    return lambda fraction, message: on_progress((number + fraction) / n_steps, message)

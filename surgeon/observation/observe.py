@@ -9,7 +9,6 @@ Not here: the text (`surgeon.observation.corpus`), the sums of one layer (`surge
 """
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,6 +19,7 @@ from shared.checkpoints import gguf, surgery
 from shared.checkpoints.base import CheckpointInfo
 from shared.files.durability import hash_file
 from shared.kernel.errors import ConfigurationError, DataError
+from shared.kernel.progress import Count
 from shared.llama import model as llama
 from surgeon.observation.corpus import Corpus, Window, windows
 from surgeon.observation.layer_sums import Array, LayerView, layer_sums
@@ -34,8 +34,6 @@ from surgeon.observation.statistics import (
     save,
 )
 
-Progress = Callable[[int, int], None]
-"""(tokens so far, tokens in all)"""
 _SAVE_EVERY: Final = 200
 """Windows between two saves of a resumable run."""
 _NAMES: Final = (
@@ -119,7 +117,7 @@ def observe(
     options: ObserveOptions = ObserveOptions(),
     *,
     resume: Path | None = None,
-    on_progress: Progress | None = None,
+    on_progress: Count | None = None,
 ) -> Statistics:
     """Run the model over the corpus and return its expert statistics.
 
@@ -128,7 +126,7 @@ def observe(
         corpus: the text.
         options: what to collect.
         resume: a file that is written now and then and read first, so that a killed run goes on.
-        on_progress: called after each window.
+        on_progress: called after each window with tokens so far and in all.
 
     Raises:
         ConfigurationError: a dense model or an unsupported architecture, before any work; a resume file of another run.
@@ -157,7 +155,7 @@ def observe(
 
 def _run(
     model: llama.Model, todo: list[Window], statistics: Statistics, info: CheckpointInfo, options: ObserveOptions,
-    resume: Path | None, on_progress: Progress | None,
+    resume: Path | None, on_progress: Count | None,
 ) -> Statistics:  # fmt: skip
     collector = _Collector(info, options)
     done = set(statistics.provenance.windows)

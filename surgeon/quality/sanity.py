@@ -7,7 +7,7 @@ Not here: the verdict that compares a variant with its baseline (`surgeon.qualit
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -16,11 +16,11 @@ from pydantic import Field, field_validator
 
 from shared.kernel.defects import reason_of
 from shared.kernel.errors import ConfigurationError, DataError
+from shared.kernel.progress import Progress
 from shared.kernel.records import Record
 from shared.llama import model as llama
 from shared.wire.surgeon_jobs import PromptCompletion
 
-Progress = Callable[[float, str], None]
 ANSWER_TOKENS: Final = 32
 _LONGEST_PERIOD: Final = 8
 _REPEATS: Final = 4

@@ -13,7 +13,7 @@ loss of a token is d^T G d with G = O O^T, computed once.
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from shared.kernel.errors import ConfigurationError
+from shared.kernel.progress import Count
 
 Array = npt.NDArray[Any]
-Progress = Callable[[int, int], None]
 """(subsets evaluated, subsets expected)"""
 MAX_SUBSETS: Final = 50_000
 _PUBLISH_EVERY: Final = 500
@@ -83,7 +83,7 @@ def n_subsets(n_experts: int, keep: int) -> int:
 
 
 def search_layer(
-    loss: ReconstructionLoss, keep: int, *, max_subsets: int = MAX_SUBSETS, on_progress: Progress | None = None
+    loss: ReconstructionLoss, keep: int, *, max_subsets: int = MAX_SUBSETS, on_progress: Count | None = None
 ) -> Subset:
     """Find the `keep` experts of least loss; ties keep the lexicographically first.
 
@@ -102,7 +102,7 @@ def search_layer(
 
 
 class _Counter:
-    def __init__(self, loss: ReconstructionLoss, expected: int, on_progress: Progress | None) -> None:
+    def __init__(self, loss: ReconstructionLoss, expected: int, on_progress: Count | None) -> None:
         self._loss, self._expected, self._publish = loss, expected, on_progress
         self.count = 0
 

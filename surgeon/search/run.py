@@ -7,6 +7,7 @@ from pathlib import Path
 from shared.checkpoints import surgery
 from shared.files.durability import hash_file
 from shared.kernel.errors import ConfigurationError
+from shared.kernel.progress import Progress
 from shared.kernel.records import SurgeryPlan
 from surgeon.kinds.merge_experts import MergeExperts
 from surgeon.kinds.plan import plan_of
@@ -19,8 +20,6 @@ from surgeon.search.naee import MAX_SUBSETS, ReconstructionLoss, n_subsets, sear
 from surgeon.search.offline_experts import LayerExperts
 from surgeon.search.reports import EepReport, NaeeReport
 from surgeon.search.task_fitness import TaskFitness
-
-Progress = Callable[[float, str], None]
 
 
 @dataclass(frozen=True)

@@ -11,16 +11,15 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 from shared.files.disk import storage_error
 from shared.kernel.errors import BugError, EpiError, ErrorPayload, InfrastructureError, from_payload
+from shared.kernel.progress import Progress, throttled
 from shared.service.die_with_parent import die_with_parent
 from surgeon.work.tasks import TASK, Done, Task, run
 
-Progress = Callable[[float, str], None]
 log = logging.getLogger(__name__)
 
 _LINE_LIMIT: Final = 64 << 20
@@ -85,7 +84,7 @@ def main() -> None:
     task: Task | None = None
     try:
         task = TASK.validate_json(sys.stdin.read())
-        done = run(task, lambda fraction, message: write({"progress": fraction, "message": message}))
+        done = run(task, throttled(lambda fraction, message: write({"progress": fraction, "message": message})))
         write({"result": done.model_dump(mode="json")})
     except EpiError as error:
         write({"error": error.to_payload().model_dump()})

@@ -4,12 +4,12 @@ A task is a record of its inputs; `run` does it. Paths are allowed here because 
 """
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
+from shared.kernel.progress import Progress
 from shared.kernel.records import Record, SurgeryPlan
 from shared.wire.surgeon_jobs import SkippingResult
 from surgeon.quality.sanity import Evaluation
@@ -18,8 +18,6 @@ from surgeon.search.reports import EepReport, NaeeReport
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-Progress = Callable[[float, str], None]
 
 
 class ConvertTask(Record):

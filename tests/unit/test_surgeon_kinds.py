@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from shared.checkpoints import surgery
 from shared.kernel.errors import ConfigurationError, DataError
+from shared.kernel.progress import Progress, no_progress
 from shared.kernel.records import MergeMatrices, SurgeryPlan
 from surgeon.conversion.quantize import quantize
-from surgeon.kinds.base import ModelFacts, Progress, Surgery, quiet
+from surgeon.kinds.base import ModelFacts, Surgery
 from surgeon.kinds.experts_per_token import ExpertsPerToken
 from surgeon.kinds.merge_experts import MergeExperts
 from surgeon.kinds.plan import Plan, plan_of
@@ -159,7 +160,7 @@ class Never(Surgery):
     def check(self, model: ModelFacts) -> ModelFacts:
         raise ConfigurationError("never", where=model.where)
 
-    def apply(self, base: Path, target: Path, on_progress: Progress = quiet) -> None:
+    def apply(self, base: Path, target: Path, on_progress: Progress = no_progress) -> None:
         raise AssertionError("it was refused")
 
     def prove(self, base: Path, result: Path) -> Verification:
