@@ -9,9 +9,9 @@ from shared.kernel.errors import ConfigurationError, EpiError
 from shared.wire.surgeon_catalogue import Catalogue, CatalogueModel
 from surgeon.conversion.bases import UNQUANTISED, describe_base
 from surgeon.rankings.registry import RANKINGS
+from surgeon.search.registry import SEARCHES
 from surgeon.settings import SurgeonSettings
-
-SEARCHES = ("naee", "eep")
+from surgeon.work.named import loadable_method_infos
 
 
 class CatalogueReader:
@@ -31,7 +31,8 @@ class CatalogueReader:
             corpora={name: tuple(path.stem for path in paths) for name, paths in self._settings.corpora.items()},
             questions=tuple(self._settings.questions),
             methods=RANKINGS.names(),
-            searches=SEARCHES,
+            searches=SEARCHES.names(),
+            described=loadable_method_infos(),
         )
 
     def _model(self, name: str, path: Path) -> CatalogueModel:

@@ -25,7 +25,8 @@ from orchestrator.domain.campaign.surgeries import (
 from shared.checkpoints.ggml_types import FILE_TYPES
 from shared.kernel.errors import ConfigurationError
 from shared.kernel.records import Configuration
-from shared.wire.surgeon_catalogue import Catalogue, CatalogueModel
+from shared.wire.surgeon_catalogue import Catalogue, CatalogueModel, MethodInfo
+from shared.wire.surgeon_jobs import Parameters
 
 QUANTIZATIONS = frozenset(FILE_TYPES.values())
 
@@ -156,7 +157,7 @@ def _check_variant(where: str, variant: VariantSpec, spec: CampaignSpec, catalog
         if isinstance(surgery, PruneExperts):
             _check_pruning(where, surgery, spec, shape, catalogue)
         elif isinstance(surgery, SearchExperts | MergeExperts):
-            _check_names(f"{where}.questions", surgery.questions, catalogue.questions, "question file")
+            _check_search(where, surgery, catalogue)
         elif isinstance(surgery, GivenPlan) and surgery.plan is not None and shape is not None:
             plan = surgery.plan
             if (plan.n_layers, plan.n_experts) != (shape.n_layers, shape.n_experts):
@@ -172,10 +173,44 @@ def _check_variant(where: str, variant: VariantSpec, spec: CampaignSpec, catalog
             _check_file(f"{where}.file", surgery.name, spec, catalogue)
 
 
+def _check_search(where: str, surgery: SearchExperts | MergeExperts, catalogue: Catalogue) -> None:
+    _check_names(f"{where}.search", (surgery.search,), catalogue.searches, "search")
+    info = catalogue.described_as(surgery.search)
+    if info is None:
+        raise ConfigurationError(f"the surgeon cannot load the search {surgery.search!r}", where=f"{where}.search")
+    if ("plan" in info.needs) == isinstance(surgery, SearchExperts):
+        raise ConfigurationError(
+            f"{surgery.search} goes on from a plan" if "plan" in info.needs else f"{surgery.search} goes on from none",
+            where=f"{where}.search",
+        )  # fmt: skip
+    if surgery.questions and "questions" not in (*info.needs, *info.optional):
+        raise ConfigurationError(
+            f"{surgery.search} takes no questions", where=f"{where}.questions", hint="leave them out"
+        )
+    if not surgery.questions and "questions" in info.needs:
+        raise ConfigurationError(
+            f"{surgery.search} searches by accuracy and needs at least one question file", where=f"{where}.questions",
+            hint=_known(catalogue.questions),
+        )  # fmt: skip
+    _check_names(f"{where}.questions", surgery.questions, catalogue.questions, "question file")
+    _check_parameters(where, surgery.search, surgery.parameters, info)
+
+
+def _check_parameters(where: str, method: str, given: Parameters, info: MethodInfo | None) -> None:
+    """Refuse parameters that a method has not; whether a value fits, the method says before it begins."""
+    known = {parameter.name for parameter in info.parameters} if info is not None else given.keys()
+    if extra := sorted(given.keys() - known):
+        raise ConfigurationError(
+            f"{method} has no parameter {extra[0]!r}", where=f"{where}.{extra[0]}", hint=_known(known)
+        )
+
+
 def _check_pruning(
     where: str, surgery: PruneExperts, spec: CampaignSpec, shape: ModelShape | None, catalogue: Catalogue
 ) -> None:
-    _check_names(f"{where}.method", (surgery.method or spec.method,), catalogue.methods, "ranking")
+    method = surgery.method or spec.method
+    _check_names(f"{where}.method", (method,), catalogue.methods, "ranking")
+    _check_parameters(f"{where}.parameters", method, surgery.parameters, catalogue.described_as(method))
     _check_names(
         f"{where}.domain_weights", tuple(surgery.domain_weights or ()), catalogue.corpora.get(spec.corpus, ()), "domain"
     )

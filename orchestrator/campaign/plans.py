@@ -82,25 +82,20 @@ class PlanMaker:
         return await self._context.caller.idempotent(configuration.id, "plan", call, PlanResult)
 
     async def _searched(self, configuration: Configuration, surgery: SearchExperts) -> PlanResult:
-        depth = self._depth(configuration, surgery.drop)
-        if surgery.search == "naee":
-            params = SearchParams(
-                model_sha256=self._model, method="naee", depth=depth, max_subsets=surgery.max_subsets,
-                statistics_sha256=await self._reservoir(surgery.reservoir),
-            )  # fmt: skip
-        else:
-            params = SearchParams(
-                model_sha256=self._model, method="eep", depth=depth, questions=surgery.questions,
-                train_share=surgery.train_share, iterations=surgery.iterations, offspring=surgery.offspring,
-                seed=surgery.seed,
-            )  # fmt: skip
-        return await self._search(configuration.id, params)
+        catalogue = await self._context.lab.catalogue()
+        info = catalogue.described_as(surgery.search)
+        needs = info.needs if info is not None else ()
+        statistics = await self._reservoir(surgery.reservoir) if "reservoir" in needs else None
+        return await self._search(configuration.id, SearchParams(
+            model_sha256=self._model, method=surgery.search, depth=self._depth(configuration, surgery.drop),
+            questions=surgery.questions, parameters=surgery.parameters,
+            statistics_sha256=self._statistics if "statistics" in needs else statistics,
+        ))  # fmt: skip
 
     async def _merged(self, configuration: Configuration, pruned: PlanResult, surgery: MergeExperts) -> PlanResult:
         return await self._search(f"{configuration.id}.merge", SearchParams(
-            model_sha256=self._model, method="eep_merge", plan=pruned.plan, questions=surgery.questions,
-            train_share=surgery.train_share, iterations=surgery.iterations, offspring=surgery.offspring,
-            seed=surgery.seed,
+            model_sha256=self._model, method=surgery.search, plan=pruned.plan, questions=surgery.questions,
+            parameters=surgery.parameters,
         ))  # fmt: skip
 
     async def _search(self, name: str, params: SearchParams) -> PlanResult:

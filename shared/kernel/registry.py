@@ -6,7 +6,8 @@ is imported before it is asked for. Not here: what such a module must hold (said
 
 import pkgutil
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cached_property
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -67,6 +68,12 @@ class Registry(Generic[T]):
     def all(self) -> tuple[T, ...]:
         """Return every one, in the order of their names; raises what `get` raises."""
         return tuple(self.get(name) for name in self.names())
+
+    def loadable(self) -> Iterator[T]:
+        """Yield every one that can be loaded, in the order of their names."""
+        for name in self.names():
+            with suppress(ConfigurationError):
+                yield self.get(name)
 
     def names(self) -> tuple[str, ...]:
         """Return all names, sorted; what needs a package that is not installed here counts too."""

@@ -153,7 +153,7 @@ class JobServer:
         known = await self._open.add(new, body, lambda added: self._begin(added, kind, params, request.delay_s))
         if known is None:
             return new, True
-        if known != (request.kind, body):
+        if known != (request.kind, body) and not _is_same(kind, params, *known):
             raise ConflictError("this job id exists with another request", where=job_id, hint="use a new job id")
         return await self.get(job_id), False
 
@@ -273,6 +273,16 @@ class JobServer:
         await self._open.keep(state)
         del self._live[job_id]
         self._tell(state)
+
+
+def _is_same(kind: JobKind[Any, Any], params: BaseModel, known_kind: str, known_body: str) -> bool:
+    """Tell whether a known request means the same though it is written otherwise: as an earlier version did."""
+    if known_kind != kind.name:
+        return False
+    try:
+        return bool(kind.params.model_validate_json(known_body) == params)
+    except ValidationError:
+        return False
 
 
 def _log_end(state: JobState) -> None:

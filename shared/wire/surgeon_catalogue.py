@@ -10,6 +10,9 @@ from pydantic import Field
 from shared.kernel.records import Layout, Record
 from shared.wire.surgeon_jobs import Name
 
+Need = Literal["statistics", "weights", "reservoir", "questions", "plan", "start"]
+"""What a method must be given, or may be: a reservoir is statistics with block inputs, `start` plans to begin with."""
+
 
 class CatalogueModel(Record):
     """One model of the surgeon's settings; numbers are 0 where the file does not say."""
@@ -24,20 +27,6 @@ class CatalogueModel(Record):
     layouts: tuple[Layout, ...] = Field(default=(), description="in which it can be cut")
     no_surgery: str = Field(default="", description="why it cannot be cut")
     problem: str = Field(default="", description="why it cannot be read at all")
-
-
-class Catalogue(Record):
-    """Everything that a campaign may name."""
-
-    models: tuple[CatalogueModel, ...] = ()
-    corpora: dict[Name, tuple[str, ...]] = Field(default_factory=dict, description="corpus -> its domains")
-    questions: tuple[Name, ...] = Field(default=(), description="question files for searches by accuracy")
-    methods: tuple[Name, ...] = Field(default=(), description="rankings")
-    searches: tuple[Name, ...] = Field(default=(), description="searches for the experts to keep")
-
-    def model(self, name: str) -> CatalogueModel | None:
-        """Return a model by name."""
-        return next((model for model in self.models if model.name == name), None)
 
 
 class ParameterInfo(Record):
@@ -58,10 +47,30 @@ class MethodInfo(Record):
     name: str
     kind: Literal["ranking", "search"]
     source: str = Field(description="paper or definition")
-    needs: tuple[Literal["statistics", "weights", "reservoir", "questions", "plan"], ...]
+    needs: tuple[Need, ...]
+    optional: tuple[Need, ...] = Field(default=(), description="what it may be given besides")
     statistics: tuple[str, ...] = Field(default=(), description="which expert statistics it reads")
     formats: tuple[str, ...] = Field(default=(), description="model formats whose weights it can read; (): reads none")
     parameters: tuple[ParameterInfo, ...] = ()
+
+
+class Catalogue(Record):
+    """Everything that a campaign may name."""
+
+    models: tuple[CatalogueModel, ...] = ()
+    corpora: dict[Name, tuple[str, ...]] = Field(default_factory=dict, description="corpus -> its domains")
+    questions: tuple[Name, ...] = Field(default=(), description="question files for searches by accuracy")
+    methods: tuple[Name, ...] = Field(default=(), description="rankings")
+    searches: tuple[Name, ...] = Field(default=(), description="searches for the experts to keep")
+    described: tuple[MethodInfo, ...] = Field(default=(), description="rankings and searches that can be loaded")
+
+    def model(self, name: str) -> CatalogueModel | None:
+        """Return a model by name."""
+        return next((model for model in self.models if model.name == name), None)
+
+    def described_as(self, name: str) -> MethodInfo | None:
+        """Return what is known of a ranking or a search."""
+        return next((info for info in self.described if info.name == name), None)
 
 
 class KindInfo(Record):

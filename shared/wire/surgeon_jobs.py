@@ -8,7 +8,7 @@
 | `observe` | collect expert statistics of an F16 model over a configured calibration corpus, or over a shard of it |
 | `merge` | add the statistics of shards: exactly those of one pass |
 | `rank` | say how much each expert matters, by one method |
-| `search` | search for the experts to keep: NAEE by reconstruction loss, EEP by accuracy on configured questions |
+| `search` | search for the experts to keep, for example NAEE by reconstruction loss, EEP by accuracy on questions |
 | `skipping` | say what NAEE's dynamic skipping would cost in accuracy and skip in expert computations |
 | `plan` | rank experts and choose the ones each layer keeps |
 | `apply` | apply a plan to a base model; the result is an artifact |
@@ -18,12 +18,12 @@
 Models and corpora are named in the surgeon's settings; no path ever comes from the network.
 """
 
-import operator
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from shared.kernel.records import LayerGroup, Layout, Record, Sha256, SurgeryPlan
+from shared.kernel.records import LayerGroup, Layout, Record, Sha256, SurgeryPlan, is_empty
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
 Parameters = dict[Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")], str | int | float | bool]
@@ -109,7 +109,7 @@ class RankParams(Record):
     domain_weights: dict[str, float] | None = None
     seed: int = Field(default=0, description="of methods that draw lots")
     # Left out where it is not used, so that a job that an earlier version asked for is the same job.
-    parameters: Parameters = Field(default={}, exclude_if=operator.not_, description="the method's own")
+    parameters: Parameters = Field(default={}, exclude_if=is_empty, description="the method's own")
 
 
 class RankResult(Record):
@@ -119,43 +119,66 @@ class RankResult(Record):
     saliency: tuple[tuple[float, ...], ...]
 
 
-class SearchParams(Record):
-    """Search for the experts each layer keeps when `depth` are dropped; `eep_merge` goes on from `plan`."""
+_FORMER_SEARCH_PARAMETERS: Final[Mapping[str, Mapping[str, float | None]]] = {
+    "naee": {"max_subsets": 50_000},
+    "eep": {"train_share": 0.5, "iterations": 40, "offspring": 12, "seed": 0},
+    "eep_merge": {"train_share": 0.5, "iterations": None, "offspring": None, "seed": 0},
+}
+"""Which of the fields that stood beside `method` before searches had parameters of their own counted for which search,
+and with which value it was written though nobody had said it; null: it is the search's default no more."""
+_FORMER_SEARCH_FIELDS: Final = ("train_share", "max_subsets", "iterations", "offspring", "seed")
+
+
+class SearchOptions(Record):
+    """Which search, with what; `GET /v1/methods` lists them with their needs and parameters."""
+
+    method: Name
+    depth: int | None = Field(default=None, ge=1, description="experts each layer drops; null: it goes on from a plan")
+    questions: tuple[Name, ...] = Field(default=(), description="names in the surgeon's settings")
+    parameters: Parameters = Field(default={}, exclude_if=is_empty, description="the search's own")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_former_fields(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or data.keys().isdisjoint(_FORMER_SEARCH_FIELDS):
+            return data
+        counted = _FORMER_SEARCH_PARAMETERS.get(data.get("method", ""), {})
+        own = {name: data[name] for name, usual in counted.items() if data.get(name, usual) != usual}
+        rest = {name: value for name, value in data.items() if name not in _FORMER_SEARCH_FIELDS}
+        return {**rest, "parameters": {**own, **data.get("parameters", {})}}
+
+
+class SearchParams(SearchOptions):
+    """Search for the experts each layer keeps; what the search does not need is refused."""
 
     model_sha256: Sha256
-    method: Literal["naee", "eep", "eep_merge"]
-    depth: int | None = Field(default=None, ge=1, description="NAEE and EEP")
-    plan: SurgeryPlan | None = Field(default=None, description="EEP's merge phase: the plan of the prune phase")
-    start: tuple[SurgeryPlan, ...] = Field(default=(), description="EEP: plans to begin with beside random ones")
-    train_share: float = Field(default=0.5, gt=0, lt=1, description="EEP: share of the questions the search may see")
-    statistics_sha256: Sha256 | None = Field(default=None, description="NAEE: observed with a reservoir")
-    max_subsets: int = Field(default=50_000, ge=1, description="NAEE: above it greedy with swaps")
-    questions: tuple[Name, ...] = Field(default=(), description="EEP: names in the surgeon's settings")
-    iterations: int = Field(default=40, ge=0, le=10_000)
-    offspring: int = Field(default=12, ge=1, le=1000)
-    seed: int = 0
+    plan: SurgeryPlan | None = Field(default=None, description="of a search that goes on from one")
+    start: tuple[SurgeryPlan, ...] = Field(default=(), description="plans to begin with beside the search's own")
+    statistics_sha256: Sha256 | None = None
 
-    @model_validator(mode="after")
-    def _knows_where_to_go(self) -> Self:
-        if (self.plan is None) == (self.method == "eep_merge"):
-            raise ValueError("`plan` is what eep_merge, and only it, begins with")
-        if (self.depth is None) != (self.method == "eep_merge"):
-            raise ValueError("naee and eep need a depth; eep_merge has its plan's")
-        return self
+
+_FORMER_REPORT: Final = (
+    "losses", "exhaustive", "train_accuracy", "validation_accuracy", "validation_accuracy_of_base",
+)  # fmt: skip
 
 
 class SearchResult(Record):
-    """The plan and what is known of its worth: losses by layer (NAEE), accuracies (EEP)."""
+    """The plan and what is known of its worth."""
 
     plan: SurgeryPlan
     plan_hash: Sha256
-    losses: tuple[float, ...] = ()
-    exhaustive: bool | None = None
-    train_accuracy: float | None = None
-    validation_accuracy: float | None = None
-    validation_accuracy_of_base: float | None = Field(
-        default=None, description="of the whole model; for eep_merge, of the plan it began with"
+    report: dict[str, Any] = Field(
+        default_factory=dict, description="the search's own words for it: losses by layer, accuracies"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_former_fields(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or data.keys().isdisjoint(_FORMER_REPORT):
+            return data
+        own = {name: data[name] for name in _FORMER_REPORT if data.get(name) not in (None, [], ())}
+        rest = {name: value for name, value in data.items() if name not in _FORMER_REPORT}
+        return {**rest, "report": {**own, **data.get("report", {})}}
 
 
 class SkippingParams(Record):
@@ -202,7 +225,7 @@ class PlanOptions(Record):
     )
     domain_weights: dict[str, float] | None = Field(default=None, description="blend of the statistics' domains")
     seed: int = Field(default=0, description="of methods that draw lots")
-    parameters: Parameters = Field(default={}, exclude_if=operator.not_, description="the method's own")
+    parameters: Parameters = Field(default={}, exclude_if=is_empty, description="the method's own")
 
     @model_validator(mode="after")
     def _says_how_many(self) -> Self:

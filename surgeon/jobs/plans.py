@@ -27,9 +27,10 @@ from surgeon.jobs.tools import Tools
 from surgeon.observation import statistics
 from surgeon.planning import plan_making
 from surgeon.rankings.registry import ranking_named
+from surgeon.search.registry import search_named
 from surgeon.work.cache import key_of
 from surgeon.work.child import run_in_child
-from surgeon.work.tasks import EepMergeTask, EepTask, NaeeTask, ObserveTask, SearchTask, SkippingTask
+from surgeon.work.tasks import ObserveTask, SearchTask, SkippingTask
 
 
 class PlanJobs:
@@ -116,37 +117,24 @@ class PlanJobs:
             yield model, found[0] if found else None
 
     async def search(self, params: SearchParams, context: JobContext) -> SearchResult:
-        """Search; what EEP has evaluated is kept, so that an interrupted search goes on."""
-        async with self._inputs(params.model_sha256, params.statistics_sha256) as (model, found):
-            task = await self._search_task(params, model, found)
-            done = await run_in_child(task, part(context.progress, 0.0, 1.0, params.method))
-        assert done.plan is not None
-        return SearchResult(
-            plan=done.plan, plan_hash=done.plan.plan_hash(), losses=done.naee.losses if done.naee else (),
-            exhaustive=done.naee.exhaustive if done.naee else None,
-            train_accuracy=done.eep.train if done.eep else None,
-            validation_accuracy=done.eep.validation if done.eep else None,
-            validation_accuracy_of_base=done.eep.validation_base if done.eep else None,
-        )  # fmt: skip
-
-    async def _search_task(self, params: SearchParams, model: Path, found: Path | None) -> SearchTask:
-        if params.method == "naee":
-            if found is None:
-                raise ConfigurationError("NAEE needs statistics", hint="observe with a reservoir first")
-            assert params.depth is not None
-            return NaeeTask(model=model, statistics=found, depth=params.depth, max_subsets=params.max_subsets)
+        """Search; what was tried is kept, so that an interrupted search goes on."""
+        search = search_named(params.method, params.parameters)
         files = tuple(self._settings.question_file(name) for name in params.questions)
         hashes = [[await asyncio.to_thread(hash_file, path), template] for path, template in files]
-        key = key_of(kind=params.method, model=params.model_sha256, depth=params.depth, files=hashes,
-                     plan=params.plan and params.plan.plan_hash(), train_share=params.train_share)  # fmt: skip
-        common = {
-            "model": model, "questions": files, "iterations": params.iterations, "offspring": params.offspring,
-            "seed": params.seed, "train_share": params.train_share, "threads": self._settings.threads,
-            "cache": self._settings.state_dir / f"{params.method}-{key}.jsonl",
-        }  # fmt: skip
-        if params.method == "eep":
-            return EepTask.model_validate({**common, "depth": params.depth, "start": params.start})
-        return EepMergeTask.model_validate({**common, "plan": params.plan})
+        decisive = {name: value for name, value in search.model_dump().items() if name not in search.free}
+        key = key_of(**decisive | {
+            "kind": params.method, "model": params.model_sha256, "depth": params.depth, "files": hashes,
+            "plan": params.plan and params.plan.plan_hash(),
+        })  # fmt: skip
+        async with self._inputs(params.model_sha256, params.statistics_sha256) as (model, found):
+            task = SearchTask(
+                search=params.method, parameters=params.parameters, model=model, depth=params.depth, plan=params.plan,
+                start=params.start, statistics=found, questions=files, threads=self._settings.threads,
+                cache=self._settings.state_dir / f"{params.method}-{key}.jsonl",
+            )  # fmt: skip
+            done = await run_in_child(task, part(context.progress, 0.0, 1.0, params.method))
+        assert done.plan is not None
+        return SearchResult(plan=done.plan, plan_hash=done.plan.plan_hash(), report=done.report)
 
     async def skipping(self, params: SkippingParams, context: JobContext) -> SkippingResult:
         """Evaluate dynamic skipping."""

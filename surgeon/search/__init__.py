@@ -1,1 +1,1 @@
-"""Searches for the experts to keep: by reconstruction loss (`naee`), by accuracy on a task (`eep`)."""
+"""Searches for the experts to keep, one module a search (`naee`, `eep`, `eep_merge`), and what they share."""

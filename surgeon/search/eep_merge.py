@@ -1,143 +1,69 @@
-"""EEP's merge phase: from the experts that the prune phase kept, evolve matrices that mix in the dropped ones.
+"""EEP's merge phase as a search: from a plan, matrices that mix dropped experts into kept ones (`merge_evolution`)."""
 
-Liu et al., arXiv 2407.00945; defaults are the published operators: Gaussian noise of 0.065 on a quarter of the entries,
-crossover 0.3 by layer, parents within 3 points of the best, 160 iterations.
+from typing import ClassVar
 
-Candidates are evaluated without writing files: the running model's expert weights are overwritten in memory, so the
-model is loaded without mmap, and its experts are held a second time.
-"""
+from pydantic import Field
 
-import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Final
-
-import numpy as np
-import numpy.typing as npt
-
-from shared.kernel.errors import ConfigurationError
-from shared.llama import model as llama
-from surgeon.planning.merging import MergeArrays, merge_rows
-from surgeon.search.eep import Fitness, FitnessCache, Generation
-
-Array = npt.NDArray[Any]
-_EXPERT_NODES: Final = ("ffn_moe_gate", "ffn_moe_up", "ffn_moe_down")
+from shared.checkpoints import surgery
+from shared.files.durability import hash_file
+from shared.kernel.progress import Progress
+from shared.wire.surgeon_catalogue import Need
+from surgeon.kinds.merge_experts import MergeExperts
+from surgeon.planning.merging import MergeArrays
+from surgeon.search.base import Found, SearchInputs
+from surgeon.search.by_accuracy import SearchByAccuracy, report
+from surgeon.search.evolution import Fitness, FitnessCache
 
 
-@dataclass(frozen=True)
-class MergeOptions:
-    """The operators."""
+class EepMerge(SearchByAccuracy):
+    """Evolve matrices that mix dropped experts into kept ones; the model must be F16 or F32, `apply` takes any."""
 
-    iterations: int = 160
-    offspring: int = 8
-    crossover: float = 0.3
-    sigma: float = 0.065
-    mutated: float = 0.25
-    parent_margin: float = 0.03
-    most_parents: int = 8
-    seed: int = 0
+    name: ClassVar[str] = "eep_merge"
+    source: ClassVar[str] = "Liu et al., EEP, arXiv 2407.00945, merge phase"
+    needs: ClassVar[tuple[Need, ...]] = ("plan", "questions", "weights")
 
+    iterations: int = Field(default=160, ge=0, le=10_000, description="generations; the paper has 160")
+    offspring: int = Field(default=8, ge=1, le=1000, description="new candidates of a generation")
 
-class WeightsInMemory:
-    """The expert and router weights of a loaded model, found through the graph, and their originals."""
-
-    def __init__(self, model: llama.Model, n_layers: int) -> None:
-        """Find the weights by evaluating one token.
+    def run(self, inputs: SearchInputs, on_progress: Progress) -> Found:
+        """Evolve from the plan, and measure the result on the questions that the search never saw.
 
         Raises:
-            ConfigurationError: quantised weights, which cannot be mixed.
+            ConfigurationError: a plan for another model, or quantised weights.
         """
-        found: dict[tuple[str, int], llama.Tensor] = {}
-        wanted = {f"{node}-{layer}".encode(): (node, layer) for layer in range(n_layers)
-                  for node in (*_EXPERT_NODES, "ffn_moe_logits")}  # fmt: skip
+        from surgeon.search.merge_evolution import MergeOptions, WeightsInMemory, search_merge
+        from surgeon.search.task_fitness import TaskFitness
 
-        def look(tensor: llama.Tensor, ask: bool) -> bool:
-            place = wanted.get(tensor.raw_name)
-            if place is not None and ask:
-                found[place] = tensor.source(0)
-            return not ask
+        plan = inputs.begun_with
+        surgery.recipe(inputs.model, plan)
+        start = MergeArrays.of_plan(plan)
+        options = MergeOptions(iterations=self.iterations, offspring=self.offspring, seed=self.seed)
+        with TaskFitness(
+            inputs.model, inputs.questions, train_share=self.train_share, threads=inputs.threads, use_mmap=False
+        ) as fitness:
+            weights = WeightsInMemory(fitness.model, fitness.n_layers)
+            slots = (tuple(range(len(plan.kept[0]))),) * fitness.n_layers
 
-        with llama.Context(model, context_tokens=32, batch_tokens=32, on_tensor=look) as context:
-            context.decode([0], [0])
-        if set(found) != set(wanted.values()):
-            raise ConfigurationError("the experts' weights were not found in the graph", where=str(model.path))
-        self._tensors = found
-        self._originals: dict[tuple[str, int], Array] = {}
-        for place, tensor in found.items():
-            values = tensor.read()
-            if values.dtype not in (np.float16, np.float32):
-                raise ConfigurationError("merging needs an F16 or F32 model", where=tensor.name)
-            self._originals[place] = values
+            def measure(matrices: MergeArrays) -> Fitness:
+                weights.merge(matrices)
+                return fitness.train(slots)
 
-    def merge(self, matrices: MergeArrays) -> None:
-        """Put the merged experts into the first slots of every layer; the other slots keep what they had."""
-        for (node, layer), original in self._originals.items():
-            matrix = (matrices.experts if node in _EXPERT_NODES else matrices.routers)[layer]
-            values = original.copy()
-            values[: len(matrix)] = merge_rows(matrix, original).astype(original.dtype)
-            self._tensors[node, layer].write(values)
-
-    def restore(self) -> None:
-        """Put the original weights back."""
-        for place, original in self._originals.items():
-            self._tensors[place].write(original)
-
-
-@dataclass(frozen=True)
-class Merged:
-    """The result of a search."""
-
-    best: MergeArrays
-    fitness: Fitness
-    generations: tuple[Generation, ...]
+            found = search_merge(
+                start, measure, options,
+                cache=FitnessCache(inputs.cache, f"{fitness.identity} merge {plan.plan_hash()}"),
+                on_generation=lambda generation: self.on_generation(generation, on_progress),
+            )  # fmt: skip
+            weights.merge(start)
+            before = fitness.validation(slots).accuracy
+            weights.merge(found.best)
+            train, validation = found.fitness.accuracy, fitness.validation(slots).accuracy
+        parameters = {**plan.parameters, "merge_iterations": self.iterations, "merge_seed": self.seed,
+                      "train_accuracy": train, "validation_accuracy": validation}  # fmt: skip
+        provenance = {"method": "eep_prune_and_merge", "parameters": parameters,
+                      "base_sha256": hash_file(inputs.model),
+                      "router_sha256": surgery.router_sha256(inputs.model)}  # fmt: skip
+        merged = MergeExperts(matrices=found.best.record()).onto(plan.model_copy(update=provenance))
+        return Found(merged, report(train, validation, before, found.generations[-1].n_evaluated))
 
 
-def search_merge(
-    start: MergeArrays,
-    fitness: Callable[[MergeArrays], Fitness],
-    options: MergeOptions,
-    *,
-    cache: FitnessCache | None = None,
-    on_generation: Callable[[Generation], None] | None = None,
-) -> Merged:
-    """Run the merge phase from one-hot matrices; reproducible by its seed, resumable by its cache."""
-    random = np.random.default_rng(options.seed)
-    known = cache or FitnessCache(None, "")
-    population: list[tuple[Fitness, int, MergeArrays]] = []
-    n_evaluated = 0
-
-    def add(matrices: MergeArrays) -> None:
-        nonlocal n_evaluated
-        key = hashlib.sha256(matrices.experts.tobytes() + matrices.routers.tobytes()).hexdigest()
-        value = known.get(key)
-        if value is None:
-            value = fitness(matrices)
-            known.put(key, value)
-        population.append((value, n_evaluated, matrices))
-        n_evaluated += 1
-
-    def noisy(matrix: Array) -> Array:
-        noise = random.normal(0.0, options.sigma, matrix.shape)
-        return np.asarray(matrix + noise * (random.random(matrix.shape) < options.mutated))
-
-    add(start)
-    generations: list[Generation] = []
-    for iteration in range(options.iterations + 1):
-        if iteration:
-            least = population[0][0].accuracy - options.parent_margin
-            parents = [entry[2] for entry in population if entry[0].accuracy >= least][: options.most_parents]
-            for _ in range(options.offspring):
-                first, second = (parents[int(random.integers(len(parents)))] for _ in range(2))
-                take = (random.random(len(first.experts)) < options.crossover)[:, None, None]
-                add(
-                    MergeArrays(
-                        noisy(np.where(take, second.experts, first.experts)),
-                        noisy(np.where(take, second.routers, first.routers)),
-                    )
-                )
-        population.sort(key=lambda entry: (-entry[0].accuracy, -entry[0].margin, entry[1]))
-        del population[4 * options.most_parents :]
-        generations.append(Generation(iteration=iteration, n_evaluated=n_evaluated, best=population[0][0]))
-        if on_generation is not None:
-            on_generation(generations[-1])
-    return Merged(population[0][2], population[0][0], tuple(generations))
+SEARCH = EepMerge

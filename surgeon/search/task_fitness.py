@@ -10,7 +10,7 @@ from shared.checkpoints import surgery
 from shared.files.durability import hash_file
 from shared.kernel.errors import ConfigurationError
 from shared.llama import model as llama
-from surgeon.search.eep import Candidate, Fitness, split
+from surgeon.search.evolution import Candidate, Fitness, split
 from surgeon.search.masking import ExpertMask
 from surgeon.search.multiple_choice import QUESTION_TEMPLATE, MultipleChoiceScorer, Question, load_questions
 

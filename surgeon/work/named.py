@@ -4,30 +4,30 @@ Not here: the rankings themselves (`surgeon.rankings`), the searches (`surgeon.s
 """
 
 from collections.abc import Collection
-from typing import Any, Final, Literal
+from typing import Any
 
 from pydantic import BaseModel
 
-from shared.wire.surgeon_catalogue import KindInfo, MethodInfo, ParameterInfo
-from shared.wire.surgeon_jobs import SearchParams
+from shared.wire.surgeon_catalogue import KindInfo, MethodInfo, Need, ParameterInfo
 from surgeon.kinds.registry import KINDS
 from surgeon.rankings.base import Ranking
 from surgeon.rankings.registry import RANKINGS
-
-Need = Literal["statistics", "weights", "reservoir", "questions", "plan"]
-_EVOLUTION: Final = ("questions", "train_share", "iterations", "offspring", "seed")
-_SEARCHES: Final[tuple[tuple[str, str, tuple[Need, ...], tuple[str, ...]], ...]] = (
-    ("naee", "Lu et al., arXiv 2402.14800", ("reservoir", "weights"), ("depth", "max_subsets")),
-    ("eep", "Liu et al., EEP, arXiv 2407.00945, prune phase", ("questions",), ("depth", "start", *_EVOLUTION)),
-    ("eep_merge", "Liu et al., EEP, arXiv 2407.00945, merge phase", ("plan", "questions", "weights"), _EVOLUTION),
-)
-"""Name, source, needs, and which fields of `SearchParams` count."""
-_READ_BY_SEARCHES: Final = ("gguf",)
+from surgeon.search.base import Search
+from surgeon.search.registry import SEARCHES
 
 
 def method_infos() -> list[MethodInfo]:
-    """Return every ranking and every search, each sort by name."""
-    return [*map(_of_ranking, RANKINGS.all()), *sorted(map(_of_search, _SEARCHES), key=lambda info: info.name)]
+    """Return every ranking and every search, each sort by name.
+
+    Raises:
+        ConfigurationError: one cannot be loaded.
+    """
+    return [*map(_of_ranking, RANKINGS.all()), *map(_of_search, SEARCHES.all())]
+
+
+def loadable_method_infos() -> tuple[MethodInfo, ...]:
+    """Return every ranking and every search but those that cannot be loaded: what is asked for by name says why."""
+    return (*map(_of_ranking, RANKINGS.loadable()), *map(_of_search, SEARCHES.loadable()))
 
 
 def kind_infos() -> list[KindInfo]:
@@ -51,11 +51,10 @@ def _of_ranking(ranking: type[Ranking]) -> MethodInfo:
     )  # fmt: skip
 
 
-def _of_search(search: tuple[str, str, tuple[Need, ...], tuple[str, ...]]) -> MethodInfo:
-    name, source, needs, parameters = search
+def _of_search(search: type[Search]) -> MethodInfo:
     return MethodInfo(
-        name=name, kind="search", source=source, needs=needs, formats=_READ_BY_SEARCHES,
-        parameters=_parameters(SearchParams, parameters),
+        name=search.name, kind="search", source=search.source, needs=search.needs, optional=search.optional,
+        formats=search.formats, parameters=_parameters(search, search.model_fields),
     )  # fmt: skip
 
 

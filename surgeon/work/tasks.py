@@ -5,15 +5,15 @@ A task is a record of its inputs; `run` does it. Paths are allowed here because 
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
 
 from shared.kernel.progress import Progress
 from shared.kernel.records import Record, SurgeryPlan
-from shared.wire.surgeon_jobs import SkippingResult
+from shared.wire.surgeon_jobs import Parameters, SkippingResult
 from surgeon.quality.sanity import Evaluation
-from surgeon.search.reports import EepReport, NaeeReport
+from surgeon.search.base import SearchInputs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,55 +80,24 @@ class EvaluateTask(Record):
     max_tokens: int = Field(default=8192, ge=2)
 
 
-class NaeeTask(Record):
-    """GGUF and statistics with a reservoir -> plan."""
+class SearchTask(SearchInputs):
+    """A search by name with its parameters -> plan and report."""
 
-    task: Literal["naee"] = "naee"
+    task: Literal["search"] = "search"
+    search: str
+    parameters: Parameters = Field(default={})
+
+
+class SkippingTask(Record):
+    """GGUF, statistics and questions -> what dynamic skipping would do."""
+
+    task: Literal["skipping"] = "skipping"
     model: Path
     statistics: Path
-    depth: int
-    max_subsets: int
-
-
-class _QuestionsTask(Record):
-    """What searches by accuracy have in common."""
-
-    model: Path
     questions: tuple[tuple[Path, str], ...]
     threads: int = 1
 
 
-class _EepTask(_QuestionsTask):
-    iterations: int
-    offspring: int
-    seed: int
-    cache: Path | None = None
-    train_share: float = Field(default=0.5, gt=0, lt=1)
-
-
-class EepTask(_EepTask):
-    """GGUF and questions -> plan."""
-
-    task: Literal["eep"] = "eep"
-    depth: int
-    start: tuple[SurgeryPlan, ...] = ()
-
-
-class EepMergeTask(_EepTask):
-    """GGUF, questions and the plan of the prune phase -> plan with merge matrices."""
-
-    task: Literal["eep_merge"] = "eep_merge"
-    plan: SurgeryPlan
-
-
-class SkippingTask(_QuestionsTask):
-    """GGUF, statistics and questions -> what dynamic skipping would do."""
-
-    task: Literal["skipping"] = "skipping"
-    statistics: Path
-
-
-SearchTask = NaeeTask | EepTask | EepMergeTask
 Task = Annotated[
     SearchTask | SkippingTask | ConvertTask | ConvertDllamaTask | QuantizeTask | ObserveTask | EvaluateTask,
     Field(discriminator="task"),
@@ -142,8 +111,7 @@ class Done(Record):
     n_tokens: int = 0
     evaluation: Evaluation | None = None
     plan: SurgeryPlan | None = None
-    naee: NaeeReport | None = None
-    eep: EepReport | None = None
+    report: dict[str, Any] = Field(default={})
     skipping: SkippingResult | None = None
 
 
@@ -173,13 +141,16 @@ def run(task: Task, on_progress: Progress) -> Done:
     if isinstance(task, ObserveTask):
         return _observe(task, on_progress)
     if isinstance(task, SearchTask):
-        return _search(task, on_progress)
+        from surgeon.search.registry import perform, search_named
+
+        found = perform(search_named(task.search, task.parameters), task, on_progress)
+        return Done(plan=found.plan, report=found.report)
     if isinstance(task, SkippingTask):
         from surgeon.observation import statistics
         from surgeon.search.skipping import evaluate_skipping
 
-        found = statistics.load(task.statistics)
-        return Done(skipping=evaluate_skipping(task.model, found, task.questions, threads=task.threads))
+        observed = statistics.load(task.statistics)
+        return Done(skipping=evaluate_skipping(task.model, observed, task.questions, threads=task.threads))
     from surgeon.quality.sanity import evaluate
 
     evaluation = evaluate(
@@ -187,32 +158,6 @@ def run(task: Task, on_progress: Progress) -> Done:
         on_progress=on_progress,
     )  # fmt: skip
     return Done(n_tokens=evaluation.n_tokens, evaluation=evaluation)
-
-
-def _search(task: SearchTask, on_progress: Progress) -> Done:
-    from surgeon.search.eep import EepOptions
-    from surgeon.search.eep_merge import MergeOptions
-    from surgeon.search.run import run_eep, run_eep_merge, run_naee
-
-    if isinstance(task, NaeeTask):
-        plan, naee = run_naee(
-            task.model, task.statistics, task.depth, max_subsets=task.max_subsets, on_progress=on_progress
-        )
-        return Done(plan=plan, naee=naee)
-    if isinstance(task, EepTask):
-        plan, eep = run_eep(
-            task.model, task.questions, task.depth,
-            EepOptions(iterations=task.iterations, offspring=task.offspring, seed=task.seed),
-            start=[one.kept for one in task.start], cache=task.cache, train_share=task.train_share,
-            threads=task.threads, on_progress=on_progress,
-        )  # fmt: skip
-    else:
-        plan, eep = run_eep_merge(
-            task.model, task.plan, task.questions,
-            MergeOptions(iterations=task.iterations, offspring=task.offspring, seed=task.seed),
-            cache=task.cache, train_share=task.train_share, threads=task.threads, on_progress=on_progress,
-        )  # fmt: skip
-    return Done(plan=plan, eep=eep)
 
 
 def _imatrix(statistics: Path, plan: Path | None) -> "dict[str, NDArray[np.float32]]":

@@ -25,10 +25,10 @@ from surgeon.planning import allocation
 from surgeon.planning.merging import MergeArrays
 from surgeon.rankings.base import RankingInputs
 from surgeon.rankings.registry import RANKINGS, ranking_named
-from surgeon.search.eep import Candidate, EepOptions, Fitness, FitnessCache, search
-from surgeon.search.eep_merge import MergeOptions, WeightsInMemory, search_merge
-from surgeon.search.naee import ReconstructionLoss, search_layer
+from surgeon.search.evolution import Candidate, EepOptions, Fitness, FitnessCache, search
+from surgeon.search.merge_evolution import MergeOptions, WeightsInMemory, search_merge
 from surgeon.search.offline_experts import LayerExperts
+from surgeon.search.reconstruction import ReconstructionLoss, search_layer
 from surgeon.search.task_fitness import TaskFitness
 
 DEMO = Path(__file__).parents[2] / "demo"

@@ -131,6 +131,38 @@ def test_the_ranking_makes_a_plan(tmp_path: Path, packages: Path) -> None:
     assert plan.dropped == tuple((row.index(min(row)),) for row in ranked)
 
 
+def test_the_search_is_a_command_and_a_name_in_a_campaign(tmp_path: Path, packages: Path) -> None:
+    install_documented("A search", packages)
+    model, target = write_tiny_model(tmp_path / "m.gguf", n_layers=2), tmp_path / "plan.json"
+    info = json.loads(epi("surgery", "methods", "--json"))["k_centre"]
+    assert (info["kind"], info["needs"], info["parameters"][0]["name"]) == ("search", ["weights"], "starts")
+    assert "k-centre" in epi("surgery", "search", "--help")
+    search = ("surgery", "search", "k-centre", str(model), "--json", "-o", str(target))
+    report = json.loads(epi(*search, "--depth", "1", "--starts", "2"))
+    plan = read_plan(target)
+    assert len(report["radius"]) == 2 and report["plan_hash"] == plan.plan_hash()
+    assert (plan.method, plan.parameters, [*map(len, plan.kept)]) == ("k_centre", {"depth": 1, "starts": 2}, [3, 3])
+    assert "starts" in epi(*search, "--depth", "1", "--starts", "0", fails=True)
+    assert "drop fewer" in epi(*search, "--depth", "3", fails=True)
+    ask = (
+        "import asyncio, json\n"
+        "from tests.unit import test_campaign_admission as lab\n"
+        "from surgeon.catalogue import CatalogueReader\n"
+        "from surgeon.settings import SurgeonSettings\n"
+        f"settings = SurgeonSettings(name='s', port=1, state_dir={str(tmp_path)!r}, models={{'demo': {str(model)!r}}},"
+        " corpora={'demo': ()})\n"
+        "catalogue = asyncio.run(CatalogueReader(settings).read())\n"
+        "for own in ({'starts': 3}, {'stops': 3}):\n"
+        "    table = {'experts': {'search': 'k_centre', 'drop': '25%', **own}}\n"
+        "    spec = lab.CampaignSpec.model_validate({**lab.SPEC, **lab.variant(table)})\n"
+        "    try: print(lab.held_against(spec, catalogue, lab.NODES).id)\n"
+        "    except lab.ConfigurationError as error: print(error)\n"
+    )
+    said = subprocess.run([sys.executable, "-c", ask], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    first, second = said.stdout.splitlines()
+    assert first == "wrong" and "k_centre has no parameter 'stops'" in second
+
+
 def test_the_kind_of_surgery_cuts_a_model_and_proves_it(tmp_path: Path, packages: Path) -> None:
     install_documented("A kind of surgery", packages)
     base = write_tiny_model(tmp_path / "base.gguf", n_layers=3)

@@ -91,7 +91,7 @@ def test_searches(folder: Path) -> None:
     assert "another number" in epi(folder, "search", "eep", *task, "--start", "n.json", fails=1)
     epi(folder, "search", "eep", *task)
     merge = ("search.gguf", "--plan", "e.json", "--questions", "q.jsonl", "-o", "m.json", *few)
-    assert 0 <= json.loads(epi(folder, "search", "eep-merge", *merge))["validation"] <= 1
+    assert 0 <= json.loads(epi(folder, "search", "eep-merge", *merge))["validation_accuracy"] <= 1
     assert len(json.loads((folder / "m.json").read_text())["merge"]["experts"][3]) == 6
     for base in ("search.gguf", "hf"):
         epi(folder, "apply", base, "m.json", f"merged-{base}")

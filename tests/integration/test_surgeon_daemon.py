@@ -204,12 +204,13 @@ async def test_rank_search_and_verify(client: AgentClient) -> None:
         model_sha256=base.f16_sha256, method="naee", depth=1, statistics_sha256=seen.statistics_sha256
     )
     naee = SearchResult.model_validate(await client.run("s/naee", "search", params, timeout_s=60))
-    assert naee.exhaustive and len(naee.losses) == 4
+    assert naee.report["exhaustive"] and len(naee.report["losses"]) == 4
     params = SearchParams(
-        model_sha256=base.f16_sha256, method="eep", depth=6, questions=("quiz",), iterations=1, offspring=2
-    )
+        model_sha256=base.f16_sha256, method="eep", depth=6, questions=("quiz",),
+        parameters={"iterations": 1, "offspring": 2},
+    )  # fmt: skip
     eep = SearchResult.model_validate(await client.run("s/eep", "search", params, timeout_s=60))
-    assert eep.validation_accuracy is not None and all(len(ids) == 6 for ids in eep.plan.kept)
+    assert 0 <= eep.report["validation_accuracy"] <= 1 and all(len(ids) == 6 for ids in eep.plan.kept)
     again = SearchResult.model_validate(await client.run("s/eep-again", "search", params, timeout_s=60))
     assert again == eep
     with pytest.raises(NotFoundError, match="no such questions"):
@@ -286,10 +287,11 @@ async def test_what_the_command_line_can_the_daemon_can(client: AgentClient) -> 
     )
 
     search = SearchParams(
-        model_sha256=f16, method="eep_merge", plan=plan, questions=("quiz",), iterations=1, offspring=2
-    )
+        model_sha256=f16, method="eep_merge", plan=plan, questions=("quiz",),
+        parameters={"iterations": 1, "offspring": 2},
+    )  # fmt: skip
     merged = SearchResult.model_validate(await client.run("p/eep-merge", "search", search, timeout_s=60))
-    assert merged.plan.merge is not None and merged.validation_accuracy_of_base is not None
+    assert merged.plan.merge is not None and 0 <= merged.report["validation_accuracy_of_base"] <= 1
     applied = ApplyParams(base_sha256=f16, plan=merged.plan)
     variant = ApplyResult.model_validate(await client.run("p/merge-experts", "apply", applied, timeout_s=60))
     check = VerifyParams(base_sha256=f16, plan=merged.plan, sha256=variant.sha256)

@@ -71,6 +71,13 @@ async def test_same_id_with_another_request_is_refused(tmp_path: Path) -> None:
             await running.submit("c/one", request(3))
 
 
+async def test_the_same_request_in_an_earlier_version_s_words_is_the_same(tmp_path: Path) -> None:
+    async with server(tmp_path) as running:
+        await running.submit("c/one", request(2, fail=False, wait_s=0.0))
+        _, is_new = await running.submit("c/one", request(2))
+        assert not is_new, "an earlier version wrote defaults out"
+
+
 @pytest.mark.parametrize(
     ("asked", "error", "names"),
     [

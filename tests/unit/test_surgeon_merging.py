@@ -16,9 +16,9 @@ from surgeon.conversion.quantize import quantize
 from surgeon.conversion.to_dllama import convert_model
 from surgeon.conversion.to_gguf import convert
 from surgeon.planning.merging import MergeArrays
-from surgeon.search.eep import Fitness
-from surgeon.search.eep_merge import MergeOptions, WeightsInMemory, search_merge
+from surgeon.search.evolution import Fitness
 from surgeon.search.masking import ExpertMask
+from surgeon.search.merge_evolution import MergeOptions, WeightsInMemory, search_merge
 from surgeon.verification.verify import verify
 from tests.support.checkpoint_factory import TEXT, make_checkpoint
 

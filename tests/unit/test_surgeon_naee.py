@@ -10,8 +10,8 @@ from shared.kernel.errors import ConfigurationError
 from surgeon.conversion.to_gguf import convert
 from surgeon.observation.corpus import load_corpus
 from surgeon.observation.observe import ObserveOptions, observe
-from surgeon.search.naee import ReconstructionLoss, n_subsets, search_layer
 from surgeon.search.offline_experts import LayerExperts
+from surgeon.search.reconstruction import ReconstructionLoss, n_subsets, search_layer
 from tests.support.checkpoint_factory import TEXT, make_checkpoint
 from tests.support.numpy_forward import NumpyQwen3Moe
 

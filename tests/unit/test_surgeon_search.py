@@ -12,7 +12,7 @@ from surgeon.conversion.to_gguf import convert
 from surgeon.observation import statistics
 from surgeon.observation.corpus import load_corpus
 from surgeon.observation.observe import observe
-from surgeon.search.eep import Candidate, EepOptions, Fitness, FitnessCache, search, split
+from surgeon.search.evolution import Candidate, EepOptions, Fitness, FitnessCache, search, split
 from surgeon.search.multiple_choice import MultipleChoiceScorer, Question
 from surgeon.search.skipping import DynamicSkipping, median_ratios
 from surgeon.search.task_fitness import TaskFitness

@@ -6,7 +6,8 @@ does it (the surgeon; `orchestrator.campaign.preparation` asks it).
 """
 
 import operator
-from typing import Annotated, Any, Literal, Self
+import re
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
@@ -16,6 +17,7 @@ from shared.wire.surgeon_jobs import Name, Parameters
 Percentage = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]?%$")]
 Drop = Annotated[int, Field(ge=1, le=4095)] | Percentage
 """Experts dropped in each layer that is cut: a number, or a share of the model's experts such as "25%"."""
+_PARAMETER: Final = re.compile(r"[a-z][a-z0-9_]{0,63}\Z", re.ASCII)
 LayerChoice = LayerGroup | tuple[Annotated[int, Field(ge=0)], ...]
 """A group of layers, or layer numbers."""
 
@@ -59,38 +61,50 @@ class PruneExperts(Record):
         return self.layers != "all" or self.budget == "bisect" or len(set(self.keep or ())) > 1
 
 
-class SearchExperts(Record):
-    """Search for the experts to keep: NAEE by the layer's reconstruction loss, EEP by accuracy on questions."""
+class _WithOwnParameters(Record):
+    """A table whose other keys are parameters of what it names: the surgeon knows them (`GET /v1/methods`)."""
 
-    kind: Literal["search_experts"] = "search_experts"
-    search: Literal["naee", "eep"] = Field(description="by reconstruction loss, or by accuracy on questions")
-    drop: Drop = Field(description="experts dropped in every layer")
-    questions: tuple[Name, ...] = Field(default=(), description="EEP: question files of the surgeon, by name")
-    train_share: float = Field(default=0.5, gt=0, lt=1, description="EEP: share of the questions the search may see")
-    iterations: int = Field(default=40, ge=0, le=10_000, description="EEP: generations")
-    offspring: int = Field(default=12, ge=1, le=1000, description="EEP: children of a generation")
-    reservoir: int = Field(default=256, ge=1, le=65_536, description="NAEE: tokens kept of each layer's inputs")
-    max_subsets: int = Field(default=50_000, ge=1, description="NAEE: above it greedy with swaps")
-    seed: int = Field(default=0, description="EEP: of the search")
+    model_config = Record.model_config | ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, str | int | float | bool]
+
+    @property
+    def parameters(self) -> Parameters:
+        """Return the keys that are no fields of this table."""
+        return dict(self.__pydantic_extra__)
 
     @model_validator(mode="after")
-    def _has_what_it_needs(self) -> Self:
-        if self.search == "eep" and not self.questions:
-            raise ValueError("questions: EEP searches by accuracy and needs at least one question file")
-        if self.search == "naee" and self.questions:
-            raise ValueError("questions: NAEE searches by reconstruction loss and takes none")
+    def _are_named_so(self) -> Self:
+        if bad := [name for name in self.__pydantic_extra__ if not _PARAMETER.match(name)]:
+            raise ValueError(f"{bad[0]!r} is no name of a parameter")
         return self
 
 
-class MergeExperts(Record):
+class SearchExperts(_WithOwnParameters):
+    """Search for the experts to keep, for example NAEE by the layer's reconstruction loss, EEP by accuracy."""
+
+    kind: Literal["search_experts"] = "search_experts"
+    search: Name = Field(description="a search of the surgeon, for example naee or eep")
+    drop: Drop = Field(description="experts dropped in every layer")
+    questions: tuple[Name, ...] = Field(
+        default=(), description="question files of the surgeon, by name: for a search by accuracy"
+    )
+    reservoir: int = Field(
+        default=256, ge=1, le=65_536, description="tokens kept of each layer's inputs, for a search that reads them"
+    )
+
+
+class MergeExperts(_WithOwnParameters):
     """EEP's merge phase: mix the dropped experts into the kept ones by matrices that are evolved."""
 
     kind: Literal["merge_experts"] = "merge_experts"
     questions: tuple[Name, ...] = Field(min_length=1, description="question files of the surgeon, by name")
-    train_share: float = Field(default=0.5, gt=0, lt=1, description="share of the questions the search may see")
-    iterations: int = Field(default=40, ge=0, le=10_000, description="generations")
-    offspring: int = Field(default=12, ge=1, le=1000, description="children of a generation")
-    seed: int = Field(default=0, description="of the search")
+
+    search: ClassVar[str] = "eep_merge"
+
+    @property
+    def parameters(self) -> Parameters:
+        """Return the search's parameters; a campaign's merge phase is shorter than the paper's unless it says more."""
+        return {"iterations": 40, "offspring": 12, **super().parameters}
 
 
 class GivenPlan(Record):
