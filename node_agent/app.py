@@ -16,7 +16,7 @@ from shared.wire.artifacts import artifact_router
 from shared.wire.health_api import health_router
 from shared.wire.job_server import JOB_BODIES, JobServer, job_router
 from shared.wire.node_jobs.activity import AgentActivity
-from shared.wire.node_jobs.engines import EngineInfo
+from shared.wire.node_jobs.engines import EngineInfo, NodeConnections
 from shared.wire.node_jobs.host import NodeFacts
 
 
@@ -62,6 +62,11 @@ def build_app(settings: NodeSettings, token: str | None) -> FastAPI:
     async def activity() -> AgentActivity:
         """Say what this agent did and wrote since its start."""
         return node.activity()
+
+    @app.get("/v1/connections")
+    async def connections() -> NodeConnections:
+        """Say who is connected to this node's worker, and where its engine is connected from."""
+        return node.connections()
 
     @app.get("/v1/engines")
     async def engines() -> list[EngineInfo]:

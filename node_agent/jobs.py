@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from node_agent.engines.base import Engine, Worker
 from node_agent.machine.activity import read_activity
+from node_agent.machine.connections import read_connections
 from node_agent.machine.governor import set_governor
 from node_agent.machine.host import find_engine, read_facts
 from node_agent.machine.led import blink
@@ -31,6 +32,7 @@ from shared.wire.node_jobs.artifacts import FetchParams, FetchResult
 from shared.wire.node_jobs.engines import (
     Empty,
     EngineInfo,
+    NodeConnections,
     StartEngineParams,
     StartEngineResult,
     StartWorkerParams,
@@ -240,6 +242,12 @@ class Node:
         """Return what this agent did since its start."""
         worker_pid = next((worker.pid for worker in self.workers.values() if worker.pid is not None), None)
         return read_activity(engine_pid=self.engine.pid, worker_pid=worker_pid)
+
+    def connections(self) -> NodeConnections:
+        """Return who is connected to this node's worker, and this end of its engine's connections."""
+        running = next((worker for worker in self.workers.values() if worker.pid is not None), None)
+        endpoint = self.settings.place.worker_endpoint if running is None else running.endpoint
+        return read_connections((endpoint, None if running is None else running.pid), self.engine.pid)
 
     async def _quietly(self, work: Coroutine[Any, Any, Done]) -> Done:
         """Do a workload and add to its result what the agent itself did meanwhile."""

@@ -4,11 +4,14 @@ Not here: any engine, and what it can do (`shared.wire.engines`, which the orche
 """
 
 import asyncio
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
+
+import psutil
 
 from node_agent.processes import Supervised
 from shared.kernel.errors import ConfigurationError, InfrastructureError
@@ -104,9 +107,17 @@ class Worker(ABC):
     def _command(self) -> list[str]:
         """Return the command line."""
 
-    @abstractmethod
     async def _ready(self, process: Supervised) -> bool:
-        """Tell whether the process serves."""
+        """Tell whether the process listens, by the kernel's table.
+
+        A connection would end an idle worker of distributed-llama, and would wait where strangers fill the queue.
+        """
+        with contextlib.suppress(psutil.Error):
+            return any(
+                connection.status == psutil.CONN_LISTEN and connection.laddr.port == self._port
+                for connection in psutil.Process(process.pid).net_connections(kind="tcp")
+            )
+        return False
 
 
 async def wait_until(process: Supervised, ready: Callable[[], Awaitable[bool]], where: str) -> None:

@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-import psutil
 from pydantic import Field
 
 from node_agent.engines.base import Engine, EngineSettings, Place, Worker
@@ -84,15 +83,6 @@ class DllamaWorker(Worker):
             *_line_buffered(), str(find_program(self._program)), "worker", "--host", self._host,
             "--port", str(self._port), "--nthreads", str(self._threads),
         ]  # fmt: skip
-
-    async def _ready(self, process: Supervised) -> bool:
-        """Tell whether it listens, by the kernel's table: a connection would end the worker."""
-        with contextlib.suppress(psutil.Error):
-            return any(
-                connection.status == psutil.CONN_LISTEN and connection.laddr.port == self._port
-                for connection in psutil.Process(process.pid).net_connections(kind="tcp")
-            )
-        return False
 
 
 def _line_buffered() -> list[str]:

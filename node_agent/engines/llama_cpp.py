@@ -79,9 +79,6 @@ class RpcWorker(Worker):
         """Tell it by its module."""
         return RPC_WORKER_MODULE in command
 
-    async def _ready(self, process: Supervised) -> bool:
-        return await listens(self.endpoint)
-
 
 class LlamaCppEngine(Engine):
     """One engine process on this node, its layers on RPC workers anywhere."""

@@ -4,6 +4,7 @@ Not here: windows (`attempt`), which nodes and engines a configuration has (`top
 """
 
 import asyncio
+import logging
 from typing import TypeVar
 
 from pydantic import BaseModel
@@ -12,6 +13,7 @@ from orchestrator.campaign.calls import Call
 from orchestrator.campaign.context import CampaignContext
 from orchestrator.campaign.measured import AttemptPlace
 from orchestrator.campaign.preparation import ModelFile, Variant
+from orchestrator.campaign.strangers import StrangerError, Strangers, described, find_strangers, unless_held
 from orchestrator.campaign.topology import scorer_of, workers_of
 from orchestrator.domain.campaign.steps import RunStep, Step
 from orchestrator.domain.run.records import ServedBy
@@ -29,9 +31,14 @@ from shared.wire.node_jobs.engines import (
 )
 from shared.wire.surgeon_jobs import ApplyParams, ApplyResult
 
+log = logging.getLogger(__name__)
+
 R = TypeVar("R", bound=BaseModel)
 _AGAIN = 10
 """Added to the part of a job that is asked for once more in the same attempt: a job's id is used once."""
+_CLEARINGS = 3
+"""How often the workers are started anew to be rid of a stranger who connects again."""
+_STRANGERS = "strangers on workers"
 
 
 class Cluster:
@@ -43,6 +50,7 @@ class Cluster:
         self._spec = context.spec
         self._timeouts = context.spec.timeouts
         self._warm: tuple[str, EngineName] | None = None
+        self._health = context.health
         self._roots = {context.lab.root_name}
 
     async def job(
@@ -89,40 +97,67 @@ class Cluster:
         return delivery
 
     async def start_workers(self, place: AttemptPlace) -> tuple[str, ...]:
-        """Make sure that all workers of the attempt's engine live, and return their endpoints.
+        """Make sure that all workers of the attempt's engine live and serve nobody else, and return their endpoints.
 
         An engine process that has just served a whole attempt on the same root loads the next model itself, which saves
-        its start; any other is ended first, which also frees the workers of it.
+        its start; any other is ended first, and all workers with it: whoever else had got hold of one is out.
+
+        Raises:
+            InfrastructureError: somebody keeps connecting to a worker; he is named.
         """
         engine = place.configuration.engine
         warm, self._warm = self._warm, None  # whatever goes wrong leaves the engine in doubt
-        if warm != (place.root, engine):
-            await self._end_engines(place, "start_engine")
-        return await self._start_workers(place, "start_engine", engine)
+        return await self._own_workers(place, "start_engine", engine, fresh=warm != (place.root, engine))
 
     async def serve_scoring(self, place: AttemptPlace, file: ModelFile) -> ServedBy:
         """Let the scoring engine take over from one whose answers cannot be judged."""
-        await self._end_engines(place, "score")
         engine = scorer_of(place.configuration.engine)
-        workers = await self._start_workers(place, "score", engine)
+        workers = await self._own_workers(place, "score", engine, fresh=True)
         return await self.start_engine(place, "score", engine, file, workers)
 
     def was_healthy(self, place: AttemptPlace) -> None:
         """Say that the attempt went through to its end."""
         self._warm = place.root, scorer_of(place.configuration.engine)
 
-    async def _end_engines(self, place: AttemptPlace, step: RunStep) -> None:
+    async def _own_workers(
+        self, place: AttemptPlace, step: RunStep, engine: EngineName, *, fresh: bool
+    ) -> tuple[str, ...]:
+        """Start all workers, or keep them unless `fresh`; a stranger on one makes all of them fresh."""
+        strangers: Strangers = {}
+        for part in range(1, 1 + _AGAIN * _CLEARINGS, _AGAIN):
+            if fresh:
+                await self._end_engines(place, step, part)
+            endpoints = await self._start_workers(place, step, engine, part, restart=fresh)
+            strangers = await find_strangers(self._lab, place.root, workers_of(engine, place.nodes))
+            self._report(strangers)
+            if not strangers:
+                return endpoints
+            log.warning("%s; the workers are started anew", described(strangers))
+            fresh = True
+        raise StrangerError(strangers)
+
+    def _report(self, strangers: Strangers) -> None:
+        """Let the health say who holds a worker, for as long as he was seen at the last look."""
+        if strangers:
+            self._health.set(_STRANGERS, f"at the last look {described(strangers)}, not to the engine")
+        else:
+            self._health.clear(_STRANGERS)
+
+    async def _end_engines(self, place: AttemptPlace, step: RunStep, part: int) -> None:
         """End every engine that may run, which frees the workers of it, and the root's own worker."""
         self._roots.add(place.root)
         for name in sorted(self._roots):
             params = StopEngineParams(worker=name == place.root)
-            await self.job(place, step, "stop_engine", params, Empty, self._timeouts.handling(step), node=name)
+            handling_s = self._timeouts.handling(step)
+            await self.job(place, step, "stop_engine", params, Empty, handling_s, node=name, part=part)
 
-    async def _start_workers(self, place: AttemptPlace, step: RunStep, engine: EngineName) -> tuple[str, ...]:
-        handling_s, params = self._timeouts.handling(step), StartWorkerParams(engine=engine)
+    async def _start_workers(
+        self, place: AttemptPlace, step: RunStep, engine: EngineName, part: int, *, restart: bool
+    ) -> tuple[str, ...]:
+        handling_s, params = self._timeouts.handling(step), StartWorkerParams(engine=engine, restart=restart)
         workers = await asyncio.gather(
             *(
-                self.job(place, step, "start_worker", params, StartWorkerResult, handling_s, node=name)
+                self.job(place, step, "start_worker", params, StartWorkerResult, handling_s, node=name, part=part)
                 for name in workers_of(engine, place.nodes)
             )
         )
@@ -131,11 +166,21 @@ class Cluster:
     async def start_engine(
         self, place: AttemptPlace, step: RunStep, engine: EngineName, file: ModelFile, workers: tuple[str, ...]
     ) -> ServedBy:
-        """Load a model over the workers."""
-        started = await self.job(place, step, "start_engine", StartEngineParams(
+        """Load a model over the workers.
+
+        Raises:
+            InfrastructureError: a worker serves somebody else; he is named.
+            EpiError: what the root's agent says.
+        """
+        loading = self.job(place, step, "start_engine", StartEngineParams(
             model_sha256=file.request.sha256, workers=workers, context_tokens=self._spec.engine.context_tokens,
             sequences=self._spec.engine.sequences, threads=self._spec.engine.threads,
             experts_per_token=place.configuration.experts_per_token, engine=engine,
             tokenizer_sha256=file.tokenizer_sha256,
         ), StartEngineResult, self._timeouts.transfer(step, file.request.size_bytes))  # fmt: skip
+        try:
+            started = await unless_held(self._lab, place.root, workers_of(engine, place.nodes), loading)
+        except StrangerError as error:
+            self._report(error.strangers)
+            raise
         return ServedBy(engine=engine, engine_build=started.build, model_sha256=file.request.sha256, nodes=place.nodes)

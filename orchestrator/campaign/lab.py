@@ -13,7 +13,7 @@ from shared.service.endpoint import Endpoint
 from shared.wire.client import AgentClient
 from shared.wire.meter_api import MeterStatus, SampleBlock
 from shared.wire.node_jobs.activity import AgentActivity
-from shared.wire.node_jobs.engines import EngineInfo
+from shared.wire.node_jobs.engines import EngineInfo, NodeConnections
 from shared.wire.node_jobs.host import NodeFacts
 from shared.wire.surgeon_catalogue import Catalogue
 
@@ -80,6 +80,10 @@ class Lab:
     async def activity(self, node: NodeName) -> AgentActivity:
         """Return what a node's agent did since its start."""
         return await self.nodes[node].request_as(AgentActivity, "GET", "/v1/activity")
+
+    async def connections(self, node: NodeName) -> NodeConnections:
+        """Return who is connected to a node's worker, and where its engine is connected from."""
+        return await self.nodes[node].request_as(NodeConnections, "GET", "/v1/connections")
 
     async def engines(self, node: NodeName) -> list[EngineInfo]:
         """Return what each engine of a node can do."""

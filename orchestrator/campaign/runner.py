@@ -76,6 +76,7 @@ class CampaignRunner:
         health: HealthRegistry,
     ) -> None:
         self._spec = spec
+        self._health = health
         self._patience = Patience(lab.settings.results_dir, health, self._publish_message)
         self._journal = journal.patient(self._patience.pause)
         self._pending = PendingEvaluations(lab.settings.state_dir, spec.id)
@@ -92,7 +93,7 @@ class CampaignRunner:
             check_stop_requested=self._check_stop, publish=self._publish_message,
         )  # fmt: skip
         caller = Caller(self._journal, spec.id, spec.max_attempts, recovery.wait_for, self._publish_job(spec))
-        context = CampaignContext(spec, self._lab, caller)
+        context = CampaignContext(spec, self._lab, caller, self._health)
         try:
             await self._run(context, recovery)
         except StopRequestedError as stop:

@@ -61,6 +61,26 @@ class StopEngineParams(Record):
     worker: bool = False
 
 
+class WorkerClient(Record):
+    """Somebody who is connected to a worker's port, served or waiting: a worker serves one at a time."""
+
+    address: str = Field(description="host:port at the other end")
+    program: str = Field(default="", description="name and pid, where it runs on the worker's own machine")
+    served: bool = Field(description="False: the connection waits until the present client has gone")
+
+    def __str__(self) -> str:
+        """Name it for a person."""
+        return f"{self.address} ({self.program})" if self.program else self.address
+
+
+class NodeConnections(Record):
+    """The answer of `GET /v1/connections`: who is connected to this node's worker, and the ends of its engine's."""
+
+    worker: str | None = Field(default=None, description="host:port of the worker; null: none runs")
+    clients: tuple[WorkerClient, ...] = ()
+    engine: tuple[str, ...] = Field(default=(), description="host:port of this end of the engine's connections")
+
+
 class Empty(Record):
     """A job with nothing to say."""
 
