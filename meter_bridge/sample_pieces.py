@@ -10,6 +10,7 @@ Not here: HTTP (`app`), queries (`trace`).
 import asyncio
 import base64
 import binascii
+import logging
 import math
 import sqlite3
 import threading
@@ -36,6 +37,8 @@ from meter_bridge.trace.straight import (
 from shared.kernel.errors import ConfigurationError
 from shared.kernel.records import Instrument, NodeName, Record
 from shared.wire.meter_api import SamplePiece, TraceEvent, WindowSummary
+
+log = logging.getLogger(__name__)
 
 PIECE_SAMPLES = 6000
 """Ten minutes at 10 Hz: some milliseconds of work at a time, so that the loop is there for the meter's next line."""
@@ -66,6 +69,8 @@ class _Cursor(Record):
     id: _Int
     utc_ns: _Int = -1
     n_samples: int = Field(default=0, ge=0)
+    n_damaged: int = Field(default=0, ge=0)
+    damaged_utc_ns: _Int = 0
     sums_w: tuple[tuple[_Sum, ...], ...] = Field(description="of each channel, terms whose sum is exact")
     counts: tuple[int, ...]
     first: _RegisterReading | None = None
@@ -140,9 +145,12 @@ class PieceBuilder:
             window = self._window(db, key)
             page = straight_page(db, window, (cursor.straight_ns, cursor.id), asked.limit + 1)
             samples, more = page[: asked.limit], len(page) > asked.limit
-            streams = self._streams(db, cursor, {sample.stream_id for sample in samples})
-        # A frame of another number of channels was measured before the settings were changed.
-        own = [sample for sample in samples if len(sample.power) == 8 * len(self._nodes)]
+            damaged = [sample for sample in samples if not sample.is_sound]
+            # A frame of another number of channels was measured before the settings were changed.
+            own = [sample for sample in samples if sample.is_sound and len(sample.power) == 8 * len(self._nodes)]
+            streams = self._streams(db, cursor, {sample.stream_id for sample in own})
+        if damaged:
+            log.warning("%d samples of the trace are damaged on the disk, first: %d", len(damaged), damaged[0].id)
         utc_ns = _strictly_ascending([sample.straight_ns for sample in own], cursor.utc_ns)
         columns = _columns(own, self._nodes, asked.calibration)
         valid = [[value for value in column if value is not None] for column in columns]
@@ -153,6 +161,8 @@ class PieceBuilder:
                 "id": samples[-1].id if samples else cursor.id,
                 "utc_ns": utc_ns[-1] if utc_ns else cursor.utc_ns,
                 "n_samples": cursor.n_samples + len(own),
+                "n_damaged": cursor.n_damaged + len(damaged),
+                "damaged_utc_ns": damaged[0].straight_ns if damaged and not cursor.n_damaged else cursor.damaged_utc_ns,
                 "sums_w": tuple(exact_sum((*before, *new)) for before, new in zip(cursor.sums_w, valid, strict=True)),
                 "counts": tuple(before + len(new) for before, new in zip(cursor.counts, valid, strict=True)),
                 "first": cursor.first or (_register(own[0]) if own else None),
@@ -217,7 +227,7 @@ class PieceBuilder:
             instrument=with_calibration(instrument, self._known, calibration, means),
             nodes=self._nodes,
             n_samples=cursor.n_samples,
-            events=tuple(trace_event(event) for event in events),
+            events=(*(trace_event(event) for event in events), *_damage(cursor)),
             energy_register_j=self._register_j(cursor),
         )
 
@@ -230,6 +240,14 @@ class PieceBuilder:
             return None
         spans = zip(self._nodes, first.register_wh, last.register_wh, strict=True)
         return {node: None if begin is None or end is None else (end - begin) * _J_PER_WH for node, begin, end in spans}
+
+
+def _damage(cursor: _Cursor) -> tuple[TraceEvent, ...]:
+    """Return the event that says that samples of the window were left out, since the disk damaged them."""
+    if not cursor.n_damaged:
+        return ()
+    detail = "samples left out: the disk gives others back than were written"
+    return (TraceEvent(utc_ns=cursor.damaged_utc_ns, kind="damaged", count=cursor.n_damaged, detail=detail),)
 
 
 def trace_event(event: StoredEvent) -> TraceEvent:

@@ -7,14 +7,15 @@ import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
-from meter_bridge.trace.records import StoredEvent, StoredSample, unpack_power
-from meter_bridge.trace.store import CURE
+from meter_bridge.trace.records import StoredEvent, StoredSample, sample_sum, unpack_power
+from meter_bridge.trace.store import CURE, NAME
 from shared.files.database import Database
 from shared.files.sqlite import open_read_only
 from shared.kernel.records import Instrument
 
 _COLUMNS = (
-    "utc_ns, mono_ns, arrival_mono_ns, stream_id, anchor_id, seq, device_ms, power_w, extra, frequency_hz, register_wh"
+    "id, utc_ns, mono_ns, arrival_mono_ns, stream_id, anchor_id, seq, device_ms, power_w, extra, frequency_hz,"
+    " register_wh, row_sum"
 )
 
 
@@ -35,7 +36,7 @@ class TraceReader:
     @classmethod
     async def open(cls, path: Path) -> "TraceReader":
         """Open the database read-only; the writer has made it."""
-        return cls(await open_read_only(path, name="the trace", cure=CURE))
+        return cls(await open_read_only(path, name=NAME, cure=CURE))
 
     async def close(self) -> None:
         """Close the connection."""
@@ -45,10 +46,16 @@ class TraceReader:
         return await self._db.read(lambda db: db.execute(sql, values).fetchall())
 
     async def samples(self, start_utc_ns: int, end_utc_ns: int) -> list[StoredSample]:
-        """Return the samples of a window in the order of their arrival."""
+        """Return the samples of a window in the order of their arrival, without those that the disk has damaged."""
         sql = f"SELECT {_COLUMNS} FROM sample WHERE utc_ns >= ? AND utc_ns < ? ORDER BY id"
+
         # On the database's thread: a long window must not make the loop late for the next line of the meter.
-        return await self._db.read(lambda db: [_sample(row) for row in db.execute(sql, (start_utc_ns, end_utc_ns))])
+        def ask(db: sqlite3.Connection) -> list[StoredSample]:
+            summed_from = summed_from_id(db)
+            rows = db.execute(sql, (start_utc_ns, end_utc_ns))
+            return [_sample(row) for row in rows if row["id"] < summed_from or row["row_sum"] == _sum_of(row)]
+
+        return await self._db.read(ask)
 
     async def last(self) -> StoredSample | None:
         """Return the newest sample."""
@@ -88,6 +95,15 @@ class TraceReader:
             start_utc_ns, end_utc_ns, limit,
         )  # fmt: skip
         return [StoredEvent(*row) for row in rows]
+
+
+def summed_from_id(db: sqlite3.Connection) -> int:
+    """Return the id from which on samples carry a checksum; those before are of an earlier version."""
+    return int(db.execute("SELECT from_id FROM summed").fetchone()[0])
+
+
+def _sum_of(row: sqlite3.Row) -> int:
+    return sample_sum(row["utc_ns"], row["stream_id"], row["power_w"], row["register_wh"])
 
 
 def _sample(row: sqlite3.Row) -> StoredSample:

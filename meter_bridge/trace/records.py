@@ -4,6 +4,7 @@ Not here: what crosses to other parts (`shared.wire.meter_api`, `shared.kernel.r
 """
 
 import struct
+import zlib
 from dataclasses import dataclass
 from typing import Literal
 
@@ -55,6 +56,18 @@ def pack_power(values: tuple[float, ...]) -> bytes:
 def unpack_power(blob: bytes) -> tuple[float, ...]:
     """Return what `pack_power` packed."""
     return struct.unpack(f"<{len(blob) // 8}d", blob)
+
+
+_WITHOUT_REGISTER = 0xFFFF_FFFF
+
+
+def sample_sum(utc_ns: int, stream_id: int, power: bytes, register: bytes | None) -> int:
+    """Return the checksum of what a sample says of energy: its time, its stream, its packed power and register.
+
+    What compaction takes away later, and what only explains the sample, is not covered.
+    """
+    crc = zlib.crc32(power, zlib.crc32(b"%d %d" % (utc_ns, stream_id)))
+    return crc ^ _WITHOUT_REGISTER if register is None else zlib.crc32(register, crc)
 
 
 EXTRA_QUANTITIES = ("voltage_v", "current_a", "power_factor", "reactive_var")

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from meter_bridge.timing.anchor import Anchor
-from meter_bridge.trace.records import StoredEvent, StoredSample, pack_power
+from meter_bridge.trace.records import StoredEvent, StoredSample, pack_power, sample_sum
 from shared.files.database import Database
+from shared.files.row_sums import SummedTable
 from shared.files.sqlite import open_database
 from shared.kernel.clock import monotonic_ns, utc_ns
 from shared.kernel.errors import DataError, StorageError
@@ -32,6 +33,13 @@ RETRY_S = 2.0
 PENDING_LIMIT = 20_000
 """Samples held in memory while the disk refuses them: over half an hour at 10 Hz."""
 
+SUMMED = (
+    SummedTable("instrument", ("id", "record")),
+    SummedTable("anchor", ("id", "boot_id", "utc_minus_mono_ns", "from_utc_ns")),
+    SummedTable("stream", ("id", "instrument_id", "started_utc_ns")),
+    SummedTable("event", ("id", "utc_ns", "mono_ns", "kind", "count", "detail")),
+)
+"""What is few and explains the samples. The samples' own checksums are filled in here and checked on reading."""
 MIGRATIONS = (
     """
     CREATE TABLE instrument (id INTEGER PRIMARY KEY, record TEXT NOT NULL UNIQUE) STRICT;
@@ -54,14 +62,22 @@ MIGRATIONS = (
     ) STRICT;
     CREATE INDEX event_by_time ON event (utc_ns);
     """,
+    # Rows carry checksums. Samples of before have none; a trace is far too large to give them one now.
+    f"""
+    {" ".join(table.stamp() for table in SUMMED)}
+    ALTER TABLE sample ADD COLUMN row_sum INTEGER;
+    CREATE TABLE summed (from_id INTEGER NOT NULL) STRICT;
+    INSERT INTO summed SELECT coalesce(max(id), 0) + 1 FROM sample;
+    """,
 )
+NAME = "the trace"
 CURE = (
     "stop the bridge, then bring the state folder back from a copy (epi-backup restore), or move the file and what"
     " begins with its name away: a new trace begins then"
 )
 _INSERT_SAMPLE = (
     "INSERT OR IGNORE INTO sample (utc_ns, mono_ns, arrival_mono_ns, stream_id, anchor_id, seq, device_ms, power_w,"
-    " extra, frequency_hz, register_wh) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " extra, frequency_hz, register_wh, row_sum) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _INSERT_EVENT = "INSERT INTO event (utc_ns, mono_ns, kind, count, detail) VALUES (?, ?, ?, ?, ?)"
 
@@ -86,7 +102,7 @@ class TraceStore:
     @classmethod
     async def open(cls, path: Path, health: HealthRegistry | None = None) -> "TraceStore":
         """Open or make the database at `path` and start the writer, whose death would be reported to `health`."""
-        db = await open_database(path, MIGRATIONS, name="the trace", cure=CURE)
+        db = await open_database(path, MIGRATIONS, name=NAME, cure=CURE, summed=SUMMED, indexes_checked=True)
         store = cls(db, path, health or HealthRegistry())
 
         def known(db: sqlite3.Connection) -> None:
@@ -238,10 +254,11 @@ class TraceStore:
 
 
 def _sample_row(sample: StoredSample) -> tuple[Any, ...]:
+    power, register = pack_power(sample.power_w), None if sample.register_wh is None else pack_power(sample.register_wh)
     return (
         sample.utc_ns, sample.mono_ns, sample.arrival_mono_ns, sample.stream_id, sample.anchor_id, sample.seq,
-        sample.device_ms, pack_power(sample.power_w), sample.extra, sample.frequency_hz,
-        None if sample.register_wh is None else pack_power(sample.register_wh),
+        sample.device_ms, power, sample.extra, sample.frequency_hz, register,
+        sample_sum(sample.utc_ns, sample.stream_id, power, register),
     )  # fmt: skip
 
 

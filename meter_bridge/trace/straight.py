@@ -15,12 +15,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from meter_bridge.trace.reader import summed_from_id
+from meter_bridge.trace.records import sample_sum
+from meter_bridge.trace.store import CURE, NAME
+from shared.files.database import explained
+from shared.files.row_sums import RowDamagedError
 from shared.kernel.clock import NS_PER_S
 
 _DISORDER_NS = 3600 * NS_PER_S
 """Within one anchor UTC follows the ids but for seconds, where a new stream begins; this is far beyond it."""
 _SELECT = (
-    "SELECT utc_ns, id, stream_id, power_w, register_wh FROM sample INDEXED BY sample_by_time"
+    "SELECT utc_ns, id, stream_id, power_w, register_wh, row_sum FROM sample INDEXED BY sample_by_time"
     " WHERE utc_ns >= ? AND utc_ns <= ? AND id >= ? AND id < ? AND (utc_ns > ? OR id > ?) ORDER BY utc_ns, id LIMIT ?"
 )
 _EDGE = (
@@ -38,6 +43,8 @@ class StraightSample:
     stream_id: int
     power: bytes
     register: bytes | None
+    is_sound: bool
+    """False when the disk gives another sample back than was written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +68,20 @@ class StraightWindow:
 
 @contextmanager
 def read_only(path: Path) -> Iterator[sqlite3.Connection]:
-    """Open the trace database for reading, beside its writer; closed at the end."""
-    db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)
+    """Open the trace database for reading, beside its writer; closed at the end.
+
+    Raises:
+        DataError: the file is damaged.
+        StorageError: the disk cannot be read.
+    """
+    db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
     try:
         db.execute("PRAGMA busy_timeout = 5000")
         yield db
+    except sqlite3.Error as error:
+        if (known := explained(error, path, name=NAME, cure=CURE, done="read")) is None:
+            raise
+        raise known from error
     finally:
         db.close()
 
@@ -92,7 +108,10 @@ def straight_window(db: sqlite3.Connection, start_utc_ns: int, end_utc_ns: int, 
         if first is None:
             continue
         last = db.execute(_EDGE.format("DESC"), window).fetchone()
-        boot, offset = db.execute("SELECT boot_id, utc_minus_mono_ns FROM anchor WHERE id = ?", (anchor_id,)).fetchone()
+        anchor = db.execute("SELECT boot_id, utc_minus_mono_ns FROM anchor WHERE id = ?", (anchor_id,)).fetchone()
+        if anchor is None:
+            raise RowDamagedError(f"samples from id {first_id} on name anchor {anchor_id}, which is not there")
+        boot, offset = anchor
         shift = first_offset.setdefault(boot, offset) - offset
         spans.append(_Span(first_id, end_id, first[0], last[0], shift))
     return StraightWindow(last_id, tuple(sorted(spans, key=lambda span: span.first_utc_ns + span.shift_ns)))
@@ -103,6 +122,7 @@ def straight_page(
 ) -> list[StraightSample]:
     """Return the next samples behind `after`, a straight time and an id, at most `limit`."""
     found: list[StraightSample] = []
+    summed_from = summed_from_id(db)
     for span in window.spans:
         if len(found) == limit and span.first_utc_ns + span.shift_ns > found[-1].straight_ns:
             break
@@ -112,7 +132,11 @@ def straight_page(
         from_utc_ns = max(behind_utc_ns, span.first_utc_ns)
         values = (from_utc_ns, span.last_utc_ns, span.first_id, span.end_id, behind_utc_ns, after[1], limit)
         rows = db.execute(_SELECT, values)
-        found += [StraightSample(row[0] + span.shift_ns, *row[1:]) for row in rows]
+        for utc_ns, sample_id, stream_id, power, register, written in rows:
+            is_sound = sample_id < summed_from or written == sample_sum(utc_ns, stream_id, power, register)
+            found.append(
+                StraightSample(utc_ns + span.shift_ns, sample_id, stream_id, power, register, is_sound)
+            )  # fmt: skip
         found.sort(key=lambda sample: (sample.straight_ns, sample.id))
         del found[limit:]
     return found

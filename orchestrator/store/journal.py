@@ -13,13 +13,14 @@ from contextlib import asynccontextmanager
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.campaign.spec import CampaignSpec
 from orchestrator.domain.campaign.states import AttemptOutcome, CampaignState, Request, check_outcome, check_transition
 from orchestrator.store.journal_reader import JournalReader, find_campaign, readable
 from orchestrator.store.records import Campaign, Entry, EntryKind
+from orchestrator.store.tables import ENTRY, SUMMED
 from shared.files.database import Database, touch
 from shared.files.sqlite import open_database
 from shared.kernel.clock import utc_ns
@@ -32,8 +33,11 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_CURE = "stop the orchestrator and bring the state folder back from a copy: epi-backup restore"
-_MIGRATIONS = (
+CURE: Final = (
+    "stop the orchestrator, then `epi journal restore` brings the newest good copy back with what is newer than it;"
+    " without any copy: epi-backup restore"
+)
+MIGRATIONS: Final = (
     """
     CREATE TABLE campaign (
         id TEXT PRIMARY KEY, spec TEXT NOT NULL, spec_hash TEXT NOT NULL, state TEXT NOT NULL,
@@ -71,6 +75,13 @@ _MIGRATIONS = (
     UPDATE entry SET step = 'interim_analysis' WHERE step = 'look';
     UPDATE attempt SET step = replace(replace(step, 'obtain_base', 'fetch_base'), 'stabilise', 'steady_state');
     CREATE TRIGGER entry_is_append_only BEFORE UPDATE ON entry BEGIN SELECT RAISE(ABORT, 'append-only'); END;
+    """,
+    # Rows carry checksums; an entry still cannot be changed, its checksum can be filled in.
+    f"""
+    DROP TRIGGER entry_is_append_only;
+    {" ".join(table.stamp() for table in SUMMED)}
+    CREATE TRIGGER entry_is_append_only BEFORE UPDATE OF {", ".join(ENTRY.columns)} ON entry
+        BEGIN SELECT RAISE(ABORT, 'append-only'); END;
     """,
 )
 
@@ -317,7 +328,7 @@ async def open_journal(path: Path) -> AsyncIterator[Journal]:
         StorageError: its disk takes nothing.
     """
     with held_alone(path.with_suffix(".lock"), "orchestrator"):
-        db = await open_database(path, _MIGRATIONS, name="the journal", cure=_CURE)
+        db = await open_database(path, MIGRATIONS, name="the journal", cure=CURE, summed=SUMMED, indexes_checked=True)
         try:
             yield Journal(db)
         finally:

@@ -34,8 +34,10 @@ _REFUSED: Final = {
 }  # fmt: skip
 _GROWING: Final = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN}
 """What SQLite also says when the write-ahead log's index has no room to grow."""
-DAMAGED: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_DAMAGED: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 """What SQLite says of a file that is not what it wrote."""
+_NO_TEXT: Final = "Could not decode to UTF-8"
+"""What Python's module says of a text that is none any more; it has no code."""
 
 
 class Database:
@@ -203,16 +205,7 @@ class Database:
             self._connection = None
 
     def _explained(self, error: sqlite3.Error, done: str) -> EpiError | None:
-        """Return the lab's error for what SQLite said of the disk or the file; None when it is about neither."""
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code in DAMAGED:
-            return DataError(f"{self.name} is damaged: {error}", where=str(self.path), hint=self._cure)
-        if code not in _REFUSED:
-            return None
-        full = code == sqlite3.SQLITE_FULL or (code in _GROWING and is_full(self.path))
-        hint = "end the program that holds it" if code == sqlite3.SQLITE_BUSY else room_hint(self.path, full=full)
-        what = f"{self.name} cannot be {done}: {DISK_FULL if full else error}"
-        return StorageError(what, where=str(self.path), hint=hint)
+        return explained(error, self.path, name=self.name, cure=self._cure, done=done)
 
     def _refused(self, error: EpiError) -> None:
         if self._problem is None or str(self._problem) != str(error):
@@ -243,3 +236,19 @@ def touch(db: sqlite3.Connection) -> None:
     """Write a page that changes nothing, to see whether the disk takes it."""
     version = db.execute("PRAGMA user_version").fetchone()[0]
     db.execute(f"PRAGMA user_version = {version}")
+
+
+def explained(error: sqlite3.Error, path: Path, *, name: str, cure: str, done: str) -> EpiError | None:
+    """Return the lab's error for what SQLite said of the disk or the file; None when it is about neither.
+
+    `done` is what was tried: `read` or `written`.
+    """
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in _DAMAGED or str(error).startswith(_NO_TEXT):
+        return DataError(f"{name} is damaged: {error}", where=str(path), hint=cure)
+    if code not in _REFUSED:
+        return None
+    full = code == sqlite3.SQLITE_FULL or (code in _GROWING and is_full(path))
+    hint = "end the program that holds it" if code == sqlite3.SQLITE_BUSY else room_hint(path, full=full)
+    what = f"{name} cannot be {done}: {DISK_FULL if full else error}"
+    return StorageError(what, where=str(path), hint=hint)

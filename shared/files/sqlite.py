@@ -4,12 +4,14 @@ import logging
 import sqlite3
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 
 from shared.files.atomic import move_into_place, write_file
 from shared.files.database import Database
+from shared.files.row_sums import FUNCTION, SummedTable, add_function, keep_sums
 from shared.kernel.errors import ConfigurationError, DataError, StorageError
 
 log = logging.getLogger(__name__)
@@ -21,8 +23,9 @@ INT64_MAX = 2**63 - 1
 
 
 async def open_database(
-    path: Path, migrations: Sequence[str], *, name: str, cure: str, synchronous: Literal["FULL", "NORMAL"] = "FULL"
-) -> Database:
+    path: Path, migrations: Sequence[str], *, name: str, cure: str, synchronous: Literal["FULL", "NORMAL"] = "FULL",
+    summed: Sequence[SummedTable] = (), indexes_checked: bool = False,
+) -> Database:  # fmt: skip
     """Open `path`, found sound, bring it to the newest schema and return it.
 
     A new one is made only where none was: a file that is empty, or missing beside the marker of an earlier one, is a
@@ -34,6 +37,8 @@ async def open_database(
         name: what it is to people, for example `the journal`.
         cure: what to do when it is damaged or lost.
         synchronous: FULL for what must survive a power cut, NORMAL for batched traces.
+        summed: tables whose rows carry a checksum: each row is looked at, and kept right with every write.
+        indexes_checked: hold the indexes against their tables as well, which takes several times as long.
 
     Raises:
         ConfigurationError: the file was written by a newer version of the lab.
@@ -43,8 +48,9 @@ async def open_database(
     path.parent.mkdir(parents=True, exist_ok=True)
     if not _was_made(path, name, cure):
         await _make(path, migrations, name, cure)
-    connect = partial(_connect, path, synchronous)
-    database = await _opened(Database(path, connect, name=name, cure=cure), migrations, cure)
+    check = Check(tuple(summed), indexes_checked)
+    connect = partial(_connect, path, synchronous, check.summed)
+    database = await _opened(Database(path, connect, name=name, cure=cure), migrations, cure, check)
     with suppress(OSError, StorageError):  # a full disk: the next start marks it
         if not (marker := _marker(path)).exists():
             write_file(marker, f"{name} was made here: where its file is missing, no new one is begun.\n")
@@ -79,12 +85,12 @@ async def _make(path: Path, migrations: Sequence[str], name: str, cure: str) -> 
     beside = path.with_name(f".{path.name}.new")
     for left in (beside, *(beside.with_name(beside.name + end) for end in ("-wal", "-shm"))):
         left.unlink(missing_ok=True)
-    made = Database(beside, partial(_connect, beside, "FULL"), name=name, cure=cure)
-    await (await _opened(made, migrations, cure)).close()
+    made = Database(beside, partial(_connect, beside, "FULL", ()), name=name, cure=cure)
+    await (await _opened(made, migrations, cure, Check())).close()
     move_into_place(beside, path)
 
 
-def _connect(path: Path, synchronous: str) -> sqlite3.Connection:
+def _connect(path: Path, synchronous: str, summed: Sequence[SummedTable]) -> sqlite3.Connection:
     db = sqlite3.connect(path, isolation_level=None)
     try:
         db.row_factory = sqlite3.Row
@@ -92,17 +98,22 @@ def _connect(path: Path, synchronous: str) -> sqlite3.Connection:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute(f"PRAGMA synchronous = {synchronous}")
         db.execute("PRAGMA foreign_keys = ON")
+        keep_sums(db, summed)
     except BaseException:
         db.close()
         raise
     return db
 
 
-async def _opened(database: Database, migrations: Sequence[str], cure: str) -> Database:
+async def _opened(database: Database, migrations: Sequence[str], cure: str, check: "Check") -> Database:
     def prepare(db: sqlite3.Connection) -> None:
-        _check(db, database, cure)
+        if database.path.stat().st_size > CHECKED_WHOLE_BYTES:
+            log.info("%s is too large to be looked through at the start: %s", database.name, database.path)
+        elif (found := check.damage(db)) is not None:
+            raise DataError(f"{database.name} is damaged: {found}", where=str(database.path), hint=cure)
         try:
             _migrate(db, database.path, migrations)
+            keep_sums(db, check.summed)
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
                 raise
@@ -119,14 +130,28 @@ async def _opened(database: Database, migrations: Sequence[str], cure: str) -> D
     return database
 
 
-def _check(db: sqlite3.Connection, database: Database, cure: str) -> None:
-    """Look through all pages; of a very large file only through what opening reads, since its daemon has to start."""
-    if database.path.stat().st_size > CHECKED_WHOLE_BYTES:
-        log.info("%s is too large to be looked through at the start: %s", database.name, database.path)
-        return
-    found = [str(row[0]) for row in db.execute("PRAGMA quick_check(1)")]
-    if found != ["ok"]:
-        raise DataError(f"{database.name} is damaged: {found[0]}", where=str(database.path), hint=cure)
+@dataclass(frozen=True)
+class Check:
+    """How a database is looked through: all pages, every row of the summed tables, and the indexes where asked."""
+
+    summed: tuple[SummedTable, ...] = ()
+    indexes: bool = False
+
+    def damage(self, db: sqlite3.Connection) -> str | None:
+        """Return what is wrong with a database, None when it is sound; `db` may be a copy, opened by anybody.
+
+        Raises:
+            sqlite3.DatabaseError: it is so damaged that SQLite cannot read it.
+        """
+        found = [str(row[0]) for row in db.execute(f"PRAGMA {'integrity' if self.indexes else 'quick'}_check(1)")]
+        if found != ["ok"]:
+            return found[0]
+        add_function(db)
+        for table in self.summed:
+            columns = {row[1] for row in db.execute(f"PRAGMA table_info({table.name})")}
+            if FUNCTION in columns and (wrong := table.damage(db)) is not None:
+                return wrong
+        return None
 
 
 async def open_read_only(path: Path, *, name: str, cure: str) -> Database:

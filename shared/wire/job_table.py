@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from shared.files.database import Database
+from shared.files.row_sums import SummedTable
 from shared.files.sqlite import INT64_MAX, open_database
 from shared.kernel.clock import utc_ns
 from shared.kernel.errors import DataError, EpiError, ErrorPayload, StorageError
@@ -28,6 +29,13 @@ _CURE: Final = (
     "stop this daemon and move the file and what begins with its name away: it holds no measurements, the daemon starts"
     " with an empty table then"
 )
+JOB: Final = SummedTable(
+    "job",
+    (
+        "id", "kind", "params", "status", "progress", "message", "result", "error", "created_utc_ns", "started_utc_ns",
+        "ended_utc_ns",
+    ),
+)  # fmt: skip
 _MIGRATIONS: Final = (
     """
     CREATE TABLE job (
@@ -37,6 +45,7 @@ _MIGRATIONS: Final = (
     ) STRICT;
     CREATE INDEX job_by_time ON job (created_utc_ns);
     """,
+    JOB.stamp(),
 )
 _INSERT: Final = (
     "INSERT INTO job (id, kind, params, status, created_utc_ns) VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING"
@@ -80,7 +89,10 @@ class JobTable:
             DataError: the file is damaged.
             StorageError: its disk cannot be read, or takes nothing at all.
         """
-        table = cls(await open_database(path, _MIGRATIONS, name="the job table", cure=_CURE), health, history)
+        db = await open_database(
+            path, _MIGRATIONS, name="the job table", cure=_CURE, summed=(JOB,), indexes_checked=True
+        )
+        table = cls(db, health, history)
         try:
             for job in await table.list(-1, unfinished=True):
                 update = {"status": "interrupted", "error": INTERRUPTED, "ended_utc_ns": utc_ns()}
@@ -127,8 +139,9 @@ class JobTable:
         """Return a job, None when there is none of this id."""
         if (newer := self._unwritten.get(job_id)) is not None:
             return newer
-        row = await self._db.read(lambda db: db.execute("SELECT * FROM job WHERE id = ?", (job_id,)).fetchone())
-        return None if row is None else self._unwritten.get(job_id) or _from_row(row)
+        sql = "SELECT * FROM job WHERE id = ?"
+        rows = await self._db.read(lambda db: JOB.checked(db.execute(sql, (job_id,)).fetchall()))
+        return self._unwritten.get(job_id) or _from_row(rows[0]) if rows else None
 
     async def list(self, limit: int, before_utc_ns: int = INT64_MAX, *, unfinished: bool = False) -> list[JobSummary]:
         """Return jobs, or only those queued or running, newest first; a negative limit means all."""

@@ -17,8 +17,10 @@ import pytest
 from orchestrator.app import build_app
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.store.journal import open_journal
+from orchestrator.store.tables import SUMMED
 from shared.files.database import Database
 from shared.kernel.settings import AgentAddress
+from tests.support.by_hand import by_hand
 from tests.support.journal_factory import fill_journal, old_spec
 
 CAMPAIGNS = 134
@@ -38,9 +40,8 @@ async def client(journal_file: Path, tmp_path: Path) -> AsyncIterator[httpx.Asyn
     """Serve the orchestrator on a copy of the journal, its agents away, without a socket between."""
     (tmp_path / "state").mkdir()
     shutil.copy(journal_file, tmp_path / "state")
-    with sqlite3.connect(tmp_path / "state" / journal_file.name) as db:
+    with by_hand(tmp_path / "state" / journal_file.name, SUMMED) as db:
         db.execute("UPDATE campaign SET state = 'paused' WHERE id = ?", (PAUSED,))
-    db.close()
     away = "http://127.0.0.1:9"
     app = build_app(
         OrchestratorSettings(

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import sqlite3
 import subprocess
 import sys
 import time
@@ -14,6 +13,8 @@ import httpx
 import pytest
 
 from orchestrator.domain.campaign.timeouts import TimeoutsSpec
+from orchestrator.store.tables import SUMMED
+from tests.support.by_hand import by_hand
 from tests.support.daemons import TOKEN, DaemonProcess, make_daemon
 from tests.support.journal_factory import fill_journal, old_spec
 
@@ -26,14 +27,13 @@ def orchestrator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonPro
     daemon = make_daemon("orchestrator", tmp_path_factory.mktemp("lab"))
     (daemon.folder / "prompts").write_text("one prompt\n" * 200)
     asyncio.run(fill_journal(daemon.state_dir / "journal.sqlite", 2))
-    with sqlite3.connect(daemon.state_dir / "journal.sqlite") as db:
+    with by_hand(daemon.state_dir / "journal.sqlite", SUMMED) as db:
         spec = json.loads(db.execute("SELECT spec FROM campaign WHERE id = ?", (UNREADABLE,)).fetchone()[0])
         spec["windows"]["of_tomorrow"] = 1
         values = (json.dumps(spec), UNREADABLE)
         db.execute(
             "UPDATE campaign SET spec = ?, state = 'running', reason = 'resumed by the user' WHERE id = ?", values
         )
-    db.close()
     daemon.start()
     yield daemon
     assert daemon.end() == 0

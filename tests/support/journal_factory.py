@@ -1,7 +1,6 @@
 """A journal that looks like years of campaigns: many finished ones, in the journal's own schema, written in bulk."""
 
 import json
-import sqlite3
 from pathlib import Path
 
 from orchestrator.domain.campaign.accuracy_tasks import TasksSpec
@@ -11,6 +10,8 @@ from orchestrator.domain.campaign.spec import CampaignSpec
 from orchestrator.domain.campaign.steps import RUN_STEPS
 from orchestrator.store.journal import open_journal
 from orchestrator.store.records import RunFigures
+from orchestrator.store.tables import ATTEMPT, SUMMED
+from tests.support.by_hand import by_hand
 
 _START_NS = 1_700_000_000_000_000_000
 _STEP_NS = 20_000_000_000
@@ -30,7 +31,7 @@ async def fill_journal(path: Path, campaigns: int) -> int:
     async with open_journal(path) as _:
         pass  # the schema is the journal's own
     runs = 0
-    with sqlite3.connect(path) as db:
+    with by_hand(path, SUMMED) as db:
         now = _START_NS
         for number in range(campaigns):
             spec = old_spec(number)
@@ -65,10 +66,11 @@ async def fill_journal(path: Path, campaigns: int) -> int:
             db.executemany(
                 "INSERT INTO campaign (id, spec, spec_hash, state, created_utc_ns) VALUES (?, ?, ?, ?, ?)", heads
             )
-            db.executemany("INSERT INTO attempt VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", attempts)
+            db.executemany(
+                f"INSERT INTO attempt ({', '.join(ATTEMPT.columns)}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", attempts
+            )
             db.executemany(
                 "INSERT INTO entry (utc_ns, campaign, run, attempt, step, kind, payload) VALUES (?, ?, ?, ?, ?, ?, ?)",
                 entries,
             )
-    db.close()
     return runs

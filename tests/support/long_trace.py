@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from meter_bridge.timing.anchor import Anchor
-from meter_bridge.trace.records import StoredEvent
+from meter_bridge.trace.records import StoredEvent, sample_sum
 from meter_bridge.trace.store import TraceStore
 from shared.kernel.records import Instrument
 
@@ -23,8 +23,8 @@ INSTRUMENT = Instrument(
 )  # fmt: skip
 _BATCH = 20_000
 _INSERT = (
-    "INSERT INTO sample (utc_ns, mono_ns, arrival_mono_ns, stream_id, anchor_id, seq, device_ms, power_w, register_wh)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO sample (utc_ns, mono_ns, arrival_mono_ns, stream_id, anchor_id, seq, device_ms, power_w, register_wh,"
+    " row_sum) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 
 
@@ -64,8 +64,8 @@ def _rows(
     power = (wave[:, None] + rng.normal(0, 0.2, (count, len(NODES))) + np.arange(len(NODES))).astype("<f8")
     register = np.repeat((6 * seconds / 3600)[:, None], len(NODES), axis=1).astype("<f8")
     for at, mono in enumerate(mono_ns.tolist()):
-        own = first + at
+        own, packed = first + at, (power[at].tobytes(), register[at].tobytes())
         yield (
-            start_utc_ns + mono, mono, mono + 3_000_000, stream, anchor, own, own * 1000 // rate_hz,
-            power[at].tobytes(), register[at].tobytes(),
+            start_utc_ns + mono, mono, mono + 3_000_000, stream, anchor, own, own * 1000 // rate_hz, *packed,
+            sample_sum(start_utc_ns + mono, stream, *packed),
         )  # fmt: skip

@@ -1,9 +1,8 @@
 """The job server: idempotence, typed kinds, refusal, interruption, events."""
 
 import asyncio
-import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,9 @@ from shared.kernel.errors import ConfigurationError, ConflictError, DataError, N
 from shared.kernel.records import Record
 from shared.kernel.settings import JobHistory
 from shared.wire.job_server import JobContext, JobKind, JobServer
+from shared.wire.job_table import JOB
 from shared.wire.protocol import JobRequest, JobState
+from tests.support.by_hand import by_hand
 
 
 class Params(Record):
@@ -153,7 +154,7 @@ async def test_a_list_shows_jobs_without_their_results(tmp_path: Path) -> None:
 
 
 def rows(path: Path, change: str = "SELECT id FROM job ORDER BY created_utc_ns") -> list[str]:
-    with closing(sqlite3.connect(path / "jobs.sqlite", isolation_level=None)) as db:
+    with by_hand(path / "jobs.sqlite", (JOB,)) as db:
         return [row[0] for row in db.execute(change)]
 
 
