@@ -78,7 +78,7 @@ def read_only(path: Path) -> Iterator[sqlite3.Connection]:
     try:
         db.execute("PRAGMA busy_timeout = 5000")
         yield db
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         if (known := explained(error, path, name=NAME, cure=CURE, done="read")) is None:
             raise
         raise known from error

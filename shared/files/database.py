@@ -163,7 +163,7 @@ class Database:
     def _read(self, ask: Callable[[sqlite3.Connection], T]) -> T:
         try:
             return ask(self._connected())
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             if (known := self._explained(error, "read")) is None:
                 raise
             raise known from error
@@ -178,7 +178,7 @@ class Database:
             except BaseException:
                 self._roll_back(db)
                 raise
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             if (known := self._explained(error, "written")) is None:
                 raise
             raise known from error
@@ -204,7 +204,7 @@ class Database:
                 self._disconnect()
             self._connection = None
 
-    def _explained(self, error: sqlite3.Error, done: str) -> EpiError | None:
+    def _explained(self, error: sqlite3.Error | UnicodeDecodeError, done: str) -> EpiError | None:
         return explained(error, self.path, name=self.name, cure=self._cure, done=done)
 
     def _refused(self, error: EpiError) -> None:
@@ -238,13 +238,15 @@ def touch(db: sqlite3.Connection) -> None:
     db.execute(f"PRAGMA user_version = {version}")
 
 
-def explained(error: sqlite3.Error, path: Path, *, name: str, cure: str, done: str) -> EpiError | None:
+def explained(
+    error: sqlite3.Error | UnicodeDecodeError, path: Path, *, name: str, cure: str, done: str
+) -> EpiError | None:
     """Return the lab's error for what SQLite said of the disk or the file; None when it is about neither.
 
-    `done` is what was tried: `read` or `written`.
+    `done` is what was tried: `read` or `written`. What SQLite says of a damaged schema may be no text itself.
     """
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code in _DAMAGED or str(error).startswith(_NO_TEXT):
+    if code in _DAMAGED or isinstance(error, UnicodeDecodeError) or str(error).startswith(_NO_TEXT):
         return DataError(f"{name} is damaged: {error}", where=str(path), hint=cure)
     if code not in _REFUSED:
         return None

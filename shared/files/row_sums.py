@@ -76,7 +76,7 @@ class SummedTable:
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
                 raise
-            return f"a row of table {self.name} cannot be read as text: {error}"
+            return f"a row of table {self.name} cannot be read: {error}"
         return None if row is None else f"row {row[0]} of table {self.name} is not as it was written"
 
     def is_sound(self, row: sqlite3.Row) -> bool:

@@ -3,7 +3,7 @@
 import logging
 import sqlite3
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -113,6 +113,11 @@ async def _opened(database: Database, migrations: Sequence[str], cure: str, chec
             raise DataError(f"{database.name} is damaged: {found}", where=str(database.path), hint=cure)
         try:
             _migrate(db, database.path, migrations)
+            if (table := _unlike_made(db, migrations)) is not None:
+                raise DataError(
+                    f"{database.name} is damaged: table {table} is not as it was made", where=str(database.path),
+                    hint=cure,
+                )  # fmt: skip
             keep_sums(db, check.summed)
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
@@ -170,6 +175,18 @@ async def open_read_only(path: Path, *, name: str, cure: str) -> Database:
         await database.close()
         raise
     return database
+
+
+def _unlike_made(db: sqlite3.Connection, migrations: Sequence[str]) -> str | None:
+    """Return the name of a table whose columns are not those that the migrations make; None when all are."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as made:
+        add_function(made)
+        _migrate(made, Path(":memory:"), migrations)
+        for (name,) in made.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall():
+            sql = f"SELECT name, type, \"notnull\", dflt_value, pk FROM pragma_table_info('{name}') ORDER BY cid"
+            if [tuple(row) for row in db.execute(sql)] != made.execute(sql).fetchall():
+                return str(name)
+    return None
 
 
 def _migrate(db: sqlite3.Connection, path: Path, migrations: Sequence[str]) -> None:

@@ -123,7 +123,7 @@ async def test_a_flipped_bit_is_found_or_does_no_harm(name: str, tmp_path: Path)
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", STORES)
 async def test_many_flipped_bits(name: str, tmp_path: Path) -> None:
-    await _check(name, tmp_path, 4000, seed=2)
+    await _check(name, tmp_path, 1500, seed=2)
 
 
 async def _window(path: Path) -> list[SamplePiece]:
@@ -143,7 +143,8 @@ async def _window(path: Path) -> list[SamplePiece]:
     return pieces
 
 
-@pytest.mark.parametrize(("count", "seed"), [(120, 1), pytest.param(4000, 2, marks=pytest.mark.slow)])
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(("count", "seed"), [(120, 1), pytest.param(1500, 2, marks=pytest.mark.slow)])
 async def test_a_flipped_bit_of_the_trace_takes_its_sample_away_or_is_named(
     tmp_path: Path, count: int, seed: int
 ) -> None:
