@@ -1,21 +1,28 @@
 """The surgeon as a service: jobs, artifacts, health."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
 from shared.kernel.build import software_build
+from shared.service.bodies import LARGE
 from shared.service.health import HealthRegistry, Problem
 from shared.service.http import make_app
 from shared.wire.artifacts import ArtifactJobs, artifact_router
 from shared.wire.health_api import health_router
 from shared.wire.job_server import JOB_BODIES, JobServer, job_router
 from shared.wire.surgeon_catalogue import Catalogue, KindInfo, MethodInfo
+from shared.wire.surgeries import CheckParams, ModelAfter
 from surgeon.catalogue import CatalogueReader
+from surgeon.checks import check_steps
 from surgeon.jobs import Tools, job_kinds
 from surgeon.settings import SurgeonSettings
 from surgeon.work.named import kind_infos, method_infos
+
+LARGER_BODIES = {**JOB_BODIES, "/v1/checks": LARGE}
+"""Plans with merge matrices are checked too."""
 
 
 def build_app(settings: SurgeonSettings, token: str | None) -> FastAPI:
@@ -26,7 +33,7 @@ def build_app(settings: SurgeonSettings, token: str | None) -> FastAPI:
     health.watch(lambda: _missing_files(settings))
     kinds = [*job_kinds(tools), *ArtifactJobs(store, concurrent=True).kinds()]
     server = JobServer(settings.state_dir / "jobs.sqlite", kinds, health, settings.job_history)
-    app = make_app("EPI Factory surgeon", str(software_build()), token, larger_bodies=JOB_BODIES)
+    app = make_app("EPI Factory surgeon", str(software_build()), token, larger_bodies=LARGER_BODIES)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -52,6 +59,11 @@ def build_app(settings: SurgeonSettings, token: str | None) -> FastAPI:
     async def read_catalogue() -> Catalogue:
         """Return models, corpora, question files, rankings and searches: everything that a campaign may name."""
         return await catalogue.read()
+
+    @app.post("/v1/checks")
+    async def check(params: CheckParams) -> ModelAfter:
+        """Say what a configured model is after these steps, or why they cannot be done to it; nothing is done."""
+        return await asyncio.to_thread(check_steps, params, settings)
 
     app.include_router(health_router("surgeon", settings.name, health))
     app.include_router(job_router(server))

@@ -7,7 +7,7 @@ from pydantic import Field
 from shared.kernel.errors import NotFoundError
 from shared.kernel.records import Record
 from shared.kernel.settings import AgentSettings, load_settings
-from shared.wire.surgeon_jobs import Name
+from shared.wire.names import Name
 
 
 class QuestionFile(Record):

@@ -25,8 +25,8 @@ from orchestrator.domain.campaign.surgeries import (
 from shared.checkpoints.ggml_types import FILE_TYPES
 from shared.kernel.errors import ConfigurationError
 from shared.kernel.records import Configuration
+from shared.wire.names import Parameters
 from shared.wire.surgeon_catalogue import Catalogue, CatalogueModel, MethodInfo
-from shared.wire.surgeon_jobs import Parameters
 
 QUANTIZATIONS = frozenset(FILE_TYPES.values())
 

@@ -29,7 +29,7 @@ from shared.wire.node_jobs.engines import (
     StartWorkerResult,
     StopEngineParams,
 )
-from shared.wire.surgeon_jobs import ApplyParams, ApplyResult
+from shared.wire.surgeries import ApplyParams, ApplyResult
 
 log = logging.getLogger(__name__)
 

@@ -16,6 +16,7 @@ from orchestrator.domain.campaign.surgeries import (
 )
 from shared.kernel.errors import BugError, ConfigurationError
 from shared.kernel.records import Configuration, Sha256, SurgeryPlan
+from shared.wire.pruning import PruningOptions
 from shared.wire.surgeon_jobs import (
     ObserveParams,
     ObserveResult,
@@ -63,9 +64,7 @@ class PlanMaker:
             return await self._ranked(configuration, PlanOptions(
                 method=configuration.method, depth=self._depth(configuration, surgery.drop), keep=surgery.keep,
                 group=surgery.layers, layout=variant.layout, experts_per_token=configuration.experts_per_token,
-                budget=surgery.budget, fewest=surgery.fewest, protect_super=surgery.protect_super,
-                protect=surgery.protect, domain_weights=surgery.domain_weights, seed=surgery.seed,
-                parameters=surgery.parameters,
+                **{name: getattr(surgery, name) for name in PruningOptions.model_fields},
             ))  # fmt: skip
         if isinstance(surgery, SearchExperts):
             return await self._searched(configuration, surgery)

@@ -15,8 +15,6 @@ from shared.kernel.records import Configuration, EngineName, NodeName, Sha256
 from shared.wire.engines.registry import ENGINES
 from shared.wire.node_jobs.artifacts import FetchParams, FetchResult
 from shared.wire.surgeon_jobs import (
-    ApplyParams,
-    ApplyResult,
     ConvertParams,
     FileResult,
     ObserveParams,
@@ -27,6 +25,7 @@ from shared.wire.surgeon_jobs import (
     ValidateParams,
     ValidateResult,
 )
+from shared.wire.surgeries import ApplyParams, ApplyResult
 
 GGUF = "gguf"
 """The format in which every base is prepared; for engines of another one it is converted once more."""

@@ -75,6 +75,12 @@ class Registry(Generic[T]):
             with suppress(ConfigurationError):
                 yield self.get(name)
 
+    def origin(self, name: str) -> str | None:
+        """Return the package and version that bring one; None for ours and for what is unknown."""
+        for point in self._points.get(name, ()):
+            return point.value if point.dist is None else f"{point.dist.name} {point.dist.version}"
+        return None
+
     def names(self) -> tuple[str, ...]:
         """Return all names, sorted; what needs a package that is not installed here counts too."""
         return tuple(sorted({self._name_in(module) for module in self._modules} | set(self._points)))

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from shared.kernel.records import Layout, Record
-from shared.wire.surgeon_jobs import Name
+from shared.wire.names import Name
 
 Need = Literal["statistics", "weights", "reservoir", "questions", "plan", "start"]
 """What a method must be given, or may be: a reservoir is statistics with block inputs, `start` plans to begin with."""

@@ -11,22 +11,21 @@
 | `search` | search for the experts to keep, for example NAEE by reconstruction loss, EEP by accuracy on questions |
 | `skipping` | say what NAEE's dynamic skipping would cost in accuracy and skip in expert computations |
 | `plan` | rank experts and choose the ones each layer keeps |
-| `apply` | apply a plan to a base model; the result is an artifact |
-| `verify` | prove, range by range, that an artifact is what base and plan make of it |
+| `apply` | apply a plan, or surgeries in order, to a base model; the result is an artifact (`surgeries`) |
+| `verify` | prove that an artifact is what base and plan, or surgeries, make of it (`surgeries`) |
 | `validate` | sanity prompts and perplexity: is the variant still a language model? |
 
 Models and corpora are named in the surgeon's settings; no path ever comes from the network.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, model_validator
 
 from shared.kernel.records import LayerGroup, Layout, Record, Sha256, SurgeryPlan, is_empty
-
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
-Parameters = dict[Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")], str | int | float | bool]
+from shared.wire.names import Name, Parameters
+from shared.wire.pruning import PruningOptions
 
 
 class PrepareParams(Record):
@@ -206,7 +205,7 @@ class SkippingResult(Record):
     saves_energy_on_stock_engines: Literal[False] = False
 
 
-class PlanOptions(Record):
+class PlanOptions(PruningOptions):
     """Which experts to drop: `depth` in each layer of `group`, or all but `keep[layer]`, by `method`."""
 
     method: Name = "frequency"
@@ -215,17 +214,6 @@ class PlanOptions(Record):
     group: LayerGroup | tuple[int, ...] = Field(default="all", description="or layer numbers")
     layout: Layout = "uniform"
     experts_per_token: int | None = None
-    budget: Literal["uniform", "bisect"] = Field(
-        default="uniform", description="bisect: the layers keep the same share of saliency, not the same number"
-    )
-    fewest: int = Field(default=1, ge=1, description="bisect: the fewest experts a layer keeps")
-    protect_super: bool = Field(default=False, description="never drop experts with outstanding outputs")
-    protect: dict[str, tuple[int, ...]] = Field(
-        default_factory=dict, description='layer number (or "all") -> experts that are never dropped'
-    )
-    domain_weights: dict[str, float] | None = Field(default=None, description="blend of the statistics' domains")
-    seed: int = Field(default=0, description="of methods that draw lots")
-    parameters: Parameters = Field(default={}, exclude_if=is_empty, description="the method's own")
 
     @model_validator(mode="after")
     def _says_how_many(self) -> Self:
@@ -246,39 +234,6 @@ class PlanResult(Record):
 
     plan: SurgeryPlan
     plan_hash: Sha256
-
-
-class ApplyParams(Record):
-    """Apply `plan` to the artifact `base_sha256`."""
-
-    base_sha256: Sha256
-    plan: SurgeryPlan
-
-
-class ApplyResult(Record):
-    """The variant as an artifact."""
-
-    sha256: Sha256
-    size_bytes: int
-    seconds: float
-
-
-class VerifyParams(Record):
-    """Compare the artifact `sha256` with what `plan` makes of `base_sha256`."""
-
-    base_sha256: Sha256
-    plan: SurgeryPlan
-    sha256: Sha256
-
-
-class VerifyResult(Record):
-    """What was compared; a difference fails the job and names it."""
-
-    n_tensors: int
-    n_ranges: int
-    n_bytes: int
-    plan_hash: Sha256
-    identical: bool = Field(description="the plan changes nothing and the artifact is the base")
 
 
 class ValidateParams(Record):

@@ -12,8 +12,6 @@ from shared.kernel.errors import ConfigurationError
 from shared.kernel.progress import Progress, part
 from shared.wire.job_server import JobContext, JobKind
 from shared.wire.surgeon_jobs import (
-    ApplyParams,
-    ApplyResult,
     ConvertParams,
     FileResult,
     PrepareParams,
@@ -21,9 +19,8 @@ from shared.wire.surgeon_jobs import (
     QuantizeParams,
     ValidateParams,
     ValidateResult,
-    VerifyParams,
-    VerifyResult,
 )
+from shared.wire.surgeries import ApplyParams, ApplyResult, VerifyParams, VerifyResult
 from surgeon.conversion.bases import describe_base, ready_made
 from surgeon.jobs.tools import Tools
 from surgeon.kinds.plan import Plan
@@ -31,7 +28,7 @@ from surgeon.quality.gate import verdict
 from surgeon.quality.sanity import Evaluation
 from surgeon.work.cache import key_of
 from surgeon.work.child import run_in_child
-from surgeon.work.tasks import ConvertDllamaTask, ConvertTask, EvaluateTask, QuantizeTask
+from surgeon.work.tasks import ConvertDllamaTask, ConvertTask, EvaluateTask, QuantizeTask, SurgeriesTask
 
 _OUTTYPES: Final = {"gguf": ("F16", "F32", "BF16"), "dllama": ("Q40", "Q80", "F16", "F32"), "dllama_tokenizer": ("",)}
 """Number formats by file format; the first is the usual one."""
@@ -155,7 +152,13 @@ class FileJobs:
     async def verify(self, params: VerifyParams, context: JobContext) -> VerifyResult:
         """Compare byte ranges."""
         async with self._tools.reading(params.base_sha256, params.sha256) as (base, variant):
-            report = await asyncio.to_thread(Plan(plan=params.plan).prove, base, variant)
+            if params.plan is not None:
+                report = await asyncio.to_thread(Plan(plan=params.plan).prove, base, variant)
+            else:
+                task = SurgeriesTask(base=base, target=variant, surgeries=params.surgeries, prove=True)
+                done = await run_in_child(task, part(context.progress, 0.0, 1.0, "verify"))
+                assert done.verification is not None
+                report = done.verification
         return VerifyResult(
             n_tensors=report.n_tensors, n_ranges=report.n_ranges, n_bytes=report.n_bytes, plan_hash=report.plan_sha256,
             identical=report.identical,

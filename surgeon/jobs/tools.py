@@ -17,11 +17,14 @@ from shared.files.artifacts import ArtifactInfo, ArtifactStore, scratch_file
 from shared.kernel.errors import DataError, InfrastructureError
 from shared.kernel.progress import Progress, no_progress, part, throttled
 from shared.kernel.records import Record, SurgeryPlan, canonical_json
-from shared.wire.surgeon_jobs import ApplyParams, ApplyResult
+from shared.wire.surgeries import ApplyParams, ApplyResult
+from surgeon.jobs.surgery_list import SurgeryList
 from surgeon.kinds.base import Surgery
 from surgeon.kinds.plan import Plan
 from surgeon.settings import SurgeonSettings
 from surgeon.work.cache import ResultCache, key_of
+from surgeon.work.child import run_in_child
+from surgeon.work.tasks import SurgeriesTask
 
 R = TypeVar("R", bound=Record)
 
@@ -78,27 +81,48 @@ class Tools:
         return await asyncio.to_thread(self.store.adopt, path)
 
     async def cut(self, params: ApplyParams, on_progress: Progress) -> ApplyResult:
-        """Return the variant that a plan makes of a base, as an artifact; what is here already is not made again.
+        """Return the variant that a plan or surgeries make of a base, as an artifact; what is here is not made again.
 
         Raises:
             NoRoomError: it does not fit the quota.
-            EpiError: what `shared.checkpoints.surgery` raises.
+            EpiError: what the surgeries raise.
         """
-        key = key_of(kind="apply", base=params.base_sha256, plan=params.plan.plan_hash())
         async with self.reading(params.base_sha256) as (base,):
-            known = self.known(ApplyResult, key, "sha256")
-            if known is not None:
-                return known
-            started = time.monotonic()
-            cut = Plan(plan=params.plan)
-            await asyncio.to_thread(self.store.make_room, await asyncio.to_thread(cut.size_bytes, base))
-            async with scratch_file(self.store) as target:
-                await _write(cut, base, target, on_progress)
-                info = await self.adopt(target)
+            if params.plan is not None:
+                key = key_of(kind="apply", base=params.base_sha256, plan=params.plan.plan_hash())
+                return await self._made(params, key, base, Plan(plan=params.plan), on_progress)
+            done = await asyncio.to_thread(SurgeryList.of, params.surgeries, base)
+            if done.plan is not None:
+                made = await self.cut(ApplyParams(base_sha256=params.base_sha256, plan=done.plan), on_progress)
+            else:
+                key = key_of(
+                    kind="apply", base=params.base_sha256, surgeries=done.sha256, brought_by=dict(done.brought_by)
+                )
+                made = await self._made(params, key, base, None, on_progress)
+        return made.model_copy(
+            update={"surgeries_sha256": done.sha256, "plan": done.plan, "brought_by": dict(done.brought_by)}
+        )
+
+    async def _made(
+        self, params: ApplyParams, key: str, base: Path, plan: Plan | None, on_progress: Progress
+    ) -> ApplyResult:
+        """Do what is not known: a plan in this process, since it copies bytes; anything else in a child."""
+        known = self.known(ApplyResult, key, "sha256")
+        if known is not None:
+            return known
+        started = time.monotonic()
+        size = base.stat().st_size if plan is None else await asyncio.to_thread(plan.size_bytes, base)
+        await asyncio.to_thread(self.store.make_room if plan is not None else self.store.free_up, size)
+        async with scratch_file(self.store) as target:
+            if plan is not None:
+                await _write(plan, base, target, on_progress)
+            else:
+                await run_in_child(SurgeriesTask(base=base, target=target, surgeries=params.surgeries), on_progress)
+            info = await self.adopt(target)
         result = ApplyResult(
             sha256=info.sha256, size_bytes=info.size_bytes, seconds=round(time.monotonic() - started, 6)
         )
-        if info.sha256 != params.base_sha256:  # a plan that changes nothing makes the base again
+        if info.sha256 != params.base_sha256:  # what changes nothing makes the base again
             self.cache.put(_origin_key(info.sha256), params)
         self.cache.put(key, result)
         keep = (info.sha256, params.base_sha256)

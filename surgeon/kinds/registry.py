@@ -3,8 +3,10 @@
 docs/extending.md shows a complete one. Not here: what a kind must be (`base`).
 """
 
+from collections.abc import Sequence
 from typing import Any
 
+from shared.kernel.defects import reason_of
 from shared.kernel.errors import ConfigurationError
 from shared.kernel.registry import Registry
 from surgeon.kinds.base import Surgery
@@ -33,3 +35,20 @@ def read_surgery(table: Any) -> Surgery:
     except ConfigurationError as error:
         raise ValueError(str(error)) from error
     return kind.model_validate({name: value for name, value in table.items() if name != "kind"})
+
+
+def read_list(tables: Sequence[Any], where: str) -> tuple[Surgery, ...]:
+    """Return the surgeries of a list.
+
+    Raises:
+        ConfigurationError: one is none; it and the field at fault are named.
+    """
+    found = []
+    for number, table in enumerate(tables, start=1):
+        try:
+            found.append(read_surgery(table))
+        except ValueError as error:
+            raise ConfigurationError(
+                reason_of(error), where=f"{where} {number}", hint="`epi surgery kinds` lists kinds and parameters"
+            ) from error
+    return tuple(found)

@@ -40,22 +40,49 @@ def passes(surgeries: Sequence[Surgery], model: ModelFacts) -> list[Surgery]:
     Raises:
         ConfigurationError: nothing to do, or a surgery that cannot be done there.
     """
-    groups: list[list[Surgery]] = []
-    for surgery in surgeries:
-        last = groups[-1][-1] if groups else None
-        if isinstance(surgery, PlanPart) and isinstance(last, PlanPart) and surgery.place > last.place:
-            groups[-1].append(surgery)
-        else:
-            groups.append([surgery])
-    if not groups:
-        raise ConfigurationError("no surgery is given")
+    groups = _groups(surgeries)
     if len(groups) == 1 and isinstance(only := _one(groups[0], model), Plan):
         return [only]  # it refuses by itself what cannot be done, before its first byte, in the words of the format
-    found = []
-    for group in groups:
-        found.append(_one(group, model))
-        model = found[-1].check(model)
-    return found
+    return [step for step, _ in _checked(groups, model)]
+
+
+def check(surgeries: Sequence[Surgery], model: ModelFacts) -> ModelFacts:
+    """Return the facts of what all surgeries in order leave, before anything is read or written.
+
+    Raises:
+        ConfigurationError: one cannot be done there; it is named by its place and kind.
+    """
+    *_, (_, after) = _checked(_groups(surgeries), model)
+    return after
+
+
+def _groups(surgeries: Sequence[Surgery]) -> list[list[Surgery]]:
+    groups: list[list[Surgery]] = []
+    for surgery in surgeries:
+        for one in surgeries_of(surgery.plan) if isinstance(surgery, Plan) else (surgery,):
+            last = groups[-1][-1] if groups else None
+            if isinstance(one, PlanPart) and isinstance(last, PlanPart) and one.place > last.place:
+                groups[-1].append(one)
+            else:
+                groups.append([one])
+    if not groups:
+        raise ConfigurationError("no surgery is given")
+    return groups
+
+
+def _checked(groups: Sequence[Sequence[Surgery]], model: ModelFacts) -> Iterator[tuple[Surgery, ModelFacts]]:
+    """Yield each pass, and what the model is after it."""
+    for number, group in enumerate(groups, start=1):
+        try:
+            step = _one(group, model)
+            model = step.check(model)
+        except ConfigurationError as error:
+            if len(groups) == 1:
+                raise
+            kinds = " and ".join(one.kind for one in group)
+            where = f"pass {number} of {len(groups)} ({kinds})" + (f", {error.where}" if error.where else "")
+            raise ConfigurationError(error.message, where=where, hint=error.hint) from error
+        yield step, model
 
 
 def _one(group: Sequence[Surgery], model: ModelFacts) -> Surgery:

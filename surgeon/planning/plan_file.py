@@ -6,11 +6,11 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from shared.files.atomic import write_file
-from shared.kernel.defects import first_defect, reason_of
+from shared.kernel.defects import first_defect
 from shared.kernel.errors import ConfigurationError
 from shared.kernel.records import SurgeryPlan, canonical_json
 from surgeon.kinds.base import Surgery
-from surgeon.kinds.registry import read_surgery
+from surgeon.kinds.registry import read_list
 from surgeon.kinds.sequence import surgeries_of
 
 
@@ -40,14 +40,7 @@ def read_surgeries(path: Path) -> tuple[Surgery, ...]:
         found = None
     if not isinstance(found, list):
         return surgeries_of(read_plan(path))
-    return tuple(_read(table, f"{path}: surgery {number}") for number, table in enumerate(found, start=1))
-
-
-def _read(table: object, where: str) -> Surgery:
-    try:
-        return read_surgery(table)
-    except ValueError as error:
-        raise ConfigurationError(reason_of(error), where=where) from error
+    return read_list(found, f"{path}: surgery")
 
 
 def write_plan(path: Path, plan: SurgeryPlan) -> None:

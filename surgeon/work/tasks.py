@@ -11,9 +11,12 @@ from pydantic import Field, TypeAdapter
 
 from shared.kernel.progress import Progress
 from shared.kernel.records import Record, SurgeryPlan
-from shared.wire.surgeon_jobs import Parameters, SkippingResult
+from shared.wire.names import Parameters
+from shared.wire.surgeon_jobs import SkippingResult
+from shared.wire.surgeries import SurgeryTable
 from surgeon.quality.sanity import Evaluation
 from surgeon.search.base import SearchInputs
+from surgeon.verification.comparison import Verification
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,6 +83,16 @@ class EvaluateTask(Record):
     max_tokens: int = Field(default=8192, ge=2)
 
 
+class SurgeriesTask(Record):
+    """Model file and surgeries in order -> model file; or with `prove`, the proof that `target` is what they make."""
+
+    task: Literal["surgeries"] = "surgeries"
+    base: Path
+    target: Path
+    surgeries: tuple[SurgeryTable, ...]
+    prove: bool = False
+
+
 class SearchTask(SearchInputs):
     """A search by name with its parameters -> plan and report."""
 
@@ -99,7 +112,14 @@ class SkippingTask(Record):
 
 
 Task = Annotated[
-    SearchTask | SkippingTask | ConvertTask | ConvertDllamaTask | QuantizeTask | ObserveTask | EvaluateTask,
+    SurgeriesTask
+    | SearchTask
+    | SkippingTask
+    | ConvertTask
+    | ConvertDllamaTask
+    | QuantizeTask
+    | ObserveTask
+    | EvaluateTask,
     Field(discriminator="task"),
 ]
 TASK: TypeAdapter[Task] = TypeAdapter(Task)
@@ -111,6 +131,7 @@ class Done(Record):
     n_tokens: int = 0
     evaluation: Evaluation | None = None
     plan: SurgeryPlan | None = None
+    verification: Verification | None = None
     report: dict[str, Any] = Field(default={})
     skipping: SkippingResult | None = None
 
@@ -138,6 +159,8 @@ def run(task: Task, on_progress: Progress) -> Done:
             task.source, task.target, task.quantization, imatrix=imatrix, threads=task.threads, on_progress=on_progress
         )
         return Done()
+    if isinstance(task, SurgeriesTask):
+        return _surgeries(task, on_progress)
     if isinstance(task, ObserveTask):
         return _observe(task, on_progress)
     if isinstance(task, SearchTask):
@@ -158,6 +181,17 @@ def run(task: Task, on_progress: Progress) -> Done:
         on_progress=on_progress,
     )  # fmt: skip
     return Done(n_tokens=evaluation.n_tokens, evaluation=evaluation)
+
+
+def _surgeries(task: SurgeriesTask, on_progress: Progress) -> Done:
+    from surgeon.kinds.registry import read_list
+    from surgeon.kinds.sequence import perform, prove
+
+    surgeries = read_list([table.model_dump(mode="json") for table in task.surgeries], "surgery")
+    if task.prove:
+        return Done(verification=prove(surgeries, task.base, task.target))
+    perform(surgeries, task.base, task.target, on_progress)
+    return Done()
 
 
 def _imatrix(statistics: Path, plan: Path | None) -> "dict[str, NDArray[np.float32]]":

@@ -14,7 +14,8 @@ from shared.checkpoints.surgery import apply_plan
 from shared.kernel.errors import StorageError
 from shared.kernel.records import SurgeryPlan
 from shared.wire.client import AgentClient
-from shared.wire.surgeon_jobs import ApplyParams, PrepareParams, PrepareResult
+from shared.wire.surgeon_jobs import PrepareParams, PrepareResult
+from shared.wire.surgeries import ApplyParams
 from surgeon.conversion.quantize import quantize
 from surgeon.conversion.to_dllama import convert_model
 from surgeon.conversion.to_gguf import convert

@@ -20,8 +20,6 @@ from shared.kernel.records import Record
 from shared.wire.client import AgentClient
 from shared.wire.surgeon_catalogue import KindInfo, MethodInfo
 from shared.wire.surgeon_jobs import (
-    ApplyParams,
-    ApplyResult,
     ConvertParams,
     FileResult,
     MergeParams,
@@ -40,9 +38,8 @@ from shared.wire.surgeon_jobs import (
     SkippingResult,
     ValidateParams,
     ValidateResult,
-    VerifyParams,
-    VerifyResult,
 )
+from shared.wire.surgeries import ApplyParams, ApplyResult, VerifyParams, VerifyResult
 from tests.support.checkpoint_factory import TEXT, make_checkpoint
 
 TOKEN = "a-token-for-this-test"
@@ -244,6 +241,55 @@ async def test_the_catalogue_refuses_methods_and_parameters(client: AgentClient)
     plan = PlanResult.model_validate(await client.run("c/right", "plan", right, timeout_s=60)).plan
     by_seed = PlanParams(model_sha256=f16, method="random", depth=1, seed=5)
     assert PlanResult.model_validate(await client.run("c/seed", "plan", by_seed, timeout_s=60)).plan == plan
+
+
+async def test_surgeries_in_order_are_a_job_with_hash_and_proof(
+    client: AgentClient, settings: tuple[Path, int]
+) -> None:
+    f16 = (await _prepare(client, "l/prepare")).f16_sha256
+    planned = PlanParams(model_sha256=f16, method="random", depth=3)
+    plan = PlanResult.model_validate(await client.run("l/plan", "plan", planned, timeout_s=60)).plan
+    tables: list[dict[str, Any]] = [{"kind": "plan", "plan": plan.model_dump(mode="json")}]
+
+    async def apply(job: str, surgeries: list[dict[str, Any]]) -> ApplyResult:
+        params = ApplyParams.model_validate({"base_sha256": f16, "surgeries": surgeries})
+        return ApplyResult.model_validate(await client.run(f"l/{job}", "apply", params, timeout_s=60))
+
+    by_plan = ApplyResult.model_validate(
+        await client.run("l/by-plan", "apply", ApplyParams(base_sha256=f16, plan=plan), timeout_s=60)
+    )
+    alone = await apply("alone", tables)
+    assert (alone.sha256, alone.surgeries_sha256, alone.plan) == (by_plan.sha256, plan.plan_hash(), plan)
+    assert by_plan.surgeries_sha256 is None and by_plan.plan is None, "a plan answers as it always did"
+
+    tables += [{"kind": "experts_per_token", "k": 2}, {"kind": "quantize", "quantization": "Q8_0"}]
+    made = await apply("list", tables)
+    assert made.plan is None and made.brought_by == {} and made.sha256 != alone.sha256
+    again = await apply("list-again", tables)
+    assert again == made, "what is known is not made again"
+    check = VerifyParams.model_validate({"base_sha256": f16, "surgeries": tables, "sha256": made.sha256})
+    proof = VerifyResult.model_validate(await client.run("l/verify", "verify", check, timeout_s=60))
+    assert proof.plan_hash == made.surgeries_sha256 and proof.n_bytes > made.size_bytes, "both passes are proved"
+    with pytest.raises(DataError):
+        other = check.model_copy(update={"sha256": alone.sha256})
+        await client.run("l/verify-other", "verify", other, timeout_s=60)
+    with pytest.raises(ConfigurationError, match="k: Input should be greater"):
+        await apply("wrong", [{"kind": "experts_per_token", "k": 0}])
+    with pytest.raises(ConfigurationError, match="unknown kind of surgery 'lobotomy'"):
+        await apply("unknown", [{"kind": "lobotomy"}])
+
+    steps = [{"surgery": table} for table in tables]
+    after = await client.request("POST", "/v1/checks", json={"model": "tiny", "steps": steps})
+    assert (after["n_experts"], after["experts_per_token"], after["quantization"]) == (9, 2, "Q8_0")
+    with pytest.raises(ConfigurationError, match="Q8_0 already"):
+        await client.request("POST", "/v1/checks", json={"model": "tiny", "quantization": "Q8_0", "steps": steps})
+
+    artifacts = settings[0].parent / "state" / "artifacts"
+    (gone,) = (path for path in artifacts.rglob(f"*{made.sha256}*") if path.is_file())
+    gone.unlink()
+    validate = ValidateParams(sha256=made.sha256)
+    await client.run("l/validate", "validate", validate, timeout_s=60)
+    assert gone.is_file(), "a variant that is gone is made again from its surgeries"
 
 
 async def test_what_the_command_line_can_the_daemon_can(client: AgentClient) -> None:

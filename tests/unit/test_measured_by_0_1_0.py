@@ -35,7 +35,8 @@ from orchestrator.store.records import Campaign
 from shared.kernel.errors import DataError
 from shared.kernel.settings import AgentAddress
 from shared.wire.node_jobs.artifacts import FetchResult
-from shared.wire.surgeon_jobs import ApplyResult, ObserveResult, PlanResult, PrepareResult, ValidateResult
+from shared.wire.surgeon_jobs import ObserveResult, PlanResult, PrepareResult, ValidateResult
+from shared.wire.surgeries import ApplyResult
 from tests.support.measured_before import CAMPAIGN, N_RUNS, MeasuredBefore, unpack
 
 RENAMED_IN_PROSE = {

@@ -8,7 +8,7 @@ import pytest
 from shared.files.artifacts import NoRoomError
 from shared.kernel.errors import NotFoundError
 from shared.kernel.records import SurgeryPlan
-from shared.wire.surgeon_jobs import ApplyParams, ApplyResult
+from shared.wire.surgeries import ApplyParams, ApplyResult
 from surgeon.jobs import Tools
 from surgeon.settings import SurgeonSettings
 from tests.support.node_tiny_model import write_tiny_model

@@ -27,8 +27,8 @@ from shared.kernel.records import (
     dump_under_former_names,
     is_absent,
 )
+from shared.wire.names import Name
 from shared.wire.node_jobs.workloads import MarkerParams
-from shared.wire.surgeon_jobs import Name
 
 VariantName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,39}$")]
 """No id of the matrix, which is checked."""

@@ -5,14 +5,14 @@ plan) or brings a file that somebody else cut; a merge phase may follow. Not her
 does it (the surgeon; `orchestrator.campaign.preparation` asks it).
 """
 
-import operator
 import re
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
 from shared.kernel.records import ConfigurationId, LayerGroup, Layout, Record, Sha256, SurgeryPlan
-from shared.wire.surgeon_jobs import Name, Parameters
+from shared.wire.names import Name, Parameters
+from shared.wire.pruning import PruningOptions
 
 Percentage = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]?%$")]
 Drop = Annotated[int, Field(ge=1, le=4095)] | Percentage
@@ -22,7 +22,7 @@ LayerChoice = LayerGroup | tuple[Annotated[int, Field(ge=0)], ...]
 """A group of layers, or layer numbers."""
 
 
-class PruneExperts(Record):
+class PruneExperts(PruningOptions):
     """Drop the experts that a ranking calls least important."""
 
     kind: Literal["prune_experts"] = "prune_experts"
@@ -33,17 +33,6 @@ class PruneExperts(Record):
     )
     layers: LayerChoice = Field(default="all", description="all, early, middle, late, or layer numbers")
     layout: Layout | None = Field(default=None, description="null: uniform where all layers lose alike, else biased")
-    budget: Literal["uniform", "bisect"] = Field(
-        default="uniform", description="bisect: the layers keep the same share of saliency, not the same number"
-    )
-    fewest: int = Field(default=1, ge=1, description="bisect: the fewest experts a layer keeps")
-    protect_super: bool = Field(default=False, description="never drop experts with outstanding outputs")
-    protect: dict[str, tuple[Annotated[int, Field(ge=0)], ...]] = Field(
-        default_factory=dict, description='layer number (or "all") -> experts that are never dropped'
-    )
-    domain_weights: dict[str, float] | None = Field(default=None, description="blend of the statistics' domains")
-    seed: int = Field(default=0, description="of methods that draw lots")
-    parameters: Parameters = Field(default={}, exclude_if=operator.not_, description="the method's own")
 
     @model_validator(mode="after")
     def _says_how_many(self) -> Self:
