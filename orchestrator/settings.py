@@ -48,6 +48,9 @@ class OrchestratorSettings(DaemonSettings):
     nodes: tuple[AgentAddress, ...] = Field(min_length=1, description="node agents; the first is the usual root")
     surgeon: AgentAddress = Field(description="the surgeon")
     meter: AgentAddress = Field(description="the meter bridge")
+    scorers: tuple[AgentAddress, ...] = Field(
+        default=(), description="node agents that no meter watches: they answer the questions behind the measurement"
+    )
     results_dir: Path = Field(description="folder of all result trees")
     task_dirs: tuple[Path, ...] = Field(default=(), description="folders with benchmark tasks (YAML) of your own")
     workload_prompts: Path = Field(description="text file, one prompt a line")
@@ -56,7 +59,7 @@ class OrchestratorSettings(DaemonSettings):
 
     @model_validator(mode="after")
     def _nodes_have_names_of_their_own(self) -> Self:
-        names = [SURGEON, *(node.name for node in self.nodes)]
+        names = [SURGEON, *(node.name for node in (*self.nodes, *self.scorers))]
         if twice := sorted(name for name in set(names) if names.count(name) > 1):
-            raise ValueError(f"nodes: {twice[0]!r} is the name of two agents")
+            raise ValueError(f"nodes, scorers: {twice[0]!r} is the name of two agents")
         return self

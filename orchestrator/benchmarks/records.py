@@ -35,6 +35,9 @@ class SuiteSpec(Record):
 
     tasks: tuple[TaskSpec, ...] = Field(min_length=1)
     questions: int | None = Field(default=None, ge=1, description="per task, stratified and seeded; null asks all")
+    sample: int | None = Field(
+        default=None, ge=1, description="of the chosen questions only this many a task, from few subjects"
+    )
     seed: int = 1
     include_paths: tuple[Path, ...] = Field(default=(), description="directories with task YAML files of our own")
     data_dir: Path | None = Field(default=None, description="published benchmarks; null: $EPI_DATA_DIR or the user's")

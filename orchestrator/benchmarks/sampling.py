@@ -29,6 +29,29 @@ def stratified_indices(strata: Sequence[Hashable], n: int | None, seed: str) -> 
     return sorted(chosen)
 
 
+def few_strata_indices(strata: Sequence[Hashable], n: int, seed: str) -> list[int]:
+    """Choose `n` questions from as few strata as hold them: each stratum has a few-shot prefix that must be paid for.
+
+    Strata come in a seeded order and are taken whole; of the last one the first of a seeded shuffle.
+
+    Returns:
+        Ascending indices into `strata`; all where there are not more than `n`.
+    """
+    members: dict[Hashable, list[int]] = {}
+    for index, stratum in enumerate(strata):
+        members.setdefault(stratum, []).append(index)
+    order = sorted(members, key=str)
+    random.Random(f"{seed}/strata").shuffle(order)
+    chosen: list[int] = []
+    for stratum in order:
+        left = n - len(chosen)
+        if left <= 0:
+            break
+        indices = members[stratum]
+        chosen += random.Random(f"{seed}/{stratum}").sample(indices, min(left, len(indices)))
+    return sorted(chosen)
+
+
 def _shares(members: dict[Hashable, list[int]], n: int, total: int, seed: str) -> dict[Hashable, int]:
     whole = {stratum: n * len(indices) // total for stratum, indices in members.items()}
     missing = n - sum(whole.values())

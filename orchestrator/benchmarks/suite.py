@@ -21,7 +21,7 @@ from orchestrator.benchmarks.cluster_lm import ClusterLM, Generate, Score  # noq
 from orchestrator.benchmarks.data_dir import DataDir, default_data_dir  # noqa: E402
 from orchestrator.benchmarks.prepared_task import GENERATED, PreparedTask, doc_hash  # noqa: E402
 from orchestrator.benchmarks.records import SuiteResult, SuiteSpec, TaskSpec, TaskVersion  # noqa: E402
-from orchestrator.benchmarks.sampling import stratified_indices  # noqa: E402
+from orchestrator.benchmarks.sampling import few_strata_indices, stratified_indices  # noqa: E402
 from orchestrator.benchmarks.sources import splits_for  # noqa: E402
 from orchestrator.benchmarks.task_files import TaskFile, TaskFiles  # noqa: E402
 from orchestrator.domain.campaign.accuracy_tasks import Metric  # noqa: E402
@@ -178,7 +178,11 @@ def _load(spec: TaskSpec, files: list[TaskFile], suite: SuiteSpec, data: DataDir
     strata = [(names[part], _stratum(tasks[part].eval_docs[index])) for part, index in where]
     n = spec.questions if spec.questions is not None else suite.questions
     chosen: list[list[int]] = [[] for _ in tasks]
-    for position in stratified_indices(strata, n, f"{suite.seed}/{spec.name}"):
+    seed = f"{suite.seed}/{spec.name}"
+    positions = stratified_indices(strata, n, seed)
+    if suite.sample is not None:
+        positions = [positions[at] for at in few_strata_indices([strata[one] for one in positions], suite.sample, seed)]
+    for position in positions:
         part, index = where[position]
         chosen[part].append(index)
     ids = _question_ids(tasks, where)

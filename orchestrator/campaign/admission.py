@@ -39,9 +39,26 @@ async def admit(spec: CampaignSpec, lab: Lab) -> CampaignSpec:
         InfrastructureError: the surgeon does not answer.
     """
     check_alone(spec)
+    check_scorers(spec, list(lab.scorers))
     catalogue = await lab.catalogue()
     await asyncio.to_thread(check_tasks, spec, lab.settings.task_dirs)
-    return held_against(spec, catalogue, list(lab.nodes))
+    admitted = held_against(spec, catalogue, list(lab.nodes))
+    if spec.intelligence.where is None:
+        admitted = admitted.model_copy(update={"accuracy_where": "scorers" if lab.scorers else "cluster"})
+    return admitted
+
+
+def check_scorers(spec: CampaignSpec, scorers: list[str]) -> None:
+    """Refuse scorers that the lab does not have.
+
+    Raises:
+        ConfigurationError: it has none.
+    """
+    if spec.scored == "scorers" and not scorers:
+        raise ConfigurationError(
+            "the lab has no scorers", where="accuracy.where",
+            hint='name some in the orchestrator\'s settings ([[scorers]]), or say where = "once"',
+        )  # fmt: skip
 
 
 def check_alone(spec: CampaignSpec) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel
 
@@ -26,7 +26,7 @@ from orchestrator.campaign.measured import (
     hash_of_outputs,
 )
 from orchestrator.campaign.preparation import Variant
-from orchestrator.campaign.scoring import Scoring
+from orchestrator.campaign.questions import Questions
 from orchestrator.campaign.steady_state import wait_steady
 from orchestrator.campaign.topology import nodes_of, scorer_of
 from orchestrator.domain.campaign.run_reference import RunReference
@@ -51,9 +51,6 @@ from shared.wire.node_jobs.workloads import (
     WorkloadResult,
 )
 
-if TYPE_CHECKING:
-    from orchestrator.benchmarks.suite import BenchmarkSuite
-
 log = logging.getLogger(__name__)
 
 _METER_MARGIN_S = 0.3
@@ -69,7 +66,7 @@ class AttemptRunner:
     def __init__(
         self,
         context: CampaignContext,
-        suite: "BenchmarkSuite",
+        questions: Questions,
         able: Mapping[EngineName, EngineInfo],
         on_step: Callable[[RunReference, str], None],
     ) -> None:
@@ -80,7 +77,7 @@ class AttemptRunner:
         self._on_step = on_step
         self._able = able
         self._cluster = Cluster(context)
-        self._scoring = Scoring(suite, self._timeouts)
+        self._questions = questions
 
     def place(self, planned: PlannedRun, number: int) -> AttemptPlace:
         """Return where the attempt `number` of a run takes place."""
@@ -94,18 +91,28 @@ class AttemptRunner:
             EpiError: an agent failed or the meter is dead; the attempt is over.
         """
         self._on_step(place.run, "deploy")
+        once = self._questions.once
+        scores_first = once is not None and scorer_of(place.configuration.engine) != place.configuration.engine
+        workers = None
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._living_meter())
                 deliveries = group.create_task(self._cluster.deploy(place, variant))
-                workers = group.create_task(self._cluster.start_workers(place))
+                if not scores_first:
+                    workers = group.create_task(self._cluster.start_workers(place))
         except ExceptionGroup as broken:
             raise broken.exceptions[0] from None
+        answers = None
+        if once is not None and scores_first:
+            answers = await once.answers(self._cluster, place, variant, None)
+        endpoints = await self._cluster.start_workers(place) if workers is None else workers.result()
         self._on_step(place.run, "start_engine")
         served = await self._cluster.start_engine(
-            place, "start_engine", place.configuration.engine, variant.measured, workers.result()
+            place, "start_engine", place.configuration.engine, variant.measured, endpoints
         )
-        return LoadedModel(place, variant, deliveries.result(), served)
+        if once is not None and answers is None:
+            answers = await once.answers(self._cluster, place, variant, served)
+        return LoadedModel(place, variant, deliveries.result(), served, answers)
 
     async def measure(self, loaded: LoadedModel) -> ClosedWindows:
         """Wait for the steady state and open all windows; when this returns, the attempt needs no node any more.
@@ -114,15 +121,16 @@ class AttemptRunner:
             EpiError: an agent failed or the meter is dead; the attempt is over.
         """
         place = loaded.place
-        steady_state = await self._wait_steady(place)
-        log.info("windows open on %s", ", ".join(place.nodes))
-        begun = time.monotonic()
-        with self._lab.window():
-            idle = await self._idle(place)
-            marker = await self._marker(place)
-            prefill = await self._prefill(place)
-            decode = await self._decode(place)
-            score = await self._score(loaded)
+        async with self._lab.still():
+            steady_state = await self._wait_steady(place)
+            log.info("windows open on %s", ", ".join(place.nodes))
+            begun = time.monotonic()
+            with self._lab.window():
+                idle = await self._idle(place)
+                marker = await self._marker(place)
+                prefill = await self._prefill(place)
+                decode = await self._decode(place)
+                score = await self._score(loaded)
         facts, activity = await asyncio.gather(self._facts(place), self._activity(place))
         self._cluster.was_healthy(place)
         log.info("windows closed after %.1f s", time.monotonic() - begun)
@@ -137,7 +145,7 @@ class AttemptRunner:
         Raises:
             EpiError: the suite failed; the attempt is over.
         """
-        suite = await closed.score.scoring
+        suite = None if closed.score is None else await closed.score.scoring
         windows = closed.windows(suite)
         trace_start_utc_ns, trace_end_utc_ns = self._trace_span(windows)
         before = closed.idle.activity
@@ -151,6 +159,7 @@ class AttemptRunner:
             marker=closed.marker_in_our_time(),
             output_sha256=hash_of_outputs(closed.decode),
             suite=suite,
+            answers=closed.loaded.answers or self._questions.answers_of(closed.loaded.place.configuration.id),
             trace_start_utc_ns=trace_start_utc_ns,
             trace_end_utc_ns=trace_end_utc_ns,
             meter=closed.idle.meter,
@@ -224,12 +233,15 @@ class AttemptRunner:
             return [(prompts, workload.repeats)]
         return [((prompt,), 1) for _ in range(workload.repeats) for prompt in prompts]
 
-    async def _score(self, loaded: LoadedModel) -> ScoreWindow:
+    async def _score(self, loaded: LoadedModel) -> ScoreWindow | None:
         """Let the benchmark ask its questions; returns when the nodes have answered, while it still counts."""
-        await self._scoring.wait_for_last()
         place, served = loaded.place, loaded.served
+        scoring = self._questions.in_window(place)
+        if scoring is None:
+            return None
+        await scoring.wait_for_last()
         if scorer_of(place.configuration.engine) != place.configuration.engine:
-            served = await self._cluster.serve_scoring(place, loaded.variant.scored)
+            served = await self._cluster.serve_scoring(place, "score", loaded.variant.scored)
 
         async def ask(kind: Literal["score", "generate"], params: ScoreParams | GenerateParams, result: type[Answer],
                       timeout_s: float, *, first: bool) -> Answer:  # fmt: skip
@@ -237,8 +249,8 @@ class AttemptRunner:
             gap_s = self._spec.windows.gap_before_window_s if first else 0.0
             return await self._cluster.job(place, "score", kind, params, result, timeout_s, delay_s=gap_s)
 
-        scoring, activity = await self._scoring.ask_all(ask)
-        return ScoreWindow(scoring, served, activity)
+        counting, activity = await scoring.ask_all(ask)
+        return ScoreWindow(counting, served, activity)
 
     async def _after_gap(
         self, place: AttemptPlace, step: Literal["marker", "prefill", "decode"], params: BaseModel, result: type[R],

@@ -109,11 +109,11 @@ class Cluster:
         warm, self._warm = self._warm, None  # whatever goes wrong leaves the engine in doubt
         return await self._own_workers(place, "start_engine", engine, fresh=warm != (place.root, engine))
 
-    async def serve_scoring(self, place: AttemptPlace, file: ModelFile) -> ServedBy:
+    async def serve_scoring(self, place: AttemptPlace, step: RunStep, file: ModelFile) -> ServedBy:
         """Let the scoring engine take over from one whose answers cannot be judged."""
         engine = scorer_of(place.configuration.engine)
-        workers = await self._own_workers(place, "score", engine, fresh=True)
-        return await self.start_engine(place, "score", engine, file, workers)
+        workers = await self._own_workers(place, step, engine, fresh=True)
+        return await self.start_engine(place, step, engine, file, workers)
 
     def was_healthy(self, place: AttemptPlace) -> None:
         """Say that the attempt went through to its end."""

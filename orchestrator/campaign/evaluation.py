@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from orchestrator.campaign.answers import source_of
 from orchestrator.campaign.builds import LabBuilds
 from orchestrator.campaign.measured import MeasuredRun
 from orchestrator.campaign.pending import PendingEvaluation
 from orchestrator.domain.analysis.interim import InterimAnalysis
+from orchestrator.domain.campaign.protocol import AccuracyPlace
 from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.campaign.schedule import configurations_of
 from orchestrator.domain.campaign.spec import CampaignSpec
@@ -17,7 +19,7 @@ from orchestrator.results.schema import CampaignFile
 from orchestrator.store.records import RunFigures
 from shared.kernel.build import software_build
 from shared.kernel.errors import InfrastructureError
-from shared.kernel.records import Instrument, NodeName
+from shared.kernel.records import Instrument, NodeName, QuestionResult
 from shared.wire.meter_api import Ambient, WindowSummary
 from shared.wire.node_jobs.artifacts import FetchResult
 from shared.wire.node_jobs.host import NodeFacts
@@ -72,7 +74,7 @@ class ResultWriter:
     def pending(self, measured: MeasuredRun) -> PendingEvaluation:
         """Return what of an attempt is to be evaluated, once its trace is read."""
         return PendingEvaluation(
-            run=self._run_input(measured), questions=measured.suite.questions,
+            run=self._run_input(measured), **_answers(measured, self._spec.scored),
             trace_start_utc_ns=measured.trace_start_utc_ns, trace_end_utc_ns=measured.trace_end_utc_ns,
         )  # fmt: skip
 
@@ -114,6 +116,7 @@ class ResultWriter:
                 ),
             ),
             calibrated_utc_ns=measured.meter.instrument.calibrated_utc_ns,
+            answers=None if measured.answers is None else source_of(measured.answers),
             plan=None if variant.plan is None else variant.plan.plan,
             provenance=Provenance(
                 plan_sha256=None if variant.plan is None else variant.plan.plan_hash,
@@ -126,7 +129,7 @@ class ResultWriter:
                 engine_build=headline.engine_build,
                 windows=dict(measured.served),
                 distributed_llama_version=headline.engine_build if headline.engine == "distributed-llama" else None,
-                lm_eval_version=measured.suite.versions.get("lm_eval"),
+                lm_eval_version=_versions(measured).get("lm_eval"),
                 epi_factory_version=str(software_build()),
                 software=dict(builds.software),
                 engines=dict(builds.engines),
@@ -134,6 +137,19 @@ class ResultWriter:
             ),
             protocol=self._spec.protocol(),
         )
+
+
+def _answers(measured: MeasuredRun, where: AccuracyPlace) -> dict[str, tuple[QuestionResult, ...]]:
+    """Return the questions that the accuracy is of, and those that the score window asked where they are others."""
+    asked = () if measured.suite is None else measured.suite.questions
+    if where == "cluster":
+        return {"questions": asked}
+    return {"questions": () if measured.answers is None else measured.answers.untimed, "sample": asked}
+
+
+def _versions(measured: MeasuredRun) -> Mapping[str, str]:
+    source = measured.suite or measured.answers
+    return {} if source is None else source.versions
 
 
 def evaluate(pending: PendingEvaluation, window: WindowSummary, trace_file: Path) -> tuple[RunInput, EvaluatedRun]:
@@ -144,7 +160,7 @@ def evaluate(pending: PendingEvaluation, window: WindowSummary, trace_file: Path
         DataError: what was measured does not fit together.
     """
     run = pending.with_meter_record(window)
-    evaluated = evaluate_run(run, read_traces(trace_file, window.nodes), pending.questions)
+    evaluated = evaluate_run(run, read_traces(trace_file, window.nodes), pending.questions, pending.sample)
     headline = evaluated.evaluation.headline
     if headline is None or headline.total_joules is None:
         raise InfrastructureError(

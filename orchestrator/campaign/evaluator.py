@@ -33,7 +33,11 @@ def stays_open(error: BaseException) -> bool:
 
 
 class Evaluator:
-    """Evaluates the measured runs of one campaign."""
+    """Evaluates the measured runs of one campaign.
+
+    Attributes:
+        writing: Held while results are written and journaled.
+    """
 
     def __init__(
         self,
@@ -52,6 +56,7 @@ class Evaluator:
         self._trace = trace
         self._patience = patience
         self._is_stop_requested = is_stop_requested
+        self.writing = asyncio.Lock()
 
     async def take(self, pending: PendingEvaluation) -> None:
         """Keep a run that was just measured, then evaluate it.
@@ -81,16 +86,17 @@ class Evaluator:
         """
         run, number = pending.run.reference, pending.run.attempt
         await self._journal.append(self._campaign, kind="intent", run=run, attempt=number, step="evaluate")
-        try:
-            figures = await self._patience.written(lambda: self._write(pending), self._is_stop_requested)
-        except BaseException as error:
-            if not stays_open(error):
-                fault: Fault = error.fault if isinstance(error, EpiError) else "bug"
-                reason = str(error) if isinstance(error, EpiError) else f"{type(error).__name__}: {error}"
-                await self._end(run, number, reason, fault)
-            raise
-        payload = figures.model_dump(mode="json")
-        await self._journal.append(self._campaign, kind="result", run=run, step="evaluate", payload=payload)
+        async with self.writing:
+            try:
+                figures = await self._patience.written(lambda: self._write(pending), self._is_stop_requested)
+            except BaseException as error:
+                if not stays_open(error):
+                    fault: Fault = error.fault if isinstance(error, EpiError) else "bug"
+                    reason = str(error) if isinstance(error, EpiError) else f"{type(error).__name__}: {error}"
+                    await self._end(run, number, reason, fault)
+                raise
+            payload = figures.model_dump(mode="json")
+            await self._journal.append(self._campaign, kind="result", run=run, step="evaluate", payload=payload)
         await self._journal.end_attempt(self._campaign, run, number, "done")
         self._pending.forget(run, number)
 
@@ -100,7 +106,7 @@ class Evaluator:
             start, end = pending.trace_start_utc_ns, pending.trace_end_utc_ns
             window = await self._trace.to_file(reference, start, end, trace_file)
             run, evaluated = await asyncio.to_thread(evaluate, pending, window, trace_file)
-        await asyncio.to_thread(write_run, self._campaign_dir, run, evaluated, pending.questions)
+        await asyncio.to_thread(write_run, self._campaign_dir, run, evaluated, pending.questions, pending.sample)
         return figures_of(run, evaluated.evaluation)
 
     async def _end(self, run: RunReference, number: int, reason: str, fault: Fault) -> None:

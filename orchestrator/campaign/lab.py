@@ -1,8 +1,10 @@
 """The lab as the runner sees it: one client for each agent, the fixed prompts, and whether a window is open."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from orchestrator.settings import SURGEON, OrchestratorSettings
 from shared.kernel.clock import utc_ns
@@ -26,13 +28,17 @@ class Lab:
         self.nodes = {address.name: _client(address) for address in settings.nodes}
         self.root_name = settings.nodes[0].name
         self.root = self.nodes[self.root_name]
+        self.scorers = {address.name: _client(address) for address in settings.scorers}
         self.surgeon = _client(settings.surgeon)
         self.meter = _client(settings.meter)
         self.window_open = False
+        self._measuring = asyncio.Lock()
+        self._node_hosts = {_host(address) for address in settings.nodes}
+        self._scorer_hosts = {address.name: _host(address) for address in settings.scorers}
 
     async def close(self) -> None:
         """Close all connections."""
-        for client in (*self.nodes.values(), self.surgeon, self.meter):
+        for client in (*self.nodes.values(), *self.scorers.values(), self.surgeon, self.meter):
             await client.close()
 
     def agent(self, name: NodeName) -> AgentClient:
@@ -43,9 +49,20 @@ class Lab:
         """
         if name == SURGEON:
             return self.surgeon
-        if name not in self.nodes:
-            raise NotFoundError("the lab has no such agent", where=name, hint=f"it has {', '.join(self.nodes)}")
-        return self.nodes[name]
+        agents = self.nodes | self.scorers
+        if name not in agents:
+            raise NotFoundError("the lab has no such agent", where=name, hint=f"it has {', '.join(agents)}")
+        return agents[name]
+
+    @asynccontextmanager
+    async def still(self) -> AsyncIterator[None]:
+        """Keep off what shares the nodes' machines, from before the first window to after the last; one at a time."""
+        async with self._measuring:
+            yield
+
+    def is_beside_a_node(self, scorer: NodeName) -> bool:
+        """Tell whether a scorer runs on the machine of a node, by their addresses: it then works between windows."""
+        return self._scorer_hosts[scorer] in self._node_hosts
 
     @contextmanager
     def window(self) -> Iterator[None]:
@@ -71,7 +88,7 @@ class Lab:
 
     async def facts(self, node: NodeName) -> NodeFacts:
         """Return what a node says of itself."""
-        return await self.nodes[node].request_as(NodeFacts, "GET", "/v1/facts")
+        return await self.agent(node).request_as(NodeFacts, "GET", "/v1/facts")
 
     async def surgeon_has(self, sha256: str) -> bool:
         """Tell whether the surgeon has an artifact now."""
@@ -124,6 +141,10 @@ def load_prompts(path: Path, count: int) -> tuple[str, ...]:
     if len(prompts) < count:
         raise ConfigurationError(f"{count} workload prompts are asked, the file holds {len(prompts)}", where=str(path))
     return tuple(prompts[:count])
+
+
+def _host(address: AgentAddress) -> str:
+    return urlsplit(address.url).hostname or ""
 
 
 def _client(address: AgentAddress) -> AgentClient:

@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from orchestrator.benchmarks.answer_sets import AnswerSet
 from orchestrator.benchmarks.records import SuiteResult
 from orchestrator.campaign.preparation import Variant
 from orchestrator.domain.campaign.run_reference import RunReference
@@ -46,6 +47,8 @@ class LoadedModel:
     variant: Variant
     deliveries: Mapping[NodeName, FetchResult]
     served: ServedBy
+    answers: AnswerSet | None = None
+    """All answers, where the cluster gives them once, before the windows."""
 
 
 @dataclass(frozen=True)
@@ -81,11 +84,12 @@ class ClosedWindows:
     marker: MarkerResult
     prefill: tuple[WorkloadResult, ...]
     decode: tuple[WorkloadResult, ...]
-    score: ScoreWindow
+    score: ScoreWindow | None
+    """None where others answer the questions and this run asks no sample."""
     facts_after: Mapping[NodeName, NodeFacts]
     activity_after: Mapping[NodeName, AgentActivity]
 
-    def windows(self, suite: SuiteResult) -> tuple[Window, ...]:
+    def windows(self, suite: SuiteResult | None) -> tuple[Window, ...]:
         """Return all windows in order, in the orchestrator's time."""
         root = self.loaded.place.root
         return (
@@ -93,7 +97,7 @@ class ClosedWindows:
             self._window("marker", self.marker.start_utc_ns, self.marker.end_utc_ns, node=root),
             *(self._workload("prefill", one) for one in self.prefill),
             *(self._workload("decode", one) for one in self.decode),
-            self._window("score", suite.start_utc_ns, suite.end_utc_ns, suite.ledger),
+            *(() if suite is None else (self._window("score", suite.start_utc_ns, suite.end_utc_ns, suite.ledger),)),
         )
 
     def _workload(self, label: WindowLabel, result: WorkloadResult) -> Window:
@@ -124,12 +128,14 @@ class ClosedWindows:
     def served(self) -> dict[WindowLabel, ServedBy]:
         """Return the engine of every window with tokens, and of idle."""
         usual = self.loaded.served
-        return {"idle": usual, "prefill": usual, "decode": usual, "score": self.score.served}
+        served: dict[WindowLabel, ServedBy] = {"idle": usual, "prefill": usual, "decode": usual}
+        return served if self.score is None else served | {"score": self.score.served}
 
     def window_agent_activity(self) -> dict[WindowLabel, AgentActivity]:
         """Return what the root's agent did in the windows; of several of one label, in the least quiet one."""
         found: dict[WindowLabel, Sequence[AgentActivity]] = {
-            "prefill": _told(self.prefill), "decode": _told(self.decode), "score": self.score.activity,
+            "prefill": _told(self.prefill), "decode": _told(self.decode),
+            "score": () if self.score is None else self.score.activity,
         }  # fmt: skip
         return {label: max(each, key=lambda one: one.agent_cpu_share) for label, each in found.items() if each}
 
@@ -147,7 +153,10 @@ class MeasuredRun:
     marker: MarkerResult
     output_sha256: str | None
     """Of all token ids that decoding generated; of several jobs, the hash of their hashes."""
-    suite: SuiteResult
+    suite: SuiteResult | None
+    """What the score window asked, where there was one."""
+    answers: AnswerSet | None
+    """What the accuracy is of, where others than the score window answered and have done so already."""
     trace_start_utc_ns: int
     trace_end_utc_ns: int
     """The part of the meter's trace that the windows need; it is read when all this is safely kept."""

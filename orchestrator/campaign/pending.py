@@ -23,6 +23,9 @@ class PendingEvaluation(Record):
     run: RunInput
     """What comes with the trace is not in it yet: energy register, events, the instrument at this run's power."""
     questions: tuple[QuestionResult, ...]
+    """What the accuracy is of; empty while those who score have not answered yet."""
+    sample: tuple[QuestionResult, ...] = ()
+    """What the score window asked, where others score."""
     trace_start_utc_ns: int
     trace_end_utc_ns: int
 

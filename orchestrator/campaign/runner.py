@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from orchestrator.campaign.accuracy import Accuracy, SuiteMaker, make_suites
 from orchestrator.campaign.admission import admit
 from orchestrator.campaign.attempt import AttemptRunner
 from orchestrator.campaign.builds import check_builds, find_builds
@@ -20,6 +20,7 @@ from orchestrator.campaign.evaluation import ResultWriter
 from orchestrator.campaign.evaluator import Evaluator, stays_open
 from orchestrator.campaign.interim import InterimAnalyses
 from orchestrator.campaign.lab import Lab
+from orchestrator.campaign.late_answers import LateAnswers
 from orchestrator.campaign.patience import Patience
 from orchestrator.campaign.pending import PendingEvaluation, PendingEvaluations
 from orchestrator.campaign.pins import release
@@ -40,9 +41,6 @@ from shared.kernel.errors import DataError, EpiError, NotFoundError, StorageErro
 from shared.kernel.records import CampaignId
 from shared.service.health import HealthRegistry
 from shared.wire.protocol import JobState
-
-if TYPE_CHECKING:
-    from orchestrator.benchmarks.suite import BenchmarkSuite
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ class CampaignRunner:
         spec: CampaignSpec,
         journal: Journal,
         lab: Lab,
-        suite_of: Callable[[CampaignSpec], "BenchmarkSuite"],
+        suite_of: SuiteMaker,
         on_doing: Callable[[Doing], None],
         on_finished: Callable[[Path], None],
         health: HealthRegistry,
@@ -78,6 +76,7 @@ class CampaignRunner:
         self._spec = spec
         self._health = health
         self._patience = Patience(lab.settings.results_dir, health, self._publish_message)
+        self._health = health
         self._journal = journal.patient(self._patience.pause)
         self._pending = PendingEvaluations(lab.settings.state_dir, spec.id)
         self._lab = lab
@@ -127,14 +126,14 @@ class CampaignRunner:
             await self._journal.fill_in(admitted)
             context = replace(context, spec=admitted)
         spec = context.spec
-        suite_task = asyncio.create_task(asyncio.to_thread(self._suite_of, spec))
+        suite_task = asyncio.create_task(asyncio.to_thread(make_suites, spec, self._suite_of))
         self._publish_step(spec.id, "", "prepare")
         try:
             able = await recovery.patiently(lambda: check_engines(self._lab, configurations_of(spec)))
             builds = await recovery.patiently(lambda: find_builds(self._lab))
             check_builds(list(self._lab.nodes), builds, configurations_of(spec))
             bases = await prepare_bases(context, self._has_ended)
-            suite = await suite_task
+            suites = await suite_task
         finally:
             suite_task.cancel()
         created = (await self._journal.campaign(spec.id)).created_utc_ns
@@ -146,15 +145,24 @@ class CampaignRunner:
             self._publish_step(spec.id, run.format(), step)
 
         order = schedule(spec)
-        async with VariantPipeline(
-            lambda configuration: prepare_variant(context, bases, configuration),
-            [planned.configuration for planned in order],
-            spec.pipeline_ahead,
-        ) as variants:
+        configurations = [planned.configuration for planned in order]
+        late = LateAnswers(
+            self._journal, spec.id, self._lab.settings.results_dir / spec.id, self._patience,
+            self._is_stop_requested, evaluator.writing,
+        )  # fmt: skip
+        accuracy = Accuracy(context, suites, self._suite_of, late, self._health, publish_step)
+        async with (
+            VariantPipeline(
+                lambda configuration: prepare_variant(context, bases, configuration),
+                configurations,
+                spec.pipeline_ahead,
+            ) as variants,
+            accuracy.asked(configurations, variants.get) as questions,
+        ):
             loop = RunLoop(
                 journal=self._journal,
                 spec=spec,
-                attempts=AttemptRunner(context, suite, able, publish_step),
+                attempts=AttemptRunner(context, questions, able, publish_step),
                 writer=writer,
                 variants=variants,
                 recovery=recovery,
@@ -165,6 +173,7 @@ class CampaignRunner:
             interim_analyses = InterimAnalyses(self._journal, spec, self._lab.settings.results_dir / spec.id)
             for block in interim_analyses.blocks(order):
                 failed = await loop.run_all(block)
+                failed |= await accuracy.complete([planned.run for planned in block], self._check_stop)
                 if await interim_analyses.take(block[-1].repetition):
                     break
         await self._finish(context, recovery, writer, failed, interim_analyses.taken)

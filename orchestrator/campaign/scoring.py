@@ -4,33 +4,16 @@ Not here: what is asked and how answers are counted (`orchestrator.benchmarks`).
 """
 
 import asyncio
-import concurrent.futures
-from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Literal
 
 from orchestrator.benchmarks.records import SuiteResult
+from orchestrator.campaign.asking import AskNodes, JobsOfThread, R
 from orchestrator.domain.campaign.timeouts import TimeoutsSpec
 from shared.wire.node_jobs.activity import AgentActivity
 from shared.wire.node_jobs.workloads import GenerateParams, GenerateResult, ScoreParams, ScoreResult
 
 if TYPE_CHECKING:
     from orchestrator.benchmarks.suite import BenchmarkSuite
-
-R = TypeVar("R", ScoreResult, GenerateResult)
-
-
-class AskNodes(Protocol):
-    """Does one job of the suite on the cluster; `first` says that the window has not begun yet."""
-
-    async def __call__(
-        self,
-        kind: Literal["score", "generate"],
-        params: ScoreParams | GenerateParams,
-        result: type[R],
-        timeout_s: float,
-        *,
-        first: bool,
-    ) -> R:
-        """Return the nodes' answer."""
 
 
 class Scoring:
@@ -55,8 +38,7 @@ class Scoring:
         Raises:
             EpiError: what a job or the suite said went wrong.
         """
-        loop = asyncio.get_running_loop()
-        asked: list[concurrent.futures.Future[ScoreResult] | concurrent.futures.Future[GenerateResult]] = []
+        jobs = JobsOfThread()
         activity: list[AgentActivity] = []
         answered = asyncio.Event()
         left = self._suite.n_jobs
@@ -73,24 +55,19 @@ class Scoring:
             return answer
 
         def score(params: ScoreParams) -> ScoreResult:
-            coming = job("score", params, ScoreResult, self._timeouts.score(params), first=not asked)
-            future = asyncio.run_coroutine_threadsafe(coming, loop)
-            asked.append(future)
-            return future.result()
+            return jobs.wait(job("score", params, ScoreResult, self._timeouts.score(params), first=jobs.none_yet))
 
         def generate(params: GenerateParams) -> GenerateResult:
-            coming = job("generate", params, GenerateResult, self._timeouts.generate(params), first=not asked)
-            future = asyncio.run_coroutine_threadsafe(coming, loop)
-            asked.append(future)
-            return future.result()
+            return jobs.wait(
+                job("generate", params, GenerateResult, self._timeouts.generate(params), first=jobs.none_yet)
+            )
 
         self._last = scoring = asyncio.create_task(asyncio.to_thread(self._suite.run, score, generate))
         waiting = asyncio.create_task(answered.wait())
         try:
             await asyncio.wait((scoring, waiting), return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
-            for future in asked:
-                future.cancel()
+            jobs.cancel()
             raise
         finally:
             waiting.cancel()

@@ -178,11 +178,15 @@ class CampaignService:
         await self.journal.set_request(campaign_id, "pause" if request == "pause" else "cancel")
         return await self.journal.campaign(campaign_id)
 
-    def _suite(self, spec: CampaignSpec) -> "BenchmarkSuite":
-        """Read the tasks and render the prompts; called in a thread, since importing lm-eval takes seconds."""
+    def _suite(self, spec: CampaignSpec, sample: int | None = None) -> "BenchmarkSuite":
+        """Read the tasks and render the prompts; called in a thread, since importing lm-eval takes seconds.
+
+        With `sample` only so many questions of each task are asked.
+        """
         from orchestrator.benchmarks.suite import BenchmarkSuite
 
-        return BenchmarkSuite(SuiteSpec.of(spec.intelligence, include_paths=self.lab.settings.task_dirs))
+        suite = SuiteSpec.of(spec.intelligence, include_paths=self.lab.settings.task_dirs)
+        return BenchmarkSuite(suite.model_copy(update={"sample": sample}))
 
     def _on_doing(self, doing: Doing) -> None:
         new_run = self._doing is None or self._doing.run != doing.run

@@ -29,6 +29,7 @@ class DemoSettings(Record):
     """`demo.toml`, section `[lab]`: what the embedded default lab is made of. Paths are relative to the file."""
 
     nodes: tuple[NodeName, ...] = ("node1", "node2", "node3", "node4")
+    scorers: tuple[NodeName, ...] = Field(default=(), description="node agents that the emulated meter does not see")
     threads: int = Field(default=1, ge=1)
     model: str
     model_dir: Path
@@ -48,6 +49,11 @@ class DemoSettings(Record):
     namespaces: dict[NodeName, str] = Field(
         default_factory=dict, description="network namespace that a part runs in (needs root); none where none is"
     )
+
+    @property
+    def agents(self) -> tuple[NodeName, ...]:
+        """All node agents."""
+        return self.nodes + self.scorers
 
 
 @dataclass(frozen=True)
@@ -121,12 +127,12 @@ class LocalLab:
             )  # fmt: skip
         for folder in (self.home / "tokens", self.home / "config", self.home / "state", self.log_dir, self.specs_dir):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        parts = ["orchestrator", "surgeon", "meter", *demo.nodes]
+        parts = ["orchestrator", "surgeon", "meter", *demo.agents]
         for part in parts:
             self._make_token(part)
-        ports = _free_ports(len(parts) + len(demo.nodes))
+        ports = _free_ports(len(parts) + len(demo.agents))
         port_of = dict(zip(parts, ports, strict=False))
-        worker_port_of = dict(zip(demo.nodes, ports[len(parts) :], strict=True))
+        worker_port_of = dict(zip(demo.agents, ports[len(parts) :], strict=True))
         for part, settings in self._settings(demo, port_of, worker_port_of).items():
             write_file(self.config_file(part), tomli_w.dumps(settings))
 
@@ -134,12 +140,12 @@ class LocalLab:
         """Return the lab's processes in the order they are started."""
         found = [Part("emulator", tuple(_emulator_command(self, demo)), None)]
         modules = {"meter": "meter_bridge", "surgeon": "surgeon", "orchestrator": "orchestrator"}
-        for part in ("meter", "surgeon", *demo.nodes, "orchestrator"):
+        for part in ("meter", "surgeon", *demo.agents, "orchestrator"):
             module = modules.get(part, "node_agent")
             command = ("-m", module, "--config", str(self.config_file(part)))
             namespace = demo.namespaces.get(part)
             prefix: tuple[str, ...] = () if namespace is None else ("ip", "netns", "exec", namespace)
-            if part in demo.nodes or part == "surgeon":
+            if part in demo.agents or part == "surgeon":
                 prefix += _BEHIND_THE_DISPLAY
             found.append(Part(part, command, self.url(part), prefix))
         return found
@@ -191,6 +197,7 @@ class LocalLab:
             "orchestrator": common("orchestrator")
             | {
                 "nodes": [address(node) for node in demo.nodes],
+                "scorers": [address(scorer) for scorer in demo.scorers],
                 "surgeon": address("surgeon"),
                 "meter": address("meter"),
                 "results_dir": str(self.out),
@@ -199,7 +206,7 @@ class LocalLab:
                 "workload_prompts": str(demo.workload_prompts),
             },
         }
-        for node in demo.nodes:
+        for node in demo.agents:
             settings[node] = common(node) | {
                 "worker_host": host(node),
                 "worker_port": worker_port_of[node],

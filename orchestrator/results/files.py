@@ -37,6 +37,7 @@ class RunFiles:
     run: RunInput
     epi: EpiFile
     questions: tuple[QuestionResult, ...]
+    sample: tuple[QuestionResult, ...] = ()
 
 
 def json_bytes(record: BaseModel) -> bytes:
@@ -64,6 +65,7 @@ def write_run(
     run: RunInput,
     evaluated: EvaluatedRun,
     questions: Sequence[QuestionResult],
+    sample: Sequence[QuestionResult] = (),
 ) -> tuple[Path, ...]:
     """Write the records of a run whose power trace is in its place; the same run again gives equal bytes.
 
@@ -77,6 +79,7 @@ def write_run(
         accuracy_tasks=run.protocol.accuracy,
         note=run.protocol.accuracy_note,
         questions=tuple(questions),
+        sample=tuple(sample),
         # Where no question has joules of its own, the reasons counted in epi_NNN.json say it all.
         question_energy=evaluated.question_energy if evaluated.evaluation.question_energy.resolved else (),
     )
@@ -109,10 +112,12 @@ def read_run(campaign_dir: Path, run: RunReference) -> RunFiles:
         DataError: a file is missing or does not fit its schema; the field is named.
     """
     paths = run_files(campaign_dir, run)
+    benchmark = read_json(BenchmarkFile, paths["benchmark"])
     return RunFiles(
         run=read_json(RunInput, paths["run"]),
         epi=read_json(EpiFile, paths["epi"]),
-        questions=read_json(BenchmarkFile, paths["benchmark"]).questions,
+        questions=benchmark.questions,
+        sample=benchmark.sample,
     )
 
 

@@ -51,7 +51,8 @@ def measured_rates(data: CampaignResults, base_bytes: int) -> Rates:
             active.append(headline.avg_watts_cluster)
             nodes = len(run.idle_watts)
             rate = own.instrument.sample_rate_hz or rate
-            questions = read_run(data.folder, own.reference).questions
+            files = read_run(data.folder, own.reference)
+            questions = files.questions if own.protocol.accuracy_where == "cluster" else files.sample
             for field, seconds in _per_question(questions, own.protocol.accuracy, phase.duration_seconds):
                 shares[field].append(seconds)
     if not score or any(not values for values in shares.values()):

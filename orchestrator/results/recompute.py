@@ -1,14 +1,14 @@
 """Results calculated anew from samples and answers, and how they differ from what was written."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
 from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.run.alignment import Trace
-from orchestrator.domain.run.evaluate import evaluate_run
-from orchestrator.domain.run.records import RunInput
+from orchestrator.domain.run.evaluate import EvaluatedRun, evaluate_run
+from orchestrator.domain.run.records import AnswerSource, RunInput
 from orchestrator.results.blocks import differing_figures
 from orchestrator.results.files import json_bytes, list_runs, read_json, read_traces, run_files
 from orchestrator.results.schema import BenchmarkFile, EpiFile
@@ -23,6 +23,7 @@ class MeasuredFiles:
 
     run: RunInput
     questions: tuple[QuestionResult, ...]
+    sample: tuple[QuestionResult, ...]
     traces: Mapping[NodeName, Trace]
 
     @classmethod
@@ -33,9 +34,11 @@ class MeasuredFiles:
             DataError: a file is missing or damaged.
         """
         paths = run_files(campaign_dir, run)
+        benchmark = read_json(BenchmarkFile, paths["benchmark"])
         return cls(
             run=read_json(RunInput, paths["run"]),
-            questions=read_json(BenchmarkFile, paths["benchmark"]).questions,
+            questions=benchmark.questions,
+            sample=benchmark.sample,
             traces=read_traces(paths["power_trace"]),
         )
 
@@ -45,7 +48,19 @@ class MeasuredFiles:
         Raises:
             DataError: the files do not fit one another.
         """
-        return EpiFile.of(self.run, evaluate_run(self.run, self.traces, self.questions).evaluation)
+        return EpiFile.of(self.run, self.evaluate().evaluation)
+
+    def answered(self, questions: tuple[QuestionResult, ...], source: AnswerSource) -> Self:
+        """Return the same run with the answers that its accuracy is of, which came after it was measured."""
+        return replace(self, run=self.run.model_copy(update={"answers": source}), questions=questions)
+
+    def evaluate(self) -> EvaluatedRun:
+        """Evaluate the run anew.
+
+        Raises:
+            DataError: the files do not fit one another.
+        """
+        return evaluate_run(self.run, self.traces, self.questions, self.sample)
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ from shared.kernel.records import (
     QuestionResult,
     Record,
     Sha256,
+    equals,
 )
 from shared.llama.build import EngineBuild
 from shared.wire.node_jobs.artifacts import FetchResult
@@ -117,7 +118,7 @@ def _blocks(evaluation: RunEvaluation) -> tuple[EnergyBlock, AccuracyBlock, EpiB
 
 
 class BenchmarkFile(Record):
-    """`benchmark_NNN.json`: every answered question of the score window."""
+    """`benchmark_NNN.json`: every answered question of the accuracy, and the cluster's own where others scored."""
 
     schema_version: Literal["epi-benchmark/1"] = "epi-benchmark/1"
     run_id: str
@@ -125,9 +126,12 @@ class BenchmarkFile(Record):
     repetition: int
     accuracy_tasks: dict[AccuracyField, AccuracyTask]
     note: str
-    questions: tuple[QuestionResult, ...]
+    questions: tuple[QuestionResult, ...] = Field(description="empty while those who score have not answered yet")
+    sample: tuple[QuestionResult, ...] = Field(
+        default=(), exclude_if=equals(()), description="what the score window asked, where others scored the questions"
+    )
     question_energy: tuple[QuestionEnergy, ...] = Field(
-        default=(), description="one per question, in order; empty when none has joules of its own"
+        default=(), description="one per question of the score window, in order; empty when none has joules of its own"
     )
 
 

@@ -13,6 +13,7 @@ import tomli_w
 
 from orchestrator.campaign.demo_spec import demo_spec
 from orchestrator.cli.api import Api
+from orchestrator.domain.campaign.protocol import AccuracyPlace
 from orchestrator.domain.campaign.spec import CampaignSpec, WorkloadSpec
 from orchestrator.local import control
 from orchestrator.local.layout import LocalLab, load_demo
@@ -41,7 +42,22 @@ def short_spec(campaign_id: str, configurations: str, *, repetitions: int = 1) -
     return spec.model_copy(update={"windows": windows})
 
 
-def small_demo(folder: Path) -> Path:
+def scored_spec(
+    campaign_id: str, configurations: str, where: AccuracyPlace, *, repetitions: int = 1, questions: int = 8,
+    cluster_sample: int = 3,
+) -> CampaignSpec:  # fmt: skip
+    """Return a short campaign of version 2 whose questions are answered where `where` says."""
+    spec = short_spec(campaign_id, configurations, repetitions=repetitions)
+    accuracy = spec.intelligence.model_copy(
+        update={"where": where, "questions": questions, "cluster_sample": cluster_sample}
+    )
+    fields = spec.model_dump(mode="json", exclude={"tasks", "schema_version"}, exclude_none=True)
+    return CampaignSpec.model_validate(
+        fields | {"schema_version": 2, "accuracy": accuracy.model_dump(mode="json", exclude_none=True)}
+    )
+
+
+def small_demo(folder: Path, *, scorers: tuple[str, ...] = ()) -> Path:
     """Write the demo's settings with a tenth of its calibration and held-out texts, and return the file.
 
     Statistics and checks of a variant then cost a second, in labs that look at neither.
@@ -56,6 +72,7 @@ def small_demo(folder: Path) -> Path:
     lab = settings.model_dump(mode="json", exclude_none=True) | {
         "corpus_files": [beginning(path) for path in settings.corpus_files],
         "heldout_text": beginning(settings.heldout_text),
+        "scorers": scorers,
     }
     file = folder / "demo.toml"
     file.write_text(tomli_w.dumps({"lab": lab}))

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from orchestrator.domain.campaign.job_keys import AttemptJob, FreshJob, SetupJob
+from orchestrator.domain.campaign.job_keys import AnswerJob, AttemptJob, FreshJob, SetupJob
 from orchestrator.domain.campaign.run_reference import RunReference
 from shared.kernel.errors import DataError
 from shared.kernel.records import Record
@@ -23,11 +23,12 @@ SUBJECTS = st.just("") | st.from_regex(r"[a-z0-9][a-z0-9_.-]{0,79}", fullmatch=T
 JOBS = st.one_of(
     st.builds(AttemptJob, campaign=NAMES, run=RUNS, attempt=NUMBERS, step=WORDS, agent=NODES, kind=WORDS, part=NUMBERS),
     st.builds(SetupJob, campaign=NAMES, subject=SUBJECTS, step=WORDS, agent=NODES, tried=NUMBERS),
+    st.builds(AnswerJob, campaign=NAMES, configuration=NAMES, agent=NODES, kind=WORDS, utc_ns=TIMES),
     st.builds(FreshJob, campaign=NAMES, step=WORDS, agent=NODES, utc_ns=TIMES),
     st.builds(FindNodeJob, node=NODES, by=st.sampled_from(["led", "channel"]), utc_ns=TIMES),
     st.builds(BenchmarkJob, utc_ns=TIMES, kind=WORDS, number=st.integers(1, 10**9 - 1)),
 )
-KINDS: tuple[type[TextId], ...] = (RunReference, AttemptJob, SetupJob, FreshJob, FindNodeJob, BenchmarkJob)
+KINDS: tuple[type[TextId], ...] = (RunReference, AttemptJob, SetupJob, AnswerJob, FreshJob, FindNodeJob, BenchmarkJob)
 
 
 class Holder(Record):

@@ -58,7 +58,7 @@ def budget(data: CampaignData, row: int, runs: Sequence[RunEvaluation]) -> Budge
     )
     lags = [run.uncertainty.lag for run in runs if run.uncertainty.lag is not None]
     instrument = runs[0].uncertainty.instrument
-    components = (
+    components: tuple[Component, ...] = (
         Component(
             name="repetition", kind="A", relative=spread, degrees_of_freedom=freedom or None,
             note=f"median of {n}; spread pooled over all configurations",
@@ -73,6 +73,14 @@ def budget(data: CampaignData, row: int, runs: Sequence[RunEvaluation]) -> Budge
             note="edge power swing x lag uncertainty; contained in the repetition spread",
         ),
     )  # fmt: skip
+    carried = [run.uncertainty.carried for run in runs if run.uncertainty.carried is not None]
+    if carried:
+        components += (
+            Component(
+                name="carried accuracy", kind="A", relative=max(carried),
+                note="scored elsewhere; from the cluster's own answers to a sample",
+            ),
+        )  # fmt: skip
     return combine(components)
 
 

@@ -10,7 +10,7 @@ from typing import Final, Literal, Self
 
 from pydantic import Field, model_validator
 
-from orchestrator.domain.campaign.protocol import PUBLISHED_FIELDS, AccuracyField, AccuracyTask, TaskName
+from orchestrator.domain.campaign.protocol import PUBLISHED_FIELDS, AccuracyField, AccuracyPlace, AccuracyTask, TaskName
 from shared.kernel.records import Record
 
 PUBLISHED: Final[Mapping[AccuracyField, tuple[str, int]]] = {
@@ -64,6 +64,12 @@ class AccuracySpec(Record):
     tasks: tuple[ScoredTask, ...] = Field(min_length=1, max_length=64, description="any number of tasks")
     questions: int | None = Field(default=None, ge=1, description="per task, stratified and seeded; null asks all")
     seed: int = Field(default=1, description="of the choice of questions")
+    where: AccuracyPlace | None = Field(
+        default=None, description="cluster, once or scorers (docs/specs.md); null: scorers where the lab has any"
+    )
+    cluster_sample: int = Field(
+        default=100, ge=0, description="questions of each task that the cluster is asked where others score"
+    )
 
     @model_validator(mode="after")
     def _tasks_are_distinct(self) -> Self:
@@ -122,4 +128,5 @@ class TasksSpec(Record):
             ),
             questions=self.questions,
             seed=self.seed,
+            where="cluster",
         )  # fmt: skip

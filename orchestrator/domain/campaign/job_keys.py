@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from orchestrator.domain.campaign.run_reference import RUN_TEXT, RunReference
-from shared.kernel.records import CampaignId, NodeName
+from shared.kernel.records import CampaignId, ConfigurationId, NodeName
 from shared.kernel.text_ids import TextId
 
 Word = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
@@ -71,6 +71,26 @@ class SetupJob(TextId):
     def format(self) -> str:
         """Return the job's id."""
         return f"{self.campaign}/{self.subject or _SETUP}/{self.step}/{self.agent}/try-{self.tried}"
+
+
+class AnswerJob(TextId):
+    """A job of a scorer: what it costs to lose is asked again, so the time makes each another one."""
+
+    pattern: ClassVar = re.compile(
+        rf"{_CAMPAIGN}/(?P<configuration>[a-z0-9][a-z0-9_.-]{{0,79}})/answers/(?P<agent>[a-z0-9][a-z0-9-]{{0,31}})"
+        r"/(?P<kind>[a-z][a-z0-9_]{0,31})/(?P<utc_ns>[1-9][0-9]{0,18})"
+    )
+    example: ClassVar = "paper/drop3_late/answers/scorer1/score/1796059605866186998"
+
+    campaign: CampaignId
+    configuration: ConfigurationId
+    agent: NodeName
+    kind: Word
+    utc_ns: int = Field(ge=1, lt=10**19)
+
+    def format(self) -> str:
+        """Return the job's id."""
+        return f"{self.campaign}/{self.configuration}/answers/{self.agent}/{self.kind}/{self.utc_ns}"
 
 
 class FreshJob(TextId):

@@ -9,6 +9,10 @@ from shared.kernel.records import Record, equals
 AccuracyField = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]{0,63}$")]
 """One figure of accuracy; any number of them make the composite."""
 PUBLISHED_FIELDS: tuple[AccuracyField, ...] = ("mmlu_5shot", "arc_challenge_25shot", "hellaswag_10shot")
+AccuracyPlace = Literal["cluster", "once", "scorers"]
+"""Where the questions are answered. cluster: in the score window of each repetition, the literal protocol. once: on the
+cluster, before the windows, one time for all that ask the same of the same model. scorers: on machines that no meter
+watches. In the last two the cluster itself is asked a sample, in the score window of the first repetition."""
 TokenBasis = Literal["decode_generated", "prefill_prompt", "benchmark_generated"]
 TaskName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.()-]{0,127}$")]
 """A benchmark task, group or tag to be looked up in an index: never a path. Holds every name of lm-eval 0.4.13."""
@@ -68,6 +72,10 @@ class WindowRules(Record):
     stall_s: float = Field(
         default=1.0, ge=0, exclude_if=equals(1.0), description="a request stalls from this much over the median"
     )
+    max_other_choices: float = Field(
+        default=0.02, ge=0, le=1, exclude_if=equals(0.02),
+        description="share of the cluster's sample that it answers otherwise than the answer set; more: FLAG",
+    )  # fmt: skip
     max_calibration_age_days: float = Field(default=365.0, gt=0, description="older or unknown: FLAG")
     shortened: bool = Field(default=False, description="durations are below the norm on purpose: the report says so")
 
@@ -96,6 +104,9 @@ class MeasurementProtocol(Record):
         default=(-0.25, 1.5), description="where the lag is looked for"
     )
     gap_before_window_s: float = Field(default=0.0, ge=0, description="gap before each window")
+    accuracy_where: AccuracyPlace = Field(
+        default="cluster", exclude_if=equals("cluster"), description="where the questions are answered"
+    )
 
     @model_validator(mode="after")
     def _weights_add_up(self) -> Self:

@@ -9,7 +9,7 @@ from pydantic import Field, StringConstraints, model_validator
 from orchestrator.domain.campaign.accuracy_tasks import AccuracySpec, TasksSpec
 from orchestrator.domain.campaign.cells import ModelShape, is_reserved
 from orchestrator.domain.campaign.matrix import MAX_DEPTH
-from orchestrator.domain.campaign.protocol import MeasurementProtocol, WindowRules
+from orchestrator.domain.campaign.protocol import AccuracyPlace, MeasurementProtocol, WindowRules
 from orchestrator.domain.campaign.serving import MatrixOptions
 from orchestrator.domain.campaign.steady_state import SteadyStateSpec
 from orchestrator.domain.campaign.steps import FORMER_STEPS
@@ -112,7 +112,7 @@ def given_file(spec: "CampaignSpec", configuration: Configuration) -> str | None
     return first.name if isinstance(first, GivenFile) else None
 
 
-_FILLED_IN = ("model_shape", "left_out")
+_FILLED_IN = ("model_shape", "left_out", "accuracy_where")
 _SINCE_VERSION_2 = ("accuracy", "grid", "variants", "skip_impossible")
 
 
@@ -148,6 +148,10 @@ class CampaignSpec(Record):
     left_out: dict[str, str] | None = Field(
         default=None, exclude_if=is_absent, description="filled in with skip_impossible: what can never run, and why"
     )
+    accuracy_where: AccuracyPlace | None = Field(
+        default=None, exclude_if=is_absent,
+        description="filled in from the lab where the spec does not say: where the questions are answered",
+    )  # fmt: skip
     skip_impossible: bool | None = Field(
         default=None, exclude_if=is_absent, description="true: what can never run is left out instead of refused"
     )
@@ -213,6 +217,11 @@ class CampaignSpec(Record):
         assert self.tasks is not None  # one of both is given
         return self.tasks.as_accuracy()
 
+    @property
+    def scored(self) -> AccuracyPlace:
+        """Return where the questions are answered; as long as nobody knows, as the literal protocol says."""
+        return self.intelligence.where or self.accuracy_where or "cluster"
+
     def usual(self) -> MatrixOptions:
         """Return what every configuration has that does not say otherwise."""
         return MatrixOptions(
@@ -230,6 +239,7 @@ class CampaignSpec(Record):
             rules=self.rules,
             lag_range_s=self.lag_range_s,
             gap_before_window_s=self.windows.gap_before_window_s,
+            accuracy_where=self.scored,
         )
 
     def spec_hash(self) -> str:

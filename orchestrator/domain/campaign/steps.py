@@ -1,7 +1,8 @@
 """The steps of a campaign in order, and which of them are measurement windows.
 
-Setup steps run once a campaign, configuration steps once a configuration, run steps once an attempt. A step inside a
-window is never resumed: the attempt becomes `interrupted` and a new one starts.
+Setup steps run once a campaign, configuration steps once a configuration, run steps once an attempt; `answers` only
+where the cluster answers all questions once, outside of the windows. A step inside a window is never resumed: the
+attempt becomes `interrupted` and a new one starts.
 """
 
 from collections.abc import Mapping
@@ -11,7 +12,9 @@ from shared.kernel.records import NodeName
 
 SetupStep = Literal["prepare", "observe", "pin_base", "release", "fetch_base"]
 ConfigurationStep = Literal["plan", "search", "apply", "validate"]
-RunStep = Literal["deploy", "start_engine", "steady_state", "idle", "marker", "prefill", "decode", "score", "evaluate"]
+RunStep = Literal[
+    "deploy", "start_engine", "answers", "steady_state", "idle", "marker", "prefill", "decode", "score", "evaluate"
+]
 Step = SetupStep | ConfigurationStep | RunStep
 
 FORMER_STEPS: Final[Mapping[str, Step]] = {

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from orchestrator.domain.campaign.protocol import TokenBasis
 from orchestrator.domain.run.accuracy import AccuracyResult, measure_accuracy
 from orchestrator.domain.run.alignment import LagFit, Trace, combine_lags, fit_lag, shift_window
+from orchestrator.domain.run.carried import CarriedAccuracy, check_carried, compare_answers
 from orchestrator.domain.run.energy import (
     PhaseEnergy,
     WindowEnergy,
@@ -45,7 +46,7 @@ from orchestrator.domain.run.validity import (
     judge,
 )
 from shared.kernel.errors import DataError
-from shared.kernel.records import ConfigurationId, NodeName, QuestionResult, Record, WindowLabel
+from shared.kernel.records import ConfigurationId, NodeName, QuestionResult, Record, WindowLabel, is_absent
 
 _LATEST_UTC_NS = 7_258_118_400_000_000_000  # 2200-01-01
 PHASES: tuple[WindowLabel, ...] = ("idle", "prefill", "decode", "score")
@@ -69,6 +70,9 @@ class RunUncertainty(Record):
     instrument: float | None = None
     lag: float | None = None
     accuracy: float | None = None
+    carried: float | None = Field(
+        default=None, exclude_if=is_absent, description="of accuracy that was scored elsewhere than on the cluster"
+    )
     combined: float | None = Field(default=None, description="root sum of squares; null when a part is unknown")
 
 
@@ -84,6 +88,9 @@ class RunEvaluation(Record):
     idle_watts: dict[NodeName, float] | None
     phases: dict[WindowLabel, PhaseEnergy]
     accuracy: AccuracyResult
+    carried: CarriedAccuracy | None = Field(
+        default=None, exclude_if=is_absent, description="the cluster's own answers beside those of the answer set"
+    )
     epi_by_basis: dict[TokenBasis, EpiValue]
     net_joules_per_token: float | None = None
     joules_per_question: float | None = None
@@ -124,8 +131,16 @@ class EvaluatedRun:
     question_energy: tuple[QuestionEnergy, ...]
 
 
-def evaluate_run(run: RunInput, traces: Mapping[NodeName, Trace], questions: Sequence[QuestionResult]) -> EvaluatedRun:
+def evaluate_run(
+    run: RunInput,
+    traces: Mapping[NodeName, Trace],
+    questions: Sequence[QuestionResult],
+    sample: Sequence[QuestionResult] = (),
+) -> EvaluatedRun:
     """Evaluate one run from the traces of all its channels.
+
+    `questions` make the accuracy. Where they were answered elsewhere, `sample` is what the score window asked; else
+    the score window asked them all.
 
     They must reach beyond the first and the last window by the gap limit plus the largest lag, since an edge needs a
     sample on both of its sides. Nothing here fails on bad measurements: they yield null values with reasons.
@@ -135,7 +150,7 @@ def evaluate_run(run: RunInput, traces: Mapping[NodeName, Trace], questions: Seq
     """
     protocol = run.protocol
     traces = _of_nodes_in_use(run, traces)
-    _check_times(run, questions)
+    _check_times(run, [*questions, *sample])
     lag = _lag(run, traces)
     measured = [
         window_energy(
@@ -150,7 +165,10 @@ def evaluate_run(run: RunInput, traces: Mapping[NodeName, Trace], questions: Seq
     idle_w = idle_watts(measured)
     windows = tuple(subtract_idle(window, idle_w) for window in measured)
     phases = {label: phase for label in PHASES if (phase := phase_energy(label, windows)) is not None}
-    accuracy = measure_accuracy(questions, protocol.accuracy)
+    elsewhere = protocol.accuracy_where != "cluster"
+    accuracy = _accuracy(run, questions)
+    carried = compare_answers(sample, questions, protocol.accuracy) if elsewhere else None
+    asked = sample if elsewhere else questions
     by_basis = {
         basis: epi(basis, phases.get(label), accuracy.composite, accuracy.reason)
         for basis, label in PHASE_OF_BASIS.items()
@@ -161,7 +179,7 @@ def evaluate_run(run: RunInput, traces: Mapping[NodeName, Trace], questions: Seq
     net = None if headline is None else headline.net_joules
     score = phases.get("score")
     score_j = None if score is None else score.total_joules
-    correct = sum(question.correct for question in questions)
+    correct = sum(question.correct for question in asked)
     names = _names(windows)
     per_window = [check_window(window, protocol.rules, name) for window, name in zip(windows, names, strict=True)]
     registers = check_energy_register(traces, run.energy_register_j, protocol.rules.gap_limit_s)
@@ -169,9 +187,10 @@ def evaluate_run(run: RunInput, traces: Mapping[NodeName, Trace], questions: Seq
         *check_run(run), *check_lag(lag), *_complete(run, phases), *check_surroundings(run, windows, names),
         *check_energy_registers(registers, protocol.rules), *check_agent_quiet(run),
         *check_steady_state(run), *check_stalls(run), *check_software(run),
+        *check_carried(carried, protocol.rules.max_other_choices),
     ]  # fmt: skip
     gap_limit_s = protocol.rules.gap_limit_s
-    per_question = question_energies(traces, questions, lag_s=lag.lag_s, gap_limit_s=gap_limit_s)
+    per_question = question_energies(traces, asked, lag_s=lag.lag_s, gap_limit_s=gap_limit_s)
     evaluation = RunEvaluation(
         run_id=run.run_id,
         configuration_id=run.configuration_id,
@@ -182,13 +201,14 @@ def evaluate_run(run: RunInput, traces: Mapping[NodeName, Trace], questions: Seq
         idle_watts=idle_w,
         phases=phases,
         accuracy=accuracy,
+        carried=carried,
         epi_by_basis=by_basis,
         net_joules_per_token=None if net is None or not tokens else net / tokens,
-        joules_per_question=score_j / len(questions) if score_j is not None and questions else None,
+        joules_per_question=score_j / len(asked) if score_j is not None and asked else None,
         joules_per_correct=score_j / correct if score_j is not None and correct else None,
         energy_register_check=registers,
         question_energy=summarise_questions(per_question),
-        uncertainty=_uncertainty(run, headline, accuracy),
+        uncertainty=_uncertainty(run, headline, accuracy, carried),
         validity=judge([*around, *(finding for findings in per_window for finding in findings)]),
         window_validity=tuple(judge(findings) for findings in per_window),
     )
@@ -228,7 +248,9 @@ def _names(windows: Sequence[WindowEnergy]) -> list[str]:
 
 
 def _complete(run: RunInput, phases: dict[WindowLabel, PhaseEnergy]) -> list[Finding]:
-    needed: list[WindowLabel] = [PHASE_OF_BASIS[run.protocol.token_basis], "score"]
+    needed: list[WindowLabel] = [PHASE_OF_BASIS[run.protocol.token_basis]]
+    if run.protocol.accuracy_where == "cluster":
+        needed.append("score")
     return [
         Finding(rule="complete", verdict="FAIL", reason=f"no {label} window was measured", where="run")
         for label in dict.fromkeys(needed)
@@ -236,7 +258,16 @@ def _complete(run: RunInput, phases: dict[WindowLabel, PhaseEnergy]) -> list[Fin
     ]
 
 
-def _uncertainty(run: RunInput, headline: PhaseEnergy | None, accuracy: AccuracyResult) -> RunUncertainty:
+def _accuracy(run: RunInput, questions: Sequence[QuestionResult]) -> AccuracyResult:
+    accuracy = measure_accuracy(questions, run.protocol.accuracy)
+    if run.protocol.accuracy_where != "cluster" and run.answers is None and not questions:
+        return accuracy.model_copy(update={"reason": "its questions are not answered yet"})
+    return accuracy
+
+
+def _uncertainty(
+    run: RunInput, headline: PhaseEnergy | None, accuracy: AccuracyResult, carried: CarriedAccuracy | None
+) -> RunUncertainty:
     instrument = run.instrument.relative_uncertainty
     lag: float | None = None
     if headline is not None and headline.total_joules and headline.lag_uncertainty_joules is not None:
@@ -244,7 +275,8 @@ def _uncertainty(run: RunInput, headline: PhaseEnergy | None, accuracy: Accuracy
     sampling: float | None = None
     if accuracy.composite and accuracy.standard_uncertainty is not None:
         sampling = accuracy.standard_uncertainty / accuracy.composite
+    from_carrying = carried.standard_uncertainty / accuracy.composite if carried and accuracy.composite else None
     combined: float | None = None
     if instrument is not None and lag is not None and sampling is not None:
-        combined = sqrt(instrument**2 + lag**2 + sampling**2)
-    return RunUncertainty(instrument=instrument, lag=lag, accuracy=sampling, combined=combined)
+        combined = sqrt(instrument**2 + lag**2 + sampling**2 + (from_carrying or 0.0) ** 2)
+    return RunUncertainty(instrument=instrument, lag=lag, accuracy=sampling, carried=from_carrying, combined=combined)

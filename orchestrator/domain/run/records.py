@@ -23,6 +23,7 @@ from shared.kernel.records import (
     SurgeryPlan,
     Window,
     WindowLabel,
+    is_absent,
 )
 from shared.llama.build import EngineBuild
 from shared.wire.meter_api import TraceEvent
@@ -98,6 +99,14 @@ class Provenance(Record):
     task_names: tuple[str, ...] = ()
 
 
+class AnswerSource(Record):
+    """Where a run's answers come from, when its score window did not ask them."""
+
+    answer_set_sha256: Sha256 = Field(description="of everything that the answers depend on")
+    served: ServedBy = Field(description="the engine that answered, the model, and the machines it ran on")
+    scored_utc_ns: int = Field(description="when the last question was answered")
+
+
 class RunInput(Record):
     """Everything known of one run but its samples and answers: what `run_NNN.json` holds and `evaluate_run` reads.
 
@@ -145,6 +154,9 @@ class RunInput(Record):
     )
     meter_events: tuple[TraceEvent, ...] = ()
     calibrated_utc_ns: int | None = Field(default=None, description="when the instrument was last calibrated")
+    answers: AnswerSource | None = Field(
+        default=None, exclude_if=is_absent, description="null: asked in the score window, or not answered yet"
+    )
     plan: SurgeryPlan | None = None
     provenance: Provenance = Provenance()
     protocol: MeasurementProtocol = MeasurementProtocol()

@@ -1,0 +1,104 @@
+"""Making answer sets: a suite asks whoever can answer, in jobs of limited size, each kept as soon as it is answered.
+
+What a kill or a lost machine costs is the job that was under way. Not here: where answers come from (`attempt` for the
+cluster, `scorers` for machines that no meter watches), and what an answer set is (`orchestrator.benchmarks`).
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from orchestrator.benchmarks.answer_sets import AnswerSet, AnswerSetKey, AnswerStore
+from orchestrator.benchmarks.records import SuiteResult
+from orchestrator.campaign.asking import AskNodes, JobsOfThread
+from orchestrator.campaign.topology import scorer_of
+from orchestrator.domain.campaign.spec import CampaignSpec
+from orchestrator.domain.run.records import AnswerSource, ServedBy
+from shared.kernel.records import Configuration, Sha256
+from shared.wire.node_jobs.host import NodeFacts
+from shared.wire.node_jobs.workloads import GenerateParams, GenerateResult, ScoreParams, ScoreResult
+
+if TYPE_CHECKING:
+    from orchestrator.benchmarks.suite import BenchmarkSuite
+
+QUESTIONS_PER_JOB: Final = 200
+"""A lost machine costs this many answers at most; each job evaluates its prefixes again."""
+
+
+class AnswerMaker:
+    """Asks all questions of a campaign of one model after the other; what is known already is not asked."""
+
+    def __init__(self, spec: CampaignSpec, suite: "BenchmarkSuite", store: AnswerStore) -> None:
+        self._spec = spec
+        self._suite = suite
+        self._store = store
+        self._one_at_a_time = asyncio.Lock()
+
+    def key(self, configuration: Configuration, model_sha256: Sha256, machines: Sequence[NodeFacts]) -> AnswerSetKey:
+        """Return what the answers of a configuration depend on when these machines give them, the root first."""
+        engine, started = scorer_of(configuration.engine), self._spec.engine
+        build = machines[0].engine
+        return AnswerSetKey(
+            model_sha256=model_sha256,
+            experts_per_token=configuration.experts_per_token,
+            engine=engine,
+            engine_build=machines[0].engine_build or "",
+            engine_libraries_sha256=None if build is None else build.libraries_sha256,
+            processors=tuple(sorted({one.cpu_model or "unknown" for one in machines})),
+            context_tokens=started.context_tokens,
+            sequences=started.sequences,
+            threads=started.threads,
+            questions_per_job=QUESTIONS_PER_JOB,
+            tasks=self._suite.describe(),
+        )
+
+    def known(self, key: AnswerSetKey) -> AnswerSet | None:
+        """Return the answer set where it is whole already."""
+        return self._store.find(key)
+
+    async def make(self, key: AnswerSetKey, served: ServedBy, ask: AskNodes) -> AnswerSet:
+        """Ask what is not answered yet, keep the set and return it.
+
+        Raises:
+            EpiError: what a job or the suite said went wrong; what was answered until then is kept.
+        """
+        async with self._one_at_a_time:
+            jobs = JobsOfThread()
+            working = asyncio.create_task(asyncio.to_thread(self._ask_all, key, jobs, ask))
+            try:
+                result = await asyncio.shield(working)
+            except asyncio.CancelledError:
+                jobs.cancel()
+                await asyncio.wait((working,))  # the suite does one pass at a time
+                raise
+            answers = AnswerSet(
+                key=key, served=served, questions=result.questions, versions=result.versions,
+                start_utc_ns=result.start_utc_ns, end_utc_ns=result.end_utc_ns,
+            )  # fmt: skip
+            await asyncio.to_thread(self._store.keep, answers)
+            return answers
+
+    def _ask_all(self, key: AnswerSetKey, jobs: JobsOfThread, ask: AskNodes) -> SuiteResult:
+        from orchestrator.benchmarks.resume import ResumableScore
+
+        timeouts = self._spec.timeouts
+
+        def score(params: ScoreParams) -> ScoreResult:
+            return jobs.wait(ask("score", params, ScoreResult, timeouts.score(params), first=jobs.none_yet))
+
+        def generate(params: GenerateParams) -> GenerateResult:
+            return jobs.wait(ask("generate", params, GenerateResult, timeouts.generate(params), first=jobs.none_yet))
+
+        path = self._store.in_the_making(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kept = ResumableScore(
+            score, path, identity=key.sha256(), questions_per_job=QUESTIONS_PER_JOB, generate=generate
+        )  # fmt: skip
+        return self._suite.run(kept, kept.generate)
+
+
+def source_of(answers: AnswerSet) -> AnswerSource:
+    """Return what a result says of its answer set."""
+    return AnswerSource(
+        answer_set_sha256=answers.key.sha256(), served=answers.served, scored_utc_ns=answers.end_utc_ns
+    )  # fmt: skip
