@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from meter_bridge.protocol.frames import DEVICE_MS_MODULUS, SEQUENCE_MODULUS, Frame, Hello, Malformed
+from meter_bridge.protocol.limits import fault_of
 from meter_bridge.protocol.sequence import SequenceTracker
 from meter_bridge.sources.base import Arrival, LinkEvent
 from meter_bridge.timing.anchor import AnchorKeeper
@@ -110,6 +111,8 @@ class Ingest:
             self._anchor_id = None
             self._event("clock_step", arrival, detail=f"the host's clock was stepped by {step / 1e9:+.6f} s")
         item = arrival.item
+        if isinstance(item, Frame | Hello) and (fault := fault_of(item)) is not None:
+            item = Malformed(fault)
         if isinstance(item, Frame):
             if not self._hold(item, arrival):
                 self._frame(item, arrival)
@@ -117,7 +120,8 @@ class Ingest:
             self._hello(item, arrival)
         elif isinstance(item, Malformed):
             self.last_damage = item.reason
-            self._event("malformed", arrival, detail=f"{item.reason}: {item.line!r}")
+            line = f": {item.line!r}" if item.line else ""
+            self._event("malformed", arrival, detail=f"{item.reason}{line}")
         else:
             self._link(item, arrival)
 

@@ -16,6 +16,7 @@ from meter_bridge.instrument.calibration import FEWEST_LOADS, CalibrationDraft, 
 from shared.bars import progress_bar
 from shared.kernel.defects import first_defect
 from shared.kernel.errors import ConfigurationError, DataError
+from shared.kernel.regular_files import SETTINGS_BYTES, open_regular_text
 
 _STEADY = 0.02
 """A load whose readings scatter more than this share of their mean was not steady."""
@@ -68,7 +69,7 @@ def read_points(path: Path) -> list[LoadPoint]:
     """
     points = []
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with open_regular_text(path, SETTINGS_BYTES, newline="") as file:
             for number, row in enumerate(csv.DictReader(file), start=2):
                 try:
                     points.append(LoadPoint.model_validate({key: value for key, value in row.items() if value != ""}))

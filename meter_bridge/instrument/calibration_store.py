@@ -10,6 +10,7 @@ from shared.kernel.clock import utc_ns
 from shared.kernel.defects import first_defect
 from shared.kernel.errors import ConflictError, DataError, NotFoundError
 from shared.kernel.records import NodeName
+from shared.kernel.regular_files import RECORDS_BYTES, read_bytes
 
 
 class CalibrationStore:
@@ -62,6 +63,8 @@ class CalibrationStore:
 
 def _read(path: Path) -> CalibrationRecord:
     try:
-        return CalibrationRecord.model_validate_json(path.read_bytes())
+        return CalibrationRecord.model_validate_json(read_bytes(path, RECORDS_BYTES))
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}", where=str(path)) from error
     except ValidationError as error:
         raise DataError(f"damaged calibration: {first_defect(error)}", where=str(path)) from error

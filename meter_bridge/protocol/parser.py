@@ -5,7 +5,7 @@ Not here: cutting bytes into lines (`lines`), names in foreign dialects (`aliase
 
 import json
 import math
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -20,12 +20,13 @@ from meter_bridge.protocol.frames import (
     Malformed,
     checksum,
 )
+from meter_bridge.protocol.limits import fault_of
+from shared.kernel.numbers import decimal
 from shared.wire.meter_api import Ambient
 
 Item = Hello | Frame | Malformed
+T = TypeVar("T", Frame, Hello)
 _SHOWN_BYTES = 120
-_MAX_POWER_W = 1e5
-"""No inlet of a node carries 100 kW: such a number is damage."""
 
 
 class _BadLineError(Exception):
@@ -127,11 +128,9 @@ def _no_constants(name: str) -> float:
 
 def _number(text: str) -> float:
     try:
-        if "_" in text:  # Python reads 1_0 as ten; no meter writes that.
-            raise ValueError
-        return float(text)
-    except ValueError:
-        raise _BadLineError("not a number") from None
+        return decimal(text.strip(), math.inf)
+    except ValueError as error:
+        raise _BadLineError(str(error)) from None
 
 
 def _finite(value: object, what: str) -> float:
@@ -174,9 +173,7 @@ def _hello(fields: dict[str, Any], channels: int) -> Hello:
     if sent != channels:
         raise _BadLineError(f"the meter has {sent} channels, {channels} are configured")
     rate_hz = _finite(fields.get("rate"), "rate")
-    if not 0 < rate_hz <= 1000:
-        raise _BadLineError("rate is out of range")
-    return Hello(
+    hello = Hello(
         device=_text(fields.get("dev"), "dev") or "unnamed", kind=kind, channels=sent, rate_hz=rate_hz, version=version,
         firmware=_text(fields.get("fw"), "fw"), serial=_text(fields.get("sn"), "sn"),
         calibration=_text(fields.get("cal"), "cal"),
@@ -184,6 +181,13 @@ def _hello(fields: dict[str, Any], channels: int) -> Hello:
         crc=bool(fields.get("crc", 0)), energy_register=register,
         emulated=kind == "emulated" or bool(fields.get("emu", 0)), ambient=_ambient(fields),
     )  # fmt: skip
+    return _possible(hello)
+
+
+def _possible(item: T) -> T:
+    if (fault := fault_of(item)) is not None:
+        raise _BadLineError(fault)
+    return item
 
 
 def _ambient(fields: dict[str, Any]) -> Ambient | None:
@@ -220,10 +224,8 @@ def _frame(fields: dict[str, Any], channels: int) -> Frame:
     power_w = columns.get("W")
     if power_w is None:
         raise _BadLineError("no power")
-    if any(abs(value) > _MAX_POWER_W for value in power_w):
-        raise _BadLineError("power is out of range")
     frequency = scalars.get("Hz")
-    return Frame(
+    frame = Frame(
         power_w=power_w,
         seq=None if scalars.get("s") is None else _count(scalars["s"], SEQUENCE_MODULUS, "s"),
         device_ms=None if scalars.get("t") is None else _count(scalars["t"], DEVICE_MS_MODULUS, "t"),
@@ -231,6 +233,7 @@ def _frame(fields: dict[str, Any], channels: int) -> Frame:
         reactive_var=columns.get("VAR"), energy_wh=columns.get("Wh"),
         frequency_hz=None if frequency is None else _finite(frequency, "Hz"),
     )  # fmt: skip
+    return _possible(frame)
 
 
 _EXACT = frozenset({"W", "V", "A", "PF", "VAR", "Wh"})

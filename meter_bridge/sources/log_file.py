@@ -4,7 +4,9 @@ Not here: what its lines mean (`ptdaemon`, `csv`), and playing finished files ba
 """
 
 import asyncio
+import errno
 import os
+import stat
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +14,7 @@ from pathlib import Path
 from meter_bridge.protocol.frames import DEVICE_MS_MODULUS, MAX_LINE_BYTES, SEQUENCE_MODULUS, Frame, Hello, Malformed
 from meter_bridge.protocol.lines import LineBuffer
 from meter_bridge.sources.base import Emit, LinkEvent, Source, stamp
+from shared.kernel.regular_files import open_regular
 
 LOOK_EVERY_S = 0.1
 _READ_BYTES = 1 << 16
@@ -45,6 +48,8 @@ class LogSource(Source):
             while True:
                 try:
                     status = self._path.stat()
+                    if not stat.S_ISREG(status.st_mode):
+                        raise OSError(errno.EINVAL, "no regular file")
                 except OSError as error:
                     self._problem, seen = f"the log {self._path} cannot be read: {error.strerror}", True
                     if descriptor >= 0:
@@ -56,7 +61,7 @@ class LogSource(Source):
                     if descriptor < 0 or here != place or status.st_size < os.lseek(descriptor, 0, os.SEEK_CUR):
                         if descriptor >= 0:
                             os.close(descriptor)
-                        descriptor, place = os.open(self._path, os.O_RDONLY), here
+                        descriptor, place = self._open(), here
                         lines, parse, self._problem = LineBuffer(MAX_LINE_BYTES), self._fresh_parser(), None
                         if not seen:
                             self._skip(descriptor, status.st_size, parse, emit)
@@ -73,6 +78,10 @@ class LogSource(Source):
         finally:
             if descriptor >= 0:
                 os.close(descriptor)
+
+    def _open(self) -> int:
+        with open_regular(self._path) as file:
+            return os.dup(file.fileno())
 
     def _skip(self, descriptor: int, size: int, parse: Parser, emit: Emit) -> None:
         """Read the first line, which may name the columns, and go to the end."""

@@ -8,19 +8,27 @@ import itertools
 import json
 import math
 import sqlite3
+import struct
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Annotated, Any
+
+from pydantic import Field, TypeAdapter
 
 from meter_bridge.protocol.frames import NAN, Frame
+from meter_bridge.protocol.limits import FASTEST_HZ, SLOWEST_HZ, fault_of
 from meter_bridge.trace.records import unpack_extra, unpack_power
 from shared.files.trace_csv import read_rows
+from shared.kernel.defects import reason_of
 from shared.kernel.errors import DataError
-from shared.kernel.records import Instrument
+from shared.kernel.records import Instrument, NodeName
+from shared.kernel.regular_files import open_regular
 
 FORMAT = 1
+_LONGEST_LINE = 64 << 10
+_LONGEST_NS = 100 * 365 * 86_400 * 10**9
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +43,16 @@ class RecordedFrame:
 class RecordingHead:
     """What the recording is of."""
 
-    nodes: tuple[str, ...]
-    rate_hz: float
-    device: str
+    nodes: Annotated[tuple[NodeName, ...], Field(min_length=1, max_length=64)]
+    rate_hz: Annotated[float, Field(ge=SLOWEST_HZ, le=FASTEST_HZ)]
+    device: Annotated[str, Field(max_length=256)]
     emulated: bool
     measurement_point: str | None = None
     firmware: str | None = None
+
+
+_HEAD = TypeAdapter(RecordingHead)
+_FRAME = TypeAdapter(Frame)
 
 
 class RecordingWriter:
@@ -84,8 +96,10 @@ def read_head(path: Path) -> RecordingHead:
         return _sqlite_head(path)
     if kind == "csv":
         return _csv_head(path)
-    with gzip.open(path, "rt", encoding="utf-8") as file:
-        return _parse_head(file.readline(), path)
+    try:
+        return _parse_head(next(_lines(path), ""), path)
+    except (OSError, EOFError, ValueError) as error:
+        raise DataError(f"damaged recording: {error}", where=str(path)) from error
 
 
 def read_recording(path: Path) -> Iterator[RecordedFrame]:
@@ -105,7 +119,7 @@ def read_recording(path: Path) -> Iterator[RecordedFrame]:
 
 def _kind(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             start = file.read(16)
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}", where=str(path)) from error
@@ -126,27 +140,42 @@ def _parse_head(line: str, path: Path) -> RecordingHead:
         fields = json.loads(line)
         if fields.pop("epi_recording") != FORMAT:
             raise ValueError("unknown format")
-        return RecordingHead(**{**fields, "nodes": tuple(fields["nodes"])})
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"not a recording: {error}", where=str(path)) from error
+        return _HEAD.validate_python(fields)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DataError(f"not a recording: {reason_of(error)}", where=str(path)) from error
 
 
 def _recorded_frames(path: Path) -> Iterator[RecordedFrame]:
     try:
-        with gzip.open(path, "rt", encoding="utf-8") as file:
-            _parse_head(file.readline(), path)
-            for line in file:
-                row = json.loads(line)
-                offset_ns = row.pop("a")
-                columns: dict[str, Any] = {
-                    name: tuple(NAN if entry is None else float(entry) for entry in value)
-                    if isinstance(value, list)
-                    else value
-                    for name, value in row.items()
-                }
-                yield RecordedFrame(offset_ns, Frame(**columns))
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"damaged recording: {error}", where=str(path)) from error
+        lines = _lines(path)
+        head, last_ns = _parse_head(next(lines, ""), path), 0
+        for line in lines:
+            row = json.loads(line)
+            offset_ns = row.pop("a")
+            if not isinstance(offset_ns, int) or not last_ns <= offset_ns < _LONGEST_NS:
+                raise ValueError(f"a frame at {offset_ns!r:.30} ns")
+            columns = {
+                name: tuple(NAN if entry is None else entry for entry in value) if isinstance(value, list) else value
+                for name, value in row.items()
+            }
+            frame = _FRAME.validate_python(columns)
+            if len(frame.power_w) != len(head.nodes):
+                raise ValueError(f"a frame of {len(frame.power_w)} channels")
+            if (fault := fault_of(frame)) is not None:
+                raise ValueError(fault)
+            yield RecordedFrame(offset_ns, frame)
+            last_ns = offset_ns
+    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DataError(f"damaged recording: {reason_of(error)}", where=str(path)) from error
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """Yield the lines of a recording; one without end, a few packed bytes can be gigabytes, is not read whole."""
+    with open_regular(path) as packed, gzip.open(packed, "rt", encoding="utf-8") as file:
+        while line := file.readline(_LONGEST_LINE + 1):
+            if len(line) > _LONGEST_LINE:
+                raise ValueError(f"a line of more than {_LONGEST_LINE} characters")
+            yield line
 
 
 def _csv_head(path: Path) -> RecordingHead:
@@ -162,7 +191,7 @@ def _csv_head(path: Path) -> RecordingHead:
             moments += 1
     span_s = (last_ns - first_ns) / 1e9 if moments > 1 else 1.0
     rate_hz = (moments - 1) / span_s if span_s > 0 else 0.0
-    return RecordingHead(tuple(nodes), max(rate_hz, 0.01), path.name, emulated=False)
+    return RecordingHead(tuple(nodes), min(max(rate_hz, SLOWEST_HZ), FASTEST_HZ), path.name, emulated=False)
 
 
 def _csv_frames(path: Path) -> Iterator[RecordedFrame]:
@@ -179,19 +208,30 @@ def _csv_frames(path: Path) -> Iterator[RecordedFrame]:
         yield RecordedFrame(at_ns - first_ns, frame)
 
 
+@contextmanager
+def _database(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open a trace database for reading; whatever is wrong with it, also inside the block, is a DataError."""
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
+            db.execute("PRAGMA trusted_schema = OFF")
+            kinds = dict(db.execute("SELECT name, type FROM sqlite_schema WHERE sql NOT LIKE 'CREATE VIRTUAL%'"))
+            if any(kinds.get(name) != "table" for name in ("sample", "stream", "instrument")):
+                raise DataError("not a trace database", where=str(path))  # a view can compute without end
+            yield db
+    except (sqlite3.Error, ValueError, TypeError, struct.error) as error:
+        raise DataError(f"not a trace database: {reason_of(error)}", where=str(path)) from error
+
+
 def _sqlite_head(path: Path) -> RecordingHead:
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
-        try:
-            record, power = db.execute(
-                "SELECT record, power_w FROM sample JOIN stream ON stream.id = stream_id"
-                " JOIN instrument ON instrument.id = instrument_id ORDER BY sample.id DESC LIMIT 1"
-            ).fetchone() or (None, b"")
-        except sqlite3.Error as error:
-            raise DataError(f"not a trace database: {error}", where=str(path)) from error
-    if record is None:
-        raise DataError("the trace is empty", where=str(path))
-    instrument = Instrument.model_validate_json(record)
-    nodes = tuple(f"node{channel + 1}" for channel in range(len(unpack_power(power))))
+    with _database(path) as db:
+        record, power = db.execute(
+            "SELECT record, power_w FROM sample JOIN stream ON stream.id = stream_id"
+            " JOIN instrument ON instrument.id = instrument_id ORDER BY sample.id DESC LIMIT 1"
+        ).fetchone() or (None, b"")
+        if record is None:
+            raise DataError("the trace is empty", where=str(path))
+        instrument = Instrument.model_validate_json(record)
+        nodes = tuple(f"node{channel + 1}" for channel in range(len(unpack_power(power))))
     return RecordingHead(
         nodes, instrument.sample_rate_hz or 1.0, instrument.name, instrument.emulated, instrument.measurement_point,
         instrument.firmware,
@@ -199,7 +239,7 @@ def _sqlite_head(path: Path) -> RecordingHead:
 
 
 def _sqlite_frames(path: Path) -> Iterator[RecordedFrame]:
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+    with _database(path) as db:
         first: int | None = None
         for utc_ns, seq, device_ms, power, extra, frequency, register in db.execute(
             "SELECT utc_ns, seq, device_ms, power_w, extra, frequency_hz, register_wh FROM sample ORDER BY id"

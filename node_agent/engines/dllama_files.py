@@ -13,6 +13,7 @@ from pathlib import Path
 
 from shared.checkpoints.dllama import read_header
 from shared.kernel.errors import ConfigurationError, DataError
+from shared.kernel.regular_files import RECORDS_BYTES, read_bytes
 
 _TOKENIZER_MAGIC = 0x567124
 _MAX_HEADER_BYTES = 1 << 16
@@ -97,9 +98,13 @@ class DllamaTokenizer:
         """Read a .t file.
 
         Raises:
+            ConfigurationError: it cannot be read.
             DataError: another format, or a truncated file.
         """
-        data = path.read_bytes()
+        try:
+            data = read_bytes(path, RECORDS_BYTES)
+        except OSError as error:
+            raise ConfigurationError(f"cannot read the tokenizer: {error.strerror}", where=str(path)) from error
         pairs, at = _pairs(data, _TOKENIZER_MAGIC, path)
         at += max(pairs.get(7, 0), 0) + 4 * pairs.get(9, 0)
         pieces: list[bytes] = []

@@ -152,7 +152,7 @@ def campaign_router(service: CampaignService) -> APIRouter:
 
 
 def _archive(results: Path, campaign_id: CampaignId) -> Path:
-    """Pack a campaign's folder; dot files (half-written ones) stay out."""
+    """Pack a campaign's folder: regular files and folders; dot files (half-written ones) stay out."""
     if not (results / campaign_id).is_dir():
         raise NotFoundError("the campaign has no results yet", where=campaign_id)
     handle, name = tempfile.mkstemp(suffix=".tar.gz")
@@ -160,12 +160,16 @@ def _archive(results: Path, campaign_id: CampaignId) -> Path:
         with os.fdopen(handle, "wb") as file, tarfile.open(fileobj=file, mode="w:gz") as tar:
             tar.add(
                 results / campaign_id, arcname=campaign_id,
-                filter=lambda info: None if Path(info.name).name.startswith(".") else info,
+                filter=lambda info: info if _is_result(info) else None,
             )  # fmt: skip
     except BaseException:
         Path(name).unlink()
         raise
     return Path(name)
+
+
+def _is_result(info: tarfile.TarInfo) -> bool:
+    return (info.isreg() or info.isdir()) and not Path(info.name).name.startswith(".")
 
 
 def _file(results: Path, campaign_id: CampaignId, run: RunReference, kind: FileKind) -> Path:

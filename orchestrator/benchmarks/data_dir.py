@@ -16,9 +16,11 @@ import platformdirs
 from orchestrator.benchmarks.local_data import Doc, read_docs
 from orchestrator.benchmarks.published import Published
 from shared.kernel.errors import DataError, NotFoundError
+from shared.kernel.regular_files import RECORDS_BYTES, open_regular, open_regular_text
 
 ENVIRONMENT = "EPI_DATA_DIR"
 SUFFIXES = {".csv", ".jsonl", ".json", ".parquet"}
+_MOST_ROWS = 5_000_000
 _MMLU_COLUMNS = ("question", "A", "B", "C", "D", "answer")
 
 
@@ -132,18 +134,30 @@ def _normalised(path: Path, benchmark: Published, subject: str) -> list[Doc]:
 
 def _records(path: Path) -> list[Doc]:
     if path.suffix == ".parquet":
-        import pyarrow
-        import pyarrow.parquet
-
-        try:
-            rows: list[Doc] = pyarrow.parquet.read_table(path).to_pylist()
-        except (OSError, pyarrow.ArrowException) as error:
-            raise DataError(f"not a readable parquet file: {error}", where=str(path)) from error
-        return rows
+        return _parquet_rows(path)
     if path.suffix == ".csv":
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            first = next(csv.reader(file), [])
-            if len(first) == len(_MMLU_COLUMNS) and first[-1] in set("ABCD"):  # the authors' MMLU has no header
-                file.seek(0)
-                return [dict(zip(_MMLU_COLUMNS, row, strict=False)) for row in csv.reader(file)]
+        try:
+            with open_regular_text(path, RECORDS_BYTES, encoding="utf-8-sig", newline="") as file:
+                first = next(csv.reader(file), [])
+                if len(first) == len(_MMLU_COLUMNS) and first[-1] in set("ABCD"):  # the authors' MMLU has no header
+                    file.seek(0)
+                    return [dict(zip(_MMLU_COLUMNS, row, strict=False)) for row in csv.reader(file)]
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise DataError(f"cannot read the questions: {error}", where=str(path)) from error
     return read_docs(path)
+
+
+def _parquet_rows(path: Path) -> list[Doc]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with open_regular(path) as stream, pyarrow.parquet.ParquetFile(stream) as file:
+            # What the file says of itself, before anything is unpacked: a few bytes can stand for any number of rows.
+            groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+            if file.metadata.num_rows > _MOST_ROWS or sum(one.total_byte_size for one in groups) > RECORDS_BYTES:
+                raise DataError(f"{file.metadata.num_rows} questions, more than any benchmark has", where=str(path))
+            rows: list[Doc] = file.read().to_pylist()
+    except (OSError, pyarrow.ArrowException) as error:
+        raise DataError(f"not a readable parquet file: {error}", where=str(path)) from error
+    return rows

@@ -17,6 +17,7 @@ go_offline()
 import datasets  # noqa: E402
 
 from shared.kernel.errors import ConfigurationError, DataError, NotFoundError  # noqa: E402
+from shared.kernel.regular_files import RECORDS_BYTES, read_text  # noqa: E402
 
 Doc = dict[str, Any]
 Splits = dict[str, "datasets.Dataset"]
@@ -50,15 +51,23 @@ def read_docs(path: Path) -> list[Doc]:
     if path.suffix not in {".jsonl", ".json", ".csv"}:
         raise DataError("questions must be .jsonl or .csv files", where=str(path))
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path, RECORDS_BYTES, encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise NotFoundError("the task's question file does not exist", where=str(path)) from error
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read the questions: {error}", where=str(path)) from error
-    docs = list(csv.DictReader(io.StringIO(text, newline=""))) if path.suffix == ".csv" else _json_lines(text, path)
+    docs = _csv_rows(text, path) if path.suffix == ".csv" else _json_lines(text, path)
     if not docs:
         raise DataError("the file holds no questions", where=str(path))
     return docs
+
+
+def _csv_rows(text: str, path: Path) -> list[Doc]:
+    rows = csv.DictReader(io.StringIO(text, newline=""))
+    try:
+        return list(rows)
+    except csv.Error as error:
+        raise DataError(f"not valid CSV: {error}", where=f"{path}:{rows.line_num}") from error
 
 
 def _json_lines(text: str, path: Path) -> list[Doc]:
@@ -68,8 +77,8 @@ def _json_lines(text: str, path: Path) -> list[Doc]:
             continue
         try:
             doc = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"not valid JSON: {error.msg}", where=f"{path}:{number}") from error
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"not valid JSON: {error}", where=f"{path}:{number}") from error
         if not isinstance(doc, dict):
             raise DataError("a question must be a JSON object", where=f"{path}:{number}")
         docs.append(doc)

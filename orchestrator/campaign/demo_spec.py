@@ -7,6 +7,7 @@ from orchestrator.domain.campaign.schedule import configurations_of
 from orchestrator.domain.campaign.spec import CampaignSpec
 from shared.kernel.errors import ConfigurationError
 from shared.kernel.records import CampaignId
+from shared.kernel.regular_files import SETTINGS_BYTES, read_text
 from shared.kernel.settings import validate_settings
 
 
@@ -19,8 +20,8 @@ def demo_spec(
         ConfigurationError: bad TOML, a field at fault, or an unknown configuration.
     """
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))["campaign"]
-    except (OSError, KeyError, tomllib.TOMLDecodeError) as error:
+        data = tomllib.loads(read_text(path, SETTINGS_BYTES))["campaign"]
+    except (OSError, KeyError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"no usable [campaign] table: {error}", where=str(path)) from error
     data |= {"id": campaign_id, "configurations": configurations}
     if repetitions is not None:

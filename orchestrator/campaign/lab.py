@@ -10,6 +10,7 @@ from orchestrator.settings import SURGEON, OrchestratorSettings
 from shared.kernel.clock import utc_ns
 from shared.kernel.errors import ConfigurationError, NotFoundError
 from shared.kernel.records import NodeName
+from shared.kernel.regular_files import SETTINGS_BYTES, read_text
 from shared.kernel.settings import AgentAddress
 from shared.service.endpoint import Endpoint
 from shared.wire.client import AgentClient
@@ -134,9 +135,11 @@ def load_prompts(path: Path, count: int) -> tuple[str, ...]:
         ConfigurationError: the file cannot be read or holds fewer than `count`.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path, SETTINGS_BYTES)
     except OSError as error:
         raise ConfigurationError(f"cannot read the workload prompts: {error.strerror}", where=str(path)) from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError("the workload prompts are no UTF-8", where=str(path)) from error
     prompts = [line.strip() for line in text.splitlines() if line.strip()]
     if len(prompts) < count:
         raise ConfigurationError(f"{count} workload prompts are asked, the file holds {len(prompts)}", where=str(path))

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from orchestrator.domain.campaign.spec import CampaignSpec
 from shared.kernel.errors import ConfigurationError
+from shared.kernel.regular_files import RECORDS_BYTES, SETTINGS_BYTES, read_text
 from shared.kernel.settings import validate_settings
 
 _SHA256: Final = re.compile(r"[0-9a-f]{64}\Z", re.ASCII)
@@ -21,10 +22,10 @@ def load_spec(path: Path, **overrides: object) -> CampaignSpec:
     """
     read, language = (json.loads, "JSON") if path.suffix == ".json" else (tomllib.loads, "TOML")
     try:
-        data = read(path.read_text(encoding="utf-8"))
+        data = read(read_text(path, SETTINGS_BYTES))
     except OSError as error:
         raise ConfigurationError(f"cannot read the campaign spec: {error.strerror}", where=str(path)) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"not valid {language}: {error}", where=str(path)) from error
     if not isinstance(data, dict):
         raise ConfigurationError("a campaign spec is a table of fields", where=str(path))
@@ -46,10 +47,10 @@ def _with_plans(data: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 def _plan(path: Path, where: str) -> dict[str, Any]:
     try:
-        plan = json.loads(path.read_text(encoding="utf-8"))
+        plan = json.loads(read_text(path, RECORDS_BYTES))
     except OSError as error:
         raise ConfigurationError(f"cannot read the plan {path}: {error.strerror}", where=where) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"{path} is no JSON: {error}", where=where) from error
     if not isinstance(plan, dict):
         raise ConfigurationError(f"{path} holds no plan", where=where, hint="`epi surgery plan` writes one")

@@ -24,6 +24,7 @@ from orchestrator.reports.tables import (
     servings_table,
     validity_lines,
 )
+from orchestrator.results.files import refuse_outside
 from orchestrator.results.read_model import CampaignResults, load_results
 from shared.files.atomic import write_files
 
@@ -49,8 +50,13 @@ def write_report(campaign_dir: Path) -> tuple[Path, ...]:
 
 
 def write_figures(campaign_dir: Path, drawings: tuple[Drawing, ...]) -> tuple[Path, ...]:
-    """Write every figure as SVG, PDF and PNG with its caption beside it as text."""
+    """Write every figure as SVG, PDF and PNG with its caption beside it as text.
+
+    Raises:
+        DataError: `figures` is a link that leads out of the campaign's folder.
+    """
     folder = campaign_dir / "figures"
+    refuse_outside(campaign_dir, folder)
     contents: dict[Path, bytes] = {}
     for drawing in drawings:
         for kind in KINDS:

@@ -24,6 +24,7 @@ from shared.files.trace_csv import TraceColumn, read_columns
 from shared.kernel.defects import first_defect
 from shared.kernel.errors import DataError
 from shared.kernel.records import NodeName, QuestionResult
+from shared.kernel.regular_files import RECORDS_BYTES, leads_outside, read_bytes
 
 RUN_FILE = re.compile(r"(run|epi)_(\d{3,})\.json\Z")
 FileKind = Literal["epi", "run", "benchmark", "power_trace"]
@@ -47,7 +48,12 @@ def json_bytes(record: BaseModel) -> bytes:
 
 
 def run_files(campaign_dir: Path, run: RunReference) -> dict[FileKind, Path]:
-    """Return kind -> path of a run's file, whether it exists or not."""
+    """Return kind -> path of a run's file, whether it exists or not.
+
+    Raises:
+        DataError: the run's folder is a link that leads out of the campaign's folder.
+    """
+    refuse_outside(campaign_dir, campaign_dir / run.configuration)
     folder, number = campaign_dir / run.configuration, f"{run.repetition:03d}"
     endings: dict[FileKind, str] = {"epi": "json", "run": "json", "benchmark": "json", "power_trace": "csv"}
     return {kind: folder / f"{kind}_{number}.{ending}" for kind, ending in endings.items()}
@@ -97,8 +103,11 @@ def read_traces(path: Path, nodes: Sequence[NodeName] = ()) -> dict[NodeName, Tr
     `nodes` are channels that the meter is known to have: one of them that sent nothing has an empty trace.
 
     Raises:
-        DataError: a line that is not timestamp,node,watts, named by its number, or two samples of a node at one moment.
+        DataError: no regular file (a link is none), a line that is not timestamp,node,watts, named by its number, or
+            two samples of a node at one moment.
     """
+    if path.is_symlink():
+        raise DataError("a link, not a regular file", where=str(path))
     columns = read_columns(path)
     silent = TraceColumn(np.zeros(0, dtype=np.int64), np.zeros(0))
     found = {node: columns.get(node, silent) for node in sorted({*columns, *nodes})}
@@ -125,22 +134,44 @@ def list_runs(campaign_dir: Path) -> Iterator[RunReference]:
     """Yield every complete run, in order.
 
     Raises:
-        DataError: runs in a folder whose name is no configuration's id.
+        DataError: runs in a folder whose name is no configuration's id, or that is a link out of the campaign's.
     """
-    for folder in sorted(path for path in campaign_dir.iterdir() if path.is_dir()):
+    for folder in run_folders(campaign_dir):
         names = [match for path in folder.iterdir() if (match := RUN_FILE.match(path.name))]
         for number in sorted(int(match[2]) for match in names if match[1] == "run"):
             yield RunReference.of(configuration=folder.name, repetition=number)
+
+
+def run_folders(campaign_dir: Path) -> list[Path]:
+    """Return the folders of a campaign, by name.
+
+    Raises:
+        DataError: one is a link that leads out of the campaign's folder.
+    """
+    folders = sorted(path for path in campaign_dir.iterdir() if path.is_dir())
+    for folder in folders:
+        refuse_outside(campaign_dir, folder)
+    return folders
+
+
+def refuse_outside(campaign_dir: Path, folder: Path) -> None:
+    """Refuse a folder that leads out of the campaign's: a stranger's tree is read, and written to, nowhere else.
+
+    Raises:
+        DataError: it does.
+    """
+    if folder.is_symlink() and leads_outside(campaign_dir, folder):
+        raise DataError("a link that leads out of the campaign's folder", where=str(folder))
 
 
 def read_json(model: type[M], path: Path) -> M:
     """Read a JSON file into a model.
 
     Raises:
-        DataError: missing, not JSON, or a field that does not fit, named.
+        DataError: missing, no regular file (a link is none), not JSON, or a field that does not fit, named.
     """
     try:
-        return model.model_validate_json(path.read_bytes())
+        return model.model_validate_json(read_bytes(path, RECORDS_BYTES, follow_links=False))
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}", where=str(path)) from error
     except ValidationError as error:

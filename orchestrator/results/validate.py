@@ -16,13 +16,14 @@ from pydantic import BaseModel, ValidationError
 from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.run.alignment import Trace
 from orchestrator.domain.run.records import RunInput
-from orchestrator.results.files import RUN_FILE, read_json, run_files
+from orchestrator.results.files import RUN_FILE, read_json, run_files, run_folders
 from orchestrator.results.read_model import load_results
 from orchestrator.results.recompute import MeasuredFiles, Recomputed
 from orchestrator.results.schema import BenchmarkFile, CampaignFile, EpiFile
 from shared.kernel.defects import field_defects
 from shared.kernel.errors import DataError
 from shared.kernel.records import Record
+from shared.kernel.regular_files import RECORDS_BYTES, read_bytes
 
 Severity = Literal["FAIL", "FLAG"]
 _KINDS: tuple[tuple[str, type[BaseModel]], ...] = (("run", RunInput), ("benchmark", BenchmarkFile), ("epi", EpiFile))
@@ -42,7 +43,13 @@ def validate_submission(campaign_dir: Path) -> tuple[Defect, ...]:
     if not campaign_dir.is_dir():
         return (Defect(severity="FAIL", where=str(campaign_dir), what="no such folder"),)
     defects = list(_schema(CampaignFile, campaign_dir, Path("campaign.json")))
-    runs = list(_runs(campaign_dir))
+    try:
+        runs = list(_runs(campaign_dir))
+    except DataError as error:
+        return (
+            *defects,
+            Defect(severity="FAIL", where=error.where, what=error.message, cure="send the files themselves"),
+        )
     if not runs:
         what = "the folder holds no run: no <configuration>/run_NNN.json or epi_NNN.json"
         defects.append(Defect(severity="FAIL", where=".", what=what, cure="see docs/epi.md for the result tree"))
@@ -62,7 +69,7 @@ def validate_submission(campaign_dir: Path) -> tuple[Defect, ...]:
 
 
 def _runs(campaign_dir: Path) -> Iterator[tuple[str, str]]:
-    for folder in sorted(path for path in campaign_dir.iterdir() if path.is_dir()):
+    for folder in run_folders(campaign_dir):
         found = {match[2] for path in folder.iterdir() if (match := RUN_FILE.match(path.name))}
         for digits in sorted(found):
             yield folder.name, digits
@@ -71,7 +78,7 @@ def _runs(campaign_dir: Path) -> Iterator[tuple[str, str]]:
 def _schema(model: type[BaseModel], root: Path, path: Path) -> Iterator[Defect]:
     """Yield every field of a file that does not fit, not only the first."""
     try:
-        model.model_validate_json((root / path).read_bytes())
+        model.model_validate_json(read_bytes(root / path, RECORDS_BYTES, follow_links=False))
     except FileNotFoundError:
         cure = "it is needed to calculate the result anew" if path.name[:3] in ("run", "ben") else ""
         yield Defect(severity="FAIL", where=str(path), what="the file is missing", cure=cure)
@@ -86,7 +93,7 @@ def _schema(model: type[BaseModel], root: Path, path: Path) -> Iterator[Defect]:
 def _arithmetic(root: Path, path: Path) -> Iterator[Defect]:
     """Check what an `epi_NNN.json` says against itself; works on files that do not fit the whole schema too."""
     try:
-        document: Any = json.loads((root / path).read_bytes())
+        document: Any = json.loads(read_bytes(root / path, RECORDS_BYTES, follow_links=False))
     except (OSError, ValueError, RecursionError):
         return
     if not isinstance(document, dict):

@@ -26,6 +26,7 @@ from shared.checkpoints.base import (
 from shared.checkpoints.experts import expert_ranges, kept_pieces
 from shared.kernel.errors import ConfigurationError, DataError
 from shared.kernel.records import SurgeryPlan
+from shared.kernel.regular_files import open_regular
 
 MAGIC: Final = 0x0A00ABCD
 QWEN3_MOE: Final = 0xABCD02
@@ -98,7 +99,7 @@ def read_header(path: Path) -> Header:
         DataError: another format, truncated, corrupt or hostile.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             head = file.read(8)
             if len(head) < 8 or struct.unpack("<I", head[:4])[0] != MAGIC:
                 raise DataError("not a distributed-llama model", where=str(path))

@@ -20,6 +20,7 @@ from shared.checkpoints.base import CheckpointInfo, Range
 from shared.checkpoints.ggml_types import FILE_TYPES, TENSOR_TYPES
 from shared.checkpoints.gguf_cursor import ARRAY, INTEGERS, SCALARS, STRING, UINT32, Cursor
 from shared.kernel.errors import ConfigurationError, DataError
+from shared.kernel.regular_files import open_regular
 
 MAGIC: Final = b"GGUF"
 DEFAULT_ALIGNMENT: Final = 32
@@ -132,7 +133,7 @@ def parse(path: Path) -> GgufFile:
         ConfigurationError: the file cannot be opened.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return _parse(Cursor(file, path), path)
     except OSError as error:
         raise ConfigurationError(f"cannot read the model: {error.strerror}", where=str(path)) from error

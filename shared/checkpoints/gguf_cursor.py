@@ -15,6 +15,8 @@ UINT64: Final = 10
 SCALARS: Final = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 INTEGERS: Final = frozenset({0, 1, 2, 3, 4, 5, 10, 11})
 _READ_BYTES: Final = 1 << 20
+MAX_HEADER_BYTES: Final = 128 << 20
+"""Of everything before the tensors: ten times the largest vocabularies."""
 
 
 class Cursor:
@@ -36,6 +38,8 @@ class Cursor:
         start, end = self.at, self.at + count
         if end > self.size:
             raise self.fail(f"{count} more bytes are promised than the file has")
+        if end > MAX_HEADER_BYTES:
+            raise self.fail(f"a header of more than {MAX_HEADER_BYTES} bytes")
         while len(self.buffer) < end:
             chunk = self._file.read(max(_READ_BYTES, end - len(self.buffer)))
             if not chunk:

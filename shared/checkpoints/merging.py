@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from shared.checkpoints.base import Computed, Range
 from shared.kernel.errors import ConfigurationError, DataError
+from shared.kernel.regular_files import open_regular
 
 Array = npt.NDArray[np.float32]
 _SUM_BYTES: Final = 128 << 20
@@ -79,7 +80,7 @@ def _only(row: Sequence[float]) -> int | None:
 
 
 def _read(place: Range) -> bytes:
-    with place.source.open("rb") as file:
+    with open_regular(place.source) as file:
         file.seek(place.offset)
         data = file.read(place.length)
     if len(data) != place.length:

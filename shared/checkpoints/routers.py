@@ -12,6 +12,7 @@ from typing import Final
 from shared.checkpoints.base import Range
 from shared.checkpoints.ggml_types import TENSOR_TYPES
 from shared.kernel.errors import ConfigurationError, DataError
+from shared.kernel.regular_files import open_regular
 
 _BLOCKS_AT_ONCE: Final = 1 << 16
 _BLOCK_BYTES: Final = {name: block_bytes for name, _, block_bytes in TENSOR_TYPES.values()}
@@ -31,7 +32,7 @@ def hash_of_routers(routers: Iterable[tuple[str, Range]]) -> str:
     for kind, place in routers:
         if kind not in _BLOCK_BYTES:
             raise ConfigurationError(f"a router of the type {kind}", where=str(place.source))
-        with place.source.open("rb") as file:
+        with open_regular(place.source) as file:
             file.seek(place.offset)
             left = place.length
             while left:

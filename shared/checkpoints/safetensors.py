@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from shared.kernel.errors import ConfigurationError, DataError
+from shared.kernel.regular_files import open_regular, read_bytes
 
 MAX_HEADER_BYTES: Final = 100_000_000  # the library's own limit
 INDEX_NAME: Final = "model.safetensors.index.json"
@@ -94,7 +95,7 @@ def read_json(path: Path, limit: int = MAX_HEADER_BYTES) -> dict[str, Any]:
     try:
         if path.stat().st_size > limit:
             raise DataError(f"more than {limit} bytes of JSON", where=str(path))
-        data = path.read_bytes()
+        data = read_bytes(path, limit)
     except OSError as error:
         raise ConfigurationError(f"cannot read it: {error.strerror}", where=str(path)) from error
     return _json_object(data, path)
@@ -124,7 +125,7 @@ def parse_file(path: Path) -> TensorFile:
         DataError: truncated, corrupt or hostile: lengths beyond the end, overlaps, shapes that do not fit.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
             start = file.read(8)
             if len(start) < 8:

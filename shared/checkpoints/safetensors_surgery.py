@@ -28,6 +28,7 @@ from shared.checkpoints.experts import expert_ranges, kept_pieces
 from shared.checkpoints.safetensors import INDEX_NAME, Checkpoint, TensorEntry, TensorFile
 from shared.kernel.errors import ConfigurationError, DataError
 from shared.kernel.records import SurgeryPlan, canonical_json
+from shared.kernel.regular_files import leads_outside
 
 PLAN_FILE: Final = "epi_surgery.json"
 PLAN_KEY: Final = "epi.surgery.plan_sha256"
@@ -227,14 +228,28 @@ def _json_file(name: str, value: dict[str, Any]) -> OutputFile:
 
 
 def _other_files(checkpoint: Checkpoint) -> list[Path]:
-    """Return the files that go along: tokenizer, generation config, card, licence; no other weights."""
+    """Return the files that go along: tokenizer, generation config, card, licence; no other weights.
+
+    Raises:
+        DataError: one is a link that leads out of the checkpoint: a stranger's folder would copy our own files.
+    """
     known = {"config.json", INDEX_NAME}
-    return sorted(
+    others = sorted(
         path
         for path in checkpoint.path.iterdir()
         if path.is_file() and path.name not in known and not path.name.startswith(".")
         and not path.name.endswith((*_OTHER_WEIGHTS, ".index.json"))
     )  # fmt: skip
+    for path in others:
+        if path.is_symlink() and all(leads_outside(home, path) for home in _homes(checkpoint.path)):
+            raise DataError("a link that leads out of the checkpoint's folder", where=str(path))
+    return others
+
+
+def _homes(folder: Path) -> tuple[Path, ...]:
+    """Return where a checkpoint's files lie: its folder; in the Hub's cache also the blobs that its links lead to."""
+    cache = folder.resolve().parent
+    return (folder, cache.parent / "blobs") if cache.name == "snapshots" else (folder,)
 
 
 def _copy(path: Path) -> OutputFile:

@@ -23,6 +23,7 @@ from shared.files.durability import begin_writeback
 from shared.kernel.errors import ConfigurationError, DataError, InfrastructureError, StorageError
 from shared.kernel.progress import Count
 from shared.kernel.records import SurgeryPlan
+from shared.kernel.regular_files import open_regular
 
 """(bytes written so far, bytes in all)"""
 
@@ -121,7 +122,7 @@ def format_of(source: Path) -> Literal["gguf", "safetensors", "dllama"]:
     try:
         if source.is_dir():
             return "safetensors"
-        with source.open("rb") as file:
+        with open_regular(source) as file:
             magic = file.read(4)
     except OSError as error:
         raise ConfigurationError(f"there is no such checkpoint: {error.strerror}", where=str(source)) from error

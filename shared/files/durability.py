@@ -8,12 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from shared.kernel.regular_files import open_regular
+
 _SYNC_FILE_RANGE_WRITE: Final = 2
 
 
 def hash_file(path: Path) -> str:
     """Return the SHA-256 of a file, read in bounded memory."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -23,12 +23,16 @@ from numpy.typing import NDArray
 
 from shared.kernel.clock import NS_PER_S
 from shared.kernel.errors import DataError
+from shared.kernel.numbers import decimal
+from shared.kernel.regular_files import open_regular_text
 
 TRACE_HEADER = "timestamp,node,watts"
 _COLUMNS = TRACE_HEADER.split(",")
 _LONGEST_LINE = 200
 _BLOCK = 1 << 16
-_TIMESTAMP = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?Z\Z")
+_TIMESTAMP = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?Z\Z", re.ASCII)
+LARGEST_POWER_W = 1e6
+"""No lab of boards takes a megawatt: such a number is damage."""
 _NODE = re.compile(r"[a-z0-9][a-z0-9-]{0,31}\Z")
 
 
@@ -148,7 +152,7 @@ def read_rows(path: Path) -> Iterator[tuple[int, str, float]]:
         DataError: it cannot be read, or a line is not timestamp,node,watts; the line is named by its number.
     """
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with open_regular_text(path, newline="") as file:
             rows = csv.reader(itertools.chain.from_iterable(_bounded_lines(file, path)))
             if next(rows, []) != _COLUMNS:
                 raise DataError(f"the first line must be {TRACE_HEADER}", where=str(path))
@@ -165,12 +169,9 @@ def read_rows(path: Path) -> Iterator[tuple[int, str, float]]:
                         raise DataError(f"{node[:40]!r} is not a node name", where=f"{path}: line {number}")
                     nodes.add(node)
                 try:
-                    watts = float(row[2])
+                    watts = decimal(row[2], LARGEST_POWER_W)
                 except ValueError as error:
-                    what = f"{row[2][:30]!r} is not a number of watts"
-                    raise DataError(what, where=f"{path}: line {number}") from error
-                if not abs(watts) < math.inf:
-                    raise DataError(f"{row[2][:30]!r} is not finite", where=f"{path}: line {number}")
+                    raise DataError(f"watts: {error}", where=f"{path}: line {number}") from error
                 yield at, node, watts
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"cannot be read: {error}", where=str(path)) from error

@@ -9,6 +9,7 @@ from pydantic import Field, IPvAnyNetwork, ValidationError, model_validator
 from shared.kernel.defects import first_defect
 from shared.kernel.errors import ConfigurationError
 from shared.kernel.records import NodeName, Record
+from shared.kernel.regular_files import SETTINGS_BYTES, read_text
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -76,10 +77,10 @@ def load_settings(cls: type[S], path: Path) -> S:
         ConfigurationError: unreadable file, bad TOML, or a field that does not fit, named with its key.
     """
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(read_text(path, SETTINGS_BYTES))
     except OSError as error:
         raise ConfigurationError(f"cannot read the settings: {error.strerror}", where=str(path)) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigurationError(f"not valid TOML: {error}", where=str(path)) from error
     return validate_settings(cls, data, where=str(path))
 

@@ -21,6 +21,7 @@ from shared.checkpoints.safetensors import Checkpoint, TensorEntry, read_json
 from shared.files.atomic import atomic_write, write_file
 from shared.kernel.errors import ConfigurationError, DataError
 from shared.kernel.progress import Progress
+from shared.kernel.regular_files import RECORDS_BYTES, read_bytes
 from surgeon.conversion.to_gguf import read_tensor, to_float32
 
 _TOKENIZER_MAGIC: Final = 0x567124
@@ -207,9 +208,13 @@ def parse_tokenizer(path: Path) -> tuple[dict[str, int], list[int], list[bytes]]
     """Return header values, end-of-text ids and tokens of a .t file.
 
     Raises:
+        ConfigurationError: it cannot be read.
         DataError: truncated, corrupt or hostile.
     """
-    data = path.read_bytes()
+    try:
+        data = read_bytes(path, RECORDS_BYTES)
+    except OSError as error:
+        raise ConfigurationError(f"cannot read the tokenizer: {error.strerror}", where=str(path)) from error
 
     def take(at: int, length: int) -> bytes:
         if length < 0 or at + length > len(data):

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shared.kernel.errors import ConfigurationError, DataError
+from shared.kernel.regular_files import RECORDS_BYTES, read_text
 from shared.llama import model as llama
 
 
@@ -43,7 +44,7 @@ def load_corpus(paths: Sequence[Path]) -> Corpus:
         if path.stem in texts:
             raise ConfigurationError("two files of the corpus have one stem, which names the domain", where=str(path))
         try:
-            texts[path.stem] = path.read_text(encoding="utf-8")
+            texts[path.stem] = read_text(path, RECORDS_BYTES)
         except OSError as error:
             raise ConfigurationError(f"cannot read it: {error.strerror}", where=str(path)) from error
         except UnicodeDecodeError as error:

@@ -9,6 +9,7 @@ from shared.files.atomic import write_file
 from shared.kernel.defects import first_defect
 from shared.kernel.errors import ConfigurationError
 from shared.kernel.records import SurgeryPlan, canonical_json
+from shared.kernel.regular_files import RECORDS_BYTES, read_bytes
 from surgeon.kinds.base import Surgery
 from surgeon.kinds.registry import read_list
 from surgeon.kinds.sequence import surgeries_of
@@ -21,7 +22,7 @@ def read_plan(path: Path) -> SurgeryPlan:
         ConfigurationError: not there, or not a plan; the field at fault is named.
     """
     try:
-        return SurgeryPlan.model_validate_json(path.read_bytes())
+        return SurgeryPlan.model_validate_json(read_bytes(path, RECORDS_BYTES))
     except OSError as error:
         raise ConfigurationError(f"cannot read the plan: {error.strerror}", where=str(path)) from error
     except ValidationError as error:
@@ -35,8 +36,8 @@ def read_surgeries(path: Path) -> tuple[Surgery, ...]:
         ConfigurationError: not there, or neither; the surgery and the field at fault are named.
     """
     try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        found = json.loads(read_bytes(path, RECORDS_BYTES))
+    except (OSError, ValueError, RecursionError):
         found = None
     if not isinstance(found, list):
         return surgeries_of(read_plan(path))

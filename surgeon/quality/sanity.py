@@ -18,6 +18,7 @@ from shared.kernel.defects import reason_of
 from shared.kernel.errors import ConfigurationError, DataError
 from shared.kernel.progress import Progress
 from shared.kernel.records import Record
+from shared.kernel.regular_files import RECORDS_BYTES, SETTINGS_BYTES, read_text
 from shared.llama import model as llama
 from shared.wire.surgeon_jobs import PromptCompletion
 
@@ -60,7 +61,7 @@ def load_prompts(path: Path) -> list[SanityPrompt]:
         ConfigurationError: not there, or a line that does not fit, named by its number.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_text(path, SETTINGS_BYTES).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"cannot read the sanity prompts: {error}", where=str(path)) from error
     prompts: list[SanityPrompt] = []
@@ -69,7 +70,7 @@ def load_prompts(path: Path) -> list[SanityPrompt]:
             continue
         try:
             prompts.append(SanityPrompt.model_validate(json.loads(line)))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigurationError(
                 f"not a sanity prompt: {reason_of(error)}",
                 where=f"{path}:{number}",
@@ -126,7 +127,7 @@ def evaluate(
     text = ""
     if heldout is not None:
         try:
-            text = heldout.read_text(encoding="utf-8")
+            text = read_text(heldout, RECORDS_BYTES)
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigurationError(f"cannot read the held-out text: {error}", where=str(heldout)) from error
     with (

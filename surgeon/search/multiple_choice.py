@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 from shared.kernel.defects import reason_of
 from shared.kernel.errors import ConfigurationError
 from shared.kernel.records import Record
+from shared.kernel.regular_files import RECORDS_BYTES, read_text
 from shared.llama import model as llama
 
 QUESTION_TEMPLATE: Final = "Question: {question}\nAnswer:"
@@ -46,7 +47,7 @@ def load_questions(path: Path) -> list[Question]:
     """
     questions: list[Question] = []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_text(path, RECORDS_BYTES).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"cannot read the questions: {error}", where=str(path)) from error
     for number, line in enumerate(lines, start=1):
@@ -58,7 +59,7 @@ def load_questions(path: Path) -> list[Question]:
             if isinstance(data, dict):
                 known = {name: data[name] for name in ("question", "choices", "answer") if name in data}
             questions.append(Question.model_validate(known))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigurationError(f"not a question: {reason_of(error)}", where=f"{path}:{number}") from error
     if not questions:
         raise ConfigurationError("no question in it", where=str(path))
