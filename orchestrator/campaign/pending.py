@@ -4,6 +4,8 @@ A run is kept here before its trace is asked for and forgotten when its attempt 
 the bridge's database for weeks. Not here: reading the trace (`trace`), evaluating (`evaluation`).
 """
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +16,8 @@ from shared.files.atomic import write_file
 from shared.kernel.errors import DataError
 from shared.kernel.records import CampaignId, QuestionResult, Record
 from shared.wire.meter_api import WindowSummary
+
+_FILE = re.compile(r"rep-([1-9][0-9]{0,5})\.attempt-([1-9][0-9]{0,8})\.json")
 
 
 class PendingEvaluation(Record):
@@ -76,3 +80,11 @@ class PendingEvaluations:
 
     def _path(self, run: RunReference, attempt: int) -> Path:
         return self._folder / run.configuration / f"rep-{run.repetition}.attempt-{attempt}.json"
+
+
+def kept_runs(state_dir: Path) -> Iterator[tuple[CampaignId, RunReference, int]]:
+    """Yield campaign, run and attempt of everything that is kept, whether it can be read or not."""
+    for path in sorted((state_dir / "pending").glob("*/*/rep-*.attempt-*.json")):
+        if (named := _FILE.fullmatch(path.name)) is not None:
+            run = RunReference.of(configuration=path.parent.name, repetition=int(named[1]))
+            yield path.parent.parent.name, run, int(named[2])

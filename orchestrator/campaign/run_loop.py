@@ -18,6 +18,7 @@ from orchestrator.campaign.evaluator import Evaluator, stays_open
 from orchestrator.campaign.measured import AttemptPlace, ClosedWindows
 from orchestrator.campaign.pipeline import VariantPipeline
 from orchestrator.campaign.recovery import Recovery
+from orchestrator.campaign.safekeeping import JournalKeeper
 from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.campaign.schedule import PlannedRun
 from orchestrator.domain.campaign.spec import CampaignSpec
@@ -54,6 +55,7 @@ class RunLoop:
         evaluator: Evaluator,
         check_stop_requested: Callable[[], Awaitable[None]],
         publish_step: Callable[[RunReference, str], None],
+        keeper: JournalKeeper,
     ) -> None:
         self._journal = journal
         self._spec = spec
@@ -64,6 +66,7 @@ class RunLoop:
         self._evaluator = evaluator
         self._check_stop_requested = check_stop_requested
         self._publish_step = publish_step
+        self._keeper = keeper
         self._left: deque[PlannedRun] = deque()
         self._evaluating: _UnderEvaluation | None = None
         self._unfit: dict[RunReference, str] = {}
@@ -74,6 +77,7 @@ class RunLoop:
         Raises:
             InfrastructureError: `max_attempts` attempts broke, or the bridge is away and keeps the trace of a measured
                 run to itself; the campaign stops, to be resumed when it is mended.
+            DataError: the journal is damaged.
             Exception: whatever `check_stop_requested` raises when somebody asks to stop; the present run is home then.
         """
         self._left.extend([planned for planned in order if not await self._is_evaluated(planned)])
@@ -86,6 +90,7 @@ class RunLoop:
                 arriving, self._evaluating = self._evaluating, coming
                 if arriving is not None:
                     await self._arrive(arriving)
+                    await self._keeper.keep()  # no window is open: the next attempt has not begun
         except asyncio.CancelledError:
             if self._evaluating is not None:
                 self._evaluating.task.cancel()

@@ -7,6 +7,7 @@ evaluated if all was measured, and becomes `interrupted` if not.
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from orchestrator.campaign.pipeline import VariantPipeline
 from orchestrator.campaign.preparation import prepare_bases, prepare_variant
 from orchestrator.campaign.recovery import Recovery, StopRequestedError, what_became_of
 from orchestrator.campaign.run_loop import RunLoop
+from orchestrator.campaign.safekeeping import JournalKeeper
 from orchestrator.campaign.topology import check_engines
 from orchestrator.campaign.trace import TraceReading
 from orchestrator.domain.analysis.interim import InterimAnalysis
@@ -35,8 +37,10 @@ from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.campaign.schedule import configurations_of, schedule
 from orchestrator.domain.campaign.spec import CampaignSpec
 from orchestrator.domain.campaign.states import CampaignState, Request
+from orchestrator.store.copies import JournalCopies
 from orchestrator.store.journal import Journal
 from orchestrator.store.records import Attempt, RunFigures
+from shared.kernel.clock import utc_ns
 from shared.kernel.errors import DataError, EpiError, NotFoundError, StorageError
 from shared.kernel.records import CampaignId
 from shared.service.health import HealthRegistry
@@ -79,6 +83,7 @@ class CampaignRunner:
         self._health = health
         self._journal = journal.patient(self._patience.pause)
         self._pending = PendingEvaluations(lab.settings.state_dir, spec.id)
+        self._keeper = JournalKeeper(JournalCopies(journal.path), health, lambda: lab.window_open)
         self._lab = lab
         self._suite_of = suite_of
         self._on_doing = on_doing
@@ -106,6 +111,8 @@ class CampaignRunner:
         except Exception as error:
             await self._journal.set_state(spec.id, "failed", f"defect: {type(error).__name__}: {error}")
             raise
+        with suppress(DataError):  # health says it
+            await self._keeper.keep(since_utc_ns=utc_ns())
 
     async def _stop(self, context: CampaignContext, state: CampaignState) -> None:
         if state == "cancelled":
@@ -114,6 +121,8 @@ class CampaignRunner:
 
     async def _run(self, context: CampaignContext, recovery: Recovery) -> None:
         await self._journal.ensure_writable()  # nobody is asked for what cannot be written down
+        created = (await self._journal.campaign(self._spec.id)).created_utc_ns
+        await self._keeper.keep(since_utc_ns=created)
         evaluator = Evaluator(
             self._journal, self._spec.id, self._lab.settings.results_dir / self._spec.id, self._pending,
             TraceReading(self._lab.meter, self._spec.timeouts.recover_s, self._check_stop, self._publish_message),
@@ -136,7 +145,6 @@ class CampaignRunner:
             suites = await suite_task
         finally:
             suite_task.cancel()
-        created = (await self._journal.campaign(spec.id)).created_utc_ns
         deliveries = bases[spec.quantization].deliveries
         writer = ResultWriter(self._lab.settings.results_dir, spec, deliveries, created, builds)
         await recovery.patiently(lambda: self._write_head(writer, {}))
@@ -169,6 +177,7 @@ class CampaignRunner:
                 evaluator=evaluator,
                 check_stop_requested=self._check_stop,
                 publish_step=publish_step,
+                keeper=self._keeper,
             )
             interim_analyses = InterimAnalyses(self._journal, spec, self._lab.settings.results_dir / spec.id)
             for block in interim_analyses.blocks(order):

@@ -20,7 +20,7 @@ from orchestrator.domain.campaign.spec import CampaignSpec
 from orchestrator.domain.campaign.states import AttemptOutcome, CampaignState, Request, check_outcome, check_transition
 from orchestrator.store.journal_reader import JournalReader, find_campaign, readable
 from orchestrator.store.records import Campaign, Entry, EntryKind
-from orchestrator.store.tables import ENTRY, SUMMED
+from orchestrator.store.tables import CURE, MIGRATIONS, NAME, SUMMED
 from shared.files.database import Database, touch
 from shared.files.sqlite import open_database
 from shared.kernel.clock import utc_ns
@@ -33,58 +33,13 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-CURE: Final = (
-    "stop the orchestrator, then `epi journal restore` brings the newest good copy back with what is newer than it;"
-    " without any copy: epi-backup restore"
-)
-MIGRATIONS: Final = (
-    """
-    CREATE TABLE campaign (
-        id TEXT PRIMARY KEY, spec TEXT NOT NULL, spec_hash TEXT NOT NULL, state TEXT NOT NULL,
-        request TEXT NOT NULL DEFAULT 'none', reason TEXT NOT NULL DEFAULT '', created_utc_ns INTEGER NOT NULL
-    ) STRICT;
-    CREATE TABLE attempt (
-        campaign TEXT NOT NULL REFERENCES campaign (id), run TEXT NOT NULL, number INTEGER NOT NULL,
-        outcome TEXT, step TEXT NOT NULL DEFAULT '', reason TEXT NOT NULL DEFAULT '', fault TEXT NOT NULL DEFAULT '',
-        started_utc_ns INTEGER NOT NULL, ended_utc_ns INTEGER,
-        PRIMARY KEY (campaign, run, number)
-    ) STRICT;
-    CREATE TABLE entry (
-        seq INTEGER PRIMARY KEY AUTOINCREMENT, utc_ns INTEGER NOT NULL, campaign TEXT NOT NULL,
-        run TEXT NOT NULL DEFAULT '', attempt INTEGER NOT NULL DEFAULT 0, step TEXT NOT NULL DEFAULT '',
-        kind TEXT NOT NULL, payload TEXT NOT NULL DEFAULT '{}'
-    ) STRICT;
-    CREATE INDEX entry_by_step ON entry (campaign, run, step, kind, attempt);
-    CREATE TRIGGER entry_is_append_only BEFORE UPDATE ON entry BEGIN SELECT RAISE(ABORT, 'append-only'); END;
-    CREATE TRIGGER entry_is_kept BEFORE DELETE ON entry BEGIN SELECT RAISE(ABORT, 'append-only'); END;
-    """,
-    """
-    CREATE INDEX entry_by_campaign ON entry (campaign, seq);
-    CREATE INDEX attempt_by_outcome ON attempt (outcome, campaign, run);
-    CREATE INDEX campaign_by_time ON campaign (created_utc_ns);
-    """,
-    """
-    CREATE INDEX result_by_step ON entry (campaign, step, seq) WHERE kind = 'result';
-    """,
-    # Steps under the names they have now (orchestrator.domain.campaign.steps), so that old campaigns go on.
-    """
-    DROP TRIGGER entry_is_append_only;
-    UPDATE entry SET step = replace(step, 'hold_base', 'pin_base') WHERE step LIKE 'hold_base@%';
-    UPDATE entry SET step = replace(step, 'obtain_base', 'fetch_base') WHERE step LIKE 'obtain_base%';
-    UPDATE entry SET step = replace(step, 'stabilise', 'steady_state') WHERE step LIKE 'stabilise%';
-    UPDATE entry SET step = 'interim_analysis' WHERE step = 'look';
-    UPDATE attempt SET step = replace(replace(step, 'obtain_base', 'fetch_base'), 'stabilise', 'steady_state');
-    CREATE TRIGGER entry_is_append_only BEFORE UPDATE ON entry BEGIN SELECT RAISE(ABORT, 'append-only'); END;
-    """,
-    # Rows carry checksums; an entry still cannot be changed, its checksum can be filled in.
-    f"""
-    DROP TRIGGER entry_is_append_only;
-    {" ".join(table.stamp() for table in SUMMED)}
-    CREATE TRIGGER entry_is_append_only BEFORE UPDATE OF {", ".join(ENTRY.columns)} ON entry
-        BEGIN SELECT RAISE(ABORT, 'append-only'); END;
-    """,
-)
-
+_NEXT_ATTEMPT: Final = """
+    SELECT max(
+        (SELECT coalesce(max(json_extract(payload, '$.attempts_from')), 1) FROM entry
+         WHERE campaign = ? AND run = '' AND step = '' AND kind = 'state'),
+        (SELECT coalesce(max(number), 0) + 1 FROM attempt WHERE campaign = ? AND run = ?)
+    )"""
+"""A journal that was restored may have lost attempts, whose jobs the agents still know: their numbers are not used."""
 
 OnRefused = Callable[[StorageError, int], Awaitable[None]]
 """Awaited when the journal's disk refuses a write, with the number of tries so far; then it is tried again."""
@@ -110,6 +65,11 @@ class Journal(JournalReader):
         strict = copy(self)
         strict._on_refused = None
         return strict
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._db.path
 
     def listen(self, listener: Callable[[Entry], None]) -> None:
         """Call `listener` with each entry after it is committed."""
@@ -195,10 +155,7 @@ class Journal(JournalReader):
         """Open the next attempt of a run and return its number, from 1."""
 
         def change(write: _Write) -> int:
-            row = write.db.execute(
-                "SELECT COALESCE(MAX(number), 0) + 1 FROM attempt WHERE campaign = ? AND run = ?",
-                (campaign_id, str(run)),
-            ).fetchone()
+            row = write.db.execute(_NEXT_ATTEMPT, (campaign_id, campaign_id, str(run))).fetchone()
             number = int(row[0])
             write.db.execute(
                 "INSERT INTO attempt (campaign, run, number, started_utc_ns) VALUES (?, ?, ?, ?)",
@@ -328,7 +285,7 @@ async def open_journal(path: Path) -> AsyncIterator[Journal]:
         StorageError: its disk takes nothing.
     """
     with held_alone(path.with_suffix(".lock"), "orchestrator"):
-        db = await open_database(path, MIGRATIONS, name="the journal", cure=CURE, summed=SUMMED, indexes_checked=True)
+        db = await open_database(path, MIGRATIONS, name=NAME, cure=CURE, summed=SUMMED, indexes_checked=True)
         try:
             yield Journal(db)
         finally:
