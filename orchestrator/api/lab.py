@@ -45,8 +45,10 @@ class LabView:
 
     async def _ask(self) -> LabStatus:
         nodes = [self._agent(name, "node_agent", client, facts=True) for name, client in self._lab.nodes.items()]
+        scorers = [self._agent(name, "scorer", client, facts=True) for name, client in self._lab.scorers.items()]
         agents = await asyncio.gather(
             *nodes,
+            *scorers,
             self._agent("surgeon", "surgeon", self._lab.surgeon),
             self._agent("meter", "meter_bridge", self._lab.meter),
         )

@@ -6,7 +6,7 @@ cluster, `scorers` for machines that no meter watches), and what an answer set i
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from orchestrator.benchmarks.answer_sets import AnswerSet, AnswerSetKey, AnswerStore
 from orchestrator.benchmarks.records import SuiteResult
@@ -20,9 +20,6 @@ from shared.wire.node_jobs.workloads import GenerateParams, GenerateResult, Scor
 
 if TYPE_CHECKING:
     from orchestrator.benchmarks.suite import BenchmarkSuite
-
-QUESTIONS_PER_JOB: Final = 200
-"""A lost machine costs this many answers at most; each job evaluates its prefixes again."""
 
 
 class AnswerMaker:
@@ -48,7 +45,7 @@ class AnswerMaker:
             context_tokens=started.context_tokens,
             sequences=started.sequences,
             threads=started.threads,
-            questions_per_job=QUESTIONS_PER_JOB,
+            questions_per_job=self._spec.intelligence.questions_per_job,
             tasks=self._suite.describe(),
         )
 
@@ -92,7 +89,7 @@ class AnswerMaker:
         path = self._store.in_the_making(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         kept = ResumableScore(
-            score, path, identity=key.sha256(), questions_per_job=QUESTIONS_PER_JOB, generate=generate
+            score, path, identity=key.sha256(), questions_per_job=key.questions_per_job, generate=generate
         )  # fmt: skip
         return self._suite.run(kept, kept.generate)
 

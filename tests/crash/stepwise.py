@@ -124,7 +124,7 @@ def stepwise_lab() -> Iterator[StepwiseLab]:
     lab = StepwiseLab(out)
     lab.home.mkdir()
     try:
-        lab.start(small_demo(lab.home))
+        lab.start(small_demo(lab.home, scorers=("scorer1",)))
         yield lab
     finally:
         lab.stop()

@@ -22,14 +22,15 @@ from dataclasses import dataclass
 
 import pytest
 
+from orchestrator.domain.campaign.accuracy_tasks import AccuracySpec
 from orchestrator.domain.campaign.job_keys import AttemptJob
 from orchestrator.domain.campaign.spec import CampaignSpec
 from orchestrator.local.layout import LocalLab
 from orchestrator.store.records import Entry
 from shared.kernel.errors import EpiError
-from tests.crash.answers import check_end, entries_of, outcome_of
+from tests.crash.answers import answers, check_end, entries_of, outcome_of
 from tests.crash.stepwise import StepwiseLab, stepwise_lab
-from tests.support.lab import process_of, short_spec, start_campaign
+from tests.support.lab import process_of, scored_spec, short_spec, start_campaign
 
 CONFIGURATIONS = ("baseline", "drop4_all")
 PROCESSES = ("orchestrator", "surgeon", "meter", "node1", "node2", "node3", "node4", "engine", "worker")
@@ -190,6 +191,31 @@ def test_killed_at_every_boundary(lab: StepwiseLab, process: str) -> None:
     alive = sum(one.alive for one in kills)
     assert alive >= 8 if process in CHILD_OF else alive == len(kills), kills
     assert outcome_of(lab, spec.id, CONFIGURATIONS) == outcome_of(lab, "calm", CONFIGURATIONS)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_with_scorers_at_work_killed_at_every_boundary(lab: StepwiseLab) -> None:
+    """The scorer and the orchestrator in turn; every campaign asks other questions, so that no answer is known yet."""
+    for number, process in enumerate(("scorer1", "orchestrator"), start=1):
+        spec = scorers_spec(f"score-{process}", questions=4 + number)
+        calm = scorers_spec(f"calm-{process}", questions=4 + number).model_copy(update={"accuracy": _literal(spec)})
+        kills = kill_at_every_boundary(lab, process, spec)
+        print_table(lab, process, spec, kills)
+        check_end(lab, spec.id, 900, late_answers=True)
+        start_campaign(lab, calm)
+        check_end(lab, calm.id, 900)
+        assert answers(lab, spec.id, CONFIGURATIONS) == answers(lab, calm.id, CONFIGURATIONS)
+
+
+def scorers_spec(name: str, questions: int) -> CampaignSpec:
+    spec = scored_spec(name, ",".join(CONFIGURATIONS), "scorers", questions=questions, questions_per_job=2)
+    return spec.model_copy(update={"max_attempts": 100})
+
+
+def _literal(spec: CampaignSpec) -> AccuracySpec:
+    """Return the same questions, asked by the literal protocol, which takes no answer set."""
+    return spec.intelligence.model_copy(update={"where": "cluster"})
 
 
 @pytest.mark.slow

@@ -1,5 +1,8 @@
 """Where the questions are answered changes what it costs, never what is answered: cluster, once, scorers."""
 
+import os
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,9 +11,10 @@ import pytest
 from orchestrator.benchmarks.answer_sets import AnswerStore
 from orchestrator.domain.campaign.protocol import AccuracyPlace
 from orchestrator.domain.campaign.run_reference import RunReference
+from orchestrator.local import control
 from orchestrator.results.files import RunFiles, read_run
 from orchestrator.results.recompute import recompute_campaign
-from tests.support.lab import TestLab, new_lab, scored_spec, small_demo, start_campaign, wait_for_end
+from tests.support.lab import TestLab, new_lab, process_of, scored_spec, small_demo, start_campaign, wait_for_end
 
 PLACES: tuple[AccuracyPlace, ...] = ("cluster", "once", "scorers")
 
@@ -94,3 +98,38 @@ def test_scorers_answer_what_nobody_knows(lab: TestLab, measured: dict[str, dict
         for question in files.questions:
             if question.question_id in literal:
                 assert question.choice == literal[question.question_id].choice
+
+
+def test_a_killed_scorer_and_orchestrator_cost_one_job_at_most(
+    lab: TestLab, measured: dict[str, dict[str, RunFiles]]
+) -> None:
+    """Jobs of two questions; both are killed when a few are answered, and what is kept is not asked again."""
+    spec = scored_spec("killed", "baseline", "scorers", questions=12, questions_per_job=2)
+    making = lab.home / "state" / "orchestrator" / "answers" / "in-the-making"
+    start_campaign(lab, spec)
+    for process, lines in (("scorer1", 3), ("orchestrator", 7)):
+        kept = _wait_for_lines(making, lines)
+        os.kill(process_of(lab, process), signal.SIGKILL)
+        control.wait_ready(lab, lab.home / "demo.toml", lambda _: None)
+        found = next(making.iterdir(), None)
+        assert found is None or found.read_bytes().startswith(kept), "nothing that was answered is lost"
+    status = wait_for_end(lab, spec.id)
+    assert status["state"] == "finished", status["reason"]
+    files = read_run(lab.out / spec.id, RunReference.of(configuration="baseline", repetition=1))
+    assert len(files.questions) == 36 and files.epi.evaluation.epi.value is not None
+    literal = {q.question_id: q for q in measured["cluster"]["baseline/rep-1"].questions}
+    again = {q.question_id: q for q in files.questions}
+    assert literal.keys() <= again.keys()
+    assert all(again[name].choice == question.choice for name, question in literal.items())
+
+
+def _wait_for_lines(folder: Path, lines: int, timeout_s: float = 120.0) -> bytes:
+    """Return the content of the only file of kept answers when it has so many lines."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        for path in folder.glob("*.jsonl"):
+            content = path.read_bytes()
+            if content.count(b"\n") >= lines:
+                return content[: content.rfind(b"\n") + 1]
+        time.sleep(0.02)
+    raise AssertionError(f"no {lines} lines within {timeout_s} s")

@@ -44,12 +44,17 @@ def short_spec(campaign_id: str, configurations: str, *, repetitions: int = 1) -
 
 def scored_spec(
     campaign_id: str, configurations: str, where: AccuracyPlace, *, repetitions: int = 1, questions: int = 8,
-    cluster_sample: int = 3,
+    cluster_sample: int = 3, questions_per_job: int = 200,
 ) -> CampaignSpec:  # fmt: skip
     """Return a short campaign of version 2 whose questions are answered where `where` says."""
     spec = short_spec(campaign_id, configurations, repetitions=repetitions)
     accuracy = spec.intelligence.model_copy(
-        update={"where": where, "questions": questions, "cluster_sample": cluster_sample}
+        update={
+            "where": where,
+            "questions": questions,
+            "cluster_sample": cluster_sample,
+            "questions_per_job": questions_per_job,
+        }
     )
     fields = spec.model_dump(mode="json", exclude={"tasks", "schema_version"}, exclude_none=True)
     return CampaignSpec.model_validate(

@@ -70,6 +70,10 @@ class AccuracySpec(Record):
     cluster_sample: int = Field(
         default=100, ge=0, description="questions of each task that the cluster is asked where others score"
     )
+    questions_per_job: int = Field(
+        default=200, ge=1, le=10_000,
+        description="what a lost machine costs, where the questions are answered once or by scorers",
+    )  # fmt: skip
 
     @model_validator(mode="after")
     def _tasks_are_distinct(self) -> Self:

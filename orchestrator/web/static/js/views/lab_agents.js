@@ -9,7 +9,7 @@ import { throttling } from "../problems.js";
 import { nodeMarks } from "./node_marks.js";
 import { facts } from "./run_cards.js";
 
-const SERVICES = { node_agent: ["Node", "node"], surgeon: ["Surgeon", "surgeon"], meter_bridge: ["Meter bridge", "meter"], orchestrator: ["Orchestrator", "server"] };
+const SERVICES = { node_agent: ["Node", "node"], scorer: ["Scorer", "server"], surgeon: ["Surgeon", "surgeon"], meter_bridge: ["Meter bridge", "meter"], orchestrator: ["Orchestrator", "server"] };
 const WAYS = { led: ["Blink LED", "bulb", "Its LED blinks for ten seconds."], channel: ["Find channel", "meter", "A load is switched on and off on it; the meter is watched."] };
 
 /** Build the list; `update(agents)` keeps the cards of those that stay. */
