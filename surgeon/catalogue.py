@@ -4,10 +4,9 @@ import asyncio
 from pathlib import Path
 
 from shared.checkpoints import gguf, surgery
-from shared.checkpoints.layouts import layouts_of
 from shared.kernel.errors import ConfigurationError, EpiError
 from shared.wire.surgeon_catalogue import Catalogue, CatalogueModel
-from surgeon.conversion.bases import UNQUANTISED, describe_base
+from surgeon.conversion.bases import UNQUANTISED, as_gguf, describe_base
 from surgeon.rankings.registry import RANKINGS
 from surgeon.search.registry import SEARCHES
 from surgeon.settings import SurgeonSettings
@@ -54,7 +53,7 @@ def _describe(name: str, path: Path) -> CatalogueModel:
             quantization = None if found in UNQUANTISED else found
         else:
             kv_heads, refused, quantization = None, "", None
-            info = surgery.describe(path)
+            info = as_gguf(surgery.describe(path))
     except ConfigurationError as error:
         return CatalogueModel(name=name, no_surgery=error.message)
     except EpiError as error:
@@ -62,5 +61,6 @@ def _describe(name: str, path: Path) -> CatalogueModel:
     return CatalogueModel(
         name=name, architecture=info.architecture, n_layers=info.n_layers, n_experts=info.n_experts,
         experts_per_token=info.experts_per_token, n_kv_heads=kv_heads, quantization=quantization,
-        layouts=() if refused else layouts_of(info.architecture), no_surgery=refused,
+        layouts=() if refused else info.layouts, no_biased=info.no_biased, layouts_agree=info.layouts_agree,
+        no_surgery=refused,
     )  # fmt: skip

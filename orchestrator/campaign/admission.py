@@ -93,8 +93,24 @@ def held_against(spec: CampaignSpec, catalogue: Catalogue, nodes: list[str]) -> 
             hint="leave them out, or set skip_impossible = true (schema_version = 2) to measure the others",
         )  # fmt: skip
     admitted = known.model_copy(update={"left_out": refused or None})
-    parse_selection(admitted.selection, admitted.usual())
+    _check_layouts(parse_selection(admitted.selection, admitted.usual()), model)
     return admitted
+
+
+def _check_layouts(configurations: Sequence[Configuration], model: CatalogueModel) -> None:
+    """Refuse to compare what only looks alike.
+
+    Raises:
+        ConfigurationError: variants in both layouts of a model in which these are different surgeries.
+    """
+    one_of = {one.layout: one.id for one in configurations if one.is_pruned}
+    if len(one_of) > 1 and not model.layouts_agree:
+        raise ConfigurationError(
+            f"removing experts ({one_of['uniform']}) and forbidding them ({one_of['biased']}) are different surgeries"
+            f" in {model.architecture or model.name}: the share of the softmax that a removed expert had goes to"
+            " the others, a forbidden one keeps it", where="configurations",
+            hint="measure the layouts in two campaigns: dropN_all in one, layer groups in the other",
+        )  # fmt: skip
 
 
 def _model(spec: CampaignSpec, catalogue: Catalogue) -> CatalogueModel:
@@ -155,8 +171,9 @@ def _check_configuration(
         return
     if configuration.layout not in model.layouts:
         raise ConfigurationError(
-            f"{model.architecture or model.name} has no layout {configuration.layout}: llama.cpp's graph of it knows no"
-            " selection bias", where=where, hint="use variants that cut all layers alike (dropN_all)",
+            f"{model.architecture or model.name} has no layout {configuration.layout}"
+            + (f": {model.no_biased}" if model.no_biased else ""),
+            where=where, hint="use variants that cut all layers alike (dropN_all)",
         )  # fmt: skip
     if configuration.variant is None and configuration.depth and configuration.method not in catalogue.methods:
         hint = _known(catalogue.methods)

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from shared.checkpoints.architectures import architecture_named
 from shared.kernel.errors import ConfigurationError
-from shared.kernel.records import Record, SurgeryPlan
+from shared.kernel.records import Layout, Record, SurgeryPlan
 
 
 class CheckpointInfo(Record):
@@ -25,6 +26,19 @@ class CheckpointInfo(Record):
     experts_per_token: int
     size_bytes: int
     quantization: str = ""
+    expert_groups: int = 0
+    """Groups that a token chooses experts from, each of the same number of neighbours; 0: no groups."""
+    expert_groups_used: int = 0
+    """Of which a token uses so many."""
+    no_biased: str = "the biased layout exists in GGUF only"
+    """Why it cannot be cut in the layout `biased`; "" where it can."""
+    layouts_agree: bool = True
+    """Whether one plan in both layouts is one surgery; where not, variants of both are never compared."""
+
+    @property
+    def layouts(self) -> tuple[Layout, ...]:
+        """In which it can be cut."""
+        return ("uniform",) if self.no_biased else ("uniform", "biased")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +132,8 @@ def check_plan(plan: SurgeryPlan, info: CheckpointInfo, where: Path) -> None:
     """Refuse a plan that does not fit the model.
 
     Raises:
-        ConfigurationError: other numbers of layers or experts, or fewer experts left than are active per token.
+        ConfigurationError: other numbers of layers or experts, fewer experts left than are active per token, groups of
+            experts that could not be chosen from any more, or an expert count that the engine takes for another model.
     """
     if plan.n_layers != info.n_layers or plan.n_experts != info.n_experts:
         raise ConfigurationError(
@@ -133,6 +148,39 @@ def check_plan(plan: SurgeryPlan, info: CheckpointInfo, where: Path) -> None:
             f"a layer would keep {fewest} experts, but {active} are active per token",
             where=str(where), hint="drop fewer, or lower experts_per_token in the plan",
         )  # fmt: skip
+    _check_groups(plan, info, active, where)
+    row = architecture_named(info.architecture)
+    fixed = {*row.fixed_counts} if row is not None and plan.layout == "uniform" and fewest != info.n_experts else set()
+    if fixed & {fewest, info.n_experts}:
+        raise ConfigurationError(
+            f"llama.cpp computes {info.architecture} otherwise when it has {min(fixed)} experts: none can be removed"
+            " from such a model, and no other can be cut to that number", where=str(where),
+        )  # fmt: skip
+
+
+def _check_groups(plan: SurgeryPlan, info: CheckpointInfo, active: int, where: Path) -> None:
+    """Refuse what the engine would end at: a group is rated by its two best experts, and all groups are equally large.
+
+    Raises:
+        ConfigurationError: it would.
+    """
+    if not info.expert_groups:
+        return
+    size = info.n_experts // info.expert_groups
+    for layer, kept in enumerate(plan.kept):
+        left = [sum(1 for expert in kept if expert // size == group) for group in range(info.expert_groups)]
+        problem = ""
+        if plan.layout == "uniform" and len(set(left)) > 1:
+            problem = "removed experts must come equally from each group"
+        elif min(left) < 2:
+            problem = "each group must keep at least 2"
+        elif sum(sorted(left)[: info.expert_groups_used]) < active:
+            problem = f"any {info.expert_groups_used} groups must hold the {active} experts active per token"
+        if problem:
+            raise ConfigurationError(
+                f"layer {layer} would keep {'+'.join(map(str, left))} experts of its {info.expert_groups} groups"
+                f" of {size}: {problem}", where=str(where), hint="choose the experts to drop group by group",
+            )  # fmt: skip
 
 
 def keeps_everything(plan: SurgeryPlan, info: CheckpointInfo) -> bool:

@@ -5,8 +5,8 @@ value; tensor infos as name, dimensions, type, offset; padding to the alignment;
 `ffn_*_exps` tensor is one contiguous byte range for every quantisation type, since blocks run along the innermost
 dimension and experts along the outermost. Source: ggml/docs/gguf.md and gguf.cpp of llama.cpp.
 
-Not here: surgery on these files (`gguf_surgery`). Values of arrays are not decoded unless asked for: a vocabulary of
-150,000 words is skipped, not loaded.
+Not here: what experts are (`gguf_experts`), surgery on these files (`gguf_surgery`). Values of arrays are not decoded
+unless asked for: a vocabulary of 150,000 words is skipped, not loaded.
 """
 
 import math
@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from shared.checkpoints.base import CheckpointInfo, Range
 from shared.checkpoints.ggml_types import FILE_TYPES, TENSOR_TYPES
 from shared.checkpoints.gguf_cursor import ARRAY, INTEGERS, SCALARS, STRING, UINT32, Cursor
 from shared.kernel.errors import ConfigurationError, DataError
@@ -29,16 +28,8 @@ MAX_KEYS: Final = 1 << 20
 MAX_NAME_BYTES: Final = 64  # GGML_MAX_NAME with its terminating zero
 MAX_KEY_BYTES: Final = 65535  # the specification's limit
 
-EXPERT_TENSOR: Final = re.compile(r"blk\.(\d+)\.(ffn_(?:gate|up|down|gate_up)_exps)\.(weight|bias|scale)")
-ROUTER_TENSOR: Final = re.compile(r"blk\.(\d+)\.(ffn_gate_inp)\.(weight|bias)|blk\.(\d+)\.(exp_probs_b)(?:\.bias)?")
-
 _SPLIT: Final = "split."
 _PART_NAME: Final = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
-
-_UNSTACKED: Final = re.compile(r"blk\.\d+\.ffn_(?:gate|up|down)\.\d+\.weight")
-
-SUPPORTED: Final = frozenset({"qwen3moe", "qwen2moe", "llama"})
-"""Architectures whose experts this project cuts; `llama` is Mixtral's name in GGUF."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,70 +242,7 @@ def type_name(kind: int) -> str:
     return TENSOR_TYPES[kind][0]
 
 
-def describe(file: GgufFile) -> CheckpointInfo:
-    """Return the facts of a Mixture-of-Experts model.
-
-    Raises:
-        ConfigurationError: a dense model, or an architecture this project does not cut.
-        DataError: metadata and tensors contradict each other.
-    """
-    architecture = file.architecture
-    layers = expert_layers(file)
-    if not layers and any(_UNSTACKED.fullmatch(tensor.name) for tensor in file.tensors):
-        raise ConfigurationError(
-            "the experts are single tensors, as in old files", where=str(file.path), hint="convert the model again"
-        )
-    if not layers:
-        raise ConfigurationError(
-            f"a dense model ({architecture or 'no architecture'}): there are no experts to operate on",
-            where=str(file.path), hint="give a Mixture-of-Experts model",
-        )  # fmt: skip
-    if architecture not in SUPPORTED:
-        raise ConfigurationError(
-            f"the architecture {architecture!r} is not supported", where=str(file.path),
-            hint=f"supported: {', '.join(sorted(SUPPORTED))}; a biased variant is cut from its base, not from itself",
-        )  # fmt: skip
-    n_experts = file.integer("expert_count")
-    active = file.integer("expert_used_count")
-    if not 1 <= active <= n_experts:
-        raise DataError(f"{active} experts per token of {n_experts}", where=str(file.path))
-    for tensor in file.tensors:
-        if is_per_expert(tensor.name) and tensor.outermost != n_experts:
-            raise DataError(
-                f"tensor {tensor.name!r} holds {tensor.outermost} experts, the metadata says {n_experts}",
-                where=str(file.path),
-            )
-    for layer in layers:
-        if file.tensor(f"blk.{layer}.ffn_gate_inp.weight") is None:
-            raise DataError(f"layer {layer} has experts but no router", where=str(file.path))
-    return CheckpointInfo(
-        format="gguf", architecture=architecture, n_layers=len(layers), n_experts=n_experts, experts_per_token=active,
-        size_bytes=file.size_bytes, quantization=quantization_of(file),
-    )  # fmt: skip
-
-
-def routers(file: GgufFile) -> list[tuple[str, Range]]:
-    """Return ggml type and place of each layer's router, in the order of the layers."""
-    found = [file.tensor(f"blk.{layer}.ffn_gate_inp.weight") for layer in expert_layers(file)]
-    return [(type_name(one.kind), Range(one.file, one.offset, one.n_bytes)) for one in found if one is not None]
-
-
 def quantization_of(file: GgufFile) -> str:
     """Return the name of the file's type, for example `Q4_K_M`; "" where it says none."""
     file_type = file.get("general.file_type")
     return FILE_TYPES.get(file_type, str(file_type)) if isinstance(file_type, int) else ""
-
-
-def is_per_expert(name: str) -> bool:
-    """Tell whether a tensor's outermost dimension counts experts."""
-    return EXPERT_TENSOR.fullmatch(name) is not None or ROUTER_TENSOR.fullmatch(name) is not None
-
-
-def layer_of(name: str) -> int:
-    """Return the layer number in a tensor name `blk.N. ...`."""
-    return int(name.split(".", 2)[1])
-
-
-def expert_layers(file: GgufFile) -> tuple[int, ...]:
-    """Return the numbers of the layers that have experts, ascending."""
-    return tuple(sorted({int(match[1]) for tensor in file.tensors if (match := EXPERT_TENSOR.fullmatch(tensor.name))}))

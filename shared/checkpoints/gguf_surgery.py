@@ -3,10 +3,11 @@
 `uniform` removes experts: every per-expert tensor keeps the byte ranges of the kept experts, the router likewise, and
 `expert_count` says so.
 
-`biased` leaves all experts in the file and makes the dropped ones unselectable in stock llama.cpp. The file is written
-with the architecture `hy_v3`, whose graph is that of qwen3moe plus an optional bias `blk.L.exp_probs_b` that is added
-to the probabilities for the selection only, and a shared expert, which is all zeros here. The new tensors lie behind
-the base's, whose data stays as it is.
+`biased` leaves all experts in the file and makes the dropped ones unselectable in stock llama.cpp, by the selection
+bias `blk.L.exp_probs_b`: it is added to the probabilities for the selection only. Where the architecture's own graph
+reads one, the file stays what it is and the bias is written, the model's own kept where it has one. Where only a twin's
+graph does (`architectures.Twin`), the file is written as the twin, with what that graph needs beside. New tensors lie
+behind the base's, whose data stays as it is.
 
 A split model comes out as one file. The output depends on the base's bytes and the plan only, so that a node and the
 surgeon get the same hash.
@@ -16,6 +17,7 @@ import math
 import struct
 from typing import Final
 
+from shared.checkpoints.architectures import Twin
 from shared.checkpoints.base import (
     CheckpointInfo,
     Inline,
@@ -27,29 +29,23 @@ from shared.checkpoints.base import (
     keeps_everything,
 )
 from shared.checkpoints.experts import expert_ranges, kept_pieces
-from shared.checkpoints.gguf import (
-    EXPERT_TENSOR,
-    GgufFile,
-    TensorInfo,
+from shared.checkpoints.gguf import GgufFile, TensorInfo, type_name
+from shared.checkpoints.gguf_experts import (
+    HASH_KEY,
+    PLAN_KEY,
+    architecture_of,
     describe,
     expert_layers,
-    is_per_expert,
-    layer_of,
-    type_name,
+    part_of,
+    row_of_layer,
+    why_no_bias,
 )
-from shared.checkpoints.gguf_cursor import ARRAY
 from shared.checkpoints.gguf_writing import Header, output_of
 from shared.kernel.errors import ConfigurationError
 from shared.kernel.records import SurgeryPlan, canonical_json
 
-BIASED_ARCHITECTURE: Final = "hy_v3"
 DROPPED_BIAS: Final = -1e9
-"""Added to a probability in 0..1, so that no dropped expert can be among the selected."""
-SHARED_WIDTH: Final = 32
-"""Width of the shared expert of zeros that the graph of hy_v3 always adds: the smallest that suits every kernel."""
-PLAN_KEY: Final = "epi.surgery.plan"
-HASH_KEY: Final = "epi.surgery.plan_sha256"
-_GATING_SOFTMAX: Final = 1
+"""Takes the place of a bias, so that no dropped expert can be among the selected."""
 _F32: Final = 0
 
 
@@ -81,14 +77,15 @@ def _marked(file: GgufFile, plan: SurgeryPlan) -> Header:
 
 
 def _uniform(file: GgufFile, plan: SurgeryPlan, header: Header) -> OutputFile:
-    row_of = {layer: row for row, layer in enumerate(expert_layers(file))}
+    rows = row_of_layer(file)
     header.set_uint32(f"{file.architecture}.expert_count", len(plan.kept[0]))
     tensors: list[tuple[TensorInfo, list[Piece]]] = []
     for tensor in file.tensors:
-        if not is_per_expert(tensor.name):
+        part = part_of(tensor.name)
+        if part is None:
             tensors.append((tensor, [Range(tensor.file, tensor.offset, tensor.n_bytes)]))
             continue
-        row = row_of[layer_of(tensor.name)]
+        row = rows[part.layer]
         pieces = per_expert_pieces(tensor, plan, row)
         n_bytes = sum(piece.length for piece in pieces)
         cut = TensorInfo(tensor.name, (*tensor.ne[:-1], len(plan.kept[row])), tensor.kind, 0, n_bytes, tensor.file)
@@ -102,46 +99,81 @@ def per_expert_pieces(tensor: TensorInfo, plan: SurgeryPlan, row: int) -> list[P
     Raises:
         ConfigurationError: the plan merges, and this tensor cannot be.
     """
-    is_expert = EXPERT_TENSOR.fullmatch(tensor.name)
+    part = part_of(tensor.name)
+    assert part is not None
     matrix = None
     if plan.merge is not None:
-        if is_expert is not None and is_expert[3] == "scale":
-            raise ConfigurationError("experts with scales cannot be merged", where=tensor.name)
-        matrix = (plan.merge.experts if is_expert is not None else plan.merge.routers)[row]
+        if part.kind not in ("weight", "bias") or part.what == "bias":
+            raise ConfigurationError("experts with scales or selection biases cannot be merged", where=tensor.name)
+        matrix = (plan.merge.experts if part.what == "expert" else plan.merge.routers)[row]
     experts = expert_ranges(tensor.file, tensor.offset, tensor.n_bytes, tensor.outermost)
     return kept_pieces(experts, plan.kept[row], type_name(tensor.kind), matrix)
 
 
 def _biased(file: GgufFile, plan: SurgeryPlan, info: CheckpointInfo, header: Header) -> OutputFile:
-    if info.architecture != "qwen3moe":
+    architecture = architecture_of(file)
+    if refused := why_no_bias(file, architecture):
         raise ConfigurationError(
-            f"the biased layout exists for qwen3moe only, this model is {info.architecture}", where=str(file.path),
+            f"{architecture.name} ({architecture.models}) has no biased layout: {refused}", where=str(file.path),
             hint="use the same number of experts in every layer and the layout 'uniform'",
         )  # fmt: skip
-    for key in (f"{info.architecture}.expert_count", f"{info.architecture}.expert_used_count"):
-        entry = file.entry(key)
-        if entry is not None and entry.kind == ARRAY:
-            raise ConfigurationError(f"{key} is an array", where=str(file.path))
-    header.rename_prefix(f"{info.architecture}.", f"{BIASED_ARCHITECTURE}.")
-    header.set_text("general.architecture", BIASED_ARCHITECTURE.encode())
-    header.set_uint32(f"{BIASED_ARCHITECTURE}.expert_gating_func", _GATING_SOFTMAX)
-    header.set_bool(f"{BIASED_ARCHITECTURE}.expert_weights_norm", True)
-    header.set_uint32(f"{BIASED_ARCHITECTURE}.expert_shared_feed_forward_length", SHARED_WIDTH)
-    n_embd = file.integer("embedding_length")
-    tensors: list[tuple[TensorInfo, list[Piece]]] = [
-        (tensor, [Range(tensor.file, tensor.offset, tensor.n_bytes)]) for tensor in file.tensors
-    ]
-    for layer, kept in zip(expert_layers(file), plan.kept, strict=True):
-        chosen = set(kept)
-        bias = [0.0 if expert in chosen else DROPPED_BIAS for expert in range(info.n_experts)]
-        data = struct.pack(f"<{len(bias)}f", *bias)
-        tensors.append((_f32(file, f"blk.{layer}.exp_probs_b", (info.n_experts,)), [Inline(data)]))
-        for part, ne in (
-            ("gate", (n_embd, SHARED_WIDTH)), ("up", (n_embd, SHARED_WIDTH)), ("down", (SHARED_WIDTH, n_embd)),
-        ):  # fmt: skip
-            zeros = Zeros(4 * n_embd * SHARED_WIDTH)
-            tensors.append((_f32(file, f"blk.{layer}.ffn_{part}_shexp.weight", ne), [zeros]))
+    if architecture.twin is not None:
+        _become(architecture.twin, file, header)
+    layers = expert_layers(file)
+    kept_in = dict(zip(layers, plan.kept, strict=True))
+    tensors: list[tuple[TensorInfo, list[Piece]]] = []
+    biased: set[int] = set()
+    for tensor in file.tensors:
+        part = part_of(tensor.name)
+        pieces: list[Piece] = [Range(tensor.file, tensor.offset, tensor.n_bytes)]
+        if part is not None and part.what == "bias" and part.layer in kept_in:
+            pieces = [Inline(_bias(kept_in[part.layer], info.n_experts, tensor))]
+            biased.add(part.layer)
+        tensors.append((tensor, pieces))
+    for layer in layers:
+        if layer not in biased:
+            name = f"blk.{layer}.{architecture.bias_tensor}"
+            tensors.append((_f32(file, name, (info.n_experts,)), [Inline(_bias(kept_in[layer], info.n_experts, None))]))
+        if architecture.twin is not None:
+            tensors.extend(_shared_experts(architecture.twin, file, layer))
     return output_of(file, header, tensors)
+
+
+def _become(twin: Twin, file: GgufFile, header: Header) -> None:
+    """Write the metadata that makes the twin's graph the file's."""
+    header.rename_prefix(f"{file.architecture}.", f"{twin.name}.")
+    header.set_text("general.architecture", twin.name.encode())
+    for key, value in twin.settings.items():
+        if isinstance(value, bool):
+            header.set_bool(f"{twin.name}.{key}", value)
+        else:
+            header.set_uint32(f"{twin.name}.{key}", value)
+    for key, source in twin.copied.items():
+        header.set_uint32(f"{twin.name}.{key}", file.integer(source))
+    if twin.shared_width:
+        header.set_uint32(f"{twin.name}.expert_shared_feed_forward_length", twin.shared_width)
+
+
+def _shared_experts(twin: Twin, file: GgufFile, layer: int) -> list[tuple[TensorInfo, list[Piece]]]:
+    if not twin.shared_width:
+        return []
+    n_embd, width = file.integer("embedding_length"), twin.shared_width
+    shapes = {"gate": (n_embd, width), "up": (n_embd, width), "down": (width, n_embd)}
+    return [
+        (_f32(file, f"blk.{layer}.ffn_{part}_shexp.weight", ne), [Zeros(4 * n_embd * width)])
+        for part, ne in shapes.items()
+    ]
+
+
+def _bias(kept: tuple[int, ...], n_experts: int, own: TensorInfo | None) -> bytes:
+    """Return the selection bias: the model's own or 0 for kept experts."""
+    values = [0.0] * n_experts
+    if own is not None:
+        with own.file.open("rb") as stream:
+            stream.seek(own.offset)
+            values = list(struct.unpack(f"<{n_experts}f", stream.read(own.n_bytes)))
+    chosen = set(kept)
+    return struct.pack(f"<{n_experts}f", *(values[e] if e in chosen else DROPPED_BIAS for e in range(n_experts)))
 
 
 def _f32(file: GgufFile, name: str, ne: tuple[int, ...]) -> TensorInfo:

@@ -101,11 +101,11 @@ class _Form(NamedTuple):
 
 
 def _form(source: Path) -> _Form:
-    from shared.checkpoints import dllama, gguf, gguf_surgery, safetensors, safetensors_surgery
+    from shared.checkpoints import dllama, gguf, gguf_experts, gguf_surgery, safetensors, safetensors_surgery
 
     match format_of(source):
         case "gguf":
-            return _Form(gguf.load, gguf.describe, gguf_surgery.recipe, gguf.routers)
+            return _Form(gguf.load, gguf_experts.describe, gguf_surgery.recipe, gguf_experts.routers)
         case "dllama":
             return _Form(dllama.parse, dllama.describe, dllama.recipe, dllama.routers)
         case "safetensors":

@@ -25,6 +25,10 @@ class CatalogueModel(Record):
     n_kv_heads: int | None = None
     quantization: str | None = Field(default=None, description="of a GGUF file; null: of a checkpoint, any can be made")
     layouts: tuple[Layout, ...] = Field(default=(), description="in which it can be cut")
+    no_biased: str = Field(default="", description="why it cannot be cut in the layout biased")
+    layouts_agree: bool = Field(
+        default=True, description="one plan is one surgery in both layouts; false: variants of both are never compared"
+    )
     no_surgery: str = Field(default="", description="why it cannot be cut")
     problem: str = Field(default="", description="why it cannot be read at all")
 

@@ -3,7 +3,9 @@
 from pathlib import Path
 
 from shared.checkpoints import gguf
+from shared.checkpoints.architectures import architecture_named
 from shared.checkpoints.base import CheckpointInfo
+from shared.checkpoints.gguf_experts import describe
 from shared.kernel.errors import ConfigurationError
 
 UNQUANTISED = frozenset({"F32", "F16", "BF16"})
@@ -26,6 +28,15 @@ def ready_made(source: Path, quantization: str) -> bool:
     )  # fmt: skip
 
 
+def as_gguf(info: CheckpointInfo) -> CheckpointInfo:
+    """Return the facts of a checkpoint that is going to be converted: the layouts are those of the GGUF it will be."""
+    row = architecture_named(info.architecture)
+    if row is None:
+        return info
+    agree = row.gating != "softmax" or row.normalises is not False
+    return info.model_copy(update={"no_biased": row.no_bias if row.bias is None else "", "layouts_agree": agree})
+
+
 def describe_base(path: Path) -> tuple[CheckpointInfo, int | None, str]:
     """Return the facts of a base model, its KV heads, and why it cannot be cut ("" where it can).
 
@@ -36,7 +47,7 @@ def describe_base(path: Path) -> tuple[CheckpointInfo, int | None, str]:
     heads = file.get(f"{file.architecture}.attention.head_count_kv")
     kv_heads = heads if isinstance(heads, int) else None
     try:
-        return gguf.describe(file), kv_heads, ""
+        return describe(file), kv_heads, ""
     except ConfigurationError as refused:
         experts, active = (file.get(f"{file.architecture}.expert_{what}") for what in ("count", "used_count"))
         info = CheckpointInfo(

@@ -21,6 +21,8 @@ class ModelFacts(CheckpointInfo):
     where: str
     selectable: int
     """Experts that the router can select in the poorest layer; fewer than `n_experts` after a biased plan."""
+    biased: bool = False
+    """What a biased plan makes, which is never cut again."""
 
     @classmethod
     def of(cls, model: Path) -> Self:

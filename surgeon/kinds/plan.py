@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from shared.checkpoints import surgery
+from shared.checkpoints.architectures import architecture_named
 from shared.checkpoints.base import check_plan
-from shared.checkpoints.gguf_surgery import BIASED_ARCHITECTURE
-from shared.checkpoints.layouts import layouts_of
 from shared.kernel.errors import ConfigurationError
 from shared.kernel.progress import Progress, no_progress
 from shared.kernel.records import SurgeryPlan
@@ -35,17 +34,19 @@ class Plan(Surgery):
     def check(self, model: ModelFacts) -> ModelFacts:
         """Refuse other shapes, fewer experts than are active, and a layout that the model cannot have."""
         plan, where = self.plan, Path(model.where)
-        if model.architecture == BIASED_ARCHITECTURE:
+        if model.biased:
             raise ConfigurationError("a biased variant is cut from its base, not from itself", where=model.where)
         check_plan(plan, model, where)
-        layouts = layouts_of(model.architecture) if model.format == "gguf" else ("uniform",)
-        if plan.layout not in layouts:
+        if plan.layout not in model.layouts:
             raise ConfigurationError(
-                f"{model.architecture} ({model.format}) cannot be cut in the layout {plan.layout}", where=model.where,
-                hint=f"use {' or '.join(layouts)}",
+                f"{model.architecture} ({model.format}) cannot be cut in the layout {plan.layout}: {model.no_biased}",
+                where=model.where, hint=f"use {' or '.join(model.layouts)}",
             )  # fmt: skip
         fewest = min(map(len, plan.kept))
-        cut = {"n_experts": fewest} if plan.layout == "uniform" else {"architecture": BIASED_ARCHITECTURE}
+        row = architecture_named(model.architecture)
+        written_as = row.twin.name if row is not None and row.twin is not None else model.architecture
+        uniform = plan.layout == "uniform"
+        cut = {"n_experts": fewest} if uniform else {"architecture": written_as, "biased": True}
         active = plan.experts_per_token or model.experts_per_token
         return model.model_copy(update={**cut, "selectable": fewest, "experts_per_token": active})
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from shared.checkpoints import gguf, surgery
 from shared.checkpoints.base import CheckpointInfo
+from shared.checkpoints.gguf_experts import describe
 from shared.files.durability import hash_file
 from shared.kernel.errors import ConfigurationError, DataError
 from shared.kernel.progress import Count
@@ -132,7 +133,7 @@ def observe(
         ConfigurationError: a dense model or an unsupported architecture, before any work; a resume file of another run.
         DataError: the engine's tensors contradict each other (see the module's docstring).
     """
-    info = gguf.describe(gguf.parse(model_path))
+    info = describe(gguf.load(model_path))
     if info.architecture not in _ENGINES_CHECKED:
         raise ConfigurationError(
             f"statistics of {info.architecture!r} are not supported", where=str(model_path),

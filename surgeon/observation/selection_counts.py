@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from shared.checkpoints import gguf
+from shared.checkpoints import gguf, gguf_experts
 from shared.llama import model as llama
 
 
 def count_selected(model_path: Path, texts: Sequence[str], *, threads: int = 1) -> npt.NDArray[np.int64]:
     """Return how often each expert was among the top k over all tokens of `texts`, [layer, expert]."""
     file = gguf.parse(model_path)
-    layers = gguf.expert_layers(file)
+    layers = gguf_experts.expert_layers(file)
     counts = np.zeros((len(layers), file.integer("expert_count")), np.int64)
     rows = {f"ffn_moe_topk-{layer}".encode(): row for row, layer in enumerate(layers)}
 

@@ -10,6 +10,7 @@ import gguf as gguf_library
 import numpy as np
 
 from shared.checkpoints import gguf
+from shared.checkpoints.gguf_experts import expert_layers
 from shared.kernel.errors import ConfigurationError
 from surgeon.rankings.base import Array, Ranking, RankingInputs
 
@@ -36,7 +37,7 @@ class Aimer(Ranking):
         squares = np.zeros_like(absolute)
         count = 0
         with inputs.model_path.open("rb") as stream:
-            for row, layer in enumerate(gguf.expert_layers(file)):
+            for row, layer in enumerate(expert_layers(file)):
                 count = 0
                 for part in _PARTS:
                     tensor = file.tensor(f"blk.{layer}.{part}.weight")

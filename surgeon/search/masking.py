@@ -1,7 +1,10 @@
-"""Forbid experts while the model runs: -inf into the router's logits, as if the experts were not in the file.
+"""Forbid experts while the model runs, as if they were not in the file, or as if their selection were forbidden.
 
-Any subset can be scored without writing a file; that is the fitness of the searches. Exact: the probabilities of the
-others are those of a file without the dropped experts (llama.cpp takes softmax, top-k and weights from these logits).
+Any subset can be scored without writing a file; that is the fitness of the searches. Which tensors of the graph are
+overwritten decides which surgery it is. `uniform`: -inf into the router's logits, so that softmax, top-k and weights
+are those of a file without the experts; and into the biased probabilities where the graph has them, since a sigmoid of
+0 plus a bias could still be chosen. `biased`: -inf into the biased probabilities only, so that the forbidden experts
+keep their share of a softmax. `shared.checkpoints.gguf_experts.Routing` says where both are one.
 """
 
 from collections.abc import Sequence
@@ -10,52 +13,60 @@ import numpy as np
 import numpy.typing as npt
 
 from shared.kernel.errors import ConfigurationError
-from shared.kernel.records import SurgeryPlan
+from shared.kernel.records import Layout, SurgeryPlan
 from shared.llama import model as llama
 
 
 class ExpertMask:
     """An eval callback that hides experts; what it hides can be changed between two evaluations."""
 
-    def __init__(self, n_layers: int, n_experts: int) -> None:
-        self._shape = (n_layers, n_experts)
-        self._layers = {f"ffn_moe_logits-{layer}".encode(): layer for layer in range(n_layers)}
-        self._hidden: list[npt.NDArray[np.int64] | None] = [None] * n_layers
+    def __init__(self, layers: Sequence[int], n_experts: int, layout: Layout = "uniform") -> None:
+        """Hide nothing yet.
+
+        Args:
+            layers: numbers of the layers with experts (`shared.checkpoints.gguf_experts.expert_layers`).
+            n_experts: experts in each.
+            layout: the surgery that is imitated; `biased` needs a file with a selection bias.
+        """
+        self._n_experts = n_experts
+        names = ("ffn_moe_logits", "ffn_moe_probs_biased") if layout == "uniform" else ("ffn_moe_probs_biased",)
+        self._rows = {f"{name}-{layer}".encode(): row for row, layer in enumerate(layers) for name in names}
+        self._hidden: list[npt.NDArray[np.int64] | None] = [None] * len(layers)
         self.layers_seen = 0
 
     def keep(self, kept: Sequence[Sequence[int]] | None) -> None:
-        """Hide all but `kept[layer]`; None hides nothing.
+        """Hide all but `kept[row]` of each layer with experts; None hides nothing.
 
         Raises:
             ConfigurationError: another number of layers, or a layer that keeps nothing.
         """
-        n_layers, n_experts = self._shape
+        n_layers = len(self._hidden)
         if kept is None:
             self._hidden = [None] * n_layers
             return
         if len(kept) != n_layers or any(not ids for ids in kept):
             raise ConfigurationError(f"a mask needs experts for each of {n_layers} layers")
-        everything = set(range(n_experts))
+        everything = set(range(self._n_experts))
         self._hidden = [np.asarray(sorted(everything - set(ids)), np.int64) for ids in kept]
 
     def __call__(self, tensor: llama.Tensor, ask: bool) -> bool:
         """Be the eval callback of a `shared.llama.model.Context`."""
-        layer = self._layers.get(tensor.raw_name)
-        if layer is None:
+        row = self._rows.get(tensor.raw_name)
+        if row is None:
             return not ask
-        hidden = self._hidden[layer]
+        hidden = self._hidden[row]
         if ask:
             return hidden is not None and hidden.size > 0
         assert hidden is not None
-        logits = tensor.read()
-        logits[:, hidden] = -np.inf
-        tensor.write(logits)
+        values = tensor.read()
+        values[:, hidden] = -np.inf
+        tensor.write(values)
         self.layers_seen += 1
         return True
 
 
-def mask_of(plan: SurgeryPlan) -> ExpertMask:
-    """Return the mask that does what `plan` does to a file."""
-    mask = ExpertMask(plan.n_layers, plan.n_experts)
+def mask_of(plan: SurgeryPlan, layers: Sequence[int] | None = None, layout: Layout = "uniform") -> ExpertMask:
+    """Return the mask that hides what `plan` drops; `layers` are those with experts, all by default."""
+    mask = ExpertMask(range(plan.n_layers) if layers is None else layers, plan.n_experts, layout)
     mask.keep(plan.kept)
     return mask

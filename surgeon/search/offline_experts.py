@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shared.checkpoints import gguf
+from shared.checkpoints.gguf_experts import expert_layers
 from shared.kernel.errors import ConfigurationError
 
 Array = npt.NDArray[Any]
@@ -34,7 +35,7 @@ class LayerExperts:
             ConfigurationError: there is no such layer, or its tensors are not those of a SwiGLU expert.
         """
         file = gguf.load(model_path)
-        layers = gguf.expert_layers(file)
+        layers = expert_layers(file)
         if not 0 <= row < len(layers):
             raise ConfigurationError(f"there is no MoE layer {row}", where=str(model_path))
         at = f"blk.{layers[row]}"

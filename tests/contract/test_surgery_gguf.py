@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shared.checkpoints import gguf, surgery
+from shared.checkpoints import gguf, gguf_experts, surgery
 from shared.files.durability import hash_file
 from shared.kernel.errors import ConfigurationError, DataError, InfrastructureError
 from shared.kernel.records import SurgeryPlan
@@ -200,7 +200,7 @@ def test_an_array_of_active_experts_is_refused(lab: Path, tmp_path: Path) -> Non
     header += bytes(-len(header) % old.alignment)
     bad.write_bytes(header + bytes(old.alignment) * 2 + data[old.data_offset :])
     with pytest.raises(DataError, match="not one integer"):
-        gguf.describe(gguf.parse(bad))
+        gguf_experts.describe(gguf.parse(bad))
 
 
 @pytest.mark.parametrize("naming", ["qwen2", "mixtral"])
@@ -217,5 +217,10 @@ def test_other_architectures_are_cut_exactly_too(tmp_path: Path, naming: str) ->
     surgery.apply_plan(tmp_path / "hf", chosen, tmp_path / "cut-hf")
     convert(tmp_path / "cut-hf", tmp_path / "cut-then-converted.gguf", outtype="F32")
     assert _tensors(tmp_path / "cut-then-converted.gguf") == _tensors(tmp_path / "cut.gguf")
-    with pytest.raises(ConfigurationError, match="qwen3moe only"):
-        surgery.apply_plan(tmp_path / "base.gguf", plan(EQUAL[:2], "biased"), tmp_path / "x.gguf")
+    if naming == "qwen2":
+        with pytest.raises(ConfigurationError, match="gated shared experts exist in no graph"):
+            surgery.apply_plan(tmp_path / "base.gguf", plan(EQUAL[:2], "biased"), tmp_path / "x.gguf")
+    else:
+        surgery.apply_plan(tmp_path / "base.gguf", plan(EQUAL[:2], "biased"), tmp_path / "biased.gguf")
+        verify(tmp_path / "base.gguf", plan(EQUAL[:2], "biased"), tmp_path / "biased.gguf")
+        assert np.abs(log_probabilities(tmp_path / "biased.gguf") - masked).max() < 1e-4

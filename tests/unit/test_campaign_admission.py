@@ -159,3 +159,24 @@ def test_mixtral_is_told_what_it_cannot_do_before_work(catalogue: Catalogue) -> 
     assert len(admitted.left_out or {}) == 26 - 7
     with pytest.raises(ConfigurationError, match=r"19 configuration\(s\) can never run"):
         held_against(paper.model_copy(update={"skip_impossible": None}), small, NODES)
+
+
+def test_variants_of_both_layouts_are_not_compared_where_these_are_two_surgeries(catalogue: Catalogue) -> None:
+    both = CampaignSpec.model_validate(SPEC | {"configurations": "drop4_all,drop4_late"})
+    held_against(both, catalogue, NODES)
+    models = tuple(one.model_copy(update={"layouts_agree": False}) for one in catalogue.models)
+    other = catalogue.model_copy(update={"models": models})
+    with pytest.raises(ConfigurationError, match=r"drop4_all\) and forbidding them \(drop4_late\) are different"):
+        held_against(both, other, NODES)
+    for alike in ("baseline,drop2_all,drop4_all", "baseline_biased,drop2_early,drop4_late"):
+        held_against(CampaignSpec.model_validate(SPEC | {"configurations": alike}), other, NODES)
+
+
+def test_a_model_without_the_layout_says_why(catalogue: Catalogue) -> None:
+    found = {"layouts": ("uniform",), "no_biased": "its gated shared experts exist in no such graph"}
+    models = tuple(one.model_copy(update=found) for one in catalogue.models)
+    with pytest.raises(ConfigurationError, match="no layout biased: its gated shared experts"):
+        held_against(
+            CampaignSpec.model_validate(SPEC | {"configurations": "drop4_late"}),
+            catalogue.model_copy(update={"models": models}), NODES,
+        )  # fmt: skip
