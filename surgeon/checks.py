@@ -15,7 +15,7 @@ from shared.kernel.errors import ConfigurationError
 from shared.kernel.records import SurgeryPlan
 from shared.wire.surgeon_jobs import PlanOptions, SearchOptions
 from shared.wire.surgeries import CheckParams, CheckStep, ModelAfter
-from surgeon.conversion.bases import UNQUANTISED
+from surgeon.conversion.bases import UNQUANTISED, as_gguf
 from surgeon.conversion.families import FAMILIES
 from surgeon.kinds.base import ModelFacts, Surgery
 from surgeon.kinds.plan import Plan
@@ -64,9 +64,12 @@ def base_facts(path: Path, params: CheckParams) -> ModelFacts:
     if info.format == "safetensors":
         family = FAMILIES.get(info.architecture)
         name = info.architecture if family is None else gguf_library.MODEL_ARCH_NAMES[family.architecture]
-        info = info.model_copy(update={"format": "gguf", "architecture": name, "quantization": "F16"})
+        update = {"format": "gguf", "architecture": name, "quantization": "F16"}
+        info = as_gguf(info).model_copy(update=update)
     if params.format == "dllama":
-        info = info.model_copy(update={"format": "dllama", "quantization": "Q40"})
+        info = info.model_copy(
+            update={"format": "dllama", "quantization": "Q40", "no_biased": "it exists in GGUF only"}
+        )
     elif params.quantization is not None and info.quantization in UNQUANTISED:
         info = info.model_copy(update={"quantization": params.quantization})
     return ModelFacts(**info.model_dump(), where=params.model, selectable=info.n_experts)
@@ -105,7 +108,9 @@ def _nominal(model: ModelFacts, counts: Sequence[int], options: PlanOptions | No
     """Return a plan that keeps so many experts in each layer."""
     layout, active = ("uniform", None) if options is None else (options.layout, options.experts_per_token)
     try:
-        kept = tuple(tuple(range(max(count, 0))) for count in counts)
+        size = model.n_experts // max(model.expert_groups, 1)  # groups are cut alike: their first experts stay
+        by_place = sorted(range(model.n_experts), key=lambda expert: (expert % size, expert))
+        kept = tuple(tuple(sorted(by_place[: max(count, 0)])) for count in counts)
         plan = SurgeryPlan(n_experts=model.n_experts, kept=kept, layout=layout, experts_per_token=active)
     except ValidationError as error:
         raise ConfigurationError(first_defect(error).reason) from error

@@ -26,7 +26,7 @@ BIAS: Final = "exp_probs_b.bias"
 
 
 @dataclass(frozen=True, slots=True)
-class Twin:
+class Substitute:
     """An architecture whose graph is that of another plus a selection bias: the biased layout is written as it."""
 
     name: str
@@ -34,11 +34,11 @@ class Twin:
     settings: Mapping[str, int | bool]
     """Metadata that makes the graphs equal, without the architecture's prefix."""
     tensors: str
-    """Regular expression of the tensors that its loader knows, without `blk.N.`; other files have no twin."""
+    """Regular expression of the tensors that its loader knows, without `blk.N.`; other files have no substitute."""
     shared_width: int = 0
     """Width of the shared expert that its graph always adds: written as zeros."""
     copied: Mapping[str, str] = field(default_factory=dict)
-    """Metadata that the twin's graph goes by, and what the other graph goes by instead."""
+    """Metadata that the substitute's graph goes by, and what the other graph goes by instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,8 @@ class Architecture:
     """The graph goes by `expert_gating_func` where the file has it."""
     normalises: bool | None = True
     """Whether gates are divided by their sum over the chosen experts; None: `expert_weights_norm` says so."""
-    bias: str | Twin | None = None
-    """The graph's selection bias, or the twin that has one; None: no biased layout."""
+    bias: str | Substitute | None = None
+    """The graph's selection bias, or the substitute that has one; None: no biased layout."""
     no_bias: str = "its graph in llama.cpp reads no selection bias, and none that does is known to compute the same"
     whole: str = ""
     """Regular expression of tensors that sound like experts' or routers' and are not per expert, without `blk.N.`."""
@@ -75,22 +75,22 @@ class Architecture:
     """Hugging Face classes that are converted to it."""
 
     @property
-    def twin(self) -> Twin | None:
+    def substitute(self) -> Substitute | None:
         """The architecture that a biased file is written as, None where it stays this one."""
-        return self.bias if isinstance(self.bias, Twin) else None
+        return self.bias if isinstance(self.bias, Substitute) else None
 
     @property
     def bias_tensor(self) -> str:
         """Name of the selection bias in a biased file, without `blk.N.`; "" where there is none."""
-        return self.bias.bias if isinstance(self.bias, Twin) else self.bias or ""
+        return self.bias.bias if isinstance(self.bias, Substitute) else self.bias or ""
 
 
-_HY_V3 = Twin(
+_HY_V3 = Substitute(
     "hy_v3", "exp_probs_b", {"expert_gating_func": 1, "expert_weights_norm": True},
     r"(?:attn_(?:norm|q|k|v|qkv|output|q_norm|k_norm)|ffn_(?:norm|gate_inp|gate|up|down)|ffn_(?:gate|up|down)_exps)"
     r"\.weight|.+\.(?:scale|input_scale)", shared_width=32,
 )  # fmt: skip
-_ERNIE = Twin(
+_ERNIE = Substitute(
     "ernie4_5-moe", BIAS,
     {"interleave_moe_layer_step": 1, "leading_dense_block_count": 0, "expert_shared_feed_forward_length": 0},
     r"(?:attn_(?:norm|q|k|v|output)|ffn_(?:norm|gate_inp)|ffn_(?:gate|up|down)_exps)\.weight",
@@ -105,7 +105,7 @@ _STREAMS = "its hyper-connections have no single hidden state before the experts
 
 def _by_file(
     name: str, models: str, gating: Gating | None = None, *, normalises: bool | None = None,
-    bias: str | Twin | None = BIAS, activation: str = "silu", residual: str = "ffn_inp", no_statistics: str = "",
+    bias: str | Substitute | None = BIAS, activation: str = "silu", residual: str = "ffn_inp", no_statistics: str = "",
 ) -> Architecture:  # fmt: skip
     """Return the row of a graph that goes by the file's gating function, and by what it says of normalising."""
     return Architecture(

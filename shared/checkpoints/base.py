@@ -30,7 +30,7 @@ class CheckpointInfo(Record):
     """Groups that a token chooses experts from, each of the same number of neighbours; 0: no groups."""
     expert_groups_used: int = 0
     """Of which a token uses so many."""
-    no_biased: str = "the biased layout exists in GGUF only"
+    no_biased: str = "it exists in GGUF only"
     """Why it cannot be cut in the layout `biased`; "" where it can."""
     layouts_agree: bool = True
     """Whether one plan in both layouts is one surgery; where not, variants of both are never compared."""

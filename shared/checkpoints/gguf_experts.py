@@ -210,22 +210,22 @@ def why_no_bias(file: GgufFile, row: Architecture) -> str:
     """Return why a file has no biased layout, "" where it has one."""
     if row.bias is None:
         return row.no_bias
-    twin = row.twin
-    if twin is None:
+    substitute = row.substitute
+    if substitute is None:
         odd = [tensor.name for tensor in file.tensors if _BIAS.fullmatch(tensor.name) and tensor.kind != _F32]
         return f"its selection bias {odd[0]} is not F32" if odd else ""
     for tensor in file.tensors:
         short = tensor.name.split(".", 2)[-1] if tensor.name.startswith("blk.") else ""
-        known = re.fullmatch(twin.tensors, short) if short else tensor.name in _GLOBAL
+        known = re.fullmatch(substitute.tensors, short) if short else tensor.name in _GLOBAL
         if not known:
-            return f"it would run as {twin.name}, which knows no tensor {tensor.name}"
-    odd_key = next((key for key in _TWIN_DIFFERS if file.get(f"{row.name}.{key}")), None)
-    return f"it would run as {twin.name}, which takes {odd_key} otherwise" if odd_key else ""
+            return f"it would run as {substitute.name}, which knows no tensor {tensor.name}"
+    odd_key = next((key for key in _DIFFERS if file.get(f"{row.name}.{key}")), None)
+    return f"it would run as {substitute.name}, which takes {odd_key} otherwise" if odd_key else ""
 
 
 _GLOBAL: Final = frozenset({"token_embd.weight", "output_norm.weight", "output.weight"})
-_TWIN_DIFFERS: Final = ("attention.scale", "expert_weights_scale", "nextn_predict_layers")
-"""Metadata that a graph and its twin's do not both go by, unless it is 0."""
+_DIFFERS: Final = ("attention.scale", "expert_weights_scale", "nextn_predict_layers")
+"""Metadata that a graph and its substitute's do not both go by, unless it is 0."""
 
 
 def _is_biased(file: GgufFile) -> bool:

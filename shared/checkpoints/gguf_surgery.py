@@ -5,9 +5,9 @@
 
 `biased` leaves all experts in the file and makes the dropped ones unselectable in stock llama.cpp, by the selection
 bias `blk.L.exp_probs_b`: it is added to the probabilities for the selection only. Where the architecture's own graph
-reads one, the file stays what it is and the bias is written, the model's own kept where it has one. Where only a twin's
-graph does (`architectures.Twin`), the file is written as the twin, with what that graph needs beside. New tensors lie
-behind the base's, whose data stays as it is.
+reads one, the file stays what it is and the bias is written, the model's own kept where it has one. Where only a
+substitute's graph does (`architectures.Substitute`), the file is written as the substitute, with what that graph needs
+beside. New tensors lie behind the base's, whose data stays as it is.
 
 A split model comes out as one file. The output depends on the base's bytes and the plan only, so that a node and the
 surgeon get the same hash.
@@ -17,7 +17,7 @@ import math
 import struct
 from typing import Final
 
-from shared.checkpoints.architectures import Twin
+from shared.checkpoints.architectures import Substitute
 from shared.checkpoints.base import (
     CheckpointInfo,
     Inline,
@@ -43,6 +43,7 @@ from shared.checkpoints.gguf_experts import (
 from shared.checkpoints.gguf_writing import Header, output_of
 from shared.kernel.errors import ConfigurationError
 from shared.kernel.records import SurgeryPlan, canonical_json
+from shared.kernel.regular_files import open_regular
 
 DROPPED_BIAS: Final = -1e9
 """Takes the place of a bias, so that no dropped expert can be among the selected."""
@@ -117,8 +118,8 @@ def _biased(file: GgufFile, plan: SurgeryPlan, info: CheckpointInfo, header: Hea
             f"{architecture.name} ({architecture.models}) has no biased layout: {refused}", where=str(file.path),
             hint="use the same number of experts in every layer and the layout 'uniform'",
         )  # fmt: skip
-    if architecture.twin is not None:
-        _become(architecture.twin, file, header)
+    if architecture.substitute is not None:
+        _become(architecture.substitute, file, header)
     layers = expert_layers(file)
     kept_in = dict(zip(layers, plan.kept, strict=True))
     tensors: list[tuple[TensorInfo, list[Piece]]] = []
@@ -134,30 +135,30 @@ def _biased(file: GgufFile, plan: SurgeryPlan, info: CheckpointInfo, header: Hea
         if layer not in biased:
             name = f"blk.{layer}.{architecture.bias_tensor}"
             tensors.append((_f32(file, name, (info.n_experts,)), [Inline(_bias(kept_in[layer], info.n_experts, None))]))
-        if architecture.twin is not None:
-            tensors.extend(_shared_experts(architecture.twin, file, layer))
+        if architecture.substitute is not None:
+            tensors.extend(_shared_experts(architecture.substitute, file, layer))
     return output_of(file, header, tensors)
 
 
-def _become(twin: Twin, file: GgufFile, header: Header) -> None:
-    """Write the metadata that makes the twin's graph the file's."""
-    header.rename_prefix(f"{file.architecture}.", f"{twin.name}.")
-    header.set_text("general.architecture", twin.name.encode())
-    for key, value in twin.settings.items():
+def _become(substitute: Substitute, file: GgufFile, header: Header) -> None:
+    """Write the metadata that makes the substitute's graph the file's."""
+    header.rename_prefix(f"{file.architecture}.", f"{substitute.name}.")
+    header.set_text("general.architecture", substitute.name.encode())
+    for key, value in substitute.settings.items():
         if isinstance(value, bool):
-            header.set_bool(f"{twin.name}.{key}", value)
+            header.set_bool(f"{substitute.name}.{key}", value)
         else:
-            header.set_uint32(f"{twin.name}.{key}", value)
-    for key, source in twin.copied.items():
-        header.set_uint32(f"{twin.name}.{key}", file.integer(source))
-    if twin.shared_width:
-        header.set_uint32(f"{twin.name}.expert_shared_feed_forward_length", twin.shared_width)
+            header.set_uint32(f"{substitute.name}.{key}", value)
+    for key, source in substitute.copied.items():
+        header.set_uint32(f"{substitute.name}.{key}", file.integer(source))
+    if substitute.shared_width:
+        header.set_uint32(f"{substitute.name}.expert_shared_feed_forward_length", substitute.shared_width)
 
 
-def _shared_experts(twin: Twin, file: GgufFile, layer: int) -> list[tuple[TensorInfo, list[Piece]]]:
-    if not twin.shared_width:
+def _shared_experts(substitute: Substitute, file: GgufFile, layer: int) -> list[tuple[TensorInfo, list[Piece]]]:
+    if not substitute.shared_width:
         return []
-    n_embd, width = file.integer("embedding_length"), twin.shared_width
+    n_embd, width = file.integer("embedding_length"), substitute.shared_width
     shapes = {"gate": (n_embd, width), "up": (n_embd, width), "down": (width, n_embd)}
     return [
         (_f32(file, f"blk.{layer}.ffn_{part}_shexp.weight", ne), [Zeros(4 * n_embd * width)])
@@ -169,7 +170,7 @@ def _bias(kept: tuple[int, ...], n_experts: int, own: TensorInfo | None) -> byte
     """Return the selection bias: the model's own or 0 for kept experts."""
     values = [0.0] * n_experts
     if own is not None:
-        with own.file.open("rb") as stream:
+        with open_regular(own.file) as stream:
             stream.seek(own.offset)
             values = list(struct.unpack(f"<{n_experts}f", stream.read(own.n_bytes)))
     chosen = set(kept)

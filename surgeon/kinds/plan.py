@@ -44,7 +44,7 @@ class Plan(Surgery):
             )  # fmt: skip
         fewest = min(map(len, plan.kept))
         row = architecture_named(model.architecture)
-        written_as = row.twin.name if row is not None and row.twin is not None else model.architecture
+        written_as = row.substitute.name if row is not None and row.substitute is not None else model.architecture
         uniform = plan.layout == "uniform"
         cut = {"n_experts": fewest} if uniform else {"architecture": written_as, "biased": True}
         active = plan.experts_per_token or model.experts_per_token

@@ -21,7 +21,7 @@ _F32: Final = 0
 
 
 @dataclass(frozen=True)
-class _Twin:
+class _Substitute:
     """What a biased file of an architecture without a selection bias is written as; the writer's table is another."""
 
     name: str
@@ -30,12 +30,12 @@ class _Twin:
     shared: bool = False
 
 
-_TWINS: Final = {
-    "qwen3moe": _Twin(
+_SUBSTITUTES: Final = {
+    "qwen3moe": _Substitute(
         "hy_v3", "exp_probs_b",
         {"expert_gating_func": 1, "expert_weights_norm": True, "expert_shared_feed_forward_length": 32}, shared=True,
     ),
-    "llama": _Twin(
+    "llama": _Substitute(
         "ernie4_5-moe", "exp_probs_b.bias",
         {"interleave_moe_layer_step": 1, "leading_dense_block_count": 0, "expert_shared_feed_forward_length": 0},
     ),
@@ -69,8 +69,8 @@ def verify_gguf(base_path: Path, plan: SurgeryPlan, result_path: Path) -> Verifi
 
 
 def _metadata(base: GgufFile, result: GgufFile, plan: SurgeryPlan, info: CheckpointInfo) -> None:
-    twin = _TWINS.get(base.architecture) if plan.layout == "biased" else None
-    prefix = twin.name if twin is not None else base.architecture
+    substitute = _SUBSTITUTES.get(base.architecture) if plan.layout == "biased" else None
+    prefix = substitute.name if substitute is not None else base.architecture
     where = result.path
     changed: dict[str, object] = {
         "general.architecture": prefix,
@@ -79,9 +79,9 @@ def _metadata(base: GgufFile, result: GgufFile, plan: SurgeryPlan, info: Checkpo
         "epi.surgery.plan": canonical_json(plan).decode(),
         "epi.surgery.plan_sha256": hashlib.sha256(canonical_json(plan)).hexdigest(),
     }
-    if twin is not None:
-        changed |= {f"{prefix}.{key}": value for key, value in twin.metadata.items()}
-        if twin.name == "ernie4_5-moe":
+    if substitute is not None:
+        changed |= {f"{prefix}.{key}": value for key, value in substitute.metadata.items()}
+        if substitute.name == "ernie4_5-moe":
             changed[f"{prefix}.expert_feed_forward_length"] = base.get("llama.feed_forward_length")
     for key, value in changed.items():
         require(result.get(key) == value, f"metadata {key!r} is {result.get(key)!r:.80}, not {value!r:.80}", where)
@@ -187,9 +187,9 @@ class _Tensors:
         n_experts, kept = self._plan.n_experts, set(self._plan.kept[self._row(tensor)])
         fine = tensor.ne == (n_experts,) and tensor.kind == _F32
         require(fine, f"the tensor {tensor.name!r} {tensor.ne} is no selection bias", self._result.path)
-        twin = _TWINS.get(self._base.architecture)
-        if source is None and twin is not None:
-            require(tensor.name.split(".", 2)[2] == twin.bias, f"{tensor.name!r} is not {twin.name}'s",
+        substitute = _SUBSTITUTES.get(self._base.architecture)
+        if source is None and substitute is not None:
+            require(tensor.name.split(".", 2)[2] == substitute.bias, f"{tensor.name!r} is not {substitute.name}'s",
                     self._result.path)  # fmt: skip
         own = bytes(4 * n_experts)
         if source is not None:
@@ -201,13 +201,13 @@ class _Tensors:
         self._comparison.exactly(self._result_file, tensor.offset, expected, tensor.name)
 
     def _added(self, tensor: TensorInfo) -> None:
-        twin = _TWINS.get(self._base.architecture)
+        substitute = _SUBSTITUTES.get(self._base.architecture)
         shapes: dict[str, tuple[object, ...]] = {
             "ffn_gate_shexp.weight": (self._n_embd, 32), "ffn_up_shexp.weight": (self._n_embd, 32),
             "ffn_down_shexp.weight": (32, self._n_embd),
         }  # fmt: skip
         belongs = (
-            self._plan.layout == "biased" and twin is not None and twin.shared and tensor.kind == _F32
+            self._plan.layout == "biased" and substitute is not None and substitute.shared and tensor.kind == _F32
             and shapes.get(tensor.name.split(".", 2)[-1]) == tensor.ne
         )  # fmt: skip
         require(belongs, f"the tensor {tensor.name!r} {tensor.ne} is not the base's", self._result.path)

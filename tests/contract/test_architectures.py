@@ -19,8 +19,8 @@ TOKENS = list(range(5, 37))
 CASES = {
     **{name: recipe for name, recipe in RECIPES.items() if not ARCHITECTURES[name].no_surgery}, **VARIANTS
 }  # fmt: skip
-UNTWINNED = (VARIANTS["scales of Mixtral"],)
-"""What the graph of their twin would leave out."""
+UNSUBSTITUTED = (VARIANTS["scales of Mixtral"],)
+"""What the graph of their substitute would leave out."""
 
 
 def kept_of(n_layers: int) -> tuple[tuple[int, ...], ...]:
@@ -62,7 +62,7 @@ def check(recipe: Recipe, folder: Path) -> None:
     uniform = log_probabilities(cut(base, plan))
     assert difference(uniform, before) > 0.01, "the plan should matter"
     assert difference(uniform, log_probabilities(base, plan)) < 1e-4
-    assert bool(info.no_biased) == (ARCHITECTURES[recipe.architecture].bias is None or recipe in UNTWINNED)
+    assert bool(info.no_biased) == (ARCHITECTURES[recipe.architecture].bias is None or recipe in UNSUBSTITUTED)
     biased_plan = plan.model_copy(update={"layout": "biased"})
     if info.no_biased:
         with pytest.raises(ConfigurationError, match="has no biased layout"):

@@ -157,7 +157,7 @@ def test_a_missing_gating_function_is_not_guessed(tmp_path: Path) -> None:
         surgery.describe(bare(tmp_path / "m.gguf", "dots1"))
 
 
-def test_a_twin_that_would_not_load_the_file_is_refused_with_the_tensor(tmp_path: Path) -> None:
+def test_a_substitute_that_would_not_load_the_file_is_refused_with_the_tensor(tmp_path: Path) -> None:
     base = make_model(tmp_path / "base.gguf", VARIANTS["scales of Mixtral"])
     with pytest.raises(ConfigurationError, match=r"ernie4_5-moe, which knows no tensor blk\.0\.\w+\.\w*scale"):
         surgery.apply_plan(base, plan(layout="biased"), tmp_path / "x.gguf")

@@ -27,7 +27,7 @@ def rendered() -> str:
         if row.no_surgery:
             cells = ["", "", no(row.no_surgery), "no"]
         else:
-            biased = no(row.no_bias) if row.bias is None else f"as `{row.twin.name}`" if row.twin else "yes"
+            biased = no(row.no_bias) if row.bias is None else f"as `{row.substitute.name}`" if row.substitute else "yes"
             cells = [_gates(row), _normalised(row), "yes", biased]
         lines.append(" | ".join([f"| `{row.name}`", row.models, *cells]) + " |")
     notes = [f"{number}. {sentence[0].upper()}{sentence[1:]}." for number, sentence in enumerate(sentences, start=1)]

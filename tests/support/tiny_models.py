@@ -59,7 +59,7 @@ _SOFTMAX: Final[Mapping[str, Value]] = {"expert_gating_func": 1}
 _SIGMOID: Final[Mapping[str, Value]] = {"expert_gating_func": 2, "expert_weights_norm": True}
 _WINDOWS: Final[Mapping[str, Value]] = {"attention.sliding_window_pattern": [0, 1]}
 _PLAIN: Final = ("*.scale", "*.input_scale", "rope_f*", "*.attn_*.bias")
-"""Without what Qwen3-MoE and Mixtral do not have, and the graphs of their twins lack."""
+"""Without what Qwen3-MoE and Mixtral do not have, and the graphs of their substitutes lack."""
 
 
 @dataclass(frozen=True)
