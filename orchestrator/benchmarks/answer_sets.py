@@ -17,6 +17,7 @@ from orchestrator.domain.run.records import ServedBy
 from shared.files.atomic import write_file
 from shared.kernel.defects import first_defect
 from shared.kernel.records import EngineName, QuestionResult, Record, Sha256, canonical_bytes
+from shared.kernel.regular_files import RECORDS_BYTES, read_bytes
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +76,7 @@ class AnswerStore:
         """
         path = self._path(key)
         try:
-            answers = AnswerSet.model_validate_json(path.read_bytes())
+            answers = AnswerSet.model_validate_json(read_bytes(path, RECORDS_BYTES))
         except FileNotFoundError:
             return None
         except ValidationError as error:
