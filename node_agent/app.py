@@ -12,6 +12,7 @@ from node_agent.settings import NodeSettings
 from shared.kernel.build import software_build
 from shared.service.health import HealthRegistry
 from shared.service.http import make_app
+from shared.wire.artifact_checks import artifact_report_router
 from shared.wire.artifacts import artifact_router
 from shared.wire.health_api import health_router
 from shared.wire.job_server import JOB_BODIES, JobServer, job_router
@@ -38,6 +39,7 @@ def build_app(settings: NodeSettings, token: str | None) -> FastAPI:
     settings.state_dir.mkdir(parents=True, exist_ok=True)
     node = Node(settings)
     health = HealthRegistry()
+    health.watch(node.checks.problems)
     server = JobServer(settings.state_dir / "jobs.sqlite", node.kinds(), health, settings.job_history)
 
     @asynccontextmanager
@@ -76,4 +78,5 @@ def build_app(settings: NodeSettings, token: str | None) -> FastAPI:
     app.include_router(health_router("node_agent", settings.name, health))
     app.include_router(job_router(server))
     app.include_router(artifact_router(node.store))
+    app.include_router(artifact_report_router(node.checks))
     return app

@@ -19,11 +19,13 @@ from node_agent.machine.led import blink
 from node_agent.machine.steady_gate import sampler, wait_steady
 from node_agent.processes import Supervised
 from node_agent.settings import NodeSettings
+from node_agent.transfers.loaded_files import LoadedFiles
 from node_agent.transfers.methods import fetch
 from shared.files.artifacts import ArtifactStore, NoRoomError
 from shared.kernel.errors import ConfigurationError, ConflictError, InfrastructureError
 from shared.kernel.records import EngineName
 from shared.llama.build import EngineBuild
+from shared.wire.artifact_checks import ArtifactChecks
 from shared.wire.artifacts import ArtifactJobs
 from shared.wire.engines.registry import SCORING_ENGINE
 from shared.wire.job_server import JobContext, JobKind
@@ -70,7 +72,11 @@ class Node:
 
     def __init__(self, settings: NodeSettings) -> None:
         self.settings = settings
-        self.store = ArtifactStore(settings.artifacts_dir, quota_bytes=settings.artifact_quota_bytes)
+        self.store = ArtifactStore(
+            settings.artifacts_dir, quota_bytes=settings.artifact_quota_bytes, copies_only=True
+        )  # fmt: skip
+        self.checks = ArtifactChecks(self.store)
+        self._loaded = LoadedFiles(self.store)
         made = {name: table.make_worker(settings.place) for name, table in settings.engines.items()}
         self.workers: dict[EngineName, Worker] = {name: worker for name, worker in made.items() if worker is not None}
         self.engines: dict[EngineName, Engine] = {
@@ -114,6 +120,7 @@ class Node:
         return [
             JobKind("fetch", FetchParams, self.fetch),
             *ArtifactJobs(self.store, own={_ENGINE_OWNER}).kinds(),
+            *self.checks.kinds(),
             JobKind("start_worker", StartWorkerParams, self.start_worker),
             JobKind("start_engine", StartEngineParams, self.start_engine),
             JobKind("stop_engine", StopEngineParams, self.stop_engine),
@@ -148,17 +155,16 @@ class Node:
         return StartWorkerResult(pid=await worker.start(restart=params.restart), endpoint=worker.endpoint)
 
     async def start_engine(self, params: StartEngineParams, job: JobContext) -> StartEngineResult:
-        """Load a model that is here on the engine; another engine is ended."""
+        """Load a model that is here on the engine; another engine is ended. What changed on disk is hashed first."""
         if params.engine not in self.engines:
             raise ConfigurationError(f"this node has no engine {params.engine}", hint=self._known())
-        tokenizer = self.store.path(params.tokenizer_sha256) if params.tokenizer_sha256 is not None else None
-        model = self.store.path(params.model_sha256)
+        model, *tokenizers = await self._loaded.take(filter(None, (params.model_sha256, params.tokenizer_sha256)), job)
         for name, other in self.engines.items():
             if name != params.engine:
                 await other.stop()
         self.engine = self.engines[params.engine]
         self.store.pin(_ENGINE_OWNER, [sha for sha in (params.model_sha256, params.tokenizer_sha256) if sha])
-        return await self.engine.start(model, params, job.progress, tokenizer=tokenizer)
+        return await self.engine.start(model, params, job.progress, tokenizer=next(iter(tokenizers), None))
 
     async def stop_engine(self, params: StopEngineParams, _job: JobContext) -> Empty:
         """End the engine and, if asked, the worker."""
@@ -257,6 +263,7 @@ class Node:
             result = await work
         finally:
             self._in_window = False
+        self._loaded.check_unchanged()
         return result.model_copy(update={"agent": activity_between(before, self.activity())})
 
 

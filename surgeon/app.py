@@ -10,6 +10,7 @@ from shared.kernel.build import software_build
 from shared.service.bodies import LARGE
 from shared.service.health import HealthRegistry, Problem
 from shared.service.http import make_app
+from shared.wire.artifact_checks import ArtifactChecks, artifact_report_router
 from shared.wire.artifacts import ArtifactJobs, artifact_router
 from shared.wire.health_api import health_router
 from shared.wire.job_server import JOB_BODIES, JobServer, job_router
@@ -31,7 +32,9 @@ def build_app(settings: SurgeonSettings, token: str | None) -> FastAPI:
     store = tools.store
     health = HealthRegistry()
     health.watch(lambda: _missing_files(settings))
-    kinds = [*job_kinds(tools), *ArtifactJobs(store, concurrent=True).kinds()]
+    checks = ArtifactChecks(store, concurrent=True)
+    health.watch(checks.problems)
+    kinds = [*job_kinds(tools), *ArtifactJobs(store, concurrent=True).kinds(), *checks.kinds()]
     server = JobServer(settings.state_dir / "jobs.sqlite", kinds, health, settings.job_history)
     app = make_app("EPI Factory surgeon", str(software_build()), token, larger_bodies=LARGER_BODIES)
 
@@ -68,6 +71,7 @@ def build_app(settings: SurgeonSettings, token: str | None) -> FastAPI:
     app.include_router(health_router("surgeon", settings.name, health))
     app.include_router(job_router(server))
     app.include_router(artifact_router(store))
+    app.include_router(artifact_report_router(checks))
     return app
 
 

@@ -15,7 +15,8 @@ from node_agent.settings import NodeSettings
 from node_agent.transfers.rsync import rsync
 from shared.checkpoints.surgery import apply_plan
 from shared.files.artifacts import ArtifactStore, NoRoomError, scratch_file
-from shared.kernel.errors import ConfigurationError, EpiError
+from shared.files.integrity import DamagedArtifactError
+from shared.kernel.errors import ConfigurationError, DataError, EpiError
 from shared.kernel.progress import counted, throttled
 from shared.kernel.records import canonical_json
 from shared.service.auth import load_token
@@ -74,12 +75,13 @@ async def fetch(params: FetchParams, store: ArtifactStore, settings: NodeSetting
         EpiError: the last method that was tried failed.
     """
     start = time.monotonic()
+    damaged = await _set_damaged_aside(params, store, job)
     considered = costs(params, store, settings)
     usable = [cost.method for cost in considered if cost.expected_bytes is not None and cost.method in params.methods]
     if not usable:
         reasons = "; ".join(f"{cost.method}: {cost.reason or 'not allowed by this job'}" for cost in considered)
         raise ConfigurationError(f"there is no method to bring this artifact here: {reasons}", where=params.sha256)
-    failed: list[TransferFailure] = []
+    failed = [TransferFailure(method="here", reason=damaged)] if damaged else []
     for method in usable:
         traffic = _Traffic()
         try:
@@ -102,6 +104,19 @@ async def fetch(params: FetchParams, store: ArtifactStore, settings: NodeSetting
         bytes_received=traffic.received or 0, bytes_sent=traffic.sent, seconds=seconds,
         considered=considered, failed=tuple(failed),
     )  # fmt: skip
+
+
+async def _set_damaged_aside(params: FetchParams, store: ArtifactStore, job: JobContext) -> str:
+    """Check what is here already, hashing what changed on the disk; return what was wrong with the artifact itself."""
+    wrong = ""
+    for sha256 in filter(None, (params.base_sha256, params.sha256)):
+        if store.has(sha256):
+            job.progress(0.0, "checking what is here")
+            try:
+                await asyncio.to_thread(store.check, sha256)
+            except DamagedArtifactError as error:
+                wrong = str(error) if sha256 == params.sha256 else ""
+    return wrong
 
 
 @dataclass
@@ -168,5 +183,10 @@ async def _by_plan(params: FetchParams, store: ArtifactStore, job: JobContext, t
 
     await asyncio.to_thread(store.make_room, params.size_bytes or base.stat().st_size, keep={params.base_sha256})
     async with scratch_file(store) as target:
-        await asyncio.to_thread(apply_plan, base, plan, target, on_progress=report)
-        await asyncio.to_thread(store.adopt, target, expected_sha256=params.sha256)
+        try:
+            await asyncio.to_thread(apply_plan, base, plan, target, on_progress=report)
+            await asyncio.to_thread(store.adopt, target, expected_sha256=params.sha256)
+        except DataError:
+            job.progress(0.0, "the plan made another file: hashing the base model")
+            await asyncio.to_thread(store.check, params.base_sha256, anew=True)  # raises what is wrong with it
+            raise

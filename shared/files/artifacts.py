@@ -1,9 +1,10 @@
-"""Content-addressed files: the name is the SHA-256, downloads resume, nothing half-written has a final name."""
+"""Content-addressed files: the name is the SHA-256, downloads resume, nothing half-written has a final name.
 
-import os
+Not here: what is known of each file's bytes (`shared.files.integrity`).
+"""
+
 import shutil
 import threading
-import time
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 from shared.files.atomic import move_into_place, write_file
 from shared.files.download import OnBytes, Wanted, download
 from shared.files.durability import hash_file
+from shared.files.integrity import DamagedArtifact, Fingerprint, Integrity
 from shared.kernel.errors import DataError, InfrastructureError, NotFoundError
 from shared.kernel.records import Record, Sha256
 from shared.service.endpoint import Endpoint
@@ -38,12 +40,19 @@ class ArtifactStore:
     What does not fit the quota, or the disk, makes artifacts go: first those that `can_be_remade` names, then the
     others, each time the least recently used. What somebody pins (a running campaign, the engine) or reads is never
     removed; pins are files in `root/pins` and survive restarts.
+
+    A file that is not what its name says is set aside in `root/quarantine` when `check` finds it. It stays there while
+    it may be the only one: until the artifact is here again and room is needed, or, in a store of `copies_only`, until
+    room is needed.
     """
 
     def __init__(
-        self, root: Path, *, quota_bytes: int | None = None, can_be_remade: Callable[[str], bool] | None = None
-    ) -> None:
+        self, root: Path, *, quota_bytes: int | None = None, can_be_remade: Callable[[str], bool] | None = None,
+        copies_only: bool = False,
+    ) -> None:  # fmt: skip
         self.root = root
+        self.integrity = Integrity(root)
+        self._copies_only = copies_only
         self.quota_bytes = quota_bytes
         self._can_be_remade = can_be_remade or (lambda _sha256: False)
         self._read = Counter[str]()
@@ -55,18 +64,33 @@ class ArtifactStore:
             former.rename(self._pins)
 
     def path(self, sha256: str) -> Path:
-        """Return where an artifact lies, and remember that it was used.
+        """Return where an artifact lies, and remember that it was used; its bytes are `check`'s concern.
 
         Raises:
             NotFoundError: it is not here.
+            DamagedArtifactError: it was set aside.
         """
         path = self.root / sha256
-        try:
-            status = path.stat()
-            os.utime(path, ns=(time.time_ns(), status.st_mtime_ns))
-        except OSError as error:
-            raise NotFoundError("no such artifact here", where=sha256) from error
+        if not path.is_file():
+            self.integrity.raise_if_set_aside(sha256)
+            raise NotFoundError("no such artifact here", where=sha256)
+        self.integrity.hashes.touch(sha256)
         return path
+
+    def check(
+        self, sha256: str, *, anew: bool = False, on_bytes: Callable[[int], None] | None = None, from_disk: bool = False
+    ) -> Path:
+        """Return where an artifact lies, after making sure that it is what its name says.
+
+        It is hashed where the file changed since its hash was last taken, or where that is asked `anew`; else this
+        costs nothing. `on_bytes` and `from_disk` are `hash_file`'s.
+
+        Raises:
+            NotFoundError: it is not here.
+            DamagedArtifactError: its bytes are others; it is set aside now, or was before.
+            InfrastructureError: somebody writes it, or it cannot be read.
+        """
+        return self.integrity.check(sha256, self.path(sha256), anew=anew, on_bytes=on_bytes, from_disk=from_disk)
 
     def pin(self, owner: str, sha256s: Collection[str]) -> None:
         """Say what `owner` needs from now on, in place of what it pinned before; nothing releases it.
@@ -113,6 +137,7 @@ class ArtifactStore:
             NoRoomError: what is pinned or read leaves too little of the quota; nothing was removed then.
         """
         with self._lock:
+            self._remove_damaged(needed_bytes)
             free = self._removable(keep)
             removable = sum(info.size_bytes for info in free)
             if (over := self._over_quota(needed_bytes)) > removable:
@@ -127,12 +152,15 @@ class ArtifactStore:
     def free_up(self, needed_bytes: int) -> list[ArtifactInfo]:
         """Remove artifacts until `needed_bytes` more fit or nothing more may go: for sizes yet uncertain."""
         with self._lock:
+            self._remove_damaged(needed_bytes)
             excess = max(self._over_quota(needed_bytes), self._short_of_disk(needed_bytes))
             return self._remove(self._removable(), excess)
 
     def collect_garbage(self, keep_bytes: int) -> list[ArtifactInfo]:
         """Remove what nobody pins or reads until at most `keep_bytes` are used or none is left."""
         with self._lock:
+            for damaged in self._replaced():
+                self.integrity.quarantine.remove(damaged)
             return self._remove(self._removable(), self.used_bytes() - keep_bytes)
 
     def trim_remade(self, keep_bytes: int, *, keep: Collection[str] = ()) -> list[ArtifactInfo]:
@@ -147,8 +175,22 @@ class ArtifactStore:
         kept = frozenset(keep).union(+self._read, *self.pinned().values())
         free = [info for info in self.list() if info.sha256 not in kept]
         return sorted(
-            free, key=lambda info: (not self._can_be_remade(info.sha256), self._file(info.sha256).stat().st_atime_ns)
-        )
+            free,
+            key=lambda one: (
+                not self._can_be_remade(one.sha256), self.integrity.hashes.used_ns(one.sha256, self._file(one.sha256))
+            ),
+        )  # fmt: skip
+
+    def _replaced(self) -> list[DamagedArtifact]:
+        """Return what was set aside and is not the only one of its artifact."""
+        return [one for one in self.integrity.quarantine.list() if self._copies_only or self.has(one.sha256)]
+
+    def _remove_damaged(self, needed_bytes: int) -> None:
+        """Remove what was set aside and is replaced, where room is needed: it goes before all others."""
+        for damaged in self._replaced():
+            set_aside = sum(one.size_bytes for one in self.integrity.quarantine.list())
+            if self._over_quota(needed_bytes + set_aside) > 0 or self._short_of_disk(needed_bytes) > 0:
+                self.integrity.quarantine.remove(damaged)
 
     def _over_quota(self, needed_bytes: int) -> int:
         return 0 if self.quota_bytes is None else self.used_bytes() + needed_bytes - self.quota_bytes
@@ -162,6 +204,7 @@ class ArtifactStore:
             if excess <= 0:
                 break
             self._file(info.sha256).unlink()
+            self.integrity.hashes.forget(info.sha256)
             excess -= info.size_bytes
             removed.append(info)
         return removed
@@ -201,12 +244,14 @@ class ArtifactStore:
         Raises:
             DataError: the hash differs from `expected_sha256`; the file is removed.
         """
+        before = Fingerprint.of(path)
         sha256 = hash_file(path)
         if expected_sha256 is not None and sha256 != expected_sha256:
             path.unlink()
             raise DataError(f"hash {sha256} differs from the expected {expected_sha256}", where=path.name)
         move_into_place(path, self.root / sha256)
-        return ArtifactInfo(sha256=sha256, size_bytes=(self.root / sha256).stat().st_size)
+        self.integrity.note_hash(sha256, self.root / sha256, before)
+        return ArtifactInfo(sha256=sha256, size_bytes=before.size_bytes)
 
     async def download(
         self, source: Endpoint, sha256: str, *, size_bytes: int | None = None, on_bytes: OnBytes | None = None
@@ -221,10 +266,12 @@ class ArtifactStore:
             return 0
         wanted = Wanted(f"/v1/artifacts/{sha256}", max_bytes=_LARGEST_BYTES, size_bytes=size_bytes, sha256=sha256)
         async with source.client(timeout_s=60) as client:
-            return await download(
+            received = await download(
                 client, wanted, self.partial_path(sha256), self.root / sha256, make_room=self.make_room,
                 on_bytes=on_bytes,
             )  # fmt: skip
+        self.integrity.note_hash(sha256, self.root / sha256)
+        return received
 
 
 @asynccontextmanager

@@ -11,12 +11,28 @@ from typing import Final
 from shared.kernel.regular_files import open_regular
 
 _SYNC_FILE_RANGE_WRITE: Final = 2
+_PIECE_BYTES: Final = 4 << 20
 
 
-def hash_file(path: Path) -> str:
-    """Return the SHA-256 of a file, read in bounded memory."""
+def hash_file(path: Path, on_bytes: Callable[[int], None] | None = None, *, from_disk: bool = False) -> str:
+    """Return the SHA-256 of a file, read in bounded memory.
+
+    Args:
+        path: the file.
+        on_bytes: called with the bytes hashed so far, some MiB apart; what it raises ends the hashing.
+        from_disk: forget first what the system keeps of the file in memory, so that the disk itself is read.
+    """
     with open_regular(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        if from_disk:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        if on_bytes is None:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        digest, done, piece = hashlib.sha256(), 0, memoryview(bytearray(_PIECE_BYTES))
+        while read := file.readinto(piece):
+            digest.update(piece[:read])
+            done += read
+            on_bytes(done)
+        return digest.hexdigest()
 
 
 def fsync_directory(path: Path) -> None:

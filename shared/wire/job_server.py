@@ -54,7 +54,7 @@ _SUBSCRIBER_QUEUE = 256
 
 
 class JobContext:
-    """What a handler may do besides returning: report progress."""
+    """What a handler may do besides returning: report progress, and know whether somebody else wants the machine."""
 
     def __init__(self, server: "JobServer", job_id: str) -> None:
         self._server = server
@@ -63,6 +63,11 @@ class JobContext:
     def progress(self, fraction: float, message: str = "") -> None:
         """Tell followers how far the job is; held in memory only, so it costs no disk write."""
         self._server.report(self.job_id, min(max(fraction, 0.0), 1.0), message)
+
+    @property
+    def is_alone(self) -> bool:
+        """True while the agent has no other job, running or waiting; may be asked from any thread."""
+        return self._server.n_unfinished <= 1
 
 
 @dataclass(frozen=True)
@@ -164,6 +169,11 @@ class JobServer:
         self._tasks[state.id] = task
         task.add_done_callback(log_death)
         task.add_done_callback(lambda _: self._tasks.pop(state.id, None))
+
+    @property
+    def n_unfinished(self) -> int:
+        """How many jobs are queued or running."""
+        return len(self._tasks)
 
     async def get(self, job_id: str) -> JobState:
         """Return a job.

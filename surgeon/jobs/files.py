@@ -68,7 +68,8 @@ class FileJobs:
             else:
                 quantize = QuantizeParams(model_sha256=f16.sha256, quantization=params.quantization)
                 base = await self._quantize(quantize, part(context.progress, 0.5, 1.0, "quantise"))
-            info, kv_heads, no_surgery = await asyncio.to_thread(describe_base, self._store.path(base.sha256))
+            async with self._tools.reading(base.sha256) as (file,):
+                info, kv_heads, no_surgery = await asyncio.to_thread(describe_base, file)
         return PrepareResult(
             f16_sha256=f16.sha256, base_sha256=base.sha256, base_size_bytes=base.size_bytes,
             architecture=info.architecture, n_layers=info.n_layers, n_experts=info.n_experts,
@@ -77,14 +78,15 @@ class FileJobs:
 
     async def _copied(self, source: Path) -> FileResult:
         """Take a configured GGUF file into the store as it is."""
-        key = key_of(kind="copy", checkpoint=await asyncio.to_thread(self._tools.cache.hash_of, source))
-        known = self._tools.known(FileResult, key, "sha256")
+        sha256 = await asyncio.to_thread(self._tools.cache.hash_of, source)
+        key = key_of(kind="copy", checkpoint=sha256)
+        known = await self._tools.known(FileResult, key, "sha256")
         if known is not None:
             return known
         await asyncio.to_thread(self._store.make_room, source.stat().st_size)
         async with scratch_file(self._store) as target:
             await asyncio.to_thread(shutil.copyfile, source, target)
-            info = await self._tools.adopt(target)
+            info = await self._tools.adopt(target, expected_sha256=sha256)
         result = FileResult(sha256=info.sha256, size_bytes=info.size_bytes)
         self._tools.cache.put(key, result)
         return result
@@ -101,6 +103,11 @@ class FileJobs:
         on_progress(0.0, "hashing the checkpoint")
         checkpoint = await asyncio.to_thread(self._tools.cache.hash_of_folder, source)
         key = key_of(kind="convert", checkpoint=checkpoint, format=params.format, outtype=outtype)
+        known = await self._tools.known(FileResult, key, "sha256")
+        if known is not None:
+            return known
+        on_progress(0.0, "making sure that the checkpoint is what it was")
+        await asyncio.to_thread(self._tools.cache.check_folder, source)
 
         def task(target: Path) -> ConvertTask | ConvertDllamaTask:
             if params.format == "gguf":
@@ -134,7 +141,7 @@ class FileJobs:
         on_progress: Progress, *, about_bytes: int,
     ) -> FileResult:  # fmt: skip
         """Return what was made before, or make it in a child process and take it into the store."""
-        known = self._tools.known(FileResult, key, "sha256")
+        known = await self._tools.known(FileResult, key, "sha256")
         if known is not None:
             return known
         await asyncio.to_thread(self._store.free_up, about_bytes)
@@ -176,7 +183,7 @@ class FileJobs:
         files = [self._settings.heldout_text, self._settings.sanity_prompts]
         hashes = [None if path is None else await asyncio.to_thread(hash_file, path) for path in files]
         key = key_of(kind="evaluate", model=sha256, files=hashes, tokens=self._settings.heldout_tokens)
-        known = self._tools.known(Evaluation, key)
+        known = await self._tools.known(Evaluation, key)
         if known is not None:
             return known
         async with self._tools.reading(sha256) as (model,):

@@ -61,7 +61,7 @@ class PlanJobs:
         key = key_of(kind="observe", model=params.model_sha256, texts=hashes, window=self._settings.window_tokens,
                      columns=params.columns, reservoir=params.reservoir, shard=params.shard,
                      max_tokens=params.max_tokens)  # fmt: skip
-        known = self._tools.known(ObserveResult, key, "statistics_sha256")
+        known = await self._tools.known(ObserveResult, key, "statistics_sha256")
         if known is not None:
             return known
         async with self._tools.reading(params.model_sha256) as (model,), scratch_file(self._store) as target:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from shared.files.artifacts import ArtifactInfo, ArtifactStore, scratch_file
-from shared.kernel.errors import DataError, InfrastructureError
+from shared.files.integrity import DamagedArtifactError
+from shared.kernel.errors import DataError, InfrastructureError, NotFoundError
 from shared.kernel.progress import Progress, no_progress, part, throttled
 from shared.kernel.records import Record, SurgeryPlan, canonical_json
 from shared.wire.surgeries import ApplyParams, ApplyResult
@@ -47,38 +48,57 @@ class Tools:
         )  # fmt: skip
         return cls(settings, store, cache)
 
-    def known(self, cls: type[R], key: str, *artifacts: str) -> R | None:
-        """Return a remembered result whose fields named in `artifacts` are hashes that are still here."""
+    async def known(self, cls: type[R], key: str, *artifacts: str) -> R | None:
+        """Return a remembered result whose fields named in `artifacts` are hashes of what is still here, undamaged."""
         found = self.cache.get(cls, key)
-        if found is None or not all(self.store.has(getattr(found, name)) for name in artifacts):
+        if found is None:
             return None
+        for name in artifacts:
+            if not await self._is_here(getattr(found, name), needed=False):
+                return None
         return found
 
     @asynccontextmanager
     async def reading(self, *sha256s: str) -> AsyncIterator[list[Path]]:
         """Give the paths of artifacts, which stay while the block runs; a variant that is gone is cut again.
 
+        What changed on the disk since its hash was taken is hashed first; a variant that is damaged is cut again too.
+
         Raises:
             NotFoundError: one is not here and cannot be cut again.
+            DamagedArtifactError: one is not what its name says, and cannot be cut again.
             EpiError: cutting it again failed.
         """
         async with AsyncExitStack() as stack:
             paths = []
             for sha256 in sha256s:
-                origin = None if self.store.has(sha256) else self.cache.get(ApplyParams, _origin_key(sha256))
+                origin = self.cache.get(ApplyParams, _origin_key(sha256))
+                if await self._is_here(sha256, needed=origin is None):
+                    origin = None
                 if origin is not None and (again := await self.cut(origin, no_progress)).sha256 != sha256:
                     raise DataError(f"the plan makes {again.sha256} now", where=sha256, hint="prepare the base again")
                 paths += stack.enter_context(self.store.reading(sha256))
             yield paths
 
-    async def adopt(self, path: Path) -> ArtifactInfo:
+    async def _is_here(self, sha256: str, *, needed: bool) -> bool:
+        """Tell whether an artifact is here and what its name says; one that is `needed` raises why it is not."""
+        try:
+            await asyncio.to_thread(self.store.check, sha256)
+        except (NotFoundError, DamagedArtifactError):
+            if needed:
+                raise
+            return False
+        return True
+
+    async def adopt(self, path: Path, *, expected_sha256: str | None = None) -> ArtifactInfo:
         """Take a finished file into the store.
 
         Raises:
             NoRoomError: it does not fit the quota.
+            DataError: its hash is not the expected one.
         """
         await asyncio.to_thread(self.store.make_room, 0)  # what lies in the scratch folder counts already
-        return await asyncio.to_thread(self.store.adopt, path)
+        return await asyncio.to_thread(self.store.adopt, path, expected_sha256=expected_sha256)
 
     async def cut(self, params: ApplyParams, on_progress: Progress) -> ApplyResult:
         """Return the variant that a plan or surgeries make of a base, as an artifact; what is here is not made again.
@@ -107,7 +127,7 @@ class Tools:
         self, params: ApplyParams, key: str, base: Path, plan: Plan | None, on_progress: Progress
     ) -> ApplyResult:
         """Do what is not known: a plan in this process, since it copies bytes; anything else in a child."""
-        known = self.known(ApplyResult, key, "sha256")
+        known = await self.known(ApplyResult, key, "sha256")
         if known is not None:
             return known
         started = time.monotonic()

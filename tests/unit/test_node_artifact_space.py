@@ -22,7 +22,7 @@ def put(store: ArtifactStore, content: bytes, used_at_s: int) -> str:
     scratch = store.scratch()
     scratch.write_bytes(content)
     info = store.adopt(scratch)
-    os.utime(store.root / info.sha256, (used_at_s, used_at_s))
+    os.utime(store.root / "hashes" / info.sha256, (used_at_s, used_at_s))
     return info.sha256
 
 

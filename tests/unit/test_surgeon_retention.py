@@ -87,7 +87,7 @@ async def test_the_quota_holds_and_is_refused_before_the_work_where_it_cannot(tm
     statistics = tools.store.scratch()
     statistics.write_bytes(b"statistics of another campaign")
     other = (await tools.adopt(statistics)).sha256
-    os.utime(tools.store.root / other, (1000, 1000))
+    os.utime(tools.store.root / "hashes" / other, (1000, 1000))
     tools.store.pin("campaign", [base])
     first, second = await cut(tools, base, drop(0, 1)), await cut(tools, base, drop(1, 1))
     assert not tools.store.has(first.sha256) and tools.store.has(second.sha256)
