@@ -7,12 +7,14 @@ from functools import partial
 from fastapi import FastAPI
 
 from orchestrator.api.analysis import analysis_router
+from orchestrator.api.artifacts import artifact_router
 from orchestrator.api.campaigns import campaign_router
 from orchestrator.api.lab import LabView, lab_router
 from orchestrator.api.live import LIVE_PATH, live_router
 from orchestrator.api.specs import spec_router
 from orchestrator.campaign.lab import Lab
 from orchestrator.campaign.live import LiveBroadcaster, relay_power
+from orchestrator.campaign.scrubber import Scrubber
 from orchestrator.campaign.service import CampaignService
 from orchestrator.campaign.spec_library import SpecLibrary
 from orchestrator.notify.dispatcher import start_notifying
@@ -53,7 +55,9 @@ def build_app(settings: OrchestratorSettings, token: str | None) -> FastAPI:
             app.include_router(campaign_router(service))
             app.include_router(spec_router(service, library))
             app.include_router(analysis_router(service))
+            scrubber = Scrubber(lab, lambda: service.is_busy, settings.scrub_days)
             app.include_router(lab_router(LabView(lab, own_health), broadcaster, service))
+            app.include_router(artifact_router(scrubber))
             app.include_router(live_router(broadcaster, journal, token))
             app.include_router(health_router("orchestrator", settings.name, health, tags=["lab"]))
             app.include_router(web_router())
@@ -61,6 +65,7 @@ def build_app(settings: OrchestratorSettings, token: str | None) -> FastAPI:
             start_notifying(settings.notify, service, library, background)
             background.start("the campaign runner", service.run_forever)
             background.start("the relay of power", partial(relay_power, broadcaster, lab), failing=False)
+            background.start("the scrub of artifacts", scrubber.run_forever, failing=False)
             yield
 
     app.router.lifespan_context = lifespan

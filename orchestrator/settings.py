@@ -55,6 +55,10 @@ class OrchestratorSettings(DaemonSettings):
     task_dirs: tuple[Path, ...] = Field(default=(), description="folders with benchmark tasks (YAML) of your own")
     workload_prompts: Path = Field(description="text file, one prompt a line")
     specs_dir: Path | None = Field(default=None, description="campaign specs that can be started by name")
+    scrub_days: float = Field(
+        default=7.0, ge=0,
+        description="while no campaign runs, every artifact of the lab is hashed that often, in days; 0: never",
+    )  # fmt: skip
     notify: NotifySettings = Field(default=NotifySettings(), description="who is told what happens")
 
     @model_validator(mode="after")

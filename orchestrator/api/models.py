@@ -6,6 +6,7 @@
 | `POST /v1/tickets` | `Ticket`: one-shot pass for the browser's WebSocket |
 | `GET /v1/lab` | `LabStatus`: agents, facts, meter (cached while a window is open) |
 | `POST /v1/lab/nodes/{node}/find` | body `FindNodeRequest`; `FindNodeResult` of `campaign.find_channel` |
+| `GET /v1/lab/artifacts`, `POST /v1/lab/scrub` | list of `orchestrator.campaign.scrubber.AgentArtifacts` |
 | `POST /v1/campaigns` | body `CampaignSpec`; answers `CampaignStatus` (the same spec twice is one campaign) |
 | `GET /v1/campaigns` | list of `CampaignSummary`, newest first |
 | `GET /v1/campaigns/{id}` | `CampaignStatus` |

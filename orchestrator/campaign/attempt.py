@@ -25,6 +25,7 @@ from orchestrator.campaign.measured import (
     ScoreWindow,
     hash_of_outputs,
 )
+from orchestrator.campaign.pins import SurgeonPins
 from orchestrator.campaign.preparation import Variant
 from orchestrator.campaign.questions import Questions
 from orchestrator.campaign.steady_state import wait_steady
@@ -66,6 +67,7 @@ class AttemptRunner:
     def __init__(
         self,
         context: CampaignContext,
+        pins: SurgeonPins,
         questions: Questions,
         able: Mapping[EngineName, EngineInfo],
         on_step: Callable[[RunReference, str], None],
@@ -76,7 +78,7 @@ class AttemptRunner:
         self._timeouts = context.spec.timeouts
         self._on_step = on_step
         self._able = able
-        self._cluster = Cluster(context)
+        self._cluster = Cluster(context, pins)
         self._questions = questions
 
     def place(self, planned: PlannedRun, number: int) -> AttemptPlace:

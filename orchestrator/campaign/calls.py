@@ -5,7 +5,7 @@ its job id is the same after a restart, and the agent is asked before anything i
 is made once; when it breaks, the attempt ends.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ from orchestrator.domain.campaign.job_keys import AttemptJob, FreshJob, SetupJob
 from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.campaign.steps import SetupStep, Step, step_of_agent
 from orchestrator.store.journal import Journal
+from shared.files.integrity import DamagedArtifact
 from shared.kernel.clock import utc_ns
 from shared.kernel.errors import BugError, EpiError, ErrorPayload, InfrastructureError, from_payload
 from shared.kernel.records import CampaignId, NodeName
@@ -22,6 +23,8 @@ from shared.wire.client import AgentClient, JobTimeoutError
 from shared.wire.protocol import JobState
 
 R = TypeVar("R", bound=BaseModel)
+DAMAGED = "damaged"
+"""What the journal calls an artifact that an agent found damaged, in place of a step."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,15 @@ class Caller:
             self._campaign, run=run, attempt=attempt, step=step_of_agent(step, agent), kind="result",
             payload=result.model_dump(mode="json"),
         )  # fmt: skip
+
+    async def found_damaged(self, whose: RunReference | str, attempt: int, agent: NodeName,
+                            damaged: Sequence[DamagedArtifact]) -> None:  # fmt: skip
+        """Journal which files of an agent were found damaged and set aside."""
+        for one in damaged:
+            await self._at_once.append(
+                self._campaign, run=whose, attempt=attempt, step=f"{DAMAGED}@{agent}", kind="result",
+                payload=one.model_dump(mode="json"),
+            )  # fmt: skip
 
     async def once(self, run: RunReference, attempt: int, step: Step, call: Call, result: type[R]) -> R:
         """Make a call that belongs to an attempt; large results go to files, not to the journal.

@@ -5,6 +5,7 @@ Not here: windows (`attempt`), which nodes and engines a configuration has (`top
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from typing import TypeVar
 
 from pydantic import BaseModel
@@ -12,13 +13,15 @@ from pydantic import BaseModel
 from orchestrator.campaign.calls import Call
 from orchestrator.campaign.context import CampaignContext
 from orchestrator.campaign.measured import AttemptPlace
+from orchestrator.campaign.pins import SurgeonPins
 from orchestrator.campaign.preparation import ModelFile, Variant
 from orchestrator.campaign.strangers import StrangerError, Strangers, described, find_strangers, unless_held
 from orchestrator.campaign.topology import scorer_of, workers_of
 from orchestrator.domain.campaign.steps import RunStep, Step
 from orchestrator.domain.run.records import ServedBy
 from shared.kernel.errors import EpiError
-from shared.kernel.records import EngineName, NodeName
+from shared.kernel.records import EngineName, NodeName, Sha256
+from shared.wire.artifact_checks import CheckParams, CheckResult
 from shared.wire.artifacts import PinParams, PinResult
 from shared.wire.node_jobs.artifacts import FetchParams, FetchResult
 from shared.wire.node_jobs.engines import (
@@ -44,7 +47,9 @@ _STRANGERS = "strangers on workers"
 class Cluster:
     """Does the jobs of attempts, and knows which root has a healthy engine from the attempt before."""
 
-    def __init__(self, context: CampaignContext) -> None:
+    def __init__(self, context: CampaignContext, pins: SurgeonPins) -> None:
+        self._pins = pins
+        self._hashed: set[tuple[NodeName, Sha256]] = set()
         self._lab = context.lab
         self._caller = context.caller
         self._spec = context.spec
@@ -63,34 +68,61 @@ class Cluster:
         return await self._caller.once(place.run, place.number, step, call, result)
 
     async def deploy(self, place: AttemptPlace, variant: Variant) -> dict[NodeName, FetchResult]:
-        """Bring the variant to the root in the cheapest way that works; return how its measured file came."""
+        """Bring the variant to the root in the cheapest way that works; return how its measured file came.
+
+        Everything that the engine will read is what its name says then: it is hashed before it is first used in this
+        campaign, each time the campaign is set running, and whenever its file changed.
+        """
         files = [variant.scored] if variant.measured == variant.scored else [variant.scored, variant.measured]
-        needed = [sha256 for file in files for sha256 in (file.base.sha256, file.request.sha256, file.tokenizer_sha256)]
-        params = PinParams(owner=self._spec.id, sha256s=tuple(dict.fromkeys(filter(None, needed))))
-        pinned = await self.job(place, "deploy", "pin", params, PinResult, self._timeouts.handling("deploy"))
+        missing = await self._check(place, files)
         for part, file in enumerate(files, start=1):
-            if file.base.sha256 in pinned.missing and file.base.sha256 != file.request.sha256:
+            if file.base.sha256 in missing and file.base.sha256 != file.request.sha256:
                 await self._fetch(place, "fetch_base", file.base, part)
-            delivery = await self._fetch_variant(place, file, part)
+            if file.tokenizer is not None and file.tokenizer.sha256 in missing:
+                await self._fetch(place, "fetch_base", file.tokenizer, 2 * _AGAIN + part)
+            delivery = await self._fetch(place, "deploy", file.request, part)
         return {place.root: delivery}
 
-    async def _fetch_variant(self, place: AttemptPlace, file: ModelFile, part: int) -> FetchResult:
-        """Bring a variant; where the root cannot make it and the surgeon has removed it, the surgeon cuts it again."""
-        try:
-            return await self._fetch(place, "deploy", file.request, part)
-        except EpiError:
-            plan = file.request.plan
-            if plan is None or await self._lab.surgeon_has(file.request.sha256):
-                raise
-            params, timeout_s = (
-                ApplyParams(base_sha256=file.base.sha256, plan=plan),
-                self._timeouts.rewrite("apply", file.base.size_bytes),
-            )
-            call = Call("surgeon", self._lab.surgeon, "apply", params, timeout_s, part=part)
-            await self._caller.once(place.run, place.number, "apply", call, ApplyResult)
-        return await self._fetch(place, "deploy", file.request, _AGAIN + part)
+    async def _check(self, place: AttemptPlace, files: Sequence[ModelFile]) -> frozenset[Sha256]:
+        """Pin what the attempt needs on the root and let it be hashed where that is due; return what is not there."""
+        requests = {request.sha256: request for file in files for request in file.requests}
+        pins = PinParams(owner=self._spec.id, sha256s=tuple(requests))
+        await self.job(place, "deploy", "pin", pins, PinResult, self._timeouts.handling("deploy"))
+        due = tuple(sha256 for sha256 in requests if (place.root, sha256) not in self._hashed)
+        timeout_s = self._timeouts.rewrite("deploy", sum(request.size_bytes for request in requests.values()))
+        checks = CheckParams(sha256s=tuple(requests), anew=due)
+        found = await self.job(place, "deploy", "check_artifacts", checks, CheckResult, timeout_s)
+        await self._caller.found_damaged(place.run, place.number, place.root, found.damaged)
+        self._hashed.update((place.root, sha256) for sha256 in due)  # what comes from now on is hashed as it comes
+        return frozenset(found.missing)
 
     async def _fetch(self, place: AttemptPlace, step: Step, request: FetchParams, part: int) -> FetchResult:
+        """Bring a file; where that fails for want of what the surgeon lost, the surgeon makes it again."""
+        try:
+            return await self._fetch_once(place, step, request, part)
+        except EpiError:
+            restored = await self._pins.restore([sha for sha in (request.base_sha256, request.sha256) if sha])
+            if not await self._cut_again(place, request, part) and not restored:
+                raise
+        return await self._fetch_once(place, step, request, _AGAIN + part)
+
+    async def _cut_again(self, place: AttemptPlace, request: FetchParams, part: int) -> bool:
+        """Let the surgeon cut a variant again that it has no more, or a damaged one; tell whether it was so."""
+        if request.plan is None or request.base_sha256 is None:
+            return False
+        timeout_s = self._timeouts.rewrite("apply", request.size_bytes)
+        params = CheckParams(sha256s=(request.sha256,), anew=(request.sha256,))
+        call = Call("surgeon", self._lab.surgeon, "check_artifacts", params, timeout_s, part=part)
+        found = await self._caller.once(place.run, place.number, "apply", call, CheckResult)
+        await self._caller.found_damaged(place.run, place.number, "surgeon", found.damaged)
+        if not found.missing:
+            return False
+        again = ApplyParams(base_sha256=request.base_sha256, plan=request.plan)
+        call = Call("surgeon", self._lab.surgeon, "apply", again, timeout_s, part=part)
+        await self._caller.once(place.run, place.number, "apply", call, ApplyResult)
+        return True
+
+    async def _fetch_once(self, place: AttemptPlace, step: Step, request: FetchParams, part: int) -> FetchResult:
         timeout_s = self._timeouts.fetch(step, request.size_bytes)
         delivery = await self.job(place, step, "fetch", request, FetchResult, timeout_s, part=part)
         await self._caller.came_of(place.run, place.number, step, place.root, delivery)
@@ -176,7 +208,7 @@ class Cluster:
             model_sha256=file.request.sha256, workers=workers, context_tokens=self._spec.engine.context_tokens,
             sequences=self._spec.engine.sequences, threads=self._spec.engine.threads,
             experts_per_token=place.configuration.experts_per_token, engine=engine,
-            tokenizer_sha256=file.tokenizer_sha256,
+            tokenizer_sha256=None if file.tokenizer is None else file.tokenizer.sha256,
         ), StartEngineResult, self._timeouts.transfer(step, file.request.size_bytes))  # fmt: skip
         try:
             started = await unless_held(self._lab, place.root, workers_of(engine, place.nodes), loading)

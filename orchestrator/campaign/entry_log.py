@@ -39,6 +39,10 @@ def _told(entry: Entry) -> tuple[int, str] | None:
             return logging.WARNING, f"{entry.step} failed: {payload.get('message')}"
         case "interrupted":
             return logging.WARNING, f"job {payload.get('job')} was stopped on {payload.get('agent')}"
+        case "result" if entry.step.startswith("damaged@"):
+            sha256, found = str(payload.get("sha256"))[:12], str(payload.get("found_sha256"))[:12]
+            agent = entry.step.partition("@")[2]
+            return logging.WARNING, f"{agent}: artifact {sha256} was damaged (hash {found}) and is set aside"
         case "result" if entry.step == "evaluate":
             epi = payload.get("epi")
             return logging.INFO, f"no EPI{why}" if epi is None else f"EPI {epi:.4g} J/(token*accuracy)"

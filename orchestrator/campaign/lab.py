@@ -91,10 +91,6 @@ class Lab:
         """Return what a node says of itself."""
         return await self.agent(node).request_as(NodeFacts, "GET", "/v1/facts")
 
-    async def surgeon_has(self, sha256: str) -> bool:
-        """Tell whether the surgeon has an artifact now."""
-        return any(one["sha256"] == sha256 for one in await self.surgeon.request("GET", "/v1/artifacts"))
-
     async def activity(self, node: NodeName) -> AgentActivity:
         """Return what a node's agent did since its start."""
         return await self.nodes[node].request_as(AgentActivity, "GET", "/v1/activity")

@@ -1,6 +1,6 @@
 """What is done once a campaign (base models, statistics) and once a configuration (plan, surgery, check)."""
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from orchestrator.campaign.calls import Call
@@ -10,8 +10,8 @@ from orchestrator.campaign.plans import PlanMaker
 from orchestrator.campaign.topology import ModelFacts, check_fit, nodes_of, roots_of
 from orchestrator.domain.campaign.schedule import configurations_of
 from orchestrator.domain.campaign.spec import given_file
-from shared.kernel.errors import BugError, ConfigurationError
-from shared.kernel.records import Configuration, EngineName, NodeName, Sha256
+from shared.kernel.errors import BugError, ConfigurationError, InfrastructureError
+from shared.kernel.records import Configuration, EngineName, NodeName
 from shared.wire.engines.registry import ENGINES
 from shared.wire.node_jobs.artifacts import FetchParams, FetchResult
 from shared.wire.surgeon_jobs import (
@@ -74,7 +74,12 @@ class ModelFile:
 
     base: FetchParams
     request: FetchParams
-    tokenizer_sha256: Sha256 | None = None
+    tokenizer: FetchParams | None = None
+
+    @property
+    def requests(self) -> tuple[FetchParams, ...]:
+        """Return what a root needs for it."""
+        return tuple(filter(None, (self.base, self.request, self.tokenizer)))
 
 
 @dataclass(frozen=True)
@@ -87,10 +92,8 @@ class Variant:
     measured: ModelFile
 
 
-async def prepare_bases(context: CampaignContext, ended: Callable[[str], Awaitable[bool]]) -> dict[str, Base]:
+async def prepare_bases(context: CampaignContext, pins: SurgeonPins) -> dict[str, Base]:
     """Return the base model in each quantisation of the matrix; every root has them, and every configuration can run.
-
-    `ended` tells whether a campaign has ended for good, so that what it pinned may go.
 
     Raises:
         ConfigurationError: a configuration can never run, said before anything is measured.
@@ -98,7 +101,6 @@ async def prepare_bases(context: CampaignContext, ended: Callable[[str], Awaitab
     """
     spec, lab = context.spec, context.lab
     configurations = configurations_of(spec)
-    pins = SurgeonPins(context, ended)
     bases = {}
     for quantization in dict.fromkeys([spec.quantization, *(one.quantization for one in configurations)]):
         engines = {one.engine for one in configurations if one.quantization == quantization}
@@ -109,7 +111,7 @@ async def prepare_bases(context: CampaignContext, ended: Callable[[str], Awaitab
     requests = {request.sha256: request for base in bases.values() for request in base.requests}
     deliveries: dict[NodeName, FetchResult] = {}
     for root in roots_of(configurations, list(lab.nodes)):  # only they read model files: engines hand out the layers
-        await pin(context, lab.nodes[root], root, tuple(requests), ended)
+        await pin(context, lab.nodes[root], root, tuple(requests), pins.ended)
         for request in requests.values():
             fetch_s = spec.timeouts.fetch("fetch_base", request.size_bytes)
             call = Call(root, lab.nodes[root], "fetch", request, fetch_s)
@@ -150,18 +152,31 @@ async def _prepare_base(
     return Base(model, statistics, engine_files)
 
 
-async def prepare_variant(context: CampaignContext, bases: Mapping[str, Base], configuration: Configuration) -> Variant:
-    """Plan, apply and check one configuration.
+async def prepare_variant(
+    context: CampaignContext, bases: Mapping[str, Base], pins: SurgeonPins, configuration: Configuration
+) -> Variant:
+    """Plan, apply and check one configuration; what the surgeon lost meanwhile is made again.
 
     Raises:
         ConfigurationError: the variant failed its sanity check, with the reason.
         EpiError: an agent's error.
     """
+    try:
+        return await _prepare_variant(context, bases, pins, configuration)
+    except InfrastructureError:
+        if not await pins.restore():
+            raise
+    return await _prepare_variant(context, bases, pins, configuration)
+
+
+async def _prepare_variant(
+    context: CampaignContext, bases: Mapping[str, Base], pins: SurgeonPins, configuration: Configuration
+) -> Variant:
     spec, lab, caller = context.spec, context.lab, context.caller
     base = bases[configuration.quantization]
     plan = None
     if (file := given_file(spec, configuration)) is not None:
-        scored = await _given(context, configuration, file)
+        scored = await _given(context, pins, configuration, file)
     else:
         if base.statistics is not None:
             maker = PlanMaker(context, base.model.f16_sha256, base.statistics.statistics_sha256)
@@ -186,15 +201,15 @@ async def prepare_variant(context: CampaignContext, bases: Mapping[str, Base], c
             raise BugError(f"no files for {configuration.engine} were made", where=configuration.id)
         files = base.engine_files[form]
         measured = await _apply(context, f"{configuration.id}.m", files.model, plan)
-        measured = replace(measured, tokenizer_sha256=files.tokenizer.sha256 if files.tokenizer else None)
+        measured = replace(measured, tokenizer=files.tokenizer)
     return Variant(base, plan, scored, measured)
 
 
-async def _given(context: CampaignContext, configuration: Configuration, name: str) -> ModelFile:
+async def _given(context: CampaignContext, pins: SurgeonPins, configuration: Configuration, name: str) -> ModelFile:
     """Let the surgeon bring a file that somebody else cut into the configuration's quantisation, if it is not yet."""
     prepare = PrepareParams(model=name, quantization=configuration.quantization)
     call = Call("surgeon", context.lab.surgeon, "prepare", prepare, context.spec.timeouts.unsized("prepare"))
-    made = await context.caller.idempotent(configuration.id, "prepare", call, PrepareResult)
+    made = await pins.made(configuration.id, "prepare", call, PrepareResult, lambda result: (result.base_sha256,))
     request = FetchParams(sha256=made.base_sha256, size_bytes=made.base_size_bytes)
     return ModelFile(request, request)
 

@@ -15,6 +15,7 @@ from orchestrator.domain.campaign.states import CampaignState
 from orchestrator.store.journal import Journal
 from shared.kernel.errors import DataError, EpiError, InfrastructureError, NotFoundError
 from shared.kernel.records import NodeName
+from shared.wire.job_keys import ScrubJob
 from shared.wire.protocol import JobSummary
 
 log = logging.getLogger(__name__)
@@ -136,6 +137,9 @@ class Recovery:
             await self._stop(node, job)
 
     async def _stop(self, node: NodeName, job: JobSummary) -> None:
+        if _is_scrub(job.id):  # of an orchestrator that died: nothing is hashed beside an attempt
+            await self._lab.nodes[node].cancel(job.id)
+            return
         try:
             asked = AttemptJob.parse(job.id)
         except DataError:
@@ -149,6 +153,14 @@ class Recovery:
             asked.campaign, kind="interrupted", run=asked.run, attempt=asked.attempt, step=asked.step,
             payload={"job": job.id, "agent": node, "was": job.status},
         )  # fmt: skip
+
+
+def _is_scrub(job_id: str) -> bool:
+    try:
+        ScrubJob.parse(job_id)
+    except DataError:
+        return False
+    return True
 
 
 async def what_became_of(lab: Lab, job: AttemptJob) -> str:

@@ -24,7 +24,7 @@ from orchestrator.campaign.lab import Lab
 from orchestrator.campaign.late_answers import LateAnswers
 from orchestrator.campaign.patience import Patience
 from orchestrator.campaign.pending import PendingEvaluation, PendingEvaluations
-from orchestrator.campaign.pins import release
+from orchestrator.campaign.pins import SurgeonPins, release
 from orchestrator.campaign.pipeline import VariantPipeline
 from orchestrator.campaign.preparation import prepare_bases, prepare_variant
 from orchestrator.campaign.recovery import Recovery, StopRequestedError, what_became_of
@@ -141,7 +141,8 @@ class CampaignRunner:
             able = await recovery.patiently(lambda: check_engines(self._lab, configurations_of(spec)))
             builds = await recovery.patiently(lambda: find_builds(self._lab))
             check_builds(list(self._lab.nodes), builds, configurations_of(spec))
-            bases = await prepare_bases(context, self._has_ended)
+            pins = SurgeonPins(context, self._has_ended)
+            bases = await prepare_bases(context, pins)
             suites = await suite_task
         finally:
             suite_task.cancel()
@@ -161,7 +162,7 @@ class CampaignRunner:
         accuracy = Accuracy(context, suites, self._suite_of, late, self._health, publish_step)
         async with (
             VariantPipeline(
-                lambda configuration: prepare_variant(context, bases, configuration),
+                lambda configuration: prepare_variant(context, bases, pins, configuration),
                 configurations,
                 spec.pipeline_ahead,
             ) as variants,
@@ -170,7 +171,7 @@ class CampaignRunner:
             loop = RunLoop(
                 journal=self._journal,
                 spec=spec,
-                attempts=AttemptRunner(context, questions, able, publish_step),
+                attempts=AttemptRunner(context, pins, questions, able, publish_step),
                 writer=writer,
                 variants=variants,
                 recovery=recovery,

@@ -30,10 +30,10 @@ _Maker = Callable[[int, int, str], Callable[[int], None]]
 
 
 class CheckParams(Record):
-    """Make sure that these artifacts are what their names say; `anew`: hash even those that look unchanged."""
+    """Make sure that artifacts are what their names say; those of `anew` are hashed even if they look unchanged."""
 
     sha256s: tuple[Sha256, ...]
-    anew: bool = False
+    anew: tuple[Sha256, ...] = ()
 
 
 class CheckResult(Record):
@@ -96,7 +96,7 @@ class ArtifactChecks:
             for number, sha256 in enumerate(params.sha256s, start=1):
                 on_bytes = report(done, total, f"hashing artifact {number} of {len(params.sha256s)}")
                 try:
-                    await asyncio.to_thread(self._store.check, sha256, anew=params.anew, on_bytes=on_bytes)
+                    await asyncio.to_thread(self._store.check, sha256, anew=sha256 in params.anew, on_bytes=on_bytes)
                 except NotFoundError:
                     missing.append(sha256)
                 except DamagedArtifactError:

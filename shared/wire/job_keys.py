@@ -1,4 +1,4 @@
-"""Ids of jobs that belong to no campaign: what a person asks an agent for, each time anew.
+"""Ids of jobs that belong to no campaign: what a person or the house asks an agent for, each time anew.
 
 Not here: the jobs of campaigns (`orchestrator.domain.campaign.job_keys`), what any job id may look like (`protocol`).
 """
@@ -42,3 +42,17 @@ class BenchmarkJob(TextId):
     def format(self) -> str:
         """Return the job's id."""
         return f"benchmark/{self.utc_ns}/{self.kind}-{self.number}"
+
+
+class ScrubJob(TextId):
+    """An agent hashes its artifacts while no campaign runs."""
+
+    pattern: ClassVar = re.compile(rf"scrub/(?P<agent>[a-z0-9][a-z0-9-]{{0,31}})/{_NS}")
+    example: ClassVar = "scrub/node1/1796059605866186998"
+
+    agent: NodeName
+    utc_ns: int = Field(ge=1, lt=10**19)
+
+    def format(self) -> str:
+        """Return the job's id."""
+        return f"scrub/{self.agent}/{self.utc_ns}"

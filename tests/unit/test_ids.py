@@ -10,7 +10,7 @@ from orchestrator.domain.campaign.run_reference import RunReference
 from shared.kernel.errors import DataError
 from shared.kernel.records import Record
 from shared.kernel.text_ids import TextId
-from shared.wire.job_keys import BenchmarkJob, FindNodeJob
+from shared.wire.job_keys import BenchmarkJob, FindNodeJob, ScrubJob
 from shared.wire.protocol import JobId
 
 NAMES = st.from_regex(r"[a-z0-9][a-z0-9_.-]{0,63}", fullmatch=True)
@@ -27,8 +27,11 @@ JOBS = st.one_of(
     st.builds(FreshJob, campaign=NAMES, step=WORDS, agent=NODES, utc_ns=TIMES),
     st.builds(FindNodeJob, node=NODES, by=st.sampled_from(["led", "channel"]), utc_ns=TIMES),
     st.builds(BenchmarkJob, utc_ns=TIMES, kind=WORDS, number=st.integers(1, 10**9 - 1)),
+    st.builds(ScrubJob, agent=NODES, utc_ns=TIMES),
 )
-KINDS: tuple[type[TextId], ...] = (RunReference, AttemptJob, SetupJob, AnswerJob, FreshJob, FindNodeJob, BenchmarkJob)
+KINDS: tuple[type[TextId], ...] = (
+    RunReference, AttemptJob, SetupJob, AnswerJob, FreshJob, FindNodeJob, BenchmarkJob, ScrubJob
+)  # fmt: skip
 
 
 class Holder(Record):

@@ -1,0 +1,63 @@
+"""`epi lab`: what the agents of a lab run, and how their artifacts are."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from orchestrator.cli.reach import Reach, reaching
+from shared.kernel.clock import NS_PER_S
+
+app = typer.Typer(help="The agents of a lab and their artifacts.", no_args_is_help=True)
+
+
+@app.command()
+@reaching
+def artifacts(reach: Reach) -> None:
+    """Show when each agent's artifacts were last hashed, how far a scrub is, and what was found damaged."""
+    reach.show(reach.api().call("GET", "/v1/lab/artifacts"), _print_artifacts)
+
+
+@app.command()
+@reaching
+def scrub(reach: Reach) -> None:
+    """Let every agent hash all its artifacts now; it ends by itself when a campaign begins."""
+    reach.show(reach.api().call("POST", "/v1/lab/scrub"), lambda _: print("begun; `epi lab artifacts` tells how far"))
+
+
+def _print_artifacts(agents: list[dict[str, Any]]) -> None:
+    table = Table("agent", "artifacts", "GiB", "hashed since", "scrub", "damaged")
+    for one in agents:
+        table.add_row(*_row(one))
+    console = Console(soft_wrap=True, markup=False)
+    console.print(table)
+    for one in agents:
+        for damaged in one["report"]["damaged"] if one["report"] else ():
+            healthy = _time(damaged["healthy_utc_ns"]) if damaged["healthy_utc_ns"] else "never seen"
+            console.print(
+                f"{one['agent']}: artifact {damaged['sha256']} was found damaged at {_time(damaged['found_utc_ns'])}"
+                f" (its bytes hash to {damaged['found_sha256']}; last healthy: {healthy}); kept as {damaged['file']}"
+            )
+
+
+def _row(one: dict[str, Any]) -> list[str]:
+    report = one["report"]
+    if report is None:
+        return [one["agent"], one["error"], "", "", "", ""]
+    never = f", {report['n_never_hashed']} never" if report["n_never_hashed"] else ""
+    oldest = _time(report["oldest_hash_utc_ns"]) if report["oldest_hash_utc_ns"] else "-"
+    last = report["last_scrub"]
+    scrub = "never yet"
+    if one["scrub"] is not None:
+        scrub = f"{one['scrub']:.0%} {one['message']}"
+    elif last is not None:
+        scrub = f"{_time(last['ended_utc_ns'])}: {last['n_hashed']} hashed, {last['n_left']} left"
+        scrub += f" ({last['reason']})" if last["reason"] else ""
+    size = f"{report['total_bytes'] / 2**30:.2f}"
+    return [one["agent"], str(report["n_artifacts"]), size, oldest + never, scrub, str(len(report["damaged"]))]
+
+
+def _time(at_utc_ns: int) -> str:
+    return f"{datetime.fromtimestamp(at_utc_ns / NS_PER_S, tz=UTC):%Y-%m-%d %H:%M:%S} UTC"
