@@ -56,8 +56,7 @@ def engines(
     as_json: Annotated[bool, typer.Option("--json", help="for scripts")] = False,
 ) -> None:
     """Show what each engine of a node can do."""
-    found = asyncio.run(_get(load_settings(NodeSettings, config), "/v1/engines"))
-    infos = [EngineInfo.model_validate(entry) for entry in found]
+    infos = asyncio.run(_engines(load_settings(NodeSettings, config)))
     if as_json:
         typer.echo(json.dumps([info.model_dump(mode="json") for info in infos], indent=2))
         return
@@ -98,7 +97,7 @@ def wait_steady(
             publish(state.progress, state.message)
 
         answer = asyncio.run(_run(settings, "wait_steady", params, timeout_s=max_s + 30, on_progress=show))
-    result = SteadyGateResult.model_validate(answer)
+    result = SteadyGateResult.model_validate(answer, extra="ignore")
     slope = "unknown" if result.slope_c_per_min is None else f"{result.slope_c_per_min:+.2f} C/min"
     typer.echo(f"{'steady' if result.steady else 'not steady'}: temperature {slope}, CPUs {result.busy:.1%} busy")
     for reason in result.reasons:
@@ -112,12 +111,13 @@ async def _local() -> NodeFacts:
 
 
 async def _remote(settings: NodeSettings) -> NodeFacts:
-    return NodeFacts.model_validate(await _get(settings, "/v1/facts"))
-
-
-async def _get(settings: NodeSettings, path: str) -> Any:
     async with _client(settings) as client:
-        return await client.request("GET", path)
+        return await client.request_as(NodeFacts, "GET", "/v1/facts")
+
+
+async def _engines(settings: NodeSettings) -> list[EngineInfo]:
+    async with _client(settings) as client:
+        return [await client.read(EngineInfo, one) for one in await client.request("GET", "/v1/engines")]
 
 
 async def _run(

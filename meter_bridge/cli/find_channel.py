@@ -63,7 +63,7 @@ async def _mark(node: str, address: str, token: str | None, params: MarkerParams
     try:
         job = FindNodeJob(node=node, by="channel", utc_ns=utc_ns()).format()
         span_s = (params.on_s + params.off_s) * params.cycles + params.off_s
-        result = MarkerResult.model_validate(await client.run(job, "marker", params, timeout_s=span_s + 60))
+        result = await client.run_as(MarkerResult, job, "marker", params, timeout_s=span_s + 60)
     finally:
         await client.close()
     return MarkerRun(node=node, on=result.on, start_utc_ns=result.start_utc_ns, end_utc_ns=result.end_utc_ns)

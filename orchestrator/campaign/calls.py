@@ -81,7 +81,7 @@ class Caller:
             intent = {"job": job.format(), "agent": call.agent}
             await self._journal.append(self._campaign, run=subject, step=name, kind="intent", payload=intent)
             try:
-                answer = await self._run(job, subject, step, call)
+                answer = await self._run(job, subject, step, call, result)
             except EpiError as error:
                 payload = error.to_payload().model_dump()
                 await self._journal.append(self._campaign, run=subject, step=name, kind="failure", payload=payload)
@@ -107,7 +107,7 @@ class Caller:
         for tried in range(1, most + 1):
             job = FreshJob(campaign=self._campaign, step=step, agent=call.agent, utc_ns=utc_ns())
             try:
-                return result.model_validate(await self._run(job, "", step, call))
+                return result.model_validate(await self._run(job, "", step, call, result))
             except InfrastructureError:
                 if tried == most:
                     raise
@@ -148,15 +148,19 @@ class Caller:
             self._campaign, run=run, attempt=attempt, step=step, kind="intent",
             payload={"job": job.format(), "agent": call.agent},
         )  # fmt: skip
-        answer = await self._run(job, run.format(), step, call)
+        answer = await self._run(job, run.format(), step, call, result)
         return result.model_validate(answer)
 
-    async def _run(self, job: SetupJob | FreshJob | AttemptJob, whose: str, step: Step, call: Call) -> dict[str, Any]:
+    async def _run(
+        self, job: SetupJob | FreshJob | AttemptJob, whose: str, step: Step, call: Call, result: type[BaseModel]
+    ) -> dict[str, Any]:
+        """Return the job's result, as much of it as this version knows."""
         try:
-            return await call.client.run(
+            answer = await call.client.run(
                 job.format(), call.kind, call.params, timeout_s=call.timeout_s, delay_s=call.delay_s,
                 on_progress=lambda state: self._on_progress(whose, step, state),
             )  # fmt: skip
+            return await call.client.known_part(result, answer)
         except JobTimeoutError as error:
             raise InfrastructureError(
                 f"{step} took longer than {call.timeout_s:.0f} s and was given up", where=f"{call.agent} ({call.kind})",

@@ -53,7 +53,7 @@ async def find_node(service: CampaignService, node: NodeName, by: FindNodeBy) ->
         raise ConflictError("a measurement window is open", where=node, hint="ask again between two runs")
     job = FindNodeJob(node=node, by=by, utc_ns=utc_ns()).format()
     if by == "led":
-        blinked = BlinkResult.model_validate(await client.run(job, "blink", BlinkParams(), timeout_s=_LED_TIMEOUT_S))
+        blinked = await client.run_as(BlinkResult, job, "blink", BlinkParams(), timeout_s=_LED_TIMEOUT_S)
         return FindNodeResult(node=node, by=by, led=blinked.led, sentence=f"The LED {blinked.led} of {node} blinked.")
     if service.is_busy:
         raise ConflictError(
@@ -62,7 +62,7 @@ async def find_node(service: CampaignService, node: NodeName, by: FindNodeBy) ->
     rate_hz = (await lab.meter_status()).instrument.sample_rate_hz or 1.0
     step_s = max(_SHORTEST_STEP_S, _SAMPLES_A_STEP / rate_hz)
     load = MarkerParams(on_s=step_s, off_s=step_s, cycles=2)
-    marker = MarkerResult.model_validate(await client.run(job, "marker", load, timeout_s=_MARKER_TIMEOUT_S))
+    marker = await client.run_as(MarkerResult, job, "marker", load, timeout_s=_MARKER_TIMEOUT_S)
     run = MarkerRun(node=node, on=marker.on, start_utc_ns=marker.start_utc_ns, end_utc_ns=marker.end_utc_ns)
     offset_ns = await lab.clock_offset_ns(node)
     marked = _moved(run, -offset_ns).model_dump(mode="json")

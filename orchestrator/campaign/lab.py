@@ -102,7 +102,7 @@ class Lab:
     async def engines(self, node: NodeName) -> list[EngineInfo]:
         """Return what each engine of a node can do."""
         answer = await self.nodes[node].request("GET", "/v1/engines")
-        return [EngineInfo.model_validate(one) for one in answer]
+        return [await self.nodes[node].read(EngineInfo, one) for one in answer]
 
     async def clock_offset_ns(self, node: NodeName) -> int:
         """Return the node's clock minus ours, by the mid-point of the quickest of three round trips."""

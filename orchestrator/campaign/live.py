@@ -9,11 +9,13 @@ from collections import deque
 from typing import Literal
 
 import websockets
-from pydantic import Field, ValidationError
+from pydantic import Field
+from pydantic_core import from_json
 
 from orchestrator.campaign.lab import Lab
 from orchestrator.store.records import Entry
 from shared.kernel.defects import reason_of
+from shared.kernel.errors import DataError
 from shared.kernel.records import CampaignId, Record
 from shared.service.broadcaster import Broadcaster
 from shared.service.endpoint import Endpoint
@@ -90,8 +92,10 @@ async def relay_power(broadcaster: LiveBroadcaster, lab: Lab) -> None:
                 log.info("the meter's live feed is %s", "connected again" if failures else "connected")
                 failures = 0
                 async for message in socket:
-                    broadcaster.publish(LiveMessage(type="power", power=LivePower.model_validate_json(message)))
-        except (OSError, websockets.WebSocketException, ValidationError) as error:
+                    broadcaster.publish(
+                        LiveMessage(type="power", power=await lab.meter.read(LivePower, from_json(message)))
+                    )
+        except (OSError, websockets.WebSocketException, ValueError, DataError) as error:
             if not failures:  # once, however long it lasts
                 log.warning("the meter's live feed broke: %s", reason_of(error))
         await asyncio.sleep(_RECONNECT_S[min(failures, len(_RECONNECT_S) - 1)])

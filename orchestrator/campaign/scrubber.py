@@ -120,7 +120,9 @@ class Scrubber:
         def show(state: JobState) -> None:
             self._progress[name] = state.progress, state.message
 
-        run = asyncio.create_task(client.run(job, "scrub", params, timeout_s=_LONGEST_S, on_progress=show))
+        run = asyncio.create_task(
+            client.run_as(ScrubResult, job, "scrub", params, timeout_s=_LONGEST_S, on_progress=show)
+        )
         try:
             while not run.done() and not self._is_busy():
                 await asyncio.wait((run,), timeout=_NOTICE_S)
@@ -129,7 +131,7 @@ class Scrubber:
                 run.cancel()
                 log.info("the scrub of %s ends: a campaign begins", name)
                 return
-            result = ScrubResult.model_validate(run.result())
+            result = run.result()
         finally:
             run.cancel()
             del self._progress[name]

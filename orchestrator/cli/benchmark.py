@@ -2,7 +2,7 @@
 
 import asyncio
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 from rich.console import Console
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Ask a benchmark of one model, outside a campaign.", no_args_is_help=True)
 
+Answer = TypeVar("Answer", ScoreResult, GenerateResult)
 _JOB_TIMEOUT_S = 24 * 3600.0
 
 
@@ -117,13 +118,13 @@ class _NodeAsk:
     def score(self, params: ScoreParams) -> ScoreResult:
         """Have one job scored and wait for its answer."""
         asked = sum(len(group.items) for group in params.groups)
-        return ScoreResult.model_validate(self._run("score", params, asked))
+        return self._run(ScoreResult, "score", params, asked)
 
     def generate(self, params: GenerateParams) -> GenerateResult:
         """Have the texts of one job written and wait for them."""
-        return GenerateResult.model_validate(self._run("generate", params, len(params.items)))
+        return self._run(GenerateResult, "generate", params, len(params.items))
 
-    def _run(self, kind: str, params: ScoreParams | GenerateParams, asked: int) -> dict[str, Any]:
+    def _run(self, result: type[Answer], kind: str, params: ScoreParams | GenerateParams, asked: int) -> Answer:
         self._jobs += 1
         before = self._answered
 
@@ -131,10 +132,10 @@ class _NodeAsk:
             self._tell(before + state.progress * asked)
 
         key = BenchmarkJob(utc_ns=self._started_utc_ns, kind=kind, number=self._jobs)
-        job = self._client.run(key.format(), kind, params, timeout_s=_JOB_TIMEOUT_S, on_progress=show)
-        result = asyncio.run_coroutine_threadsafe(job, self._loop).result()
+        job = self._client.run_as(result, key.format(), kind, params, timeout_s=_JOB_TIMEOUT_S, on_progress=show)
+        answer = asyncio.run_coroutine_threadsafe(job, self._loop).result()
         self._tell(before + asked)
-        return result
+        return answer
 
 
 async def _run(
@@ -150,8 +151,7 @@ async def _run(
             suite = await asyncio.to_thread(BenchmarkSuite, spec)
         with console.status("loading the model"):
             key = BenchmarkJob(utc_ns=now, kind="start_engine", number=1)
-            answer = await client.run(key.format(), "start_engine", engine, timeout_s=3600)
-        started = StartEngineResult.model_validate(answer)
+            started = await client.run_as(StartEngineResult, key.format(), "start_engine", engine, timeout_s=3600)
         kept = out.with_name(out.name + ".answers.jsonl")
         with progress_bar("questions", console) as publish:
             ask = _NodeAsk(client, now, asyncio.get_running_loop(), publish)

@@ -72,7 +72,8 @@ def validate(
     """Check a spec file and say what it would run; nothing is started. Without --lab no lab is needed."""
     given = load_spec(spec)
     if lab or reach.url is not None:
-        found = SpecCheck.model_validate(reach.api().call("POST", "/v1/specs/validate", given.model_dump(mode="json")))
+        answer = reach.api().call("POST", "/v1/specs/validate", given.model_dump(mode="json"))
+        found = SpecCheck.model_validate(answer, extra="ignore")
     else:
         found = check(given)
     if reach.as_json:
@@ -105,7 +106,7 @@ def plan(
     loaded = load_spec(spec)
     if like is not None:
         answer = reach.api().call("POST", f"/v1/specs/plan?like={like}", loaded.model_dump(mode="json"))
-        planned = SpecPlan.model_validate(answer)
+        planned = SpecPlan.model_validate(answer, extra="ignore")
     elif source is not None:
         from orchestrator.results.rates import measured_plan
         from orchestrator.results.read_model import load_results

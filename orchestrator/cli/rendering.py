@@ -33,9 +33,9 @@ def print_status(status: dict[str, Any]) -> None:
     if status["eta_s"] is not None:
         print(f"  left:  {span(status['eta_s'])}")
     if status["utilisation"] is not None:
-        print(f"  {Utilisation.model_validate(status['utilisation']).sentence()}")
+        print(f"  {Utilisation.model_validate(status['utilisation'], extra='ignore').sentence()}")
     for analysis in status["interim_analyses"][-1:] if status["state"] == "running" else ():
-        print(f"  interim analysis:  {InterimAnalysis.model_validate(analysis).sentence()}")
+        print(f"  interim analysis:  {InterimAnalysis.model_validate(analysis, extra='ignore').sentence()}")
     for one in status["deliveries"]:
         vain = f", {one['failed']} cheaper method(s) failed" if one["failed"] else ""
         print(

@@ -164,7 +164,7 @@ def from_payload(payload: ErrorPayload) -> EpiError:
 def error_of_reply(status: int, body: bytes, where: str) -> EpiError:
     """Return what an HTTP answer that is no success means: the error in it, or else what its status says."""
     try:
-        return from_payload(ErrorBody.model_validate_json(body).error)
+        return from_payload(ErrorBody.model_validate_json(body, extra="ignore").error)
     except ValidationError:
         text = " ".join(body.decode("utf-8", "replace").split())[:_QUOTED_CHARACTERS]
         return _of_status(status)(f"HTTP {status}{f': {text}' if text else ''}", where=where)

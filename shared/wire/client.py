@@ -1,4 +1,8 @@
-"""Client of an agent: idempotent job submission, following by events, one error tree on both sides."""
+"""Client of an agent: idempotent job submission, following by events, one error tree on both sides.
+
+Records of an agent of a higher minor are read without what is unknown here (`compatibility`); any other agent's are
+refused where they do not fit.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -9,12 +13,14 @@ from typing import Any, NoReturn, TypeVar
 import httpx
 import websockets
 from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
 
 from shared.kernel.defects import first_defect
 from shared.kernel.errors import BugError, DataError, EpiError, InfrastructureError, from_payload
 from shared.service.endpoint import Endpoint, ask
 from shared.service.reply import MAX_REPLY_BYTES
-from shared.wire.protocol import Event, Health, JobRequest, JobState, JobSummary
+from shared.wire.compatibility import TolerantReader, unknown_fields
+from shared.wire.protocol import Event, Health, JobRequest, JobState, JobSummary, is_higher_minor
 
 M = TypeVar("M", bound=BaseModel)
 _RETRY_DELAYS_S = (0.1, 0.2, 0.5, 1.0, 2.0, 2.0, 2.0)
@@ -33,6 +39,8 @@ class AgentClient:
         self.base_url = base_url.rstrip("/")
         self._endpoint = Endpoint(self.base_url, token, ca_file)
         self._http = self._endpoint.client(timeout_s=timeout_s)
+        self._tolerant = TolerantReader(self.base_url)
+        self._is_newer = False
 
     async def close(self) -> None:
         """Close the connections."""
@@ -71,13 +79,50 @@ class AgentClient:
             DataError: the answer is no such record; the field is named.
         """
         answer = await self.request(method, path, json=json, params=params, patient=patient)
+        return await self.read(kind, answer, where=f"{method} {self.base_url}{path}")
+
+    async def read(self, kind: type[M], answer: Any, *, where: str = "") -> M:
+        """Return what the agent said as a record; of an agent of a higher minor, without what is unknown here.
+
+        Raises:
+            DataError: it is no such record; the field is named.
+        """
+        return (await self._read(kind, answer, where))[0]
+
+    async def known_part(self, kind: type[BaseModel], answer: dict[str, Any]) -> dict[str, Any]:
+        """Return the JSON values of a record without what is unknown here; untouched where all is known.
+
+        Raises:
+            DataError: it is no such record.
+        """
+        record, is_whole = await self._read(kind, answer, "")
+        return answer if is_whole else record.model_dump(mode="json", exclude_unset=True)
+
+    async def _read(self, kind: type[M], answer: Any, where: str) -> tuple[M, bool]:
+        """Return the record, and whether it is all that was said."""
         try:
-            return kind.model_validate(answer)
-        except ValidationError as error:
-            raise DataError(
-                f"the answer is no {kind.__name__}: {first_defect(error)}", where=f"{method} {self.base_url}{path}",
-                hint="install the same version of EPI Factory on every machine",
-            ) from error  # fmt: skip
+            return kind.model_validate(answer), True
+        except ValidationError as strict:
+            error = strict
+        if unknown_fields(error) and await self._is_of_higher_minor(answer):
+            try:
+                return self._tolerant.read(kind, answer, error), False
+            except ValidationError as also:
+                error = also
+        raise DataError(
+            f"the answer is no {kind.__name__}: {first_defect(error)}", where=where or self.base_url,
+            hint="install the same version of EPI Factory on every machine",
+        ) from error  # fmt: skip
+
+    async def _is_of_higher_minor(self, answer: Any) -> bool:
+        """Tell what the agent speaks: its health says it, this answer or another; asked once it is newer."""
+        if not self._is_newer:
+            told = answer if isinstance(answer, dict) and "protocol" in answer else None
+            if told is None:
+                with suppress(EpiError):
+                    told = await self.request("GET", "/v1/health", patient=False)
+            self._is_newer = isinstance(told, dict) and is_higher_minor(told.get("protocol"))
+        return self._is_newer
 
     async def health(self, *, patient: bool = True) -> Health:
         """Return who answers at this address."""
@@ -95,7 +140,7 @@ class AgentClient:
     async def unfinished_jobs(self) -> list[JobSummary]:
         """Return the jobs that are queued or running."""
         answer = await self.request("GET", "/v1/jobs", params={"unfinished": True, "limit": 1000})
-        return [JobState.model_validate(job).summary for job in answer]
+        return [(await self.read(JobState, job)).summary for job in answer]
 
     async def cancel(self, job_id: str) -> JobState:
         """Cancel a job."""
@@ -152,6 +197,25 @@ class AgentClient:
             raise from_payload(state.error)
         raise BugError(f"the job ended as {state.status!r} without an error", where=f"{self.base_url} {job_id}")
 
+    async def run_as(
+        self,
+        result: type[M],
+        job_id: str,
+        kind: str,
+        params: BaseModel,
+        *,
+        timeout_s: float,
+        on_progress: Callable[[JobState], None] | None = None,
+    ) -> M:
+        """Run a job as `run` does, and return its result as a record.
+
+        Raises:
+            EpiError: as `run`.
+            DataError: the result is no such record.
+        """
+        answer = await self.run(job_id, kind, params, timeout_s=timeout_s, on_progress=on_progress)
+        return await self.read(result, answer, where=f"{self.base_url} {job_id}")
+
     async def _give_up(self, state: JobState, timeout_s: float) -> NoReturn:
         with suppress(EpiError):  # it may have vanished altogether
             await self.request("DELETE", f"/v1/jobs/{state.id}", patient=False)
@@ -167,7 +231,7 @@ class AgentClient:
 
             async def events() -> AsyncIterator[Event]:
                 async for message in socket:
-                    yield Event.model_validate_json(message)
+                    yield await self.read(Event, from_json(message))
 
             yield events()
 

@@ -21,7 +21,6 @@ from pydantic import BaseModel, ValidationError
 from shared.files.disk import storage_error
 from shared.files.sqlite import INT64_MAX
 from shared.kernel.clock import NS_PER_S, utc_ns
-from shared.kernel.defects import first_defect
 from shared.kernel.errors import (
     BugError,
     ConfigurationError,
@@ -38,6 +37,7 @@ from shared.service.broadcaster import Broadcaster, send_until_gone
 from shared.service.health import HealthRegistry
 from shared.service.logs import log_fields
 from shared.service.quiet_log import QuietLog
+from shared.wire.compatibility import refused_parameters
 from shared.wire.job_table import INTERRUPTED, JobTable
 from shared.wire.protocol import PROTOCOL_VERSION, Event, JobId, JobRequest, JobState, JobStatus, JobSummary
 
@@ -151,8 +151,7 @@ class JobServer:
         try:
             params = kind.params.model_validate(request.params)
         except ValidationError as error:
-            field, reason = first_defect(error)
-            raise ConfigurationError(reason, where=f"{job_id}: params.{field}") from error
+            raise refused_parameters(error, request.protocol, job_id) from error
         body = json.dumps(request.params, sort_keys=True)
         new = JobState(id=job_id, kind=request.kind, status="queued", created_utc_ns=utc_ns())
         known = await self._open.add(new, body, lambda added: self._begin(added, kind, params, request.delay_s))

@@ -5,10 +5,7 @@ Not here: what the pieces are (`meter_api`), and what becomes of them.
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from pydantic import ValidationError
-
-from shared.kernel.defects import first_defect
-from shared.kernel.errors import EpiError, InfrastructureError
+from shared.kernel.errors import DataError, EpiError, InfrastructureError
 from shared.wire.client import AgentClient
 from shared.wire.meter_api import SamplePiece
 
@@ -61,9 +58,9 @@ async def sample_pieces(
 async def _piece(client: AgentClient, params: dict[str, int | str]) -> SamplePiece:
     answer = await client.request("GET", "/v1/samples/piece", params=params, patient=False)
     try:
-        piece = SamplePiece.model_validate(answer)
-    except ValidationError as error:
-        raise _broken(client, str(first_defect(error))) from error
+        piece = await client.read(SamplePiece, answer)
+    except DataError as error:
+        raise _broken(client, error.message) from error
     if (piece.next is None) == (piece.window is None):
         raise _broken(client, "it is neither the last nor followed by another")
     return piece

@@ -161,11 +161,21 @@ _FORMER_REPORT: Final = (
 )  # fmt: skip
 
 
-class SearchResult(Record):
+class _MadePlan(Record):
+    plan: SurgeryPlan
+    plan_hash: Sha256 = Field(description="of the plan's canonical JSON")
+
+    @model_validator(mode="after")
+    def _plan_is_whole(self) -> Self:
+        """A surgeon of a higher minor may know more of a plan than can be read here: it would be another plan."""
+        if self.plan.plan_hash() != self.plan_hash:
+            raise ValueError("the plan is not the one that plan_hash names: a newer surgeon says more of it?")
+        return self
+
+
+class SearchResult(_MadePlan):
     """The plan and what is known of its worth."""
 
-    plan: SurgeryPlan
-    plan_hash: Sha256
     report: dict[str, Any] = Field(
         default_factory=dict, description="the search's own words for it: losses by layer, accuracies"
     )
@@ -229,11 +239,8 @@ class PlanParams(PlanOptions):
     statistics_sha256: Sha256 | None = None
 
 
-class PlanResult(Record):
+class PlanResult(_MadePlan):
     """The plan and its canonical hash."""
-
-    plan: SurgeryPlan
-    plan_hash: Sha256
 
 
 class ValidateParams(Record):
