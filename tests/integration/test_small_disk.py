@@ -13,6 +13,7 @@ import tomli_w
 from orchestrator.local.layout import load_demo
 from shared.wire.artifacts import GarbageCollectionParams, GarbageCollectionResult, PinParams, PinResult
 from shared.wire.client import AgentClient
+from tests.support.flipped_bytes import flip_byte_unseen
 from tests.support.lab import (
     DEMO,
     TestLab,
@@ -108,6 +109,25 @@ async def test_what_was_lost_on_the_surgeon_is_made_again(lab: TestLab) -> None:
     again = json.loads((lab.out / "lost" / "drop2_all" / "run_002.json").read_text())
     for field in ("model_sha256", "base_sha256", "statistics_sha256", "output_sha256"):
         assert again["provenance"][field] == document["provenance"][field], field
+    assert base in {one["sha256"] for one in await _artifacts(lab)}, "the root needed it; the variant it made itself"
+
+
+async def test_a_variant_that_the_root_cannot_make_is_cut_again_by_the_surgeon(lab: TestLab) -> None:
+    """The root's base rots unseen while a campaign runs, and the variant is lost on both: its plan makes another file."""
+    start_campaign(lab, quick_spec("unseen", "baseline,drop2_all,drop4_all", repetitions=2, questions=4))
+    wait_for_step(lab, "unseen", "drop4_all/rep-1", "decode", timeout_s=400)
+    document = json.loads((lab.out / "unseen" / "drop2_all" / "run_001.json").read_text())
+    variant, base = document["provenance"]["model_sha256"], document["provenance"]["base_sha256"]
+    for agent in ("node1", "surgeon"):
+        (lab.home / "state" / agent / "artifacts" / variant).unlink(missing_ok=True)
+    flip_byte_unseen(lab.home / "state/node1/artifacts" / base)
+    status = wait_for_end(lab, "unseen", 600)
+    assert status["state"] == "finished", status["reason"]
+    again = json.loads((lab.out / "unseen" / "drop2_all" / "run_002.json").read_text())
+    for field in ("model_sha256", "base_sha256", "statistics_sha256", "output_sha256"):
+        assert again["provenance"][field] == document["provenance"][field], field
+    delivery = again["deliveries"]["node1"]
+    assert delivery["method"] == "http", "by plan it was another file"
     assert {one["sha256"] for one in await _artifacts(lab)} >= {base, variant}
 
 
