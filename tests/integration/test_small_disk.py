@@ -113,7 +113,7 @@ async def test_what_was_lost_on_the_surgeon_is_made_again(lab: TestLab) -> None:
 
 
 async def test_a_variant_that_the_root_cannot_make_is_cut_again_by_the_surgeon(lab: TestLab) -> None:
-    """The root's base rots unseen while a campaign runs, and the variant is lost on both: its plan makes another file."""
+    """The root's base rots unseen while a campaign runs, and the variant is lost on both: its plan makes another."""
     start_campaign(lab, quick_spec("unseen", "baseline,drop2_all,drop4_all", repetitions=2, questions=4))
     wait_for_step(lab, "unseen", "drop4_all/rep-1", "decode", timeout_s=400)
     document = json.loads((lab.out / "unseen" / "drop2_all" / "run_001.json").read_text())
