@@ -39,6 +39,12 @@ def first_defect(error: FailedValidation) -> FieldDefect:
     return field_defects(error)[0]
 
 
+def unknown_fields(error: FailedValidation) -> list[str]:
+    """Return the fields that a record does not have, each once; places in lists are not told apart."""
+    paths = [item["loc"] for item in error.errors() if item["type"] == "extra_forbidden"]
+    return list(dict.fromkeys(".".join("*" if isinstance(part, int) else str(part) for part in path) for path in paths))
+
+
 def reason_of(error: Exception) -> str:
     """Return in one line why data could not be read: the first field at fault, or what another error says."""
     return str(first_defect(error)) if isinstance(error, ValidationError) else str(error)

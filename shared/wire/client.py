@@ -15,11 +15,11 @@ import websockets
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
-from shared.kernel.defects import first_defect
+from shared.kernel.defects import first_defect, unknown_fields
 from shared.kernel.errors import BugError, DataError, EpiError, InfrastructureError, from_payload
 from shared.service.endpoint import Endpoint, ask
 from shared.service.reply import MAX_REPLY_BYTES
-from shared.wire.compatibility import TolerantReader, unknown_fields
+from shared.wire.compatibility import TolerantReader
 from shared.wire.protocol import Event, Health, JobRequest, JobState, JobSummary, is_higher_minor
 
 M = TypeVar("M", bound=BaseModel)

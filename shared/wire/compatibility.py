@@ -9,19 +9,13 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from shared.kernel.defects import first_defect
+from shared.kernel.defects import first_defect, unknown_fields
 from shared.kernel.errors import ConfigurationError
 from shared.wire.protocol import PROTOCOL_VERSION, is_higher_minor
 
 log = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=BaseModel)
-
-
-def unknown_fields(error: ValidationError) -> list[str]:
-    """Return the fields that a record does not have, each once; places in lists are not told apart."""
-    paths = [one["loc"] for one in error.errors(include_url=False) if one["type"] == "extra_forbidden"]
-    return list(dict.fromkeys(".".join("*" if isinstance(part, int) else part for part in path) for path in paths))
 
 
 def refused_parameters(error: ValidationError, protocol: tuple[int, int], job_id: str) -> ConfigurationError:
