@@ -47,7 +47,7 @@ class Scrubber:
         self._lab = lab
         self._is_busy = is_busy
         self._days = days
-        self._agents: dict[NodeName, AgentClient] = {**lab.nodes, SURGEON: lab.surgeon}
+        self._agents: dict[NodeName, AgentClient] = {**lab.nodes, **lab.scorers, SURGEON: lab.surgeon}
         self._asked: set[NodeName] = set()
         self._not_before_s: dict[NodeName, float] = {}
         self._wake = asyncio.Event()
