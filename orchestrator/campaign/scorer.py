@@ -6,7 +6,7 @@ configuration is whose (`scorers`).
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel
 
@@ -21,6 +21,7 @@ from orchestrator.domain.run.records import ServedBy
 from shared.kernel.clock import utc_ns
 from shared.kernel.errors import DataError
 from shared.kernel.records import Configuration, ConfigurationId, NodeName
+from shared.wire.artifact_checks import CheckParams, CheckResult
 from shared.wire.artifacts import PinParams, PinResult
 from shared.wire.node_jobs.artifacts import FetchResult
 from shared.wire.node_jobs.engines import StartEngineParams, StartEngineResult
@@ -64,13 +65,17 @@ class Scorer:
         return await maker.make(key, served, ask)
 
     async def _load(self, configuration: Configuration, file: ModelFile) -> ServedBy:
-        """Bring the model here in the cheapest way, and load it."""
+        """Bring the model here in the cheapest way, and load it; what is here already is hashed before."""
         timeouts, started = self._context.spec.timeouts, self._context.spec.engine
         needed = tuple(dict.fromkeys((file.base.sha256, file.request.sha256)))
         params = PinParams(owner=self._context.spec.id, sha256s=needed)
-        pinned = await self._job(configuration.id, "pin", params, PinResult, timeouts.handling("deploy"))
+        await self._job(configuration.id, "pin", params, PinResult, timeouts.handling("deploy"))
+        check_s = timeouts.rewrite("deploy", file.base.size_bytes + file.request.size_bytes)
+        check = CheckParams(sha256s=needed, anew=needed)
+        found = await self._job(configuration.id, "check_artifacts", check, CheckResult, check_s)
+        await self._context.caller.found_damaged(configuration.id, 0, self.name, found.damaged)
         for request in (file.base, file.request):
-            if request.sha256 in pinned.missing:
+            if request.sha256 in found.missing:
                 timeout_s = timeouts.fetch("deploy", request.size_bytes)
                 await self._job(configuration.id, "fetch", request, FetchResult, timeout_s)
         engine = scorer_of(configuration.engine)
@@ -90,8 +95,7 @@ class Scorer:
         job = AnswerJob(
             campaign=self._context.spec.id, configuration=configuration, agent=self.name, kind=kind, utc_ns=utc_ns()
         )  # fmt: skip
-        answer: dict[str, Any] = await self._client.run(job.format(), kind, params, timeout_s=timeout_s)
-        return result.model_validate(answer)
+        return await self._client.run_as(result, job.format(), kind, params, timeout_s=timeout_s)
 
     async def _stop_leftovers(self) -> None:
         """Cancel what an orchestrator that died had asked for: nobody waits for it any more."""

@@ -70,7 +70,8 @@ async def test_quota_and_collection_spare_what_a_campaign_needs(lab: TestLab) ->
     assert not stranger.exists()
     files = [path for path in store.iterdir() if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= QUOTA_BYTES
-    assert [len(run["attempts"]) for run in status["runs"]] == [1] * 6, "no attempt broke for want of room"
+    broken = [one["reason"] for run in status["runs"] for one in run["attempts"] if one["outcome"] != "done"]
+    assert broken == [], "no attempt broke for want of room"
     methods = {}
     for run in ("drop2_all", "drop4_all"):
         for number in ("001", "002"):
