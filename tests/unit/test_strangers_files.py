@@ -321,7 +321,6 @@ OWN_FILES = {
     "shared/service/auth.py": "a token's file, which may be a pipe",
     "shared/checkpoints/surgery.py": "sources whose headers were read before",
     "orchestrator/notify/webhook.py": "a token's file, which may be a pipe",
-    "orchestrator/benchmarks/answer_sets.py": "our own state",
     "orchestrator/campaign/trace.py": "writes",
     "orchestrator/web/routes.py": "our own pages",
     "orchestrator/cli/api.py": "writes",
