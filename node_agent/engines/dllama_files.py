@@ -1,22 +1,17 @@
 """The two files distributed-llama reads: the model's header (.m) and the tokenizer (.t).
 
 Here: what the engine must know before it starts, and how many tokens a prompt has, since `dllama` takes texts and
-counts of positions only. Not here: the .m format itself (`shared.checkpoints.dllama`).
-
-Format of the tokenizer: distributed-llama at commit 8d624a7, `Tokenizer` in src/tokenizer.cpp.
+counts of positions only. Not here: the formats themselves (`shared.checkpoints.dllama`, `.dllama_tokenizer`).
 """
 
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from shared.checkpoints import dllama_tokenizer
 from shared.checkpoints.dllama import read_header
 from shared.kernel.errors import ConfigurationError, DataError
-from shared.kernel.regular_files import RECORDS_BYTES, read_bytes
 
-_TOKENIZER_MAGIC = 0x567124
-_MAX_HEADER_BYTES = 1 << 16
 Q40 = 2
 
 
@@ -32,17 +27,6 @@ class ModelHeader:
     vocab_size: int
     seq_len: int
     weight_type: int
-
-
-def _pairs(data: bytes, magic: int, path: Path) -> tuple[dict[int, int], int]:
-    """Return the (key, value) pairs after the magic and the header's size; a repeated key keeps its last value."""
-    if len(data) < 8 or struct.unpack_from("<i", data)[0] != magic:
-        raise DataError("not a distributed-llama file of this kind", where=str(path))
-    size = struct.unpack_from("<i", data, 4)[0]
-    if size < 8 or size % 8 or size > min(len(data), _MAX_HEADER_BYTES):
-        raise DataError(f"the header claims {size} bytes", where=str(path))
-    values = struct.unpack_from(f"<{(size - 8) // 4}i", data, 8)
-    return dict(zip(values[::2], values[1::2], strict=True)), size
 
 
 def read_model_header(path: Path) -> ModelHeader:
@@ -101,25 +85,8 @@ class DllamaTokenizer:
             ConfigurationError: it cannot be read.
             DataError: another format, or a truncated file.
         """
-        try:
-            data = read_bytes(path, RECORDS_BYTES)
-        except OSError as error:
-            raise ConfigurationError(f"cannot read the tokenizer: {error.strerror}", where=str(path)) from error
-        pairs, at = _pairs(data, _TOKENIZER_MAGIC, path)
-        at += max(pairs.get(7, 0), 0) + 4 * pairs.get(9, 0)
-        pieces: list[bytes] = []
-        scores: list[float] = []
-        try:
-            for _ in range(pairs[1]):
-                score, length = struct.unpack_from("<fI", data, at)
-                if at + 8 + length > len(data):
-                    raise DataError("the vocabulary is cut off", where=str(path))
-                scores.append(score)
-                pieces.append(data[at + 8 : at + 8 + length])
-                at += 8 + length
-            return cls(pieces, scores, bos=pairs[3], add_bos=pairs.get(10, 1) == 1)
-        except (KeyError, struct.error) as error:
-            raise DataError(f"the tokenizer is incomplete: {error}", where=str(path)) from error
+        file = dllama_tokenizer.parse(path)
+        return cls(list(file.pieces), list(file.scores), bos=file.bos, add_bos=file.adds_bos)
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of `text` as `Tokenizer::encode(text, isStart=true, addSpecialTokens=true)` does.

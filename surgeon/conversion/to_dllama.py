@@ -15,20 +15,14 @@ from typing import Final
 import gguf
 import numpy as np
 
-from shared.checkpoints import safetensors
+from shared.checkpoints import dllama_tokenizer, safetensors
 from shared.checkpoints.dllama import FLOAT_TYPES, QWEN3_MOE, pack_header
 from shared.checkpoints.safetensors import Checkpoint, TensorEntry, read_json
 from shared.files.atomic import atomic_write, write_file
 from shared.kernel.errors import ConfigurationError, DataError
 from shared.kernel.progress import Progress
-from shared.kernel.regular_files import RECORDS_BYTES, read_bytes
 from surgeon.conversion.to_gguf import read_tensor, to_float32
 
-_TOKENIZER_MAGIC: Final = 0x567124
-_TOKENIZER_KEYS: Final = {
-    "bos_id": 3, "version": 0, "vocab_size": 1, "max_token_length": 2, "chat_template": 7, "n_eos_tokens": 9,
-    "add_bos": 10,
-}  # fmt: skip
 _GGML: Final = {
     "Q40": gguf.GGMLQuantizationType.Q4_0, "Q80": gguf.GGMLQuantizationType.Q8_0,
     "F16": gguf.GGMLQuantizationType.F16, "F32": gguf.GGMLQuantizationType.F32,
@@ -151,8 +145,8 @@ def convert_tokenizer(source: Path, target: Path) -> None:
         **({"chat_template": len(template)} if template else {}), "n_eos_tokens": len(ends),
         "add_bos": int(bool(settings.get("add_bos_token", False))),
     }  # fmt: skip
-    pairs = b"".join(struct.pack("<ii", _TOKENIZER_KEYS[name], value) for name, value in values.items())
-    data = struct.pack("<Ii", _TOKENIZER_MAGIC, 8 + len(pairs)) + pairs + template
+    pairs = b"".join(struct.pack("<ii", dllama_tokenizer.KEYS[name], value) for name, value in values.items())
+    data = struct.pack("<Ii", dllama_tokenizer.MAGIC, 8 + len(pairs)) + pairs + template
     data += struct.pack(f"<{len(ends)}i", *ends)
     data += b"".join(struct.pack("<fI", -float(number), len(piece)) + piece for number, piece in enumerate(pieces))
     write_file(target, data)
@@ -202,43 +196,3 @@ def _byte_table() -> dict[str, int]:
 
 
 _BYTE_OF: Final = _byte_table()
-
-
-def parse_tokenizer(path: Path) -> tuple[dict[str, int], list[int], list[bytes]]:
-    """Return header values, end-of-text ids and tokens of a .t file.
-
-    Raises:
-        ConfigurationError: it cannot be read.
-        DataError: truncated, corrupt or hostile.
-    """
-    try:
-        data = read_bytes(path, RECORDS_BYTES)
-    except OSError as error:
-        raise ConfigurationError(f"cannot read the tokenizer: {error.strerror}", where=str(path)) from error
-
-    def take(at: int, length: int) -> bytes:
-        if length < 0 or at + length > len(data):
-            raise DataError("the file ends early", where=f"{path} at byte {at}")
-        return data[at : at + length]
-
-    magic, size = struct.unpack("<Ii", take(0, 8))
-    if magic != _TOKENIZER_MAGIC or size < 8 or size % 8:
-        raise DataError("not a distributed-llama tokenizer", where=str(path))
-    names = {number: name for name, number in _TOKENIZER_KEYS.items()}
-    values: dict[str, int] = {}
-    for key, value in struct.iter_unpack("<ii", take(8, size - 8)):
-        if key not in names:
-            raise DataError(f"unknown header key {key}", where=str(path))
-        values[names[key]] = value
-    at = size + max(values.get("chat_template", 0), 0)
-    n_ends, n_tokens = values.get("n_eos_tokens", 0), values.get("vocab_size", 0)
-    if not 0 <= n_tokens <= len(data) // 8 or n_ends < 0:
-        raise DataError(f"{n_tokens} tokens, {n_ends} ends", where=str(path))
-    ends = [int(end) for (end,) in struct.iter_unpack("<i", take(at, 4 * n_ends))]
-    at += 4 * n_ends
-    tokens: list[bytes] = []
-    for _ in range(n_tokens):
-        _, length = struct.unpack("<fI", take(at, 8))
-        tokens.append(take(at + 8, length))
-        at += 8 + length
-    return values, ends, tokens

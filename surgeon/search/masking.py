@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shared.kernel.errors import ConfigurationError
-from shared.kernel.records import Layout, SurgeryPlan
+from shared.kernel.records import Layout
 from shared.llama import model as llama
 
 
@@ -63,10 +63,3 @@ class ExpertMask:
         tensor.write(values)
         self.layers_seen += 1
         return True
-
-
-def mask_of(plan: SurgeryPlan, layers: Sequence[int] | None = None, layout: Layout = "uniform") -> ExpertMask:
-    """Return the mask that hides what `plan` drops; `layers` are those with experts, all by default."""
-    mask = ExpertMask(range(plan.n_layers) if layers is None else layers, plan.n_experts, layout)
-    mask.keep(plan.kept)
-    return mask

@@ -77,11 +77,6 @@ class WeightsInMemory:
             values[: len(matrix)] = merge_rows(matrix, original).astype(original.dtype)
             self._tensors[node, layer].write(values)
 
-    def restore(self) -> None:
-        """Put the original weights back."""
-        for place, original in self._originals.items():
-            self._tensors[place].write(original)
-
 
 @dataclass(frozen=True)
 class Merged:

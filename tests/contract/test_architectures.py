@@ -11,8 +11,8 @@ from shared.checkpoints.gguf_experts import describe, expert_layers
 from shared.kernel.errors import ConfigurationError
 from shared.kernel.records import Layout, SurgeryPlan
 from shared.llama import model as llama
-from surgeon.search.masking import mask_of
 from surgeon.verification.verify import verify
+from tests.support.masks import mask_of
 from tests.support.tiny_models import N_EXPERTS, RECIPES, VARIANTS, Recipe, make_model
 
 TOKENS = list(range(5, 37))

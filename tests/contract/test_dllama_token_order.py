@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from shared.checkpoints import dllama, safetensors
-from surgeon.conversion.to_dllama import convert_model, convert_tokenizer, parse_tokenizer, token_order
+from shared.checkpoints import dllama, dllama_tokenizer, safetensors
+from surgeon.conversion.to_dllama import convert_model, convert_tokenizer, token_order
 from surgeon.conversion.to_gguf import read_tensor, to_float32
 from tests.support.benchmarks_reference import MODEL
 
@@ -15,8 +15,9 @@ def test_every_token_keeps_its_row(tmp_path: Path) -> None:
     assert order[0] == 1 and order[-1] == 0, "the demo's end-of-text token is its first"
     convert_model(MODEL, tmp_path / "m.m", weights="F32")
     convert_tokenizer(MODEL, tmp_path / "m.t")
-    values, ends, tokens = parse_tokenizer(tmp_path / "m.t")
-    assert values["bos_id"] == len(tokens) - 1 and ends == [len(tokens) - 1] and tokens[-1] == b"<|endoftext|>"
+    tokenizer = dllama_tokenizer.parse(tmp_path / "m.t")
+    last = len(tokenizer.pieces) - 1
+    assert (tokenizer.bos, tokenizer.ends, tokenizer.pieces[-1]) == (last, (last,), b"<|endoftext|>")
     checkpoint = safetensors.parse(MODEL)
     rows = to_float32(read_tensor(checkpoint.tensors()["model.embed_tokens.weight"], None))
     file = dllama.parse(tmp_path / "m.m")

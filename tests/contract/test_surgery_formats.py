@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from shared.checkpoints import dllama, gguf, safetensors, surgery
+from shared.checkpoints import dllama, dllama_tokenizer, gguf, safetensors, surgery
 from shared.kernel.errors import ConfigurationError, DataError
 from shared.kernel.records import SurgeryPlan
 from surgeon.conversion.quantize import quantize
-from surgeon.conversion.to_dllama import convert_model, convert_tokenizer, parse_tokenizer
+from surgeon.conversion.to_dllama import convert_model, convert_tokenizer
 from surgeon.conversion.to_gguf import convert
 from surgeon.verification.verify import verify
 from tests.support.checkpoint_factory import make_checkpoint
@@ -145,17 +145,17 @@ def test_tokenizer_for_distributed_llama(lab: Path, tmp_path: Path) -> None:
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     (folder / "config.json").write_text(json.dumps(config))
     convert_tokenizer(folder, tmp_path / "x.t")
-    values, ends, tokens = parse_tokenizer(tmp_path / "x.t")
+    made = dllama_tokenizer.parse(tmp_path / "x.t")
     special = tokenizer["added_tokens"][0]["id"]
-    assert values["bos_id"] == special and ends == [383] and tokens[special] == b"<|endoftext|>"
-    assert tokens[tokenizer["model"]["vocab"]["Ġthe"]] == b" the"
+    assert (made.bos, made.ends, made.pieces[special]) == (special, (383,), b"<|endoftext|>")
+    assert made.pieces[tokenizer["model"]["vocab"]["Ġthe"]] == b" the"
     tokenizer["added_tokens"][0]["id"] = 999
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     with pytest.raises(ConfigurationError, match="gaps"):
         convert_tokenizer(folder, tmp_path / "y.t")
     (tmp_path / "cut.t").write_bytes((tmp_path / "x.t").read_bytes()[:-3])
     with pytest.raises(DataError, match="ends early"):
-        parse_tokenizer(tmp_path / "cut.t")
+        dllama_tokenizer.parse(tmp_path / "cut.t")
 
 
 def split_gguf(source: Path, folder: Path, n: int) -> Path:

@@ -15,10 +15,10 @@ from shared.kernel.errors import ConfigurationError, DataError, InfrastructureEr
 from shared.kernel.records import SurgeryPlan
 from shared.llama import model as llama
 from surgeon.conversion.to_gguf import convert
-from surgeon.observation.selection_counts import count_selected
-from surgeon.search.masking import mask_of
 from surgeon.verification.verify import verify
 from tests.support.checkpoint_factory import TEXT, make_checkpoint
+from tests.support.masks import mask_of
+from tests.support.selection_counts import count_selected
 
 N = 12
 EQUAL = tuple((0, 2, 3, 5, 7, 8, 11) if layer % 2 else (1, 2, 4, 5, 6, 9, 10) for layer in range(4))

@@ -16,8 +16,8 @@ from shared.llama.model import Context, Model
 from shared.wire.node_jobs.workloads import ScoreParams, ScoreResult
 from surgeon.conversion.quantize import quantize
 from surgeon.conversion.to_gguf import convert
-from surgeon.observation.selection_counts import count_selected
 from tests.support.benchmarks_reference import MODEL, ROLES, TASKS
+from tests.support.selection_counts import count_selected
 
 pytestmark = pytest.mark.timeout(900)
 

@@ -33,13 +33,13 @@ from orchestrator.results.files import read_traces
 from orchestrator.results.validate import validate_submission
 from shared.checkpoints import surgery
 from shared.checkpoints.dllama import read_header
+from shared.checkpoints.dllama_tokenizer import parse as parse_tokenizer
 from shared.files.durability import hash_file
 from shared.files.trace_csv import read_columns
 from shared.kernel.errors import DataError, EpiError
 from shared.kernel.regular_files import MIB, read_bytes
 from shared.kernel.settings import load_settings
 from surgeon.cli.files import app as surgery_app
-from surgeon.conversion.to_dllama import parse_tokenizer
 from surgeon.observation.corpus import load_corpus
 from surgeon.observation.statistics import load as load_statistics
 from surgeon.planning.plan_file import read_plan, read_surgeries

@@ -138,8 +138,6 @@ def test_memory_and_file_are_one_model(lab: Path, tmp_path: Path, source: str, t
         weights.merge(mixed())
         mask.keep([range(4)] * 2)
         inside = logits(model, mask)
-        weights.restore()
-        assert (logits(model, None) == before).all()
     with llama.Model(tmp_path / "merged.gguf") as model:
         assert np.abs(logits(model, None) - inside).max() < tolerance
     assert np.abs(inside - before).max() > 0.5
