@@ -8,7 +8,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from orchestrator.domain.campaign.timeouts import TimeoutsSpec
 from shared.bars import progress_bar
+from shared.files.artifacts import ArtifactInfo
 from shared.files.atomic import write_file
 from shared.kernel.clock import utc_ns
 from shared.kernel.errors import ConfigurationError
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Ask a benchmark of one model, outside a campaign.", no_args_is_help=True)
 
 Answer = TypeVar("Answer", ScoreResult, GenerateResult)
-_JOB_TIMEOUT_S = 24 * 3600.0
+_TIMEOUTS = TimeoutsSpec()
+"""A campaign's own, which say when a job of this size counts as hanging."""
 
 
 @app.command()
@@ -118,13 +121,15 @@ class _NodeAsk:
     def score(self, params: ScoreParams) -> ScoreResult:
         """Have one job scored and wait for its answer."""
         asked = sum(len(group.items) for group in params.groups)
-        return self._run(ScoreResult, "score", params, asked)
+        return self._run(ScoreResult, "score", params, asked, _TIMEOUTS.score(params))
 
     def generate(self, params: GenerateParams) -> GenerateResult:
         """Have the texts of one job written and wait for them."""
-        return self._run(GenerateResult, "generate", params, len(params.items))
+        return self._run(GenerateResult, "generate", params, len(params.items), _TIMEOUTS.generate(params))
 
-    def _run(self, result: type[Answer], kind: str, params: ScoreParams | GenerateParams, asked: int) -> Answer:
+    def _run(
+        self, result: type[Answer], kind: str, params: ScoreParams | GenerateParams, asked: int, timeout_s: float
+    ) -> Answer:
         self._jobs += 1
         before = self._answered
 
@@ -132,10 +137,16 @@ class _NodeAsk:
             self._tell(before + state.progress * asked)
 
         key = BenchmarkJob(utc_ns=self._started_utc_ns, kind=kind, number=self._jobs)
-        job = self._client.run_as(result, key.format(), kind, params, timeout_s=_JOB_TIMEOUT_S, on_progress=show)
+        job = self._client.run_as(result, key.format(), kind, params, timeout_s=timeout_s, on_progress=show)
         answer = asyncio.run_coroutine_threadsafe(job, self._loop).result()
         self._tell(before + asked)
         return answer
+
+
+async def _size_of(client: AgentClient, sha256: str) -> int:
+    """Return the size of a model on the node; 0 where it is not there, which loading it will say."""
+    found = (ArtifactInfo.model_validate(one) for one in await client.request("GET", "/v1/artifacts"))
+    return next((info.size_bytes for info in found if info.sha256 == sha256), 0)
 
 
 async def _run(
@@ -151,7 +162,8 @@ async def _run(
             suite = await asyncio.to_thread(BenchmarkSuite, spec)
         with console.status("loading the model"):
             key = BenchmarkJob(utc_ns=now, kind="start_engine", number=1)
-            started = await client.run_as(StartEngineResult, key.format(), "start_engine", engine, timeout_s=3600)
+            load_s = _TIMEOUTS.transfer("start_engine", await _size_of(client, engine.model_sha256))
+            started = await client.run_as(StartEngineResult, key.format(), "start_engine", engine, timeout_s=load_s)
         kept = out.with_name(out.name + ".answers.jsonl")
         with progress_bar("questions", console) as publish:
             ask = _NodeAsk(client, now, asyncio.get_running_loop(), publish)

@@ -1,18 +1,15 @@
 """The commands on files: info, convert, quantize, apply, kinds, verify, validate."""
 
-import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
 from shared.bars import progress_bar
 from shared.kernel.errors import ConfigurationError
 from shared.kernel.progress import throttled
-from surgeon.cli.output import Json, Threads, absolute, console, run_task, show
+from surgeon.cli.output import Json, Threads, absolute, run_task, show, show_listing
 
 app = typer.Typer()
 
@@ -137,15 +134,8 @@ def kinds(as_json: Json = False) -> None:
     """
     from surgeon.work.named import kind_infos
 
-    infos = kind_infos()
-    if as_json:
-        print(json.dumps({info.name: info.model_dump(mode="json") for info in infos}))
-        return
-    table = Table("kind", "does", "parameters", "formats", "source")
-    for info in infos:
-        parameters = ", ".join(parameter.name for parameter in info.parameters)
-        table.add_row(info.name, escape(info.description), parameters, ", ".join(info.formats), info.source)
-    console.print(table)
+    columns = {"kind": "name", "does": "description", "parameters": None, "formats": "formats", "source": "source"}
+    show_listing(kind_infos(), columns, as_json)
 
 
 @app.command()

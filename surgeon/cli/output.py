@@ -2,13 +2,17 @@
 
 import asyncio
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 from shared.bars import progress_bar
+from shared.wire.surgeon_catalogue import KindInfo, MethodInfo
 from surgeon.work.child import run_in_child
 from surgeon.work.tasks import Done, Task
 
@@ -30,6 +34,22 @@ def show(as_json: bool, data: dict[str, Any], text: str) -> None:
         print(json.dumps(data))
     else:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def show_listing(infos: Sequence[MethodInfo | KindInfo], columns: Mapping[str, str | None], as_json: bool) -> None:
+    """Print what can be asked for by name: a column's heading -> the field that it shows; None: the parameters."""
+    if as_json:
+        print(json.dumps({info.name: info.model_dump(mode="json") for info in infos}))
+        return
+    table = Table(*columns)
+    for info in infos:
+        names = ", ".join(parameter.name for parameter in info.parameters)
+        table.add_row(*(names if field is None else _cell(getattr(info, field)) for field in columns.values()))
+    console.print(table)
+
+
+def _cell(value: str | tuple[str, ...]) -> str:
+    return escape(value) if isinstance(value, str) else ", ".join(value) or "nothing"
 
 
 def absolute(path: Path | None) -> Path | None:

@@ -11,7 +11,7 @@ from rich.table import Table
 from shared.kernel.errors import ConfigurationError
 from shared.kernel.records import LayerGroup
 from shared.wire.surgeon_jobs import PlanOptions
-from surgeon.cli.output import Json, Threads, absolute, console, run_task, show
+from surgeon.cli.output import Json, Threads, absolute, console, run_task, show, show_listing
 
 app = typer.Typer()
 
@@ -106,15 +106,8 @@ def methods(as_json: Json = False) -> None:
     """
     from surgeon.work.named import method_infos
 
-    infos = method_infos()
-    if as_json:
-        print(json.dumps({info.name: info.model_dump(mode="json") for info in infos}))
-        return
-    table = Table("method", "kind", "needs", "parameters", "source")
-    for info in infos:
-        parameters = ", ".join(parameter.name for parameter in info.parameters)
-        table.add_row(info.name, info.kind, ", ".join(info.needs) or "nothing", parameters, info.source)
-    console.print(table)
+    columns = {"method": "name", "kind": "kind", "needs": "needs", "parameters": None, "source": "source"}
+    show_listing(method_infos(), columns, as_json)
 
 
 def _parameters(items: list[str] | None) -> dict[str, str | int | float | bool]:
