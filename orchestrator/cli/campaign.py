@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from orchestrator.campaign.rates_library import load_rates
 from orchestrator.campaign.spec_file import load_spec
 from orchestrator.campaign.spec_library import EXAMPLES, SpecLibrary
 from orchestrator.cli.api import Api
@@ -15,10 +16,10 @@ from orchestrator.cli.lab import DemoOption, JsonOption, running_lab
 from orchestrator.cli.reach import Reach, reaching
 from orchestrator.cli.rendering import print_campaigns, print_check, print_plan, print_status
 from orchestrator.domain.campaign.dry_run import SpecCheck, SpecPlan, check, spec_plan
-from orchestrator.domain.campaign.planner import Rates
+from orchestrator.domain.campaign.hardware_plan import hardware_plan
+from orchestrator.domain.campaign.rates import HardwareRates
 from shared.files.atomic import write_file
 from shared.kernel.errors import ConfigurationError
-from shared.kernel.settings import load_settings
 
 app = typer.Typer(help="Make, check, plan, start, watch and command campaigns.", no_args_is_help=True)
 
@@ -84,7 +85,7 @@ def validate(
 
 
 @app.command("plan", epilog=_examples(
-    "epi campaign plan paper.toml", "epi campaign plan paper.toml --from results/demo-20261122-003539",
+    "epi campaign plan paper.toml --rates four-pi5", "epi campaign plan paper.toml --from results/demo-20261122-003539",
     "epi campaign plan paper.toml --like pilot --url http://lab:8700 --json",
 ))  # fmt: skip
 @reaching
@@ -97,7 +98,9 @@ def plan(
     source: Annotated[
         Path | None, typer.Option("--from", help="Folder of a measured campaign to take rates from.", metavar="DIR")
     ] = None,
-    rates: Annotated[Path | None, typer.Option(help="TOML with the fields of Rates.", metavar="FILE")] = None,
+    rates: Annotated[
+        str | None, typer.Option(help="Published rates by name (four-pi5), or a TOML file.", metavar="NAME|FILE")
+    ] = None,
     base_bytes: Annotated[int, typer.Option(min=0, help="With --from: size of the quantised base model.")] = 0,
 ) -> None:
     """Say what will run in which order, how long, on which disk, and what the design can show; nothing is started."""
@@ -113,7 +116,12 @@ def plan(
 
         planned = measured_plan(loaded, load_results(source), base_bytes)
     elif rates is not None:
-        planned = spec_plan(loaded, rates=load_settings(Rates, rates), rates_from=str(rates))
+        found = load_rates(rates)
+        planned = (
+            hardware_plan(loaded, found)
+            if isinstance(found, HardwareRates)
+            else spec_plan(loaded, rates=found, rates_from=rates)
+        )
     else:
         planned = spec_plan(loaded)
     reach.show(planned.model_dump(mode="json"), lambda _: print_plan(planned))

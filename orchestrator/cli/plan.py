@@ -6,16 +6,31 @@ from typing import Annotated
 
 import typer
 
+from orchestrator.campaign.rates_library import load_rates
+from orchestrator.campaign.spec_file import load_spec
+from orchestrator.campaign.spec_library import EXAMPLES
 from orchestrator.cli.common import JsonOption, dump, must_exist, out
 from orchestrator.cli.rendering import print_costs, print_resolution, span
 from orchestrator.domain.campaign.design_power import Expectation
 from orchestrator.domain.campaign.dry_run import SUITE_SIZES
+from orchestrator.domain.campaign.hardware_plan import rates_of
 from orchestrator.domain.campaign.matrix import parse_selection
-from orchestrator.domain.campaign.planner import PlanRequest, Rates, plan, propose
+from orchestrator.domain.campaign.planner import PlanRequest, plan, propose
 from orchestrator.domain.campaign.protocol import AccuracyField, AccuracyTask, default_accuracy
+from orchestrator.domain.campaign.rates import HardwareRates, Rates
 from orchestrator.domain.run.accuracy import normalised_weights
-from shared.kernel.errors import ConfigurationError
-from shared.kernel.settings import load_settings
+
+_EXPLANATION = """\
+epi plan says how long a design takes, what it costs in joules and what it can resolve. It needs rates:
+
+  epi plan --rates four-pi5                       published rates of four Raspberry Pi 5, windows of the paper's spec
+  epi plan --from OUT/<campaign>                  rates of an earlier campaign, even a short one
+  epi plan --rates four-pi5 --target 0.02         also propose the shortest campaign that resolves 2 % of EPI
+
+The spec of a campaign is planned by:
+
+  epi campaign new paper paper.toml
+  epi campaign plan paper.toml --rates four-pi5"""
 
 app = typer.Typer(help="Before a campaign: duration, joules, disk, network, and what it can resolve.")
 
@@ -25,7 +40,9 @@ def plan_command(
     source: Annotated[
         Path | None, typer.Option("--from", help="Folder of an earlier campaign: its rates, spread, discordance.")
     ] = None,
-    rates_file: Annotated[Path | None, typer.Option("--rates", help="TOML with the fields of Rates.")] = None,
+    rates_file: Annotated[
+        str | None, typer.Option("--rates", help="Published rates by name (four-pi5), or a TOML file.")
+    ] = None,
     configs: Annotated[str, typer.Option(help="`all`, or configuration ids separated by commas.")] = "all",
     reps: Annotated[int, typer.Option(min=1, help="Repetitions of each configuration.")] = 3,
     questions: Annotated[int, typer.Option(min=2, help="Questions per task.")] = 500,
@@ -52,6 +69,9 @@ def plan_command(
     """Say how long a campaign takes, what it costs and what it can show, before it runs."""
     if interim is not None:
         _interim(interim, precision, as_json)
+        return
+    if source is None and rates_file is None:
+        typer.echo(_EXPLANATION)
         return
     items = parse_selection(configs)
     comparisons = max(sum(item.is_pruned for item in items), 1)
@@ -104,7 +124,7 @@ def _interim(folder: Path, precision: float | None, as_json: bool) -> None:
 
 
 def _rates(
-    source: Path | None, rates_file: Path | None, base_bytes: int, comparisons: int
+    source: Path | None, rates_file: str | None, base_bytes: int, comparisons: int
 ) -> tuple[Rates, Expectation, dict[AccuracyField, AccuracyTask]]:
     if source is not None:
         from orchestrator.results.rates import measured_expectation, measured_rates
@@ -114,9 +134,8 @@ def _rates(
         data = load_results(source)
         expected = measured_expectation(data, comparisons)
         return measured_rates(data, base_bytes), expected, data.campaign.protocol.accuracy
-    if rates_file is not None:
-        return load_settings(Rates, rates_file), Expectation(comparisons=comparisons), default_accuracy()
-    raise ConfigurationError(
-        "nothing is known of the speed and the power", where="epi plan",
-        hint="give --from OUT/<campaign> of an earlier (even short) campaign, or --rates FILE.toml",
-    )  # fmt: skip
+    rates = load_rates(rates_file or "")
+    if isinstance(rates, HardwareRates):
+        spec = load_spec(EXAMPLES / "paper.toml")
+        rates = rates_of(spec, rates)
+    return rates, Expectation(comparisons=comparisons), default_accuracy()

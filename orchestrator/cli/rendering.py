@@ -59,14 +59,46 @@ def print_plan(found: SpecPlan) -> None:
     print(f"order     {', '.join(f'repetition {one + 1} {methods[one % 2]}' for one in range(found.repetitions))}")
     if found.plan is None:
         print(f"duration  at least {span(found.waiting_seconds)}, what the spec says to wait; no rates are known:")
-        print("          give --like ID or --from DIR of a measured (even short) campaign, or --rates FILE")
+        print("          give --like ID or --from DIR of a measured (even short) campaign, or --rates four-pi5|FILE")
     else:
         print(f"rates     from {found.rates_from}")
         print_costs(found.plan)
+        print_questions(found)
     if found.resolution is not None:
         print_resolution(found.resolution, found.expected.comparisons)
+    for day in found.plan.further if found.plan is not None else ():
+        print(
+            f"further   {day.days} more day{'s' if day.days > 1 else ''}: {day.repetitions} repetitions resolve"
+            f" {day.smallest_effect:.1%}"
+        )
     for warning in found.plan.warnings if found.plan is not None else ():
         print(f"warning   {warning}")
+    for source in found.rates_sources:
+        print(f"source    {source}")
+
+
+_WHERE = {
+    "cluster": "asked of the cluster in every repetition (the literal protocol)",
+    "once": "asked of the cluster once",
+    "scorers": "answered by scorers behind the measurement",
+}
+
+
+def print_questions(found: SpecPlan) -> None:
+    """Print where the questions are answered, what that takes, and what the literal protocol would."""
+    assert found.plan is not None
+    made = found.plan
+    n = sum(found.questions.values())
+    scorers = "" if made.scorer_seconds is None else f", {span(made.scorer_seconds)} of scorers beside it"
+    print(
+        f"questions {n} a configuration, {_WHERE[found.where]}: {span(made.cluster_questions_seconds)} of the"
+        f" cluster{scorers}; windows that measure energy: {span(made.windows_seconds)}"
+    )
+    if found.where != "cluster":
+        print(
+            f"literal   {span(made.literal_duration_seconds)} if every repetition asked every question of the cluster"
+        )
+    print(f"critical  {made.critical_path}")
 
 
 def print_costs(plan: CampaignPlan) -> None:

@@ -8,8 +8,8 @@ import numpy as np
 from orchestrator.domain.analysis.paired import accuracies
 from orchestrator.domain.campaign.design_power import Expectation
 from orchestrator.domain.campaign.dry_run import Pace, SpecPlan, spec_plan
-from orchestrator.domain.campaign.planner import Rates
 from orchestrator.domain.campaign.protocol import AccuracyField, AccuracyTask
+from orchestrator.domain.campaign.rates import Rates
 from orchestrator.domain.campaign.spec import CampaignSpec
 from orchestrator.domain.run.accuracy import field_of
 from orchestrator.domain.run.records import RunInput

@@ -1,5 +1,6 @@
 """Campaign specs: the shipped examples, frozen hashes, errors that name the key; the commands that need no lab."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from orchestrator.campaign.spec_file import load_spec
 from orchestrator.campaign.spec_library import EXAMPLES
 from orchestrator.domain.analysis.utilisation import utilisation
 from orchestrator.domain.campaign.dry_run import Pace, spec_plan
-from orchestrator.domain.campaign.planner import Rates
+from orchestrator.domain.campaign.rates import Rates
 from orchestrator.domain.campaign.schedule import configurations_of, runs_total, schedule
 from shared.kernel.errors import ConfigurationError
 
@@ -85,7 +86,7 @@ def test_a_plan_says_order_waiting_and_power_without_rates_and_costs_with_them()
     spec = load_spec(EXAMPLES / "paper.toml")
     bare = spec_plan(spec)
     assert bare.order == tuple(str(run.run) for run in schedule(spec)) and bare.plan is None
-    assert bare.waiting_seconds == pytest.approx(78 * (5 * 10 + 60 + 3 * (5 + 5) + 5))
+    assert bare.waiting_seconds == pytest.approx(78 * (60 + 5 * 10 + 60 + 3 * (5 + 5) + 5))
     assert bare.resolution is not None and 0 < bare.resolution.smallest_effect < 0.1
     rates = Rates(
         seconds_per_question=dict.fromkeys(spec.intelligence.weights, 2.0), fixed_seconds=1e9, idle_watts=12,
@@ -95,6 +96,45 @@ def test_a_plan_says_order_waiting_and_power_without_rates_and_costs_with_them()
     pace = Pace(prefill_tokens_per_s=20.0, decode_tokens_per_s=14.0, between_s=150.0)
     full = spec_plan(spec, rates=rates, pace=pace, rates_from="pilot")
     assert full.plan is not None and full.rates_from == "pilot"
-    run_s = 145 + 150 + 8 * 4 * 512 / 20 + 8 * 4 * 256 / 14 + 3 * 1000 * 2
-    assert full.plan.run_seconds == pytest.approx(run_s)
+    windows_s = 300 + 145 + 150 + 8 * 4 * 512 / 20 + 8 * 4 * 256 / 14
+    assert full.plan.windows_seconds == pytest.approx(78 * windows_s), "with the longest wait for the steady state"
+    assert full.plan.cluster_questions_seconds == 26 * 3 * 100 * 2, "scorers answer all, the cluster its sample once"
+    assert full.literal_duration_seconds == pytest.approx(78 * (windows_s + 2 * sum(full.questions.values())))
+    waited = spec_plan(spec, rates=rates, pace=pace.model_copy(update={"steady_s": 80.0})).plan
+    assert waited is not None and waited.windows_seconds == pytest.approx(78 * (windows_s - 220))
     assert full.plan.disk_bytes_node == 2 * rates.base_bytes
+
+
+def test_the_paper_takes_days_where_the_literal_protocol_takes_months() -> None:
+    plan = [*EPI, "plan", str(EXAMPLES / "paper.toml"), "--rates", "four-pi5", "--json"]
+    planned = json.loads(subprocess.run(plan, check=True, capture_output=True, text=True, timeout=60).stdout)
+    assert planned["where"] == "scorers" and sum(planned["questions"].values()) == 25_256
+    assert planned["duration_seconds"] <= 3 * 86_400
+    assert planned["literal_duration_seconds"] == pytest.approx(155 * 86_400, rel=0.05)
+    made = planned["plan"]
+    assert made["rates_label"] == "published" and planned["rates_from"].startswith("published:")
+    assert made["windows_seconds"] + made["cluster_questions_seconds"] == pytest.approx(planned["duration_seconds"])
+    assert made["energy_joules"] == pytest.approx(48 * planned["duration_seconds"])
+    effects = [day["smallest_effect"] for day in made["further"]]
+    assert effects == sorted(effects, reverse=True) and effects[0] < planned["resolution"]["smallest_effect"]
+    assert any("no rates of llama.cpp" in warning for warning in made["warnings"])
+    assert len(planned["rates_sources"]) == 5
+
+
+def test_rates_of_an_unknown_name_are_refused(tmp_path: Path) -> None:
+    plan = [*EPI, "plan", str(EXAMPLES / "paper.toml"), "--rates"]
+    unknown = subprocess.run([*plan, "five-pi6"], capture_output=True, text=True, timeout=60)
+    assert unknown.returncode != 0 and "four-pi5" in unknown.stderr
+    own = tmp_path / "own.toml"
+    own.write_text("""
+        description = "mine"
+        sources = ["my bench"]
+        nodes = 1
+        idle_watts = 3.5
+        active_watts = 12
+        loading_seconds = 60
+        engines = { "llama.cpp" = { prefill_tokens_per_s = 10.9, decode_tokens_per_s = 8.0 } }
+        tasks.mmlu_5shot = { questions = 14042, tokens_per_question = 106, prefixes = 57, tokens_per_prefix = 392 }
+    """)
+    lacking = subprocess.run([*plan, str(own)], capture_output=True, text=True, timeout=60)
+    assert lacking.returncode != 0 and "nothing of arc_challenge_25shot, hellaswag_10shot" in lacking.stderr

@@ -10,8 +10,9 @@ from typer.testing import CliRunner
 from orchestrator.cli.plan import app as plan_app
 from orchestrator.domain.analysis.interim import analyse_interim
 from orchestrator.domain.campaign.design_power import Expectation, power, questions_needed, resolution
-from orchestrator.domain.campaign.planner import PlanRequest, Rates, plan, propose
+from orchestrator.domain.campaign.planner import PlanRequest, plan, propose
 from orchestrator.domain.campaign.protocol import PUBLISHED_FIELDS
+from orchestrator.domain.campaign.rates import Rates
 from orchestrator.domain.campaign.sequential import StoppingRule, decide, established, nominal_levels
 from orchestrator.results.read_model import load_results
 from shared.kernel.errors import ConfigurationError
