@@ -6,6 +6,7 @@ from pathlib import Path
 
 from orchestrator.domain.campaign.rates import HardwareRates, Rates
 from shared.kernel.errors import ConfigurationError
+from shared.kernel.regular_files import SETTINGS_BYTES, read_text
 from shared.kernel.settings import load_settings
 
 _SHIPPED = Path(__file__).parent / "rates"
@@ -36,6 +37,6 @@ def load_rates(name_or_file: str) -> HardwareRates | Rates:
 
 def _is_of_hardware(path: Path) -> bool:
     try:
-        return "engines" in tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return "engines" in tomllib.loads(read_text(path, SETTINGS_BYTES))
+    except (OSError, ValueError, RecursionError):
         return False  # reading it as rates says what is wrong
