@@ -100,6 +100,8 @@ _GATED_SHARED = "its gated shared experts exist in no graph of llama.cpp that re
 _DRAFT = "a draft model: it has no log-probabilities of its own to compare"
 _EMBEDDING = "an embedding model: it gives no log-probabilities to compare"
 _LATENT = "its routers and its experts see different inputs"
+_BESIDE = "its experts work beside the attention, on the hidden state before both"
+_UNNAMED = "its graph does not name the hidden state before the experts"
 _STREAMS = "its hyper-connections have no single hidden state before the experts"
 
 
@@ -148,11 +150,11 @@ _ROWS: Final = (
     _by_file("dots1", "dots.llm1"),
     _by_file("dots3note", "dots3"),
     _by_file("afmoe", "AFM (Trinity)", "sigmoid"),
-    Architecture("arctic", "Arctic", whole=r"ffn_norm_exps\.weight"),
+    Architecture("arctic", "Arctic", whole=r"ffn_norm_exps\.weight", no_statistics=_BESIDE),
     Architecture("bailingmoe", "Ling-MoE", normalises=None),
-    _by_file("bailingmoe2", "Ling 2"),
-    _by_file("bailingmoe3", "Ling 3"),
-    _by_file("cohere2moe", "Command with experts", "sigmoid", bias=None),
+    _by_file("bailingmoe2", "Ling 2", residual="sa_out"),
+    _by_file("bailingmoe3", "Ling 3", no_statistics=_UNNAMED),
+    _by_file("cohere2moe", "Command with experts", "sigmoid", bias=None, no_statistics=_UNNAMED),
     Architecture("ernie4_5-moe", "ERNIE 4.5 MoE", bias=BIAS),
     _by_file("exaone-moe", "EXAONE-MoE"),
     Architecture(
@@ -161,12 +163,12 @@ _ROWS: Final = (
     Architecture("grok", "Grok", activation="gelu"),
     Architecture("hunyuan-moe", "Hunyuan-MoE"),
     _by_file("hy_v3", "Hunyuan 3", "sigmoid", bias="exp_probs_b"),
-    _by_file("hy_v4", "Hunyuan 4"),
+    _by_file("hy_v4", "Hunyuan 4", no_statistics=_STREAMS),
     Architecture("jamba", "Jamba", normalises=False),
     _by_file("kimi-k3", "Kimi-K3", activation="situ", no_statistics=_LATENT),
     _by_file("kimi-linear", "Kimi-Linear", normalises=True),
     _by_file("laguna", "Laguna", "sigmoid"),
-    _by_file("lfm2moe", "LFM2-MoE", normalises=True),
+    _by_file("lfm2moe", "LFM2-MoE", normalises=True, no_statistics=_UNNAMED),
     Architecture("llada-moe", "LLaDA-MoE", normalises=False),
     Architecture("maple", "Maple"),
     Architecture("mellum", "Mellum 2"),
@@ -179,7 +181,7 @@ _ROWS: Final = (
         "nemotron_h_moe", "Nemotron-H-MoE", "sigmoid", normalises=None, bias=BIAS, activation="relu_sqr",
         no_statistics=_LATENT,
     ),
-    Architecture("phimoe", "Phi-3.5-MoE"),
+    Architecture("phimoe", "Phi-3.5-MoE", no_statistics=_UNNAMED),
     Architecture("rnd1", "RND1"),
     _by_file("smallthinker", "SmallThinker", normalises=True, bias=None, activation="relu", no_statistics=_LATENT),
     _by_file("step35", "Step-3.5", "sigmoid"),

@@ -3,19 +3,28 @@
 Pure numpy over tensors already read; formulas and their sources stand at each sum.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from shared.checkpoints.architectures import Gating
 from shared.checkpoints.base import CheckpointInfo
 from shared.kernel.errors import DataError
 from surgeon.observation.statistics import RATIO_BINS
 
 Array = npt.NDArray[Any]
 _TIE = 1e-6
+RANKED: Final = ("ffn_moe_probs_masked", "ffn_moe_probs_biased", "ffn_moe_probs")
+"""What the top K is taken of: within the chosen groups, with the selection bias, or bare."""
+GATES: Final = ("ffn_moe_weights_scaled", "ffn_moe_weights_norm", "ffn_moe_weights_softmax", "ffn_moe_weights")
+OUTPUTS: Final = ("ffn_moe_down_biased", "ffn_moe_down_scaled", "ffn_moe_down")
+INNER: Final = (
+    "ffn_moe_swiglu", "ffn_moe_geglu", "ffn_moe_reglu", "ffn_moe_swiglu_oai", "ffn_moe_swiglu_limited",
+)  # fmt: skip
+"""What enters the down projection, by activation."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +32,7 @@ class LayerView:
     """One layer, T tokens, E experts, k active."""
 
     probabilities: Array
-    """[T, E] softmax of the router."""
+    """[T, E] what the gating function makes of the router: a softmax over all experts, or each expert's own score."""
     selected: Array
     """[T, k] expert ids."""
     gates: Array
@@ -40,8 +49,17 @@ class LayerView:
     """[T, k, n_ff] input of the down projection; None unless columns are collected."""
 
     @classmethod
-    def from_tensors(cls, held: Mapping[str, Array], layer: int, n_tokens: int, info: CheckpointInfo) -> "LayerView":
+    def from_tensors(
+        cls, held: Mapping[str, Array], layer: int, n_tokens: int, info: CheckpointInfo, gating: Gating = "softmax"
+    ) -> "LayerView":
         """Check the tensors of a layer and give them their shapes.
+
+        Args:
+            held: tensors by their names in the graph, and `inputs` and `before`.
+            layer: its number, for messages.
+            n_tokens: T.
+            info: the model's numbers of experts.
+            gating: how the graph makes gates.
 
         Raises:
             DataError: a tensor is missing, has another size, or contradicts another.
@@ -59,17 +77,22 @@ class LayerView:
                 )  # fmt: skip
             return values.reshape(shape)
 
+        def last(names: Sequence[str], *shape: int) -> Array:
+            """Return what the graph made last of a value: bare, then biased, divided, scaled."""
+            return shaped(next((name for name in names if name in held), names[-1]), *shape)
+
         probabilities = shaped("ffn_moe_probs", n_tokens, n_experts)
         selected = shaped("ffn_moe_topk", n_tokens, k)
-        _check_selection(probabilities, selected, layer)
-        # Renormalised weights where the architecture has them (qwen3moe), else the bare probabilities (qwen2moe).
-        gates = shaped("ffn_moe_weights_norm" if "ffn_moe_weights_norm" in held else "ffn_moe_weights", n_tokens, k)
-        down = "ffn_moe_down_scaled" if "ffn_moe_down_scaled" in held else "ffn_moe_down"
-        inputs = shaped("ffn_norm", n_tokens, -1)
+        _check_selection(last(RANKED, n_tokens, n_experts), selected, layer)
+        if gating == "softmax_of_selected":  # the graph has logits there; their softmax is what a share means
+            grown = np.exp(probabilities - probabilities.max(axis=1, keepdims=True))
+            probabilities = grown / grown.sum(axis=1, keepdims=True)
+        inputs = shaped("inputs", n_tokens, -1)
+        inner = next((name for name in INNER if name in held), None)
         view = cls(
-            probabilities, selected, gates, shaped(down, n_tokens, k, inputs.shape[1]), inputs,
-            shaped("ffn_inp", n_tokens, inputs.shape[1]), shaped("ffn_moe_out", n_tokens, inputs.shape[1]),
-            shaped("ffn_moe_swiglu", n_tokens, k, -1) if "ffn_moe_swiglu" in held else None,
+            probabilities, selected, last(GATES, n_tokens, k), last(OUTPUTS, n_tokens, k, inputs.shape[1]), inputs,
+            shaped("before", n_tokens, inputs.shape[1]), shaped("ffn_moe_out", n_tokens, inputs.shape[1]),
+            shaped(inner, n_tokens, k, -1) if inner else None,
         )  # fmt: skip
         view.check_output(layer)
         return view
@@ -100,7 +123,7 @@ def _check_selection(probabilities: Array, selected: Array, layer: int) -> None:
         raise DataError(f"{int(chosen.sum())} selections by {n_tokens} tokens of {k} experts each", where=where)
     lowest_chosen = np.where(chosen, probabilities, np.inf).min(axis=1)
     highest_other = np.where(chosen, -np.inf, probabilities).max(axis=1)
-    if bool((highest_other > lowest_chosen * (1 + _TIE)).any()):
+    if bool((highest_other > lowest_chosen + _TIE * np.abs(lowest_chosen)).any()):
         raise DataError("the engine's experts are not the most probable ones", where=where)
 
 

@@ -17,13 +17,13 @@ import numpy as np
 
 from shared.checkpoints import gguf, surgery
 from shared.checkpoints.base import CheckpointInfo
-from shared.checkpoints.gguf_experts import describe
+from shared.checkpoints.gguf_experts import architecture_of, describe, expert_layers, routing_of
 from shared.files.durability import hash_file
 from shared.kernel.errors import ConfigurationError, DataError
 from shared.kernel.progress import Count
 from shared.llama import model as llama
 from surgeon.observation.corpus import Corpus, Window, windows
-from surgeon.observation.layer_sums import Array, LayerView, layer_sums
+from surgeon.observation.layer_sums import GATES, INNER, OUTPUTS, RANKED, Array, LayerView, layer_sums
 from surgeon.observation.statistics import (
     COUNTS,
     SAME_RUN,
@@ -37,13 +37,9 @@ from surgeon.observation.statistics import (
 
 _SAVE_EVERY: Final = 200
 """Windows between two saves of a resumable run."""
-_NAMES: Final = (
-    "ffn_inp", "ffn_norm", "ffn_moe_probs", "ffn_moe_topk", "ffn_moe_weights", "ffn_moe_weights_norm",
-    "ffn_moe_down", "ffn_moe_down_scaled", "ffn_moe_out",
-)  # fmt: skip
-_COLUMN_NAMES: Final = ("ffn_moe_swiglu",)
-_ENGINES_CHECKED: Final = frozenset({"qwen3moe", "qwen2moe", "llama"})
-"""Architectures whose tensors in the graph were compared with a plain forward (tests)."""
+_NAMES: Final = ("ffn_moe_topk", *RANKED, *GATES, *OUTPUTS, "ffn_moe_out")
+_ROUTER: Final = "ffn_moe_logits"
+"""The router's product: its second operand is what router and experts see, which graphs name in many ways."""
 
 
 @dataclass(frozen=True)
@@ -66,20 +62,28 @@ class ObserveOptions:
 class _Collector:
     """The eval callback of one window: keeps what a layer needs and folds it into the sums when the layer is done."""
 
-    def __init__(self, info: CheckpointInfo, options: ObserveOptions) -> None:
+    def __init__(self, file: gguf.GgufFile, info: CheckpointInfo, options: ObserveOptions) -> None:
         self._info = info
         self._options = options
-        names = _NAMES + (_COLUMN_NAMES if options.columns else ())
-        self._wanted = {f"{name}-{layer}".encode(): (name, layer) for layer in range(info.n_layers) for name in names}
+        self._gating = routing_of(file).gating
+        residual = architecture_of(file).residual
+        names = {name: name for name in (*_NAMES, *(INNER if options.columns else ()))}
+        names |= {residual: "before", _ROUTER: "inputs"}
+        self._layers = expert_layers(file)
+        self._wanted = {
+            f"{name}-{layer}".encode(): (kept_as, row)
+            for row, layer in enumerate(self._layers)
+            for name, kept_as in names.items()
+        }
         self._held: dict[str, Array] = {}
-        self._layer = -1
+        self._row = -1
         self.n_tokens = 0
         self.sums: dict[str, list[Array]] = {}
         self.block_inputs: list[Array] = []
 
     def start(self, n_tokens: int) -> None:
         self.n_tokens = n_tokens
-        self._layer, self._held = -1, {}
+        self._row, self._held = -1, {}
         self.sums, self.block_inputs = {}, []
 
     def __call__(self, tensor: llama.Tensor, ask: bool) -> bool:
@@ -88,18 +92,18 @@ class _Collector:
             return not ask
         if ask:
             return True
-        name, layer = found
-        if layer != self._layer:
-            if layer != self._layer + 1:
-                raise DataError(f"the layers come out of order: {layer} after {self._layer}", where=name)
-            self._layer, self._held = layer, {}
-        self._held[name] = tensor.read()
+        name, row = found
+        if row != self._row:
+            if row != self._row + 1:
+                raise DataError(f"the layers come out of order: {row} after {self._row}", where=name)
+            self._row, self._held = row, {}
+        self._held[name] = (tensor.source(1) if name == "inputs" else tensor).read()
         if name == "ffn_moe_out":
-            self._fold(layer)
+            self._fold(self._layers[row])
         return True
 
     def _fold(self, layer: int) -> None:
-        view = LayerView.from_tensors(self._held, layer, self.n_tokens, self._info)
+        view = LayerView.from_tensors(self._held, layer, self.n_tokens, self._info, self._gating)
         for name, value in layer_sums(view).items():
             self.sums.setdefault(name, []).append(value)
         if self._options.reservoir:
@@ -107,8 +111,8 @@ class _Collector:
         self._held = {}
 
     def finish(self) -> dict[str, Array]:
-        if self._layer != self._info.n_layers - 1 or len(self.sums["selections"]) != self._info.n_layers:
-            raise DataError(f"only {self._layer + 1} of {self._info.n_layers} layers were seen")
+        if self._row != self._info.n_layers - 1 or len(self.sums["selections"]) != self._info.n_layers:
+            raise DataError(f"only {self._row + 1} of {self._info.n_layers} layers were seen")
         return {name: np.stack(values) for name, values in self.sums.items()}
 
 
@@ -133,11 +137,12 @@ def observe(
         ConfigurationError: a dense model or an unsupported architecture, before any work; a resume file of another run.
         DataError: the engine's tensors contradict each other (see the module's docstring).
     """
-    info = describe(gguf.load(model_path))
-    if info.architecture not in _ENGINES_CHECKED:
+    file = gguf.load(model_path)
+    info, row = describe(file), architecture_of(file)
+    if row.no_statistics:
         raise ConfigurationError(
-            f"statistics of {info.architecture!r} are not supported", where=str(model_path),
-            hint=f"supported: {', '.join(sorted(_ENGINES_CHECKED))}",
+            f"the experts of {row.name} ({row.models}) cannot be observed: {row.no_statistics}", where=str(model_path),
+            hint="a ranking by weights needs no statistics (aimer, random)",
         )  # fmt: skip
     with llama.Model(model_path) as model:
         todo = windows(model, corpus, options.window_tokens, options.max_tokens)
@@ -151,14 +156,13 @@ def observe(
         )  # fmt: skip
         statistics = _resumed(resume, provenance) or Statistics(provenance, {})
         todo = [window for window in todo if window.number % n == i]
-        return _run(model, todo, statistics, info, options, resume, on_progress)
+        return _run(model, todo, statistics, _Collector(file, info, options), options, resume, on_progress)
 
 
 def _run(
-    model: llama.Model, todo: list[Window], statistics: Statistics, info: CheckpointInfo, options: ObserveOptions,
+    model: llama.Model, todo: list[Window], statistics: Statistics, collector: _Collector, options: ObserveOptions,
     resume: Path | None, on_progress: Count | None,
 ) -> Statistics:  # fmt: skip
-    collector = _Collector(info, options)
     done = set(statistics.provenance.windows)
     total = sum(len(window.tokens) for window in todo)
     with llama.Context(

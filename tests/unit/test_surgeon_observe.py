@@ -199,7 +199,7 @@ def _good_tensors() -> dict[str, np.ndarray]:
     return {
         "ffn_moe_probs": probabilities, "ffn_moe_topk": selected, "ffn_moe_weights_norm": gates,
         "ffn_moe_down": outputs,
-        "ffn_norm": random.normal(size=(10, 8)), "ffn_inp": random.normal(size=(10, 8)),
+        "inputs": random.normal(size=(10, 8)), "before": random.normal(size=(10, 8)),
         "ffn_moe_out": np.einsum("tk,tkd->td", gates, outputs),
     }  # fmt: skip
 

@@ -1,0 +1,144 @@
+"""Statistics of every architecture that has them, against a plain computation from the file's weights and the table."""
+
+from pathlib import Path
+from typing import Any
+
+import gguf as gguf_library
+import numpy as np
+import pytest
+
+from shared.checkpoints import gguf
+from shared.checkpoints.architectures import ARCHITECTURES
+from shared.checkpoints.gguf_experts import describe, expert_layers, routing_of
+from shared.kernel.errors import ConfigurationError
+from surgeon.observation.corpus import Corpus
+from surgeon.observation.observe import ObserveOptions, observe
+from tests.support.tiny_models import ACTIVE, N_EXPERTS, RECIPES, VARIANTS, Recipe, make_model
+
+TEXT = "The river Rhine flows north to the sea, and water boils at one hundred degrees. " * 4
+CORPUS = Corpus({"text": TEXT}, "0" * 64)
+CASES = {
+    **{name: recipe for name, recipe in RECIPES.items() if not ARCHITECTURES[name].no_surgery}, **VARIANTS
+}  # fmt: skip
+OBSERVED = {name: recipe for name, recipe in CASES.items() if not ARCHITECTURES[recipe.architecture].no_statistics}
+
+
+class PlainLayer:
+    """The experts of one layer in float64, as the file has them."""
+
+    def __init__(self, file: gguf.GgufFile, layer: int) -> None:
+        self.file, self.layer = file, layer
+        self.routing = routing_of(file)
+        self.activation = ARCHITECTURES[file.architecture].activation
+
+    def values(self, name: str) -> Any:
+        tensor = self.file.tensor(f"blk.{self.layer}.{name}")
+        if tensor is None:
+            return None
+        raw = np.fromfile(tensor.file, np.uint8, tensor.n_bytes, offset=tensor.offset)
+        values = gguf_library.dequantize(raw, gguf_library.GGMLQuantizationType(tensor.kind))
+        return values.reshape(tuple(reversed(tensor.ne))).astype(np.float64)
+
+    def gates(self, inputs: Any) -> tuple[Any, Any, Any]:
+        """Return probabilities [T, E], chosen experts [T, k] and their gates."""
+        logits = inputs @ self.values("ffn_gate_inp.weight").T
+        if (bias := self.values("ffn_gate_inp.bias")) is not None:
+            logits = logits + bias
+        match self.routing.gating:
+            case "sigmoid":
+                scores = 1 / (1 + np.exp(-logits))
+            case "sqrt_softplus":
+                scores = np.sqrt(np.log1p(np.exp(logits)))
+            case "softmax":
+                scores = softmax(logits)
+            case "softmax_of_selected":
+                scores = logits
+        ranked = scores
+        own = next((b for n in ("exp_probs_b.bias", "exp_probs_b") if (b := self.values(n)) is not None), None)
+        if own is not None:
+            ranked = scores + own
+        groups = self.file.get(f"{self.file.architecture}.expert_group_count")
+        if isinstance(groups, int) and groups > 1:
+            by_group = ranked.reshape(len(ranked), groups, -1)
+            best = np.sort(by_group, axis=2)[:, :, -2:].sum(axis=2).argmax(axis=1)
+            shut = np.full_like(by_group, -np.inf)
+            shut[np.arange(len(ranked)), best] = by_group[np.arange(len(ranked)), best]
+            ranked = shut.reshape(ranked.shape)
+        chosen = np.argsort(-ranked, axis=1, kind="stable")[:, :ACTIVE]
+        gates = np.take_along_axis(scores, chosen, axis=1)
+        if self.routing.gating == "softmax_of_selected":
+            gates, scores = softmax(gates), softmax(scores)
+        if self.routing.normalises:
+            gates = gates / gates.sum(axis=1, keepdims=True)
+        scale = self.file.get(f"{self.file.architecture}.expert_weights_scale")
+        return scores, chosen, gates * (scale if isinstance(scale, float) else 1.0)
+
+    def norms(self, inputs: Any, expert: int) -> Any:
+        """Return the norm of what one expert says to each token."""
+
+        def product(x: Any, part: str) -> Any:
+            y = x @ self.values(f"ffn_{part}_exps.weight")[expert].T
+            for kind, join in (("scale", np.multiply), ("bias", np.add)):
+                if (extra := self.values(f"ffn_{part}_exps.{kind}")) is not None:
+                    y = join(y, extra[expert])
+            return y
+
+        if self.file.tensor(f"blk.{self.layer}.ffn_gate_up_exps.weight") is not None:
+            gate, up = np.split(product(inputs, "gate_up"), 2, axis=1)
+        else:
+            gate, up = product(inputs, "gate"), product(inputs, "up")
+        limit = self.file.get(f"{self.file.architecture}.swiglu_clamp_exp")
+        if self.activation == "swiglu_oai":
+            gate, up = np.minimum(gate, 7.0), np.clip(up, -7.0, 7.0) + 1
+            inner = gate / (1 + np.exp(-1.702 * gate)) * up
+        elif self.activation == "gelu":
+            inner = 0.5 * gate * (1 + np.tanh(np.sqrt(2 / np.pi) * (gate + 0.044715 * gate**3))) * up
+        else:
+            if isinstance(limit, float):
+                gate, up = np.minimum(gate, limit), np.clip(up, -limit, limit)
+            inner = gate / (1 + np.exp(-gate)) * up
+        return np.linalg.norm(product(inner, "down"), axis=1)
+
+
+def softmax(values: Any) -> Any:
+    grown = np.exp(values - values.max(axis=1, keepdims=True))
+    return grown / grown.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("name", OBSERVED)
+def test_statistics_equal_a_plain_computation(tmp_path: Path, name: str) -> None:
+    path = make_model(tmp_path / "base.gguf", OBSERVED[name])
+    file = gguf.parse(path)
+    options = ObserveOptions(window_tokens=64, reservoir=10_000, cache_f32=True, columns=True)
+    seen = observe(path, CORPUS, options)
+    inputs = seen.reservoir["inputs"].astype(np.float64)
+    assert inputs.shape[:2] == (describe(file).n_layers, seen.n_tokens)
+    tolerance = 2e-2 if OBSERVED[name].experts_as != "F32" else 1e-3
+    for row, layer in enumerate(expert_layers(file)):
+        plain = PlainLayer(file, layer)
+        scores, chosen, gates = plain.gates(inputs[row])
+        counts = np.bincount(chosen.ravel(), minlength=N_EXPERTS)
+        assert seen.total("selections")[row].tolist() == counts.tolist()
+        np.testing.assert_allclose(seen.total("softmax_sum")[row], scores.sum(0), rtol=1e-3)
+        gate_sums = np.bincount(chosen.ravel(), gates.ravel(), N_EXPERTS)
+        np.testing.assert_allclose(seen.total("gate_sum")[row], gate_sums, rtol=1e-3, atol=1e-5)
+        for expert in range(N_EXPERTS):
+            mine = np.where((chosen == expert).any(axis=1))[0]
+            norms = plain.norms(inputs[row][mine], expert)
+            weights = gates[mine][chosen[mine] == expert]
+            found = seen.total("norm_sum")[row, expert], seen.total("gate_norm_sum")[row, expert]
+            np.testing.assert_allclose(found, (norms.sum(), (norms * weights).sum()), rtol=tolerance, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name not in OBSERVED])
+def test_experts_that_cannot_be_observed_say_why(tmp_path: Path, name: str) -> None:
+    path = make_model(tmp_path / "base.gguf", CASES[name])
+    reason = ARCHITECTURES[CASES[name].architecture].no_statistics
+    with pytest.raises(ConfigurationError, match=f"cannot be observed: {reason}"):
+        observe(path, CORPUS)
+
+
+def test_the_recipe_is_the_whole_of_a_tiny_model(tmp_path: Path) -> None:
+    """The same recipe gives the same bytes, another seed others."""
+    first, second = (make_model(tmp_path / f"{n}.gguf", Recipe("olmoe")).read_bytes() for n in range(2))
+    assert first == second != make_model(tmp_path / "3.gguf", Recipe("olmoe"), seed=1).read_bytes()
