@@ -25,10 +25,10 @@ def importance_matrix(statistics: Statistics, plan: SurgeryPlan | None = None) -
     if plan is not None and (plan.n_layers, plan.n_experts) != counts.shape[:2]:
         raise ConfigurationError("plan and statistics are of different models")
     result: dict[str, npt.NDArray[np.float32]] = {}
-    for layer in range(len(counts)):
-        kept = slice(None) if plan is None or plan.layout == "biased" else list(plan.kept[layer])
-        for parts, sums in ((("gate", "up"), inputs), (("down",), inner)):
-            means = np.where(counts[layer] > 0, sums[layer] / np.maximum(counts[layer], 1), 1.0)[kept]
+    for row, layer in enumerate(statistics.provenance.layers or range(len(counts))):
+        kept = slice(None) if plan is None or plan.layout == "biased" else list(plan.kept[row])
+        for parts, sums in ((("gate", "up", "gate_up"), inputs), (("down",), inner)):
+            means = np.where(counts[row] > 0, sums[row] / np.maximum(counts[row], 1), 1.0)[kept]
             for part in parts:
                 result[f"blk.{layer}.ffn_{part}_exps.weight"] = means.astype(np.float32).reshape(-1)
     return result

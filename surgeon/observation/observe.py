@@ -104,6 +104,9 @@ class _Collector:
 
     def _fold(self, layer: int) -> None:
         view = LayerView.from_tensors(self._held, layer, self.n_tokens, self._info, self._gating)
+        if self._options.columns and view.inner is None:
+            raise DataError("the graph does not name what enters the down projection", where=f"layer {layer}",
+                            hint="observe without columns")  # fmt: skip
         for name, value in layer_sums(view).items():
             self.sums.setdefault(name, []).append(value)
         if self._options.reservoir:
@@ -153,6 +156,8 @@ def observe(
             window_tokens=options.window_tokens, max_tokens=options.max_tokens, columns=options.columns,
             reservoir_capacity=options.reservoir, n_tokens={}, n_windows=len(todo),
             router_sha256=surgery.router_sha256(model_path),
+            layers=None if (layers := expert_layers(file)) == tuple(range(info.n_layers)) else layers,
+            expert_groups=info.expert_groups or None, expert_groups_used=info.expert_groups_used or None,
         )  # fmt: skip
         statistics = _resumed(resume, provenance) or Statistics(provenance, {})
         todo = [window for window in todo if window.number % n == i]

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from safetensors.numpy import save as serialise
@@ -24,7 +24,7 @@ from shared.checkpoints import safetensors
 from shared.files.atomic import write_file
 from shared.kernel.defects import reason_of
 from shared.kernel.errors import ConfigurationError, DataError
-from shared.kernel.records import Record, Sha256
+from shared.kernel.records import Record, Sha256, is_absent
 
 Array = npt.NDArray[Any]
 RATIO_BINS: Final = 1000
@@ -72,6 +72,11 @@ class Provenance(Record):
     """Windows the whole corpus has."""
     router_sha256: Sha256 | None = None
     """Of the model (`shared.checkpoints.surgery.router_sha256`); None in files of older versions."""
+    layers: tuple[int, ...] | None = Field(default=None, exclude_if=is_absent)
+    """Numbers of the layers with experts; None: all, from 0."""
+    expert_groups: int | None = Field(default=None, exclude_if=is_absent)
+    """Groups that a token chooses experts from; None: no groups."""
+    expert_groups_used: int | None = Field(default=None, exclude_if=is_absent)
 
 
 SAME_RUN: Final = (

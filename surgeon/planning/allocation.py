@@ -16,6 +16,7 @@ from shared.kernel.records import LayerGroup, Layout, SurgeryPlan
 from surgeon.kinds.experts_per_token import ExpertsPerToken
 from surgeon.kinds.plan import PlanPart, plan_of
 from surgeon.kinds.prune_experts import PruneExperts
+from surgeon.rankings.base import ExpertGroups
 
 Array = npt.NDArray[np.float64]
 GROUP_SHARE: Final = 4
@@ -133,6 +134,27 @@ def bisected_budget(
     return full
 
 
+def _share(count: int, groups: ExpertGroups, layer: int) -> int:
+    if count % groups.count:
+        raise ConfigurationError(
+            f"{count} experts cannot be kept equally in {groups.count} groups", where=f"layer {layer}",
+            hint=f"drop a multiple of {groups.count}",
+        )  # fmt: skip
+    return count // groups.count
+
+
+def _by_group(order: Sequence[int], groups: ExpertGroups, each: int) -> list[int]:
+    """Return the experts with the first `each` of every group before all others, in the same order otherwise."""
+    taken = [0] * groups.count
+    first: list[int] = []
+    others: list[int] = []
+    for expert in order:
+        group = groups.of(expert, len(order))
+        (first if taken[group] < each else others).append(expert)
+        taken[group] += 1
+    return first + others
+
+
 def make_plan(
     saliency: Array,
     budget: Sequence[int],
@@ -145,11 +167,17 @@ def make_plan(
     base_sha256: str | None = None,
     statistics_sha256: str | None = None,
     router_sha256: str | None = None,
+    groups: ExpertGroups | None = None,
+    active: int = 1,
 ) -> SurgeryPlan:
     """Keep the `budget[layer]` most salient experts of each layer; ties keep the lower id; protected ones always stay.
 
+    Where experts are in groups, `uniform` keeps the most salient of each group, equally many, and `biased` at least as
+    many of each as a token of `active` experts needs.
+
     Raises:
-        ConfigurationError: an impossible budget: nothing left, more protected than kept, or unequal in `uniform`.
+        ConfigurationError: an impossible budget: nothing left, more protected than kept, unequal in `uniform`, or one
+            that groups cannot share.
     """
     kept: list[tuple[int, ...]] = []
     for layer, (row, count) in enumerate(zip(saliency, budget, strict=True)):
@@ -161,6 +189,9 @@ def make_plan(
         if len(safe) > count:
             raise ConfigurationError(f"{len(safe)} experts are protected, {count} are kept", where=f"layer {layer}")
         order = sorted(range(len(row)), key=lambda expert: (expert not in safe, -row[expert], expert))
+        if groups is not None:
+            each = groups.fewest(active) if layout == "biased" else _share(count, groups, layer)
+            order = _by_group(order, groups, each)
         kept.append(tuple(sorted(order[:count])))
     parts: list[PlanPart] = [PruneExperts(
         n_experts=saliency.shape[1], kept=tuple(kept), layout=layout, method=method, parameters=dict(parameters or {}),

@@ -12,7 +12,7 @@ from shared.kernel.records import SurgeryPlan
 from shared.wire.surgeon_jobs import PlanOptions
 from surgeon.observation import statistics as files
 from surgeon.planning import allocation
-from surgeon.rankings.base import Array, RankingInputs
+from surgeon.rankings.base import Array, ExpertGroups, RankingInputs
 from surgeon.rankings.registry import ranking_named
 
 
@@ -39,11 +39,14 @@ def ranking_inputs(
         if routers is not None and seen.router_sha256 not in (None, routers):
             raise ConfigurationError("the statistics are of another model", where=str(statistics))
         active, routers = seen.experts_per_token, routers or seen.router_sha256
+        groups = (seen.expert_groups or 0, seen.expert_groups_used or 0)
     elif info is not None:
+        groups = (info.expert_groups, info.expert_groups_used)
         shape, active = (info.n_layers, info.n_experts), info.experts_per_token
     else:
         raise ConfigurationError("neither statistics nor a model", hint="give --statistics or --model")
-    return RankingInputs(*shape, found, domain_weights or None, model, active, routers)
+    in_groups = ExpertGroups(*groups) if groups[0] else None
+    return RankingInputs(*shape, found, domain_weights or None, model, active, routers, in_groups)
 
 
 def make_plan(
@@ -68,7 +71,8 @@ def make_plan(
     plan = allocation.make_plan(
         values, budget, method=choice.method, layout=choice.layout, experts_per_token=choice.experts_per_token,
         protected=protected, parameters=parameters, base_sha256=base_sha256, statistics_sha256=statistics_sha256,
-        router_sha256=inputs.router_sha256,
+        router_sha256=inputs.router_sha256, groups=inputs.groups,
+        active=choice.experts_per_token or inputs.experts_per_token,
     )  # fmt: skip
     fewest, active = min(map(len, plan.kept)), choice.experts_per_token or inputs.experts_per_token
     if fewest < active:

@@ -4,17 +4,16 @@ The largest are dropped first: where all weights are about equally large, the ex
 So the saliency is the negative of the ratio.
 """
 
-from typing import ClassVar, Final
+from typing import ClassVar
 
 import gguf as gguf_library
 import numpy as np
 
 from shared.checkpoints import gguf
-from shared.checkpoints.gguf_experts import expert_layers
+from shared.checkpoints.gguf_experts import expert_layers, part_of
 from shared.kernel.errors import ConfigurationError
+from shared.kernel.regular_files import open_regular
 from surgeon.rankings.base import Array, Ranking, RankingInputs
-
-_PARTS: Final = ("ffn_gate_exps", "ffn_up_exps", "ffn_down_exps")
 
 
 class Aimer(Ranking):
@@ -32,26 +31,26 @@ class Aimer(Ranking):
         """
         if inputs.model_path is None:
             raise ConfigurationError("aimer reads the weights: it needs the model file", hint="give --model")
-        file = gguf.parse(inputs.model_path)
+        file = gguf.load(inputs.model_path)
         absolute = np.zeros((inputs.n_layers, inputs.n_experts))
         squares = np.zeros_like(absolute)
-        count = 0
-        with inputs.model_path.open("rb") as stream:
-            for row, layer in enumerate(expert_layers(file)):
-                count = 0
-                for part in _PARTS:
-                    tensor = file.tensor(f"blk.{layer}.{part}.weight")
-                    if tensor is None:
-                        raise ConfigurationError(f"layer {layer} has no {part}", where=str(inputs.model_path))
-                    each = tensor.n_bytes // tensor.outermost
-                    count += int(np.prod(tensor.ne[:-1]))
-                    for expert in range(tensor.outermost):
-                        stream.seek(tensor.offset + expert * each)
-                        raw = np.frombuffer(stream.read(each), np.uint8)
-                        kind = gguf_library.GGMLQuantizationType(tensor.kind)
-                        values = gguf_library.dequantize(raw, kind).astype(np.float64)
-                        absolute[row, expert] += np.abs(values).sum()
-                        squares[row, expert] += np.square(values).sum()
+        count = np.zeros((inputs.n_layers, 1))
+        layers = expert_layers(file)
+        for tensor in file.tensors:
+            part = part_of(tensor.name)
+            if part is None or part.what != "expert" or part.kind != "weight" or part.layer not in layers:
+                continue
+            row = layers.index(part.layer)
+            each = tensor.n_bytes // tensor.outermost
+            count[row] += np.prod(tensor.ne[:-1])
+            with open_regular(tensor.file) as stream:
+                for expert in range(tensor.outermost):
+                    stream.seek(tensor.offset + expert * each)
+                    raw = np.frombuffer(stream.read(each), np.uint8)
+                    kind = gguf_library.GGMLQuantizationType(tensor.kind)
+                    values = gguf_library.dequantize(raw, kind).astype(np.float64)
+                    absolute[row, expert] += np.abs(values).sum()
+                    squares[row, expert] += np.square(values).sum()
         return -(absolute / count) / np.sqrt(np.maximum(squares / count, 1e-300))
 
 

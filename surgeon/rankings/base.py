@@ -17,6 +17,22 @@ Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
+class ExpertGroups:
+    """Experts in groups of neighbours; a token chooses `used` of `count` groups, then its experts within them."""
+
+    count: int
+    used: int
+
+    def of(self, expert: int, n_experts: int) -> int:
+        """Return the group of an expert."""
+        return expert // (n_experts // self.count)
+
+    def fewest(self, experts_per_token: int) -> int:
+        """Return how many experts each group must keep: the engine rates it by two, and the used ones must hold K."""
+        return max(2, -(-experts_per_token // self.used))
+
+
+@dataclass(frozen=True)
 class RankingInputs:
     """Everything a method may look at."""
 
@@ -29,6 +45,8 @@ class RankingInputs:
     experts_per_token: int = 1
     router_sha256: str | None = None
     """Of the model: what a plan's expert ids mean (`SurgeryPlan.router_sha256`)."""
+    groups: ExpertGroups | None = None
+    """Where a token chooses groups of experts first."""
 
     def total(self, statistic: str) -> npt.NDArray[Any]:
         """Return a blended statistic [layer, expert].

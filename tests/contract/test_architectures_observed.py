@@ -1,5 +1,6 @@
 """Statistics of every architecture that has them, against a plain computation from the file's weights and the table."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,12 +8,20 @@ import gguf as gguf_library
 import numpy as np
 import pytest
 
-from shared.checkpoints import gguf
+from shared.checkpoints import gguf, surgery
 from shared.checkpoints.architectures import ARCHITECTURES
 from shared.checkpoints.gguf_experts import describe, expert_layers, routing_of
 from shared.kernel.errors import ConfigurationError
+from shared.llama import model as llama
+from shared.wire.surgeon_jobs import PlanOptions
+from surgeon.conversion.imatrix import importance_matrix
+from surgeon.observation import statistics
 from surgeon.observation.corpus import Corpus
 from surgeon.observation.observe import ObserveOptions, observe
+from surgeon.planning.plan_making import make_plan, ranking_inputs
+from surgeon.rankings.base import RankingInputs
+from surgeon.rankings.registry import ranking_named
+from surgeon.verification.verify import verify
 from tests.support.tiny_models import ACTIVE, N_EXPERTS, RECIPES, VARIANTS, Recipe, make_model
 
 TEXT = "The river Rhine flows north to the sea, and water boils at one hundred degrees. " * 4
@@ -113,6 +122,10 @@ def test_statistics_equal_a_plain_computation(tmp_path: Path, name: str) -> None
     seen = observe(path, CORPUS, options)
     inputs = seen.reservoir["inputs"].astype(np.float64)
     assert inputs.shape[:2] == (describe(file).n_layers, seen.n_tokens)
+    matrix = importance_matrix(seen)
+    experts = [t for t in file.tensors if re.fullmatch(r"blk\.\d+\.ffn_\w+_exps\.weight", t.name)]
+    trunk = [t for t in experts if int(t.name.split(".")[1]) in expert_layers(file)]
+    assert [t.name for t in trunk if matrix[t.name].size != N_EXPERTS * t.ne[0]] == []
     tolerance = 2e-2 if OBSERVED[name].experts_as != "F32" else 1e-3
     for row, layer in enumerate(expert_layers(file)):
         plain = PlainLayer(file, layer)
@@ -142,3 +155,30 @@ def test_the_recipe_is_the_whole_of_a_tiny_model(tmp_path: Path) -> None:
     """The same recipe gives the same bytes, another seed others."""
     first, second = (make_model(tmp_path / f"{n}.gguf", Recipe("olmoe")).read_bytes() for n in range(2))
     assert first == second != make_model(tmp_path / "3.gguf", Recipe("olmoe"), seed=1).read_bytes()
+
+
+@pytest.mark.parametrize(("layout", "depth"), [("uniform", 2), ("biased", 3)])
+def test_a_plan_made_for_groups_is_one_that_groups_allow(tmp_path: Path, layout: str, depth: int) -> None:
+    """From observation to the running file: DeepSeek-V3's routing in groups."""
+    base = make_model(tmp_path / "base.gguf", VARIANTS["DeepSeek-V3 in groups"])
+    statistics.save(observe(base, CORPUS, ObserveOptions(window_tokens=64)), tmp_path / "seen.st")
+    inputs = ranking_inputs(tmp_path / "seen.st", None, None)
+    choice = PlanOptions(method="frequency", depth=depth, layout=layout)
+    plan = make_plan(choice, inputs, base_sha256=None, statistics_sha256=None)
+    surgery.apply_plan(base, plan, tmp_path / "cut.gguf")
+    verify(base, plan, tmp_path / "cut.gguf")
+    with llama.Model(tmp_path / "cut.gguf") as model, llama.Context(
+        model, context_tokens=16, batch_tokens=16
+    ) as context:  # fmt: skip
+        context.decode([1, 2, 3], range(3))
+        assert np.isfinite(context.logits(2)).all()
+    if layout == "uniform":
+        with pytest.raises(ConfigurationError, match="5 experts cannot be kept equally in 2 groups"):
+            make_plan(choice.model_copy(update={"depth": 3}), inputs, base_sha256=None, statistics_sha256=None)
+
+
+def test_aimer_reads_fused_matrices_as_it_reads_two(tmp_path: Path) -> None:
+    fused = make_model(tmp_path / "fused.gguf", RECIPES["qwen35moe"])
+    apart = make_model(tmp_path / "apart.gguf", VARIANTS["gate and up apart, Qwen3.5"])
+    first, second = (ranking_named("aimer").saliency(RankingInputs(2, 8, model_path=path)) for path in (fused, apart))
+    np.testing.assert_allclose(first, second, rtol=1e-12)

@@ -20,15 +20,16 @@ def rendered() -> str:
         return f"no ({sentences.index(reason) + 1})"
 
     lines = [
-        "| `general.architecture` | models | gates | divided by their sum | uniform | biased |",
-        "|---|---|---|---|---|---|",
+        "| `general.architecture` | models | gates | divided by their sum | uniform | biased | statistics |",
+        "|---|---|---|---|---|---|---|",
     ]
     for row in ARCHITECTURES.values():
         if row.no_surgery:
-            cells = ["", "", no(row.no_surgery), "no"]
+            cells = ["", "", no(row.no_surgery), "no", "no"]
         else:
             biased = no(row.no_bias) if row.bias is None else f"as `{row.substitute.name}`" if row.substitute else "yes"
-            cells = [_gates(row), _normalised(row), "yes", biased]
+            observed = no(row.no_statistics) if row.no_statistics else "yes"
+            cells = [_gates(row), _normalised(row), "yes", biased, observed]
         lines.append(" | ".join([f"| `{row.name}`", row.models, *cells]) + " |")
     notes = [f"{number}. {sentence[0].upper()}{sentence[1:]}." for number, sentence in enumerate(sentences, start=1)]
     return "\n".join([*lines, "", *notes]) + "\n"
