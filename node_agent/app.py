@@ -19,6 +19,7 @@ from shared.wire.job_server import JOB_BODIES, JobServer, job_router
 from shared.wire.node_jobs.activity import AgentActivity
 from shared.wire.node_jobs.engines import EngineInfo, NodeConnections
 from shared.wire.node_jobs.host import NodeFacts
+from shared.wire.node_jobs.load import LoadReading
 
 
 class NoteRequests:
@@ -40,6 +41,7 @@ def build_app(settings: NodeSettings, token: str | None) -> FastAPI:
     node = Node(settings)
     health = HealthRegistry()
     health.watch(node.checks.problems)
+    health.watch(node.stopped_children)
     server = JobServer(settings.state_dir / "jobs.sqlite", node.kinds(), health, settings.job_history)
 
     @asynccontextmanager
@@ -64,6 +66,11 @@ def build_app(settings: NodeSettings, token: str | None) -> FastAPI:
     async def activity() -> AgentActivity:
         """Say what this agent did and wrote since its start."""
         return node.activity()
+
+    @app.get("/v1/load")
+    async def load(since: int | None = None) -> LoadReading:
+        """Take a look at who uses the processors; say what happened since an earlier look, named by its `utc_ns`."""
+        return node.load(since)
 
     @app.get("/v1/connections")
     async def connections() -> NodeConnections:

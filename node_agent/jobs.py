@@ -16,8 +16,9 @@ from node_agent.machine.connections import read_connections
 from node_agent.machine.governor import set_governor
 from node_agent.machine.host import find_engine, read_facts
 from node_agent.machine.led import blink
+from node_agent.machine.load import LoadWatch
 from node_agent.machine.steady_gate import sampler, wait_steady
-from node_agent.processes import Supervised
+from node_agent.processes import Supervised, is_stopped
 from node_agent.settings import NodeSettings
 from node_agent.transfers.loaded_files import LoadedFiles
 from node_agent.transfers.methods import fetch
@@ -25,6 +26,7 @@ from shared.files.artifacts import ArtifactStore, NoRoomError
 from shared.kernel.errors import ConfigurationError, ConflictError, InfrastructureError
 from shared.kernel.records import EngineName
 from shared.llama.build import EngineBuild
+from shared.service.health import Problem
 from shared.wire.artifact_checks import ArtifactChecks
 from shared.wire.artifacts import ArtifactJobs
 from shared.wire.engines.registry import SCORING_ENGINE
@@ -50,6 +52,7 @@ from shared.wire.node_jobs.host import (
     SteadyGateParams,
     SteadyGateResult,
 )
+from shared.wire.node_jobs.load import LoadReading
 from shared.wire.node_jobs.workloads import (
     DecodeParams,
     GenerateParams,
@@ -84,6 +87,7 @@ class Node:
         }
         self.engine = self.engines[SCORING_ENGINE]
         self._marker: Supervised | None = None
+        self._load_watch = LoadWatch()
         self._in_window = False
         self._facts: NodeFacts | None = None
         self._finding_engine: asyncio.Task[EngineBuild | None] | None = None
@@ -104,6 +108,16 @@ class Node:
                 self.engine = engine
         if (marker := Supervised.find("marker", self.settings.state_dir)) is not None:
             await marker.stop()
+
+    def stopped_children(self) -> list[Problem]:
+        """Return what stands still though it runs: somebody stopped it, or a debugger holds it."""
+        children = {"engine": self.engine.pid}
+        children |= {f"worker of {name}": worker.pid for name, worker in self.workers.items()}
+        return [
+            Problem(f"the {role.partition(' ')[0]} is stopped (pid {pid}): `kill -CONT {pid}` lets it go on")
+            for role, pid in children.items()
+            if pid is not None and is_stopped(pid)
+        ]
 
     async def stop_children(self) -> None:
         """End all child processes: the engine first, since it holds connections to workers."""
@@ -248,6 +262,12 @@ class Node:
         """Return what this agent did since its start."""
         worker_pid = next((worker.pid for worker in self.workers.values() if worker.pid is not None), None)
         return read_activity(engine_pid=self.engine.pid, worker_pid=worker_pid)
+
+    def load(self, since_utc_ns: int | None) -> LoadReading:
+        """Take a look at who uses this machine's processors; return what happened since an earlier look."""
+        marker_pid = None if self._marker is None else self._marker.pid
+        pids = (self.engine.pid, marker_pid, *(worker.pid for worker in self.workers.values()))
+        return self._load_watch.look(since_utc_ns, pids)
 
     def connections(self) -> NodeConnections:
         """Return who is connected to this node's worker, and this end of its engine's connections."""

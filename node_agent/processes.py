@@ -68,6 +68,14 @@ class ProcessIdentity:
         return ProcessIdentity.of(self.pid) == self
 
 
+def is_stopped(pid: int) -> bool:
+    """Tell whether a process stands still by a signal or under a debugger; False when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "Tt"
+    except OSError:
+        return False
+
+
 class Supervised:
     """One running child of a role; `exited` is set when it ends, and its pid file goes with it."""
 

@@ -12,7 +12,7 @@ from orchestrator.campaign.service import CampaignService
 from orchestrator.domain.analysis.curve import BestChance, OperatingPoint
 from orchestrator.domain.analysis.methods import MethodPair
 from orchestrator.domain.analysis.pareto import ParetoPoint
-from orchestrator.domain.run.validity import Validity
+from orchestrator.domain.run.findings import Validity
 from orchestrator.reports.hypotheses import Hypothesis, hypotheses
 from orchestrator.reports.research_questions import Recommendation, ResearchAnswer, answers_of, recommendation_of
 from orchestrator.results.read_model import load_results

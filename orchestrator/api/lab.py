@@ -5,6 +5,7 @@ While a measurement window is open no agent is asked: the last answer is given a
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -15,7 +16,7 @@ from orchestrator.campaign.lab import Lab
 from orchestrator.campaign.live import LiveBroadcaster
 from orchestrator.campaign.service import CampaignService
 from shared.kernel.clock import NS_PER_S, utc_ns
-from shared.kernel.errors import EpiError
+from shared.kernel.errors import EpiError, InfrastructureError
 from shared.kernel.records import NodeName
 from shared.wire.client import AgentClient
 from shared.wire.meter_api import LivePower, MeterStatus
@@ -23,6 +24,8 @@ from shared.wire.node_jobs.host import NodeFacts
 from shared.wire.protocol import Health
 
 _FRESH_S = 2.0
+_ANSWERS_WITHIN_S = 3.0
+"""One that hangs must not keep back what is known of the others."""
 
 
 class LabView:
@@ -54,7 +57,9 @@ class LabView:
         )
         meter: MeterStatus | None = None
         if agents[-1].error is None:
-            meter = await self._lab.meter_status()
+            with suppress(EpiError, TimeoutError):
+                async with asyncio.timeout(_ANSWERS_WITHIN_S):
+                    meter = await self._lab.meter_status()
         return LabStatus(
             agents=tuple(agents), meter=meter, emulated=meter is not None and meter.instrument.emulated, cached=False,
             utc_ns=utc_ns(), health=self._own_health(),
@@ -62,8 +67,15 @@ class LabView:
 
     async def _agent(self, name: str, service: str, client: AgentClient, *, facts: bool = False) -> AgentStatus:
         try:
-            health = await client.health(patient=False)
-            told = await client.request_as(NodeFacts, "GET", "/v1/facts", patient=False) if facts else None
+            async with asyncio.timeout(_ANSWERS_WITHIN_S):
+                health = await client.health(patient=False)
+                told = await client.request_as(NodeFacts, "GET", "/v1/facts", patient=False) if facts else None
+        except TimeoutError:
+            silent = InfrastructureError(
+                f"the agent did not answer within {_ANSWERS_WITHIN_S:g} s", where=client.base_url,
+                hint="is its process stopped, or its machine away?",
+            )  # fmt: skip
+            return AgentStatus(name=name, service=service, url=client.base_url, error=silent.to_payload())
         except EpiError as error:
             return AgentStatus(name=name, service=service, url=client.base_url, error=error.to_payload())
         return AgentStatus(

@@ -26,14 +26,18 @@
 
 from typing import Any
 
+from pydantic import Field
+
 from orchestrator.domain.analysis.deliveries import DeliveryTotal
 from orchestrator.domain.analysis.interim import InterimAnalysis
 from orchestrator.domain.analysis.utilisation import Utilisation
 from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.campaign.spec import CampaignSpec
 from orchestrator.domain.campaign.states import AttemptOutcome, CampaignState, Request, RunState
+from orchestrator.domain.run.clocks import NodeClock
+from orchestrator.domain.run.disturbances import ForeignLoad
 from shared.kernel.errors import ErrorPayload
-from shared.kernel.records import CampaignId, Configuration, ConfigurationId, NodeName, Record, Window
+from shared.kernel.records import CampaignId, Configuration, ConfigurationId, NodeName, Record, Window, WindowLabel
 from shared.wire.meter_api import MeterStatus
 from shared.wire.node_jobs.host import NodeFacts
 from shared.wire.protocol import Health
@@ -154,10 +158,21 @@ class ConfigurationResult(Record):
     reason: str = ""
 
 
+class WindowOtherLoad(Record):
+    """What programs other than engine and agent did on each node around one window."""
+
+    label: WindowLabel
+    nodes: dict[NodeName, ForeignLoad]
+
+
 class RunDetail(Record):
     """Everything about one run: attempts, windows, and the result record `epi_NNN.json` when it is done."""
 
     status: RunStatus
     windows: tuple[Window, ...] = ()
+    other_load: tuple[WindowOtherLoad, ...] = Field(
+        default=(), description="who else used the nodes' processors around each window; (): an earlier version"
+    )
+    clocks: dict[NodeName, NodeClock] = Field(default_factory=dict, description="before and after, against ours")
     epi: dict[str, Any] | None = None
     files: tuple[str, ...] = ()

@@ -11,6 +11,7 @@ from orchestrator.api.models import (
     ConfigurationResult,
     RunDetail,
     RunStatus,
+    WindowOtherLoad,
 )
 from orchestrator.campaign.interim import INTERIM_STEP
 from orchestrator.campaign.service import CampaignService
@@ -21,6 +22,7 @@ from orchestrator.domain.campaign.matrix import reference_of
 from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.campaign.schedule import PlannedRun, configurations_of, runs_total, schedule
 from orchestrator.domain.campaign.steps import Step, step_of_agent
+from orchestrator.domain.run.disturbances import foreign_load
 from orchestrator.reports.summary import load_results
 from orchestrator.results.files import list_runs, read_run, run_files
 from orchestrator.results.schema import EpiFile
@@ -190,4 +192,10 @@ def _detail(folder: Path, status: RunStatus) -> RunDetail:
     if status.state != "done":
         return RunDetail(status=status, files=present)
     found = read_run(folder, status.reference)
-    return RunDetail(status=status, windows=found.run.windows, epi=found.epi.model_dump(mode="json"), files=present)
+    return RunDetail(
+        status=status, windows=found.run.windows, epi=found.epi.model_dump(mode="json"), files=present,
+        other_load=tuple(
+            WindowOtherLoad(label=window.label, nodes=foreign_load(window)) for window in found.run.window_loads
+        ),
+        clocks=found.run.clocks,
+    )  # fmt: skip

@@ -9,7 +9,7 @@ make the cluster ready meanwhile.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Literal, TypeVar
 
 from pydantic import BaseModel
@@ -25,6 +25,7 @@ from orchestrator.campaign.measured import (
     ScoreWindow,
     hash_of_outputs,
 )
+from orchestrator.campaign.node_loads import NodeLoads
 from orchestrator.campaign.pins import SurgeonPins
 from orchestrator.campaign.preparation import Variant
 from orchestrator.campaign.questions import Questions
@@ -38,9 +39,9 @@ from shared.kernel.clock import NS_PER_S, utc_ns
 from shared.kernel.errors import InfrastructureError
 from shared.kernel.records import EngineName, NodeName, Window
 from shared.wire.meter_api import MeterStatus
-from shared.wire.node_jobs.activity import AgentActivity, activity_between
+from shared.wire.node_jobs.activity import activity_between
 from shared.wire.node_jobs.engines import EngineInfo
-from shared.wire.node_jobs.host import NodeFacts, SteadyGateParams, SteadyGateResult
+from shared.wire.node_jobs.host import SteadyGateParams, SteadyGateResult
 from shared.wire.node_jobs.workloads import (
     DecodeParams,
     GenerateParams,
@@ -58,6 +59,7 @@ _METER_MARGIN_S = 0.3
 """Trace kept on both sides of the windows beyond the lag, so that their edges can be interpolated after the shift."""
 
 R = TypeVar("R", bound=BaseModel)
+T = TypeVar("T")
 Answer = TypeVar("Answer", ScoreResult, GenerateResult)
 
 
@@ -127,18 +129,22 @@ class AttemptRunner:
             steady_state = await self._wait_steady(place)
             log.info("windows open on %s", ", ".join(place.nodes))
             begun = time.monotonic()
+            loads = NodeLoads(self._lab, place.nodes)
             with self._lab.window():
-                idle = await self._idle(place)
-                marker = await self._marker(place)
-                prefill = await self._prefill(place)
-                decode = await self._decode(place)
-                score = await self._score(loaded)
-        facts, activity = await asyncio.gather(self._facts(place), self._activity(place))
+                idle = await self._idle(place, loads)
+                marker = await self._marker(place, loads)
+                prefill = await self._prefill(place, loads)
+                decode = await self._decode(place, loads)
+                score = await self._score(loaded, loads)
+            clocks = await self._of_each(place, self._lab.clock_offset)
+        facts, activity = await asyncio.gather(
+            self._of_each(place, self._lab.facts), self._of_each(place, self._lab.activity)
+        )
         self._cluster.was_healthy(place)
         log.info("windows closed after %.1f s", time.monotonic() - begun)
         return ClosedWindows(
             loaded=loaded, steady_state=steady_state, idle=idle, marker=marker, prefill=prefill, decode=decode,
-            score=score, facts_after=facts, activity_after=activity,
+            score=score, facts_after=facts, activity_after=activity, clocks_after=clocks, loads=loads.told(),
         )  # fmt: skip
 
     async def gather(self, closed: ClosedWindows) -> MeasuredRun:
@@ -169,6 +175,8 @@ class AttemptRunner:
             facts_after=closed.facts_after,
             agent_activity={name: activity_between(before[name], closed.activity_after[name]) for name in before},
             window_agent_activity=closed.window_agent_activity(),
+            clocks=closed.clocks(),
+            window_loads=closed.loads,
         )
 
     async def _living_meter(self) -> MeterStatus:
@@ -192,39 +200,41 @@ class AttemptRunner:
 
         return await wait_steady(self._lab, place.nodes, ask, self._spec.windows.steady_state)
 
-    async def _idle(self, place: AttemptPlace) -> IdleWindow:
+    async def _idle(self, place: AttemptPlace, loads: NodeLoads) -> IdleWindow:
         """Look at all nodes in the gap and leave them idle."""
         self._on_step(place.run, "idle")
         await self._caller.note(place.run, place.number, "idle")
         gap = asyncio.create_task(asyncio.sleep(self._spec.windows.gap_before_window_s))
-        offset_ns = await self._lab.clock_offset_ns(place.root)
+        clocks = await self._of_each(place, self._lab.clock_offset)
         meter, facts, activity = await asyncio.gather(
-            self._living_meter(), self._facts(place), self._activity(place)
+            self._living_meter(), self._of_each(place, self._lab.facts), self._of_each(place, self._lab.activity)
         )  # fmt: skip
+        await loads.begin()
         await gap
         start = utc_ns()
         await asyncio.sleep(self._spec.windows.idle_s)
         window = Window(label="idle", start_utc_ns=start, end_utc_ns=utc_ns())
-        return IdleWindow(window, offset_ns, meter, facts, activity)
+        await loads.end("idle")
+        return IdleWindow(window, clocks, meter, facts, activity)
 
-    async def _marker(self, place: AttemptPlace) -> MarkerResult:
+    async def _marker(self, place: AttemptPlace, loads: NodeLoads) -> MarkerResult:
         wanted = self._spec.windows.marker
-        return await self._after_gap(place, "marker", wanted, MarkerResult, self._timeouts.marker(wanted))
+        return await self._after_gap(place, loads, "marker", wanted, MarkerResult, self._timeouts.marker(wanted))
 
-    async def _prefill(self, place: AttemptPlace) -> tuple[WorkloadResult, ...]:
+    async def _prefill(self, place: AttemptPlace, loads: NodeLoads) -> tuple[WorkloadResult, ...]:
         workload, results = self._spec.windows.prefill, []
         for part, (prompts, repeats) in enumerate(self._requests(place, workload), start=1):
             params = PrefillParams(prompts=prompts, tokens_each=workload.tokens_each, repeats=repeats)
             timeout_s = self._timeouts.prefill(len(prompts) * workload.tokens_each * repeats)
-            results.append(await self._after_gap(place, "prefill", params, WorkloadResult, timeout_s, part))
+            results.append(await self._after_gap(place, loads, "prefill", params, WorkloadResult, timeout_s, part))
         return tuple(results)
 
-    async def _decode(self, place: AttemptPlace) -> tuple[WorkloadResult, ...]:
+    async def _decode(self, place: AttemptPlace, loads: NodeLoads) -> tuple[WorkloadResult, ...]:
         workload, results = self._spec.windows.decode, []
         for part, (prompts, repeats) in enumerate(self._requests(place, workload), start=1):
             params = DecodeParams(prompts=prompts, tokens_each=workload.tokens_each, repeats=repeats)
             timeout_s = self._timeouts.decode(prompts, workload.tokens_each, repeats)
-            results.append(await self._after_gap(place, "decode", params, WorkloadResult, timeout_s, part))
+            results.append(await self._after_gap(place, loads, "decode", params, WorkloadResult, timeout_s, part))
         return tuple(results)
 
     def _requests(self, place: AttemptPlace, workload: WorkloadSpec) -> list[tuple[tuple[str, ...], int]]:
@@ -235,7 +245,7 @@ class AttemptRunner:
             return [(prompts, workload.repeats)]
         return [((prompt,), 1) for _ in range(workload.repeats) for prompt in prompts]
 
-    async def _score(self, loaded: LoadedModel) -> ScoreWindow | None:
+    async def _score(self, loaded: LoadedModel, loads: NodeLoads) -> ScoreWindow | None:
         """Let the benchmark ask its questions; returns when the nodes have answered, while it still counts."""
         place, served = loaded.place, loaded.served
         scoring = self._questions.in_window(place)
@@ -251,17 +261,21 @@ class AttemptRunner:
             gap_s = self._spec.windows.gap_before_window_s if first else 0.0
             return await self._cluster.job(place, "score", kind, params, result, timeout_s, delay_s=gap_s)
 
+        await loads.begin()
         counting, activity = await scoring.ask_all(ask)
+        await loads.end("score")
         return ScoreWindow(counting, served, activity)
 
     async def _after_gap(
-        self, place: AttemptPlace, step: Literal["marker", "prefill", "decode"], params: BaseModel, result: type[R],
-        timeout_s: float, part: int = 1,
+        self, place: AttemptPlace, loads: NodeLoads, step: Literal["marker", "prefill", "decode"], params: BaseModel,
+        result: type[R], timeout_s: float, part: int = 1,
     ) -> R:  # fmt: skip
         """Do a window's job after the gap before it; all talk about the job falls into the gap."""
         self._on_step(place.run, step)
         gap_s = self._spec.windows.gap_before_window_s
-        return await self._cluster.job(place, step, step, params, result, timeout_s, delay_s=gap_s, part=part)
+        done = await self._cluster.job(place, step, step, params, result, timeout_s, delay_s=gap_s, part=part)
+        await loads.end(step)
+        return done
 
     def _trace_span(self, windows: Sequence[Window]) -> tuple[int, int]:
         """Return start and end of the trace that the windows need, UTC ns."""
@@ -270,10 +284,6 @@ class AttemptRunner:
         end = max(window.end_utc_ns for window in windows) + int((after_s + _METER_MARGIN_S) * NS_PER_S)
         return start, end
 
-    async def _facts(self, place: AttemptPlace) -> dict[NodeName, NodeFacts]:
+    async def _of_each(self, place: AttemptPlace, ask: Callable[[NodeName], Awaitable[T]]) -> dict[NodeName, T]:
         names = place.nodes
-        return dict(zip(names, await asyncio.gather(*(self._lab.facts(name) for name in names)), strict=True))
-
-    async def _activity(self, place: AttemptPlace) -> dict[NodeName, AgentActivity]:
-        names = place.nodes
-        return dict(zip(names, await asyncio.gather(*(self._lab.activity(name) for name in names)), strict=True))
+        return dict(zip(names, await asyncio.gather(*(ask(name) for name in names)), strict=True))

@@ -13,7 +13,7 @@ from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.campaign.schedule import configurations_of
 from orchestrator.domain.campaign.spec import CampaignSpec
 from orchestrator.domain.run.evaluate import EvaluatedRun, RunEvaluation, evaluate_run
-from orchestrator.domain.run.records import Environment, MarkerLoad, Provenance, RunInput
+from orchestrator.domain.run.records import RULES_VERSION, Environment, MarkerLoad, Provenance, RunInput
 from orchestrator.results.files import read_traces, write_campaign
 from orchestrator.results.schema import CampaignFile
 from orchestrator.store.records import RunFigures
@@ -108,6 +108,8 @@ class ResultWriter:
             window_agent_activity=dict(measured.window_agent_activity),
             deliveries=dict(measured.deliveries),
             steady_state=measured.steady_state,
+            clocks=dict(measured.clocks),
+            window_loads=measured.window_loads,
             nodes=place.nodes if place.configuration.n_nodes else None,
             windows=measured.windows,
             markers=(
@@ -136,6 +138,7 @@ class ResultWriter:
                 task_names=tuple(task.task for task in self._spec.intelligence.tasks),
             ),
             protocol=self._spec.protocol(),
+            rules_version=RULES_VERSION,
         )
 
 

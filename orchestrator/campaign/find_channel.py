@@ -64,7 +64,7 @@ async def find_node(service: CampaignService, node: NodeName, by: FindNodeBy) ->
     load = MarkerParams(on_s=step_s, off_s=step_s, cycles=2)
     marker = await client.run_as(MarkerResult, job, "marker", load, timeout_s=_MARKER_TIMEOUT_S)
     run = MarkerRun(node=node, on=marker.on, start_utc_ns=marker.start_utc_ns, end_utc_ns=marker.end_utc_ns)
-    offset_ns = await lab.clock_offset_ns(node)
+    offset_ns = (await lab.clock_offset(node)).offset_ns
     marked = _moved(run, -offset_ns).model_dump(mode="json")
     found = await lab.meter.request_as(FoundChannel, "POST", "/v1/find_channel", json=marked)
     return FindNodeResult(node=node, by=by, channel=found, sentence=_sentence(found))

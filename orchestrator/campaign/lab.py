@@ -6,8 +6,9 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from orchestrator.domain.run.clocks import ClockOffset
 from orchestrator.settings import SURGEON, OrchestratorSettings
-from shared.kernel.clock import utc_ns
+from shared.kernel.clock import NS_PER_S, utc_ns
 from shared.kernel.errors import ConfigurationError, NotFoundError
 from shared.kernel.records import NodeName
 from shared.kernel.regular_files import SETTINGS_BYTES, read_text
@@ -18,6 +19,7 @@ from shared.wire.meter_api import MeterStatus, SampleBlock
 from shared.wire.node_jobs.activity import AgentActivity
 from shared.wire.node_jobs.engines import EngineInfo, NodeConnections
 from shared.wire.node_jobs.host import NodeFacts
+from shared.wire.node_jobs.load import LoadReading
 from shared.wire.surgeon_catalogue import Catalogue
 
 
@@ -95,6 +97,11 @@ class Lab:
         """Return what a node's agent did since its start."""
         return await self.nodes[node].request_as(AgentActivity, "GET", "/v1/activity")
 
+    async def load(self, node: NodeName, since_utc_ns: int | None = None) -> LoadReading:
+        """Let a node look at who uses its processors, and return what happened since an earlier look."""
+        params = {} if since_utc_ns is None else {"since": since_utc_ns}
+        return await self.nodes[node].request_as(LoadReading, "GET", "/v1/load", params=params)
+
     async def connections(self, node: NodeName) -> NodeConnections:
         """Return who is connected to a node's worker, and where its engine is connected from."""
         return await self.nodes[node].request_as(NodeConnections, "GET", "/v1/connections")
@@ -104,15 +111,17 @@ class Lab:
         answer = await self.nodes[node].request("GET", "/v1/engines")
         return [await self.nodes[node].read(EngineInfo, one) for one in answer]
 
-    async def clock_offset_ns(self, node: NodeName) -> int:
+    async def clock_offset(self, node: NodeName) -> ClockOffset:
         """Return the node's clock minus ours, by the mid-point of the quickest of three round trips."""
-        trips: list[tuple[int, int]] = []
+        trips: list[tuple[int, int, int]] = []
         for _ in range(3):
             before = utc_ns()
             health = await self.nodes[node].health()
             after = utc_ns()
-            trips.append((after - before, health.utc_ns - (before + after) // 2))
-        return min(trips)[1]
+            middle = (before + after) // 2
+            trips.append((after - before, health.utc_ns - middle, middle))
+        round_trip_ns, offset_ns, middle = min(trips)
+        return ClockOffset(utc_ns=middle, offset_ns=offset_ns, uncertainty_s=round_trip_ns / 2 / NS_PER_S)
 
     def prompts(self, count: int) -> tuple[str, ...]:
         """Return the first `count` fixed workload prompts.

@@ -14,7 +14,8 @@ from orchestrator.benchmarks.records import SuiteResult
 from orchestrator.campaign.preparation import Variant
 from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.campaign.steady_state import SteadyStateWait
-from orchestrator.domain.run.records import ServedBy
+from orchestrator.domain.run.clocks import ClockOffset, NodeClock
+from orchestrator.domain.run.records import ServedBy, WindowLoad
 from shared.kernel.clock import NS_PER_S
 from shared.kernel.records import Configuration, NodeName, TokenLedger, Window, WindowLabel
 from shared.wire.meter_api import MeterStatus
@@ -56,8 +57,8 @@ class IdleWindow:
     """The first window, and what was seen of the lab in the gap before it."""
 
     window: Window
-    clock_offset_ns: int
-    """The root node's clock minus ours."""
+    clocks: Mapping[NodeName, ClockOffset]
+    """Each node's clock against ours."""
     meter: MeterStatus
     facts: Mapping[NodeName, NodeFacts]
     activity: Mapping[NodeName, AgentActivity]
@@ -88,6 +89,13 @@ class ClosedWindows:
     """None where others answer the questions and this run asks no sample."""
     facts_after: Mapping[NodeName, NodeFacts]
     activity_after: Mapping[NodeName, AgentActivity]
+    clocks_after: Mapping[NodeName, ClockOffset]
+    loads: tuple[WindowLoad, ...]
+
+    def clocks(self) -> dict[NodeName, NodeClock]:
+        """Return each node's clock over the attempt."""
+        before = self.idle.clocks
+        return {node: NodeClock(before=before[node], after=after) for node, after in self.clocks_after.items()}
 
     def windows(self, suite: SuiteResult | None) -> tuple[Window, ...]:
         """Return all windows in order, in the orchestrator's time."""
@@ -111,18 +119,18 @@ class ClosedWindows:
         node: NodeName | None = None,
     ) -> Window:  # fmt: skip
         """Tell a window of the root node's time in ours."""
-        offset = self.idle.clock_offset_ns
+        clock = self.clocks()[self.loaded.place.root]
         return Window(
-            label=label, start_utc_ns=start_utc_ns - offset, end_utc_ns=end_utc_ns - offset,
+            label=label, start_utc_ns=clock.ours(start_utc_ns), end_utc_ns=clock.ours(end_utc_ns),
             ledger=ledger or TokenLedger(), node=node,
         )  # fmt: skip
 
     def marker_in_our_time(self) -> MarkerResult:
         """Return the marker load in the orchestrator's time."""
-        marker, offset = self.marker, self.idle.clock_offset_ns
+        marker, clock = self.marker, self.clocks()[self.loaded.place.root]
         return MarkerResult(
-            start_utc_ns=marker.start_utc_ns - offset, end_utc_ns=marker.end_utc_ns - offset,
-            on=tuple((start - offset, end - offset) for start, end in marker.on),
+            start_utc_ns=clock.ours(marker.start_utc_ns), end_utc_ns=clock.ours(marker.end_utc_ns),
+            on=tuple((clock.ours(start), clock.ours(end)) for start, end in marker.on),
         )  # fmt: skip
 
     def served(self) -> dict[WindowLabel, ServedBy]:
@@ -166,6 +174,8 @@ class MeasuredRun:
     agent_activity: Mapping[NodeName, AgentActivity]
     """From before the first window to after the last."""
     window_agent_activity: Mapping[WindowLabel, AgentActivity]
+    clocks: Mapping[NodeName, NodeClock]
+    window_loads: tuple[WindowLoad, ...]
 
 
 def hash_of_outputs(results: Iterable[WorkloadResult]) -> str | None:

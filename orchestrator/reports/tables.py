@@ -8,6 +8,7 @@ from statistics import median
 from orchestrator.domain.analysis.deliveries import delivery_totals
 from orchestrator.domain.analysis.statistics import Interval
 from orchestrator.domain.campaign.matrix import reference_of
+from orchestrator.domain.run.disturbances import foreign_load
 from orchestrator.domain.run.evaluate import RunEvaluation
 from orchestrator.domain.run.records import RunInput
 from orchestrator.domain.run.validity import agents_inside
@@ -139,13 +140,23 @@ def deliveries_table(data: CampaignResults) -> Table:
 
 def conditions_table(data: CampaignResults) -> Table:
     """Return under which conditions the runs were measured; what nothing measured is n/a."""
+    told = any(run.window_loads or run.clocks for group in data.inputs.values() for run in group)
+    disturbances = ("others' CPU, cores", "clock drift ms") if told else ()
     return Table(
         title="Conditions",
-        head=("configuration", "wait s", "steady", "agents' CPU %", "agents wrote B", "room C", "humidity %"),
-        rows=tuple(_conditions_row(one.id, data.inputs[one.id]) for one in data.configurations if one.id in data.runs),
+        head=(
+            "configuration", "wait s", "steady", "agents' CPU %", "agents wrote B", *disturbances, "room C",
+            "humidity %",
+        ),
+        rows=tuple(
+            _conditions_row(one.id, data.inputs[one.id], disturbances=told)
+            for one in data.configurations
+            if one.id in data.runs
+        ),
         note="Medians over repetitions; the agents' CPU time (of one core) and disk writes are the worst of all nodes"
-        " inside windows. n/a: nobody asked or nothing measures it.",
-    )
+        f" inside windows{', and so are other programs and the drift of clocks' if told else ''}. n/a: nobody asked or"
+        " nothing measures it.",
+    )  # fmt: skip
 
 
 def budget_table(data: CampaignResults) -> Table:
@@ -246,10 +257,12 @@ def _energy_row(data: CampaignResults, item: Configuration) -> tuple[str, ...]:
     )
 
 
-def _conditions_row(name: str, runs: Sequence[RunInput]) -> tuple[str, ...]:
+def _conditions_row(name: str, runs: Sequence[RunInput], *, disturbances: bool) -> tuple[str, ...]:
     waits = [run.steady_state for run in runs if run.steady_state is not None]
     asked = [wait.steady for wait in waits if wait.steady is not None]
     inside = [one for run in runs for one in agents_inside(run).values()]
+    others = [load.cpu_share for run in runs for window in run.window_loads for load in foreign_load(window).values()]
+    drifts = [abs(clock.drift_s) for run in runs for clock in run.clocks.values()]
 
     def middle(values: Sequence[float | None]) -> str:
         known = [value for value in values if value is not None]
@@ -261,6 +274,11 @@ def _conditions_row(name: str, runs: Sequence[RunInput]) -> tuple[str, ...]:
         f"{sum(asked)} of {len(asked)}" if asked else "n/a",
         f"{100 * max(one.agent_cpu_share for one in inside):.3f}" if inside else "n/a",
         str(max(one.agent_written_bytes for one in inside)) if inside else "n/a",
+        *(
+            (f"{max(others):.2f}" if others else "n/a", f"{1e3 * max(drifts):.1f}" if drifts else "n/a")
+            if disturbances
+            else ()
+        ),
         middle([run.environment.ambient_temp_c for run in runs]),
         middle([run.environment.ambient_humidity_percent for run in runs]),
     )

@@ -13,8 +13,8 @@ from orchestrator.domain.run.energy import PhaseEnergy, WindowEnergy
 from orchestrator.domain.run.energy_register import EnergyRegisterCheck
 from orchestrator.domain.run.epi import EpiValue
 from orchestrator.domain.run.evaluate import Lag, RunEvaluation, RunUncertainty
+from orchestrator.domain.run.findings import Validity
 from orchestrator.domain.run.per_question import QuestionEnergySummary
-from orchestrator.domain.run.validity import Validity
 from orchestrator.results.blocks import PublishedResult
 from shared.kernel.records import NodeName, Record, TokenLedger, WindowLabel
 

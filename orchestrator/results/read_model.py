@@ -11,13 +11,14 @@ from orchestrator.domain.analysis.decomposition import EnergyShares, Roofline, e
 from orchestrator.domain.analysis.hypotheses import HypothesisTests, hypothesis_tests
 from orchestrator.domain.analysis.methods import MethodPair, method_pairs
 from orchestrator.domain.analysis.pareto import ParetoPoint, pareto_points
+from orchestrator.domain.analysis.repetitions import judge_repetitions
 from orchestrator.domain.analysis.statistics import CampaignStatistics, ConfigurationResult, campaign_statistics
 from orchestrator.domain.analysis.utilisation import Utilisation, utilisation
 from orchestrator.domain.campaign.matrix import in_matrix_order
 from orchestrator.domain.run.accuracy import mark_of
 from orchestrator.domain.run.evaluate import RunEvaluation
+from orchestrator.domain.run.findings import Validity
 from orchestrator.domain.run.records import RunInput
-from orchestrator.domain.run.validity import Validity
 from orchestrator.results.files import list_runs, read_json, read_run
 from orchestrator.results.schema import CampaignFile
 from shared.kernel.records import Configuration
@@ -144,11 +145,12 @@ def load_results(campaign_dir: Path) -> CampaignResults:
         inputs.setdefault(name, []).append(files.run)
         runs.setdefault(name, []).append(files.epi.evaluation)
         answers.setdefault(name, []).append(Answers(run.repetition, tuple(map(mark_of, files.questions))))
+    judged = judge_repetitions(inputs, runs)
     return CampaignResults(
         folder=campaign_dir,
         campaign=campaign,
         configurations=in_matrix_order(configurations.values()),
         inputs={name: tuple(group) for name, group in inputs.items()},
-        runs={name: tuple(group) for name, group in runs.items()},
+        runs=judged,
         answers={name: tuple(group) for name, group in answers.items()},
     )

@@ -7,7 +7,7 @@ from pydantic import Field
 from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.campaign.spec import CampaignSpec
 from orchestrator.domain.campaign.states import AttemptOutcome, CampaignState, Request
-from orchestrator.domain.run.validity import Verdict
+from orchestrator.domain.run.findings import Verdict
 from shared.kernel.records import CampaignId, Record
 
 EntryKind = Literal["state", "intent", "result", "failure", "interrupted", "attempt"]

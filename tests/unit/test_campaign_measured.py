@@ -17,6 +17,7 @@ from orchestrator.campaign.measured import (
 from orchestrator.campaign.preparation import Base, ModelFile, Variant
 from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.campaign.steady_state import SteadyStateWait
+from orchestrator.domain.run.clocks import ClockOffset
 from orchestrator.domain.run.records import ServedBy
 from shared.kernel.records import TokenLedger, Window
 from shared.wire.meter_api import MeterStatus
@@ -62,13 +63,15 @@ async def closed() -> ClosedWindows:
     return ClosedWindows(
         loaded=LoadedModel(place, variant, {}, usual),
         steady_state=SteadyStateWait(mode="fixed", start_utc_ns=NOW - 1, end_utc_ns=NOW),
-        idle=IdleWindow(idle, OFFSET, meter, {}, {}),
+        idle=IdleWindow(idle, {"node1": ClockOffset(utc_ns=NOW, offset_ns=OFFSET, uncertainty_s=0)}, meter, {}, {}),
         marker=MarkerResult(start_utc_ns=marker_on, end_utc_ns=marker_on + 9, on=((marker_on + 1, marker_on + 3),)),
         prefill=(workload(4, cpu_s=0.1, prompt=100),),
         decode=(workload(6, "cd" * 32, 0.2, generated=10), workload(8, "ef" * 32, 0.3, generated=20)),
         score=ScoreWindow(counting, scorer, ()),  # type: ignore[arg-type]
         facts_after={},
         activity_after={},
+        clocks_after={"node1": ClockOffset(utc_ns=NOW + 20 * 10**9, offset_ns=OFFSET, uncertainty_s=0)},
+        loads=(),
     )
 
 

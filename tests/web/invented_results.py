@@ -7,7 +7,7 @@ from orchestrator.api.models import ConfigurationResult, RunDetail
 from orchestrator.domain.analysis.curve import DepthChance, OperatingPoint
 from orchestrator.domain.campaign.cells import PAPER_GROUPS
 from orchestrator.domain.campaign.matrix import reference_of
-from orchestrator.domain.run.validity import Finding, Validity
+from orchestrator.domain.run.findings import Finding, Validity
 from orchestrator.reports.hypotheses import Hypothesis
 from orchestrator.reports.research_questions import Recommendation, ResearchAnswer
 from orchestrator.results.power_view import PowerView, power_view

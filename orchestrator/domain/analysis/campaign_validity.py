@@ -9,8 +9,8 @@ from orchestrator.domain.analysis.statistics import CampaignStatistics
 from orchestrator.domain.campaign.matrix import reference_of
 from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.run.evaluate import RunEvaluation
+from orchestrator.domain.run.findings import Finding, Validity, Verdict, judge
 from orchestrator.domain.run.records import RunInput
-from orchestrator.domain.run.validity import Finding, Validity, Verdict, judge
 from shared.kernel.records import Configuration
 
 _MAX_WIDTH_RATIO = 1.25

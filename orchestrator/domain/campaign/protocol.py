@@ -76,6 +76,27 @@ class WindowRules(Record):
         default=0.02, ge=0, le=1, exclude_if=equals(0.02),
         description="share of the cluster's sample that it answers otherwise than the answer set; more: FLAG",
     )  # fmt: skip
+    max_foreign_cpu_share: float = Field(
+        default=0.05, ge=0, exclude_if=equals(0.05),
+        description="of one core, by programs other than engine and agent on a node in a window; more: FLAG",
+    )  # fmt: skip
+    fail_foreign_cpu_share: float = Field(
+        default=0.5, ge=0, exclude_if=equals(0.5), description="more: FAIL, but FLAG where shortened"
+    )
+    max_steal_share: float = Field(
+        default=0.01, ge=0, exclude_if=equals(0.01), description="of a node's time taken by its host; more: FLAG"
+    )
+    fail_steal_share: float = Field(
+        default=0.05, ge=0, exclude_if=equals(0.05), description="more: FAIL, but FLAG where shortened"
+    )
+    max_clock_drift_s: float = Field(
+        default=0.1, gt=0, exclude_if=equals(0.1),
+        description="of the root's clock against the orchestrator's in an attempt; more: FAIL (another node's: FLAG)",
+    )  # fmt: skip
+    max_repetition_ratio: float = Field(
+        default=1.25, gt=1, exclude_if=equals(1.25),
+        description="J/token of a repetition to the others of its configuration, either way; more: FAIL",
+    )  # fmt: skip
     max_calibration_age_days: float = Field(default=365.0, gt=0, description="older or unknown: FLAG")
     shortened: bool = Field(default=False, description="durations are below the norm on purpose: the report says so")
 
@@ -86,6 +107,8 @@ DEMO_RULES = WindowRules(
     min_idle_s=0.5,
     gap_limit_s=0.5,
     min_samples=5,
+    max_foreign_cpu_share=0.5,
+    max_repetition_ratio=3.0,
     shortened=True,
 )
 """Rules of the demo: seconds instead of minutes, at 10 Hz."""

@@ -12,7 +12,7 @@ from scipy import stats
 
 from orchestrator.domain.campaign.protocol import AccuracyField, AccuracyTask
 from orchestrator.domain.run.accuracy import MarkedQuestion, field_of, normalised_weights
-from orchestrator.domain.run.validity import Finding
+from orchestrator.domain.run.findings import Finding
 from shared.kernel.records import Record
 
 _RULE = "answers_agree"

@@ -4,8 +4,8 @@
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from math import sqrt
+from dataclasses import dataclass, replace
+from math import hypot, sqrt
 from typing import Self
 
 from pydantic import Field, model_validator
@@ -14,6 +14,7 @@ from orchestrator.domain.campaign.protocol import TokenBasis
 from orchestrator.domain.run.accuracy import AccuracyResult, measure_accuracy
 from orchestrator.domain.run.alignment import LagFit, Trace, combine_lags, fit_lag, shift_window
 from orchestrator.domain.run.carried import CarriedAccuracy, check_carried, compare_answers
+from orchestrator.domain.run.disturbances import check_clocks, check_loads, check_stalls
 from orchestrator.domain.run.energy import (
     PhaseEnergy,
     WindowEnergy,
@@ -24,6 +25,7 @@ from orchestrator.domain.run.energy import (
 )
 from orchestrator.domain.run.energy_register import EnergyRegisterCheck, check_energy_register
 from orchestrator.domain.run.epi import PHASE_OF_BASIS, EpiValue, epi, tokens_on
+from orchestrator.domain.run.findings import Finding, Validity, judge
 from orchestrator.domain.run.per_question import (
     QuestionEnergy,
     QuestionEnergySummary,
@@ -32,18 +34,14 @@ from orchestrator.domain.run.per_question import (
 )
 from orchestrator.domain.run.records import RunInput
 from orchestrator.domain.run.validity import (
-    Finding,
-    Validity,
     check_agent_quiet,
     check_energy_registers,
     check_lag,
     check_run,
     check_software,
-    check_stalls,
     check_steady_state,
     check_surroundings,
     check_window,
-    judge,
 )
 from shared.kernel.errors import DataError
 from shared.kernel.records import ConfigurationId, NodeName, QuestionResult, Record, WindowLabel, is_absent
@@ -151,7 +149,7 @@ def evaluate_run(
     protocol = run.protocol
     traces = _of_nodes_in_use(run, traces)
     _check_times(run, [*questions, *sample])
-    lag = _lag(run, traces)
+    lag = _on_our_clock(run, _lag(run, traces))
     measured = [
         window_energy(
             traces,
@@ -186,7 +184,7 @@ def evaluate_run(
     around = [
         *check_run(run), *check_lag(lag), *_complete(run, phases), *check_surroundings(run, windows, names),
         *check_energy_registers(registers, protocol.rules), *check_agent_quiet(run),
-        *check_steady_state(run), *check_stalls(run), *check_software(run),
+        *check_steady_state(run), *check_stalls(run), *check_clocks(run), *check_loads(run), *check_software(run),
         *check_carried(carried, protocol.rules.max_other_choices),
     ]  # fmt: skip
     gap_limit_s = protocol.rules.gap_limit_s
@@ -236,6 +234,14 @@ def _lag(run: RunInput, traces: Mapping[NodeName, Trace]) -> LagFit:
     span = run.protocol.lag_range_s
     fits = [fit_lag(traces[marker.node], marker, span) for marker in run.markers if marker.node in traces]
     return combine_lags(fits, span)
+
+
+def _on_our_clock(run: RunInput, lag: LagFit) -> LagFit:
+    """Widen the lag by how uncertain the root's times are on the orchestrator's clock, which the trace is told by."""
+    clocks = [run.clocks[marker.node] for marker in run.markers if marker.node in run.clocks]
+    if not clocks:
+        return lag
+    return replace(lag, uncertainty_s=hypot(lag.uncertainty_s, max(clock.uncertainty_s for clock in clocks)))
 
 
 def _names(windows: Sequence[WindowEnergy]) -> list[str]:

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from orchestrator.domain.campaign.protocol import MeasurementProtocol
 from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.campaign.steady_state import SteadyStateWait
+from orchestrator.domain.run.clocks import NodeClock
 from shared.kernel.build import SoftwareBuild
 from shared.kernel.records import (
     CampaignId,
@@ -23,13 +24,19 @@ from shared.kernel.records import (
     SurgeryPlan,
     Window,
     WindowLabel,
+    equals,
     is_absent,
+    is_empty,
 )
 from shared.llama.build import EngineBuild
 from shared.wire.meter_api import TraceEvent
 from shared.wire.node_jobs.activity import AgentActivity
 from shared.wire.node_jobs.artifacts import FetchResult
 from shared.wire.node_jobs.host import NodeFacts
+from shared.wire.node_jobs.load import MachineLoad
+
+RULES_VERSION = 2
+"""The set of rules that judges what this version measures; results say theirs, and older ones are judged as before."""
 
 
 class MarkerLoad(Record):
@@ -66,11 +73,6 @@ class ServedBy(Record):
     nodes: tuple[NodeName, ...] = Field(description="the nodes it ran on, the root first")
 
 
-def _is_empty(value: object) -> bool:
-    """Tell what an earlier version did not know and would not have written."""
-    return value == {}
-
-
 class Provenance(Record):
     """From what the result comes; unknown is null."""
 
@@ -88,11 +90,11 @@ class Provenance(Record):
     lm_eval_version: str | None = None
     epi_factory_version: str | None = Field(default=None, description="of the orchestrator, with its build")
     software: dict[str, SoftwareBuild] = Field(
-        default_factory=dict, exclude_if=_is_empty,
+        default_factory=dict, exclude_if=is_empty,
         description="what each agent of the run ran: nodes by name, orchestrator, surgeon, meter",
     )  # fmt: skip
     engines: dict[NodeName, EngineBuild] = Field(
-        default_factory=dict, exclude_if=_is_empty,
+        default_factory=dict, exclude_if=is_empty,
         description="llama.cpp as each node of the run has it installed, with its compile flags",
     )  # fmt: skip
     distributed_llama_version: str | None = None
@@ -105,6 +107,13 @@ class AnswerSource(Record):
     answer_set_sha256: Sha256 = Field(description="of everything that the answers depend on")
     served: ServedBy = Field(description="the engine that answered, the model, and the machines it ran on")
     scored_utc_ns: int = Field(description="when the last question was answered")
+
+
+class WindowLoad(Record):
+    """What the nodes in use did around one window: from the end of the window before, or from its gap, to its own."""
+
+    label: WindowLabel
+    nodes: dict[NodeName, MachineLoad] = Field(description="nodes that told it: not one whose agent began anew")
 
 
 class RunInput(Record):
@@ -147,6 +156,14 @@ class RunInput(Record):
         default_factory=dict, description="how this run's model reached the nodes that need it, with the bytes sent"
     )
     steady_state: SteadyStateWait | None = None
+    clocks: dict[NodeName, NodeClock] = Field(
+        default_factory=dict, exclude_if=is_empty,
+        description="each node's clock against the orchestrator's, before and after; {}: an earlier version",
+    )  # fmt: skip
+    window_loads: tuple[WindowLoad, ...] = Field(
+        default=(), exclude_if=is_empty,
+        description="who used the nodes' processors around each window, in order; (): an earlier version",
+    )  # fmt: skip
     windows: tuple[Window, ...]
     markers: tuple[MarkerLoad, ...] = ()
     energy_register_j: dict[NodeName, float | None] | None = Field(
@@ -160,6 +177,10 @@ class RunInput(Record):
     plan: SurgeryPlan | None = None
     provenance: Provenance = Provenance()
     protocol: MeasurementProtocol = MeasurementProtocol()
+    rules_version: int = Field(
+        default=1, ge=1, exclude_if=equals(1),
+        description="which set of rules judges the run: 2 holds repetitions against each other; 1: an earlier version",
+    )  # fmt: skip
 
     @property
     def configuration_id(self) -> ConfigurationId:

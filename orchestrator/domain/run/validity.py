@@ -1,47 +1,21 @@
 """Is a measurement to be believed? Rules that yield PASS, FLAG or FAIL with a reason, per window, run and campaign.
 
 Modelled on MLPerf Power / SPEC PTDaemon. A FAIL keeps the data and bars the result from the headline table; a FLAG is
-printed beside it. Limits live in `records.WindowRules`.
+printed beside it. Limits live in `WindowRules`. Not here: what else the nodes did inside
+windows (`disturbances`).
 """
 
-from collections.abc import Iterable, Sequence
-from statistics import median
-from typing import Literal
+from collections.abc import Sequence
 
 from orchestrator.domain.campaign.protocol import WindowRules
 from orchestrator.domain.run.alignment import LagFit
 from orchestrator.domain.run.energy import WindowEnergy
 from orchestrator.domain.run.energy_register import EnergyRegisterCheck
+from orchestrator.domain.run.findings import Finding, Verdict, fail, flag
 from orchestrator.domain.run.records import RunInput
-from shared.kernel.records import Record
 from shared.wire.node_jobs.activity import AgentActivity
 
-Verdict = Literal["PASS", "FLAG", "FAIL"]
 _GAP_BEFORE_WINDOW_S = 10.0
-_ORDER: dict[Verdict, int] = {"PASS": 0, "FLAG": 1, "FAIL": 2}
-
-
-class Finding(Record):
-    """What one rule says; `where` names the window, node or run."""
-
-    rule: str
-    verdict: Verdict
-    reason: str
-    where: str = ""
-
-
-class Validity(Record):
-    """The worst verdict and every finding that is not PASS."""
-
-    verdict: Verdict = "PASS"
-    findings: tuple[Finding, ...] = ()
-
-
-def judge(findings: Iterable[Finding]) -> Validity:
-    """Return the worst verdict of the findings; PASS findings are not kept."""
-    kept = tuple(finding for finding in findings if finding.verdict != "PASS")
-    verdict: Verdict = max((finding.verdict for finding in kept), key=_ORDER.__getitem__, default="PASS")
-    return Validity(verdict=verdict, findings=kept)
 
 
 def check_window(window: WindowEnergy, rules: WindowRules, where: str) -> list[Finding]:
@@ -52,26 +26,26 @@ def check_window(window: WindowEnergy, rules: WindowRules, where: str) -> list[F
     seconds = window.duration_seconds
     least = rules.min_idle_s if window.label == "idle" else rules.min_duration_s
     if seconds < least:
-        found.append(_fail("duration", f"{seconds:.3g} s is shorter than {least:g} s", where))
+        found.append(fail("duration", f"{seconds:.3g} s is shorter than {least:g} s", where))
     elif window.label != "idle" and seconds < rules.recommended_duration_s:
         reason = f"{seconds:.3g} s is shorter than the recommended {rules.recommended_duration_s:g} s"
-        found.append(_flag("duration", reason, where))
+        found.append(flag("duration", reason, where))
     if window.n_samples < rules.min_samples:
-        found.append(_fail("samples", f"{window.n_samples} samples, at least {rules.min_samples} are needed", where))
+        found.append(fail("samples", f"{window.n_samples} samples, at least {rules.min_samples} are needed", where))
     elif seconds / window.n_samples > rules.max_sample_interval_s * 1.05:
         interval = seconds / window.n_samples
         limit = f"limit {rules.max_sample_interval_s:g} s"
-        found.append(_fail("sample interval", f"{interval:.3g} s on average, {limit}", where))
+        found.append(fail("sample interval", f"{interval:.3g} s on average, {limit}", where))
     for node, energy in window.nodes.items():
         if energy.avg_watts < 0:
             reason = f"{node} has negative power: is its current transformer the wrong way round?"
-            found.append(_fail("power sign", reason, where))
+            found.append(fail("power sign", reason, where))
     return found
 
 
 def check_lag(lag: LagFit) -> list[Finding]:
     """Judge the alignment: without a marker that shows, windows are not shifted and the edges are uncertain."""
-    return [] if lag.accepted else [_flag("lag", f"the meter's lag is unknown: {lag.reason}", "run")]
+    return [] if lag.accepted else [flag("lag", f"the meter's lag is unknown: {lag.reason}", "run")]
 
 
 def check_surroundings(run: RunInput, windows: Sequence[WindowEnergy], names: Sequence[str]) -> list[Finding]:
@@ -86,29 +60,10 @@ def check_surroundings(run: RunInput, windows: Sequence[WindowEnergy], names: Se
         if ends and window.start_utc_ns - max(ends) < least_s * 1e9:
             seconds = (window.start_utc_ns - max(ends)) / 1e9
             limit = f"{least_s:g} s are asked for"
-            found.append(_flag("gap_before_window", f"{seconds:.3g} s since the window before; {limit}", name))
+            found.append(flag("gap_before_window", f"{seconds:.3g} s since the window before; {limit}", name))
         kinds = [e.kind for e in run.meter_events if window.start_utc_ns <= e.utc_ns < window.end_utc_ns]
         for kind in sorted(set(kinds)):
-            found.append(_flag("meter", f"the meter reported {kind} ({kinds.count(kind)} times)", name))
-    return found
-
-
-def check_stalls(run: RunInput) -> list[Finding]:
-    """Judge the requests of each workload, which all do the same: one that takes far longer than its siblings stalled.
-
-    An engine or worker that was stopped, a cable that was out or a machine that did something else leaves joules in the
-    window that no token caused.
-    """
-    found: list[Finding] = []
-    rules = run.protocol.rules
-    for label in ("prefill", "decode"):
-        seconds = sorted(one for window in run.windows if window.label == label for one in window.request_s)
-        if len(seconds) < 3:
-            continue
-        usual, longest = median(seconds), seconds[-1]
-        if longest > rules.max_request_ratio * usual and longest - usual > rules.stall_s:
-            reason = f"a request took {longest:.3g} s, its {len(seconds) - 1} siblings {usual:.3g} s: something stalled"
-            found.append(_fail("stall", reason, label))
+            found.append(flag("meter", f"the meter reported {kind} ({kinds.count(kind)} times)", name))
     return found
 
 
@@ -119,10 +74,10 @@ def check_software(run: RunInput) -> list[Finding]:
     found: list[Finding] = []
     if len({build.code_sha256 for build in code.values()}) > 1:
         listed = ", ".join(f"{name}: {build}" for name, build in code.items())
-        found.append(_flag("software", f"the nodes run different versions of EPI Factory ({listed})", "run"))
+        found.append(flag("software", f"the nodes run different versions of EPI Factory ({listed})", "run"))
     if len({build.same_results for build in engines.values()}) > 1:
         listed = ", ".join(f"{name}: {build.build} {build.ggml_commit}" for name, build in engines.items())
-        found.append(_flag("software", f"the nodes have different builds of llama.cpp ({listed})", "run"))
+        found.append(flag("software", f"the nodes have different builds of llama.cpp ({listed})", "run"))
     return found
 
 
@@ -131,7 +86,7 @@ def check_steady_state(run: RunInput) -> list[Finding]:
     waited = run.steady_state
     if waited is None or waited.steady is not False:
         return []
-    return [_flag("steady", f"not steady after {waited.duration_s:.0f} s: {'; '.join(waited.reasons)}", "run")]
+    return [flag("steady", f"not steady after {waited.duration_s:.0f} s: {'; '.join(waited.reasons)}", "run")]
 
 
 def agents_inside(run: RunInput) -> dict[str, AgentActivity]:
@@ -141,8 +96,22 @@ def agents_inside(run: RunInput) -> dict[str, AgentActivity]:
     have nothing to do from the first window to the last.
     """
     root = {marker.node for marker in run.markers}
-    inside = {f"{node}, all windows": one for node, one in run.agent_activity.items() if node not in root}
+    inside = {
+        f"{node}, all windows": _within_windows(run, node, one)
+        for node, one in run.agent_activity.items()
+        if node not in root
+    }
     return inside | {f"root, {label}": one for label, one in run.window_agent_activity.items()}
+
+
+def _within_windows(run: RunInput, node: str, over_all: AgentActivity) -> AgentActivity:
+    """Return an agent's activity without its looks at the borders of windows, where it took any."""
+    loads = [window.nodes[node] for window in run.window_loads if node in window.nodes]
+    if not loads:
+        return over_all
+    end_utc_ns = over_all.start_utc_ns + round(sum(load.duration_s for load in loads) * 1e9)
+    cpu_s = sum(load.agent_cpu_s for load in loads)
+    return over_all.model_copy(update={"end_utc_ns": end_utc_ns, "agent_cpu_s": cpu_s})
 
 
 def check_agent_quiet(run: RunInput) -> list[Finding]:
@@ -150,23 +119,25 @@ def check_agent_quiet(run: RunInput) -> list[Finding]:
     found: list[Finding] = []
     windows = [window for window in run.windows if window.label != "marker"]
     for node, activity in run.agent_activity.items():
+        clock = run.clocks.get(node)
+        events = [(clock.ours(one.utc_ns) if clock else one.utc_ns, one.what) for one in activity.events]
         inside = [
-            (event.what, window.label)
-            for event in activity.events
+            (what, window.label)
+            for at_utc_ns, what in events
             for window in windows
-            if window.start_utc_ns <= event.utc_ns < window.end_utc_ns
+            if window.start_utc_ns <= at_utc_ns < window.end_utc_ns
         ]
         if inside:
             reason = f"the agent was busy {len(inside)} times inside windows, first in {inside[0][1]}: {inside[0][0]}"
-            found.append(_flag("agent_quiet", reason, node))
+            found.append(flag("agent_quiet", reason, node))
     limit = run.protocol.rules.max_agent_cpu_share
     for where, activity in agents_inside(run).items():
         if activity.agent_cpu_share > limit:
             reason = f"the agent used {activity.agent_cpu_share:.2%} of a core, limit {limit:.2%}"
-            found.append(_flag("agent_quiet", reason, where))
+            found.append(flag("agent_quiet", reason, where))
         if activity.agent_written_bytes > 0:
             reason = f"the agent wrote {activity.agent_written_bytes} bytes to disk"
-            found.append(_flag("agent_quiet", reason, where))
+            found.append(flag("agent_quiet", reason, where))
     return found
 
 
@@ -174,7 +145,7 @@ def check_energy_registers(registers: Sequence[EnergyRegisterCheck], rules: Wind
     """Judge the agreement of the meter's energy register with the integral."""
     limit = rules.max_energy_register_disagreement
     return [
-        _flag("register", f"register and integral differ by {check.relative:+.1%}, limit {limit:.0%}", check.node)
+        flag("register", f"register and integral differ by {check.relative:+.1%}, limit {limit:.0%}", check.node)
         for check in registers
         if abs(check.relative) > limit
     ]
@@ -184,21 +155,21 @@ def check_run(run: RunInput) -> list[Finding]:
     """Judge what was known around the run: instrument, governor, throttling, temperature, ambient."""
     rules, found = run.protocol.rules, []
     if rules.shortened:
-        found.append(_flag("shortened", "window lengths are below the norm on purpose (demo)", "run"))
+        found.append(flag("shortened", "window lengths are below the norm on purpose (demo)", "run"))
     uncertainty = run.instrument.relative_uncertainty
     if run.instrument.emulated:
-        found.append(_flag("emulated", "the power is emulated, not measured", "instrument"))
+        found.append(flag("emulated", "the power is emulated, not measured", "instrument"))
     elif uncertainty is None:
-        found.append(_flag("instrument", "the instrument's uncertainty is unknown", "instrument"))
+        found.append(flag("instrument", "the instrument's uncertainty is unknown", "instrument"))
     elif uncertainty > rules.max_instrument_uncertainty:
         reason = f"relative uncertainty {uncertainty:.2%} exceeds {rules.max_instrument_uncertainty:.2%}"
-        found.append(_flag("instrument", reason, "instrument"))
+        found.append(flag("instrument", reason, "instrument"))
     if not run.instrument.emulated:
         if run.calibrated_utc_ns is None:
-            found.append(_flag("calibration", "when the instrument was calibrated is unknown", "instrument"))
+            found.append(flag("calibration", "when the instrument was calibrated is unknown", "instrument"))
         elif run.timestamp_utc_ns - run.calibrated_utc_ns > rules.max_calibration_age_days * 86_400e9:
             days = (run.timestamp_utc_ns - run.calibrated_utc_ns) / 86_400e9
-            found.append(_flag("calibration", f"the calibration is {days:.0f} days old", "instrument"))
+            found.append(flag("calibration", f"the calibration is {days:.0f} days old", "instrument"))
     governor = run.environment.frequency_governor
     if governor is not None and governor != rules.required_governor:
         verdict: Verdict = "FLAG" if rules.shortened else "FAIL"
@@ -207,7 +178,7 @@ def check_run(run: RunInput) -> list[Finding]:
     ambient = run.environment.ambient_temp_c
     if ambient is not None and not rules.ambient_c[0] <= ambient <= rules.ambient_c[1]:
         limits = f"{rules.ambient_c[0]:g}..{rules.ambient_c[1]:g}"
-        found.append(_flag("ambient", f"{ambient:g} C is outside {limits} C", "run"))
+        found.append(flag("ambient", f"{ambient:g} C is outside {limits} C", "run"))
     after = {facts.name: facts for facts in run.facts_after}
     for before in run.facts_before:
         later = after.get(before.name)
@@ -216,17 +187,9 @@ def check_run(run: RunInput) -> list[Finding]:
         if before.throttled_bits is not None and later.throttled_bits is not None:
             new = later.throttled_bits & ~before.throttled_bits
             if new or later.throttled_bits & 0xF:
-                found.append(_fail("throttling", f"get_throttled went to {later.throttled_bits:#x}", before.name))
+                found.append(fail("throttling", f"get_throttled went to {later.throttled_bits:#x}", before.name))
         if before.temperature_c is not None and later.temperature_c is not None:
             drift = later.temperature_c - before.temperature_c
             if abs(drift) > rules.max_temperature_drift_c:
-                found.append(_flag("temperature", f"changed by {drift:+.1f} C over the run", before.name))
+                found.append(flag("temperature", f"changed by {drift:+.1f} C over the run", before.name))
     return found
-
-
-def _fail(rule: str, reason: str, where: str) -> Finding:
-    return Finding(rule=rule, verdict="FAIL", reason=reason, where=where)
-
-
-def _flag(rule: str, reason: str, where: str) -> Finding:
-    return Finding(rule=rule, verdict="FLAG", reason=reason, where=where)

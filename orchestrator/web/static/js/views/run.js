@@ -8,7 +8,7 @@ import { icon } from "../icons.js";
 import { RUN_STATES, VALIDITY } from "../states.js";
 import { configurationOf, currentRun } from "../strip.js";
 import { firstUse } from "./first_use.js";
-import { attemptsCard, downloadsCard, energyCard, provenanceCard, tokensCard, validityCard } from "./run_cards.js";
+import { attemptsCard, downloadsCard, energyCard, othersCard, provenanceCard, tokensCard, validityCard } from "./run_cards.js";
 import { questionsCard } from "./run_questions.js";
 import { traceCard } from "./run_trace.js";
 
@@ -107,6 +107,7 @@ export function runView(model, rest) {
     body.replaceChildren(
       trace.node,
       energyCard(epi),
+      ...[othersCard(detail)].filter(Boolean),
       h("div", { cls: "run__columns" }, tokensCard(epi), validityCard(epi), attempts),
       questionsCard(where, epi),
       h("div", { cls: "run__columns" }, provenanceCard(epi), downloadsCard(where, detail.files)),

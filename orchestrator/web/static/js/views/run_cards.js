@@ -36,6 +36,22 @@ export function energyCard({ evaluation }) {
       : `Windows not shifted: ${lag.reason || "no lag was found"}.` }));
 }
 
+/** What programs other than engine and agent did on the nodes, and how far the clocks moved; null for earlier versions. */
+export function othersCard({ other_load: loads, clocks }) {
+  if (loads.length === 0) return null;
+  const nodes = [...new Set(loads.flatMap((window) => Object.keys(window.nodes)))].sort();
+  const cell = (load) => (load ? h("span", { title: load.programs.map(([name, share]) => `${name}: ${share.toFixed(2)}`).join("\n"), text: load.cpu_share.toFixed(2) }) : "–");
+  const rows = loads.map((window) => {
+    const steal = Math.max(...Object.values(window.nodes).map((load) => load.steal_share ?? 0));
+    const busiest = Object.values(window.nodes).flatMap((load) => load.programs).sort((a, b) => b[1] - a[1])[0];
+    return [windowName(window.label), ...nodes.map((node) => cell(window.nodes[node])), percent(steal, 1), busiest ? `${busiest[0]} ${busiest[1].toFixed(2)}` : "–"];
+  });
+  const moved = Object.entries(clocks).map(([node, { before, after }]) => `${node} ${significant((after.offset_ns - before.offset_ns) / 1e6, 2)} ms`);
+  return card("Other programs", {},
+    table("Other programs", ["Window", ...nodes.map((node) => `${node}, cores`), "Host took", "Busiest"], rows),
+    h("p", { cls: "muted card__foot", text: `CPU time that neither engine nor agent used, from the gap before each window to its end. Clocks moved: ${moved.join(", ")}.` }));
+}
+
 export function tokensCard({ evaluation }) {
   const rows = Object.entries(evaluation.phases).map(([label, phase]) => {
     const { generated, prompt, cached, scored } = phase.ledger;
