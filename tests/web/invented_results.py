@@ -3,10 +3,12 @@
 import math
 from functools import cache
 
-from orchestrator.api.models import ConfigurationResult, RunDetail
+from orchestrator.api.models import ConfigurationResult, RunDetail, WindowOtherLoad
 from orchestrator.domain.analysis.curve import DepthChance, OperatingPoint
 from orchestrator.domain.campaign.cells import PAPER_GROUPS
 from orchestrator.domain.campaign.matrix import reference_of
+from orchestrator.domain.run.clocks import ClockOffset, NodeClock
+from orchestrator.domain.run.disturbances import ForeignLoad
 from orchestrator.domain.run.findings import Finding, Validity
 from orchestrator.reports.hypotheses import Hypothesis
 from orchestrator.reports.research_questions import Recommendation, ResearchAnswer
@@ -117,7 +119,22 @@ def detail_of(lab: InventedLab, configuration: str, repetition: int) -> RunDetai
         return RunDetail(status=status)
     run, evaluated, _ = _measured(configuration, repetition)
     epi = EpiFile.of(run, evaluated.evaluation).model_dump(mode="json")
-    return RunDetail(status=status, windows=run.windows, epi=epi, files=("epi", "run", "benchmark", "power_trace"))
+    return RunDetail(
+        status=status, windows=run.windows, epi=epi, files=("epi", "run", "benchmark", "power_trace"),
+        other_load=tuple(
+            WindowOtherLoad(label=window.label, nodes=dict.fromkeys(("n1", "n2", "n3", "n4"), _OTHER_LOAD))
+            for window in run.windows
+        ),
+        clocks={"n1": NodeClock(
+            before=ClockOffset(utc_ns=run.timestamp_utc_ns, offset_ns=1_200_000, uncertainty_s=4e-4),
+            after=ClockOffset(utc_ns=run.timestamp_utc_ns + 10**11, offset_ns=1_350_000, uncertainty_s=4e-4),
+        )},
+    )  # fmt: skip
+
+
+_OTHER_LOAD = ForeignLoad(
+    cpu_share=0.07, programs=(("apt-get, pid 812", 0.06), ("sshd, pid 91", 0.01)), steal_share=0.0
+)
 
 
 def file_of(configuration: str, repetition: int, kind: str) -> bytes:
