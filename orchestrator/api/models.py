@@ -36,6 +36,7 @@ from orchestrator.domain.campaign.spec import CampaignSpec
 from orchestrator.domain.campaign.states import AttemptOutcome, CampaignState, Request, RunState
 from orchestrator.domain.run.clocks import NodeClock
 from orchestrator.domain.run.disturbances import ForeignLoad
+from orchestrator.domain.run.findings import Validity
 from shared.kernel.errors import ErrorPayload
 from shared.kernel.records import CampaignId, Configuration, ConfigurationId, NodeName, Record, Window, WindowLabel
 from shared.wire.meter_api import MeterStatus
@@ -170,6 +171,7 @@ class RunDetail(Record):
 
     status: RunStatus
     windows: tuple[Window, ...] = ()
+    validity: Validity | None = Field(default=None, description="with what the other repetitions say of it")
     other_load: tuple[WindowOtherLoad, ...] = Field(
         default=(), description="who else used the nodes' processors around each window; (): an earlier version"
     )

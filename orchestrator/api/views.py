@@ -23,6 +23,7 @@ from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.campaign.schedule import PlannedRun, configurations_of, runs_total, schedule
 from orchestrator.domain.campaign.steps import Step, step_of_agent
 from orchestrator.domain.run.disturbances import foreign_load
+from orchestrator.domain.run.findings import Verdict
 from orchestrator.reports.summary import load_results
 from orchestrator.results.files import list_runs, read_run, run_files
 from orchestrator.results.schema import EpiFile
@@ -157,13 +158,18 @@ def _results(folder: Path) -> list[ConfigurationResult]:
     for run in list_runs(folder):
         last[run.configuration] = read_run(folder, run).epi
     return [
-        _result(configuration, data.results[configuration.id], last[configuration.id])
+        _result(
+            configuration,
+            data.results[configuration.id],
+            last[configuration.id],
+            data.runs[configuration.id][-1].validity.verdict,
+        )
         for configuration in data.configurations
         if configuration.id in last
     ]
 
 
-def _result(configuration: Configuration, result: DomainResult, epi: EpiFile) -> ConfigurationResult:
+def _result(configuration: Configuration, result: DomainResult, epi: EpiFile, verdict: Verdict) -> ConfigurationResult:
     interval = result.epi_ratio_interval
     tokens, seconds = epi.energy.total_tokens, epi.energy.duration_seconds
     reference = reference_of(configuration)
@@ -180,7 +186,7 @@ def _result(configuration: Configuration, result: DomainResult, epi: EpiFile) ->
         epi_ratio_low=None if interval is None else interval.low,
         epi_ratio_high=None if interval is None else interval.high,
         verdict=None if reference == configuration.id else result.comparison,
-        validity=epi.evaluation.validity.verdict,
+        validity=verdict,
         emulated=epi.emulated,
         reason=result.reason or epi.no_epi_reason,
     )
@@ -192,10 +198,13 @@ def _detail(folder: Path, status: RunStatus) -> RunDetail:
     if status.state != "done":
         return RunDetail(status=status, files=present)
     found = read_run(folder, status.reference)
+    group = load_results(folder).runs[status.configuration]
+    judged = next(run for run in group if run.repetition == status.repetition)
     return RunDetail(
         status=status, windows=found.run.windows, epi=found.epi.model_dump(mode="json"), files=present,
         other_load=tuple(
             WindowOtherLoad(label=window.label, nodes=foreign_load(window)) for window in found.run.window_loads
         ),
         clocks=found.run.clocks,
+        validity=judged.validity,
     )  # fmt: skip

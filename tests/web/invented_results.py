@@ -125,6 +125,7 @@ def detail_of(lab: InventedLab, configuration: str, repetition: int) -> RunDetai
             WindowOtherLoad(label=window.label, nodes=dict.fromkeys(("n1", "n2", "n3", "n4"), _OTHER_LOAD))
             for window in run.windows
         ),
+        validity=evaluated.evaluation.validity,
         clocks={"n1": NodeClock(
             before=ClockOffset(utc_ns=run.timestamp_utc_ns, offset_ns=1_200_000, uncertainty_s=4e-4),
             after=ClockOffset(utc_ns=run.timestamp_utc_ns + 10**11, offset_ns=1_350_000, uncertainty_s=4e-4),
@@ -132,9 +133,7 @@ def detail_of(lab: InventedLab, configuration: str, repetition: int) -> RunDetai
     )  # fmt: skip
 
 
-_OTHER_LOAD = ForeignLoad(
-    cpu_share=0.07, programs=(("apt-get, pid 812", 0.06), ("sshd, pid 91", 0.01)), steal_share=0.0
-)
+_OTHER_LOAD = ForeignLoad(cpu_share=0.07, programs=(("apt-get, pid 812", 0.06), ("sshd, pid 9", 0.01)), steal_share=0)
 
 
 def file_of(configuration: str, repetition: int, kind: str) -> bytes:

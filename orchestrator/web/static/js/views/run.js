@@ -91,7 +91,8 @@ export function runView(model, rest) {
     figures[3].set(...from(percent(epi?.accuracy.composite), "", n ? `${n} questions` : ""));
     figures[4].set(...from(significant(epi?.energy.avg_watts_cluster, 4), "W", epi ? "decode" : ""));
     figures[5].set(...from(significant(epi?.energy.peak_watts_cluster, 4), "W", epi ? "decode" : ""));
-    const validity = epi ? VALIDITY[epi.evaluation.validity.verdict] : null;
+    const judged = epi ? detail.validity ?? epi.evaluation.validity : null;
+    const validity = judged ? VALIDITY[judged.verdict] : null;
     statePill.update(validity && status.state === "done" ? validity : RUN_STATES[status.state]);
     show(badge, epi?.emulated ?? model.emulated);
     trace?.close();
@@ -108,7 +109,7 @@ export function runView(model, rest) {
       trace.node,
       energyCard(epi),
       ...[othersCard(detail)].filter(Boolean),
-      h("div", { cls: "run__columns" }, tokensCard(epi), validityCard(epi), attempts),
+      h("div", { cls: "run__columns" }, tokensCard(epi), validityCard(epi, judged), attempts),
       questionsCard(where, epi),
       h("div", { cls: "run__columns" }, provenanceCard(epi), downloadsCard(where, detail.files)),
     );

@@ -62,8 +62,8 @@ export function tokensCard({ evaluation }) {
     facts([...bases, ["J per question", significant(evaluation.joules_per_question, 4)], ["J per correct answer", significant(evaluation.joules_per_correct, 4)], ["J per token over idle", significant(evaluation.net_joules_per_token, 4)]]));
 }
 
-export function validityCard({ evaluation }) {
-  const { uncertainty, validity } = evaluation;
+export function validityCard({ evaluation }, validity) {
+  const { uncertainty } = evaluation;
   const { verdict, findings } = validity;
   return card("Validity", { aside: pill(VALIDITY[verdict]) },
     findingsList(findings),
