@@ -23,6 +23,7 @@ from orchestrator.local.layout import load_demo
 from shared.kernel.clock import utc_ns
 from shared.kernel.errors import EpiError
 from tests.crash.stepwise import StepwiseLab
+from tests.support.flipped_bytes import flip_byte
 from tests.support.lab import api_of, process_of, processes_under, small_demo
 from tests.support.netlab import NetLab, net_lab
 from tests.support.small_disk import SmallDisk, small_disk
@@ -30,7 +31,9 @@ from tests.support.small_disk import SmallDisk, small_disk
 NODES = ("node1", "node2", "node3", "node4")
 DAEMONS = ("orchestrator", "surgeon", "meter", *NODES)
 CHILDREN = ("engine@node1", *(f"worker@{node}" for node in NODES))
-FaultKind = Literal["kill", "stop", "full disk", "cut network", "silent meter"]
+STORES = ("node1", "surgeon")
+FaultKind = Literal["kill", "stop", "full disk", "cut network", "silent meter", "flipped byte"]
+AT_ONCE: tuple[FaultKind, ...] = ("kill", "flipped byte")
 _TOLD_WITHIN_S = 4.0
 """An answer about the lab that is younger than the fault by this much must name it: agents have 3 s to answer."""
 
@@ -43,9 +46,11 @@ class Fault:
     target: str
     at_s: float
     lasts_s: float
+    choice: float = 0.0
+    """Of several files, which: 0..1."""
 
     def __str__(self) -> str:
-        lasts = "" if self.kind == "kill" else f" for {self.lasts_s:.1f} s"
+        lasts = "" if self.kind in AT_ONCE else f" for {self.lasts_s:.1f} s"
         return f"{self.kind} {self.target} at {self.at_s:.1f} s{lasts}"
 
 
@@ -70,13 +75,15 @@ def faults_of(seed: int, span_s: float) -> list[Fault]:
     chance = random.Random(seed)
     found = []
     for _ in range(chance.choice((1, 2, 2, 3, 4))):
-        kind: FaultKind = chance.choice(("kill", "kill", "stop", "stop", "full disk", "cut network", "silent meter"))
+        kind: FaultKind = chance.choice(
+            ("kill", "kill", "stop", "stop", "full disk", "cut network", "silent meter", "flipped byte")
+        )
         targets = {
             "kill": (*DAEMONS, *CHILDREN), "stop": (*DAEMONS, *CHILDREN), "full disk": ("orchestrator", "node1"),
-            "cut network": NODES, "silent meter": ("meter",),
+            "cut network": NODES, "silent meter": ("meter",), "flipped byte": STORES,
         }[kind]  # fmt: skip
         lasts_s = chance.choice((chance.uniform(0.2, 2.0), chance.uniform(2.0, 12.0)))
-        found.append(Fault(kind, chance.choice(targets), chance.uniform(0.5, span_s), lasts_s))
+        found.append(Fault(kind, chance.choice(targets), chance.uniform(0.5, span_s), lasts_s, chance.random()))
     return sorted(found, key=lambda fault: fault.at_s)
 
 
@@ -105,11 +112,11 @@ class ChaosLab:
         happened = Happened(fault)
         breaking: dict[FaultKind, Callable[[str], AbstractContextManager[bool]]] = {
             "kill": self._killed, "stop": self._stopped, "full disk": self._full, "cut network": self._cut,
-            "silent meter": self._silent,
+            "silent meter": self._silent, "flipped byte": lambda target: self._flipped(target, fault.choice),
         }  # fmt: skip
         happened.start_utc_ns = utc_ns()
         with breaking[fault.kind](fault.target) as happened.hit:
-            if happened.hit and fault.kind != "kill":
+            if happened.hit and fault.kind not in AT_ONCE:
                 self._watch(happened)
         happened.end_utc_ns = utc_ns()
         return happened
@@ -139,6 +146,23 @@ class ChaosLab:
             yield True
         finally:
             disk.empty()
+
+    @contextmanager
+    def _flipped(self, target: str, choice: float) -> Iterator[bool]:
+        files = [path for path in sorted(self._store(target).glob("*")) if path.is_file() and len(path.name) == 64]
+        with suppress(OSError):  # it may be removed at this very moment
+            if files:
+                flip_byte(files[int(choice * len(files))])
+        yield bool(files)
+
+    def _store(self, agent: str) -> Path:
+        return self.lab.home / "state" / agent / "artifacts"
+
+    def forget_damage(self) -> None:
+        """Remove what is set aside, as a person does who has looked at it."""
+        for agent in STORES:
+            for path in (self._store(agent) / "quarantine").glob("*"):
+                path.unlink(missing_ok=True)
 
     @contextmanager
     def _cut(self, target: str) -> Iterator[bool]:

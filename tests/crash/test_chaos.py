@@ -91,6 +91,7 @@ def one_campaign(
     first_state, first_reason = status["state"], status["reason"]
     if status["state"] == "failed":
         wrong += [] if status["reason"] and "defect" not in status["reason"] else [f"failed: {status['reason']!r}"]
+        chaos.forget_damage()
         healthy(chaos)
         api_of(chaos.lab).call("POST", f"/v1/campaigns/{name}/resume")
         status = wait_for_end(chaos.lab, name, LONGEST_S)
@@ -98,6 +99,7 @@ def one_campaign(
         wrong.append(f"{status['state']}: {status['reason']}")
     wrong += checked(chaos, name, status, calm, usual, happened, seen) if status["state"] == "finished" else []
     wrong += [f"not told: {one.fault}: {one.untold[0]}" for one in happened if one.untold]
+    chaos.forget_damage()
     wrong += healthy(chaos)
     seen["first ended as " + first_state] += 1
     seen.update(f"{one.fault.kind}{'' if one.hit else ' (nobody there)'}" for one in happened)
