@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from node_agent.processes import ProcessIdentity, Supervised, tail
+from node_agent.processes import ProcessIdentity, Supervised, is_stopped, tail
 from shared.kernel.errors import InfrastructureError
 
 _SLEEPER = [sys.executable, "-c", "import time; time.sleep(60)"]
@@ -106,3 +106,16 @@ def test_tail_is_bounded(tmp_path: Path) -> None:
     log.write_text("x" * 100_000 + "\none\n\ntwo\n")
     assert tail(log, lines=2) == "one | two"
     assert tail(tmp_path / "none") == ""
+
+
+async def test_a_child_that_somebody_stopped_is_told_from_one_that_waits(tmp_path: Path) -> None:
+    child = Supervised.start("worker", _SLEEPER, tmp_path)
+    assert not is_stopped(child.pid)
+    os.kill(child.pid, signal.SIGSTOP)
+    while not is_stopped(child.pid):
+        await asyncio.sleep(0.01)
+    os.kill(child.pid, signal.SIGCONT)
+    while is_stopped(child.pid):
+        await asyncio.sleep(0.01)
+    await child.stop()
+    assert not is_stopped(child.pid), "who is gone is not stopped"
