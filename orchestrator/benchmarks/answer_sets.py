@@ -13,6 +13,7 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from orchestrator.benchmarks.records import TaskVersion
+from orchestrator.domain.run.question_sets import QuestionSet
 from orchestrator.domain.run.records import ServedBy
 from shared.files.atomic import write_file
 from shared.kernel.defects import first_defect
@@ -53,6 +54,7 @@ class AnswerSet(Record):
     key: AnswerSetKey
     served: ServedBy
     questions: tuple[QuestionResult, ...] = Field(min_length=1)
+    question_sets: tuple[QuestionSet, ...] = ()
     versions: dict[str, str] = Field(description="library -> version")
     start_utc_ns: int
     end_utc_ns: int

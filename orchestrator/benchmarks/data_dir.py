@@ -13,8 +13,10 @@ from pathlib import Path
 
 import platformdirs
 
+from orchestrator.benchmarks.first_use import FirstUse
 from orchestrator.benchmarks.local_data import Doc, read_docs
 from orchestrator.benchmarks.published import Published
+from orchestrator.domain.run.question_sets import Trust
 from shared.kernel.errors import DataError, NotFoundError
 from shared.kernel.regular_files import RECORDS_BYTES, open_regular, open_regular_text
 
@@ -33,16 +35,18 @@ def default_data_dir() -> Path:
 class DataDir:
     """Documents of the published benchmarks below one directory; every file is read once."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, first_use: FirstUse | None = None) -> None:
         self.root = root
+        self._first_use = first_use
         self._read: dict[str, dict[str, list[Doc]]] = {}
+        self._trust: dict[str, Trust] = {}
 
     def splits(self, benchmark: Published, subject: str | None = None) -> dict[str, list[Doc]]:
         """Return split -> documents in lm-eval's form, of one MMLU subject or of all.
 
         Raises:
             NotFoundError: no file of the benchmark, or none of this subject.
-            DataError: a file is damaged; file and record are named.
+            DataError: a file is damaged; file and record are named. Or the questions are others than at first use.
         """
         if benchmark.name not in self._read:
             self._read[benchmark.name] = self._load(benchmark)
@@ -65,7 +69,17 @@ class DataDir:
                 where=str(folder),
                 hint=f"run `epi data fetch {benchmark.name}`, or copy its files there",
             )
+        hashes = {split: docs_sha256(docs) for split, docs in splits.items() if split in benchmark.expected}
+        if set(hashes) and hashes.items() <= benchmark.known.items():
+            self._trust[benchmark.name] = "known"
+        elif self._first_use is not None:
+            self._first_use.check(benchmark.name, hashes, folder)
+            self._trust[benchmark.name] = "first_use"
         return splits
+
+    def trust(self, benchmark: Published) -> Trust:
+        """Return what is known of the questions of a benchmark that was read."""
+        return self._trust.get(benchmark.name, "own")
 
 
 def read_folder(folder: Path, benchmark: Published, *, only: Path | None = None) -> dict[str, list[Doc]]:
@@ -100,11 +114,9 @@ def split_of(path: Path, folder: Path, benchmark: Published) -> str | None:
 
 
 def docs_sha256(docs: list[Doc]) -> str:
-    """Return the hash of documents in lm-eval's form: equal for equal questions, whatever file form they came in."""
-    digest = hashlib.sha256()
-    for doc in docs:
-        digest.update(json.dumps(doc, sort_keys=True, ensure_ascii=False).encode() + b"\n")
-    return digest.hexdigest()
+    """Return the hash of documents in lm-eval's form: equal for equal questions, in whatever files and order."""
+    lines = sorted(json.dumps(doc, sort_keys=True, ensure_ascii=False, default=str).encode() for doc in docs)
+    return hashlib.sha256(b"".join(line + b"\n" for line in lines)).hexdigest()
 
 
 def _subject_of(path: Path, folder: Path, benchmark: Published) -> str:

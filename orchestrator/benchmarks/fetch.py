@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from orchestrator.benchmarks.data_dir import docs_sha256, read_folder
-from orchestrator.benchmarks.published import Published
+from orchestrator.benchmarks.published import Doc, Published
 from shared.files.atomic import write_file
 from shared.files.download import Wanted
 from shared.files.download import download as download_file
@@ -23,12 +23,16 @@ _LARGEST_BYTES = 1 << 30
 
 
 class SplitStatus(Record):
-    """One split as found; `expected` is the published number of questions, null where the split is not needed."""
+    """One split as found; `expected` is the published number of questions, null where the split is not needed.
+
+    `known` says whether these are the questions whose hash this version knows; null: it knows none.
+    """
 
     split: str
     questions: int
     expected: int | None
     sha256: str
+    known: bool | None = None
 
     @property
     def complete(self) -> bool:
@@ -56,12 +60,7 @@ def check(benchmark: Published, data_dir: Path) -> BenchmarkStatus:
         docs = read_folder(folder, benchmark)
     except DataError as error:
         return BenchmarkStatus(**base, usable=False, problem=str(error))
-    splits = tuple(
-        SplitStatus(
-            split=split, questions=len(found), expected=benchmark.expected.get(split), sha256=docs_sha256(found)
-        )
-        for split, found in sorted(docs.items())
-    )
+    splits = tuple(_status(benchmark, split, found) for split, found in sorted(docs.items()))
     missing = [split for split in benchmark.expected if split not in docs]
     short = [f"{s.split} has {s.questions} of {s.expected}" for s in splits if not s.complete]
     subjects = {doc.get("subject") for found in docs.values() for doc in found}
@@ -73,6 +72,14 @@ def check(benchmark: Published, data_dir: Path) -> BenchmarkStatus:
         subjects=len(subjects) if benchmark.name == "mmlu" else None,
         splits=splits,
     )
+
+
+def _status(benchmark: Published, split: str, docs: list[Doc]) -> SplitStatus:
+    sha256, known = docs_sha256(docs), benchmark.known.get(split)
+    return SplitStatus(
+        split=split, questions=len(docs), expected=benchmark.expected.get(split), sha256=sha256,
+        known=None if known is None else sha256 == known,
+    )  # fmt: skip
 
 
 def import_folder(benchmark: Published, source: Path, data_dir: Path) -> list[Path]:

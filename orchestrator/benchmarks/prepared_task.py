@@ -118,6 +118,12 @@ class PreparedTask(ConfigurableTask):  # type: ignore[misc]  # lm_eval ships no 
             self._rendered[key] = render(doc, template)
         return self._rendered[key]
 
+    def source_docs(self) -> list[Doc]:
+        """Return the documents of the splits that questions and shots are drawn from, as the files have them."""
+        config = self.config
+        used = dict.fromkeys((config.test_split or config.validation_split, config.fewshot_split))
+        return [dict(doc) for split in used if split in self._given_splits for doc in self._given_splits[split]]
+
     def prompts_sha256(self) -> str:
         """Return the hash of every (prompt, option) of the built requests in order."""
         digest = hashlib.sha256()

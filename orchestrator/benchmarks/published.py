@@ -12,7 +12,7 @@ Pure: documents in, documents out. Which files exist and how they are read is in
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 Doc = dict[str, Any]
@@ -33,6 +33,7 @@ class Published:
         expected: Number of questions of each split that matters.
         urls: Where `epi data fetch` gets each split.
         licence: Of the questions.
+        known: Split -> `docs_sha256` of the published questions, where somebody could compute it from whole files.
         normalise: Makes one record lm-eval's form; raises KeyError, ValueError or TypeError.
     """
 
@@ -44,6 +45,7 @@ class Published:
     urls: Mapping[str, str]
     licence: str
     normalise: Callable[[Doc], Doc]
+    known: Mapping[str, str] = field(default_factory=dict)
 
 
 def normalise_mmlu(doc: Doc) -> Doc:
@@ -165,6 +167,11 @@ PUBLISHED: dict[str, Published] = {
         urls={split: f"{_HUB}/cais/mmlu/resolve/main/all/{split}-{_PART}" for split in ("dev", "test")},
         licence="MIT",
         normalise=normalise_mmlu,
+        # Of all 57 subjects in the authors' files, as public copies have them.
+        known={
+            "dev": "8751e8e55c29865288ac7e65ac5793255af965df5cae16148e693011e015db0f",
+            "test": "886bc8fc2ec1213a1dfca4c09895787822de41a0769100f516255f90fe147855",
+        },
     ),
     "arc_challenge": Published(
         name="arc_challenge",

@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 
 from orchestrator.domain.campaign.accuracy_tasks import PUBLISHED, AccuracySpec, Metric
 from orchestrator.domain.campaign.protocol import AccuracyField, TaskName
+from orchestrator.domain.run.question_sets import QuestionSet
 from shared.kernel.records import QuestionResult, Record, TokenLedger
 
 
@@ -41,6 +42,9 @@ class SuiteSpec(Record):
     seed: int = 1
     include_paths: tuple[Path, ...] = Field(default=(), description="directories with task YAML files of our own")
     data_dir: Path | None = Field(default=None, description="published benchmarks; null: $EPI_DATA_DIR or the user's")
+    first_use_file: Path | None = Field(
+        default=None, description="where the hashes of published questions are remembered; null: nowhere"
+    )
 
     @model_validator(mode="after")
     def _names_and_roles_are_unique(self) -> Self:
@@ -110,6 +114,7 @@ class SuiteResult(Record):
     end_utc_ns: int
     ledger: TokenLedger
     tasks: tuple[TaskVersion, ...]
+    question_sets: tuple[QuestionSet, ...] = ()
     versions: dict[str, str] = Field(description="library -> version")
 
     @property

@@ -6,6 +6,7 @@ from orchestrator.benchmarks.data_dir import DataDir, read_folder
 from orchestrator.benchmarks.local_data import Splits, check_data_files, load_data_files, to_dataset
 from orchestrator.benchmarks.published import PUBLISHED, as_published
 from orchestrator.benchmarks.task_files import TaskFile
+from orchestrator.domain.run.question_sets import Trust
 from shared.kernel.errors import NotFoundError
 
 
@@ -32,6 +33,12 @@ def splits_for(file: TaskFile, data: DataDir) -> Splits:
             subject = file.config.get("dataset_name") if benchmark.name == "mmlu" else None
             return {split: to_dataset(docs) for split, docs in data.splits(benchmark, subject).items()}
     return _copied_from_the_hub(file, data.root)
+
+
+def trust_of(file: TaskFile, data: DataDir) -> Trust:
+    """Return what is known of the questions of a task whose documents were read."""
+    found = [one for one in PUBLISHED.values() if file.config.get("dataset_path") == one.hub]
+    return data.trust(found[0]) if found else "own"
 
 
 def _copied_from_the_hub(file: TaskFile, root: Path) -> Splits:

@@ -18,15 +18,17 @@ import lm_eval.evaluator  # noqa: E402
 
 from orchestrator.benchmarks.answers import answered_question, metric_of  # noqa: E402
 from orchestrator.benchmarks.cluster_lm import ClusterLM, Generate, Score  # noqa: E402
-from orchestrator.benchmarks.data_dir import DataDir, default_data_dir  # noqa: E402
+from orchestrator.benchmarks.data_dir import DataDir, default_data_dir, docs_sha256  # noqa: E402
+from orchestrator.benchmarks.first_use import FirstUse  # noqa: E402
 from orchestrator.benchmarks.prepared_task import GENERATED, PreparedTask, doc_hash  # noqa: E402
 from orchestrator.benchmarks.records import SuiteResult, SuiteSpec, TaskSpec, TaskVersion  # noqa: E402
 from orchestrator.benchmarks.sampling import few_strata_indices, stratified_indices  # noqa: E402
-from orchestrator.benchmarks.sources import splits_for  # noqa: E402
+from orchestrator.benchmarks.sources import splits_for, trust_of  # noqa: E402
 from orchestrator.benchmarks.task_files import TaskFile, TaskFiles  # noqa: E402
 from orchestrator.domain.campaign.accuracy_tasks import Metric  # noqa: E402
+from orchestrator.domain.run.question_sets import QuestionSet, Trust  # noqa: E402
 from shared.kernel.errors import BugError, ConfigurationError  # noqa: E402
-from shared.kernel.records import QuestionResult, TokenLedger  # noqa: E402
+from shared.kernel.records import QuestionResult, Sha256, TokenLedger  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class _Benchmark:
     metric: Metric
     available: int
     parts: list[_SubTask]
+    docs_sha256: Sha256
+    trust: Trust
 
 
 class BenchmarkSuite:
@@ -60,7 +64,8 @@ class BenchmarkSuite:
     def __init__(self, spec: SuiteSpec) -> None:
         self.spec = spec
         files = TaskFiles(spec.include_paths)
-        data = DataDir(spec.data_dir or default_data_dir())
+        first_use = None if spec.first_use_file is None else FirstUse(spec.first_use_file)
+        data = DataDir(spec.data_dir or default_data_dir(), first_use)
         self._benchmarks = [_load(task, files.find(task.name), spec, data) for task in spec.tasks]
         self._parts = {part.name: part for benchmark in self._benchmarks for part in benchmark.parts}
         n_parts = sum(len(benchmark.parts) for benchmark in self._benchmarks)
@@ -100,6 +105,16 @@ class BenchmarkSuite:
             for benchmark in self._benchmarks
         )
 
+    def question_sets(self, tasks: tuple[TaskVersion, ...]) -> tuple[QuestionSet, ...]:
+        """Return the questions of each task by their hashes; `tasks` is what `describe` says."""
+        return tuple(
+            QuestionSet(
+                task=benchmark.spec.name, docs_sha256=benchmark.docs_sha256, trust=benchmark.trust,
+                prompts_sha256=told.prompts_sha256, shots=told.shots, available=told.available, asked=told.asked,
+            )
+            for benchmark, told in zip(self._benchmarks, tasks, strict=True)
+        )  # fmt: skip
+
     def run(self, score: Score, generate: Generate | None = None) -> SuiteResult:
         """Ask all questions once and return the answers.
 
@@ -129,6 +144,7 @@ class BenchmarkSuite:
         questions = tuple(self._answers(outcome["samples"], lm))
         asked = Counter(question.task for question in questions)
         right = Counter(question.task for question in questions if question.correct)
+        tasks = self.describe()
         accuracy = {task: right[task] / n for task, n in asked.items()}
         return SuiteResult(
             questions=questions,
@@ -138,7 +154,8 @@ class BenchmarkSuite:
             start_utc_ns=min(span.start_utc_ns for span in lm.spans),
             end_utc_ns=max(span.end_utc_ns for span in lm.spans),
             ledger=sum((span.ledger for span in lm.spans), TokenLedger()),
-            tasks=self.describe(),
+            tasks=tasks,
+            question_sets=self.question_sets(tasks),
             versions={"lm_eval": importlib.metadata.version("lm_eval")},
         )
 
@@ -190,6 +207,8 @@ def _load(spec: TaskSpec, files: list[TaskFile], suite: SuiteSpec, data: DataDir
         spec=spec,
         metric=metric_of(tasks[0], spec),
         available=len(where),
+        docs_sha256=docs_sha256([doc for task in tasks for doc in task.source_docs()]),
+        trust=trust_of(files[0], data),
         parts=[
             _SubTask(task, name, subject, picked, ids[number])
             for number, (task, name, subject, picked) in enumerate(zip(tasks, names, subjects, chosen, strict=True))

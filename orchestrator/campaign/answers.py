@@ -70,6 +70,7 @@ class AnswerMaker:
                 raise
             answers = AnswerSet(
                 key=key, served=served, questions=result.questions, versions=result.versions,
+                question_sets=result.question_sets,
                 start_utc_ns=result.start_utc_ns, end_utc_ns=result.end_utc_ns,
             )  # fmt: skip
             await asyncio.to_thread(self._store.keep, answers)
@@ -97,5 +98,6 @@ class AnswerMaker:
 def source_of(answers: AnswerSet) -> AnswerSource:
     """Return what a result says of its answer set."""
     return AnswerSource(
-        answer_set_sha256=answers.key.sha256(), served=answers.served, scored_utc_ns=answers.end_utc_ns
+        answer_set_sha256=answers.key.sha256(), served=answers.served, scored_utc_ns=answers.end_utc_ns,
+        question_sets=answers.question_sets,
     )  # fmt: skip

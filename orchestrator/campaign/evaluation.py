@@ -136,6 +136,7 @@ class ResultWriter:
                 software=dict(builds.software),
                 engines=dict(builds.engines),
                 task_names=tuple(task.task for task in self._spec.intelligence.tasks),
+                question_sets=() if measured.suite is None else measured.suite.question_sets,
             ),
             protocol=self._spec.protocol(),
             rules_version=RULES_VERSION,

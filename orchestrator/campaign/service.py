@@ -186,7 +186,8 @@ class CampaignService:
         from orchestrator.benchmarks.suite import BenchmarkSuite
 
         suite = SuiteSpec.of(spec.intelligence, include_paths=self.lab.settings.task_dirs)
-        return BenchmarkSuite(suite.model_copy(update={"sample": sample}))
+        first_use = self.lab.settings.state_dir / "question-sets.json"
+        return BenchmarkSuite(suite.model_copy(update={"sample": sample, "first_use_file": first_use}))
 
     def _on_doing(self, doing: Doing) -> None:
         new_run = self._doing is None or self._doing.run != doing.run

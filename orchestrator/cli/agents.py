@@ -15,6 +15,13 @@ app = typer.Typer(help="The agents of a lab and their artifacts.", no_args_is_he
 
 @app.command()
 @reaching
+def agents(reach: Reach) -> None:
+    """Show what each agent runs: build, release, hashes of code and packages, the engine with its compile flags."""
+    reach.show(reach.api().call("GET", "/v1/lab")["agents"], _print_agents)
+
+
+@app.command()
+@reaching
 def artifacts(reach: Reach) -> None:
     """Show when each agent's artifacts were last hashed, how far a scrub is, and what was found damaged."""
     reach.show(reach.api().call("GET", "/v1/lab/artifacts"), _print_artifacts)
@@ -25,6 +32,45 @@ def artifacts(reach: Reach) -> None:
 def scrub(reach: Reach) -> None:
     """Let every agent hash all its artifacts now; it ends by itself when a campaign begins."""
     reach.show(reach.api().call("POST", "/v1/lab/scrub"), lambda _: print("begun; `epi lab artifacts` tells how far"))
+
+
+def _print_agents(agents: list[dict[str, Any]]) -> None:
+    table = Table("agent", "status", "build", "release", "code", "packages", "engine", "flags", "libraries")
+    for one in agents:
+        table.add_row(*_agent_row(one))
+    console = Console(soft_wrap=True, markup=False)
+    console.print(table)
+    for what, hashes in (
+        ("code", {one["name"]: _build(one).get("code_sha256") for one in agents}),
+        ("engines", {one["name"]: _engine(one).get("libraries_sha256") for one in agents}),
+    ):
+        names: dict[str, list[str]] = {}
+        for name, sha256 in hashes.items():
+            if sha256:
+                names.setdefault(sha256, []).append(name)
+        if len(names) > 1:
+            console.print(f"different {what}: {' | '.join(', '.join(group) for group in names.values())}")
+
+
+def _build(one: dict[str, Any]) -> dict[str, Any]:
+    return (one["health"] or {}).get("build") or {}
+
+
+def _engine(one: dict[str, Any]) -> dict[str, Any]:
+    return (one["facts"] or {}).get("engine") or {}
+
+
+def _agent_row(one: dict[str, Any]) -> list[str]:
+    if one["error"] is not None:
+        return [one["name"], one["error"]["message"], *[""] * 7]
+    build, engine = _build(one), _engine(one)
+    flags = [flag for flag in ("openmp", "repack", "kleidiai", "rpc") if engine.get(flag)]
+    return [
+        one["name"], one["health"]["status"], one["health"]["version"], build.get("release") or "-",
+        build.get("code_sha256", "")[:12], build.get("packages_sha256", "")[:12],
+        " ".join(filter(None, (engine.get("build"), engine.get("ggml_commit")))), " ".join(flags),
+        engine.get("libraries_sha256", "")[:12],
+    ]  # fmt: skip
 
 
 def _print_artifacts(agents: list[dict[str, Any]]) -> None:

@@ -63,11 +63,13 @@ def check(
     if as_json:
         typer.echo(json.dumps([status.model_dump(mode="json") for status in found], indent=2))
     else:
-        table = Table("benchmark", "split", "questions", "published", "SHA-256", title=f"Benchmarks in {root}")
+        columns = ("benchmark", "split", "questions", "published", "SHA-256", "as known")
+        table = Table(*columns, title=f"Benchmarks in {root}")
         for status in found:
             for split in status.splits:
                 published = "" if split.expected is None else str(split.expected)
-                table.add_row(status.name, split.split, str(split.questions), published, split.sha256[:12])
+                known = {True: "yes", False: "NO", None: "no hash is known"}[split.known]
+                table.add_row(status.name, split.split, str(split.questions), published, split.sha256[:12], known)
         console = Console()
         console.print(table)
         for status in found:

@@ -10,6 +10,7 @@ from jinja2 import Environment, StrictUndefined
 from orchestrator.reports.figures import KINDS, Drawing, render
 from orchestrator.reports.figures_more import campaign_drawings
 from orchestrator.reports.hypotheses import hypotheses
+from orchestrator.reports.provenance import builds_table, engines_table, question_rows
 from orchestrator.reports.research_questions import answers_of, recommendation_of
 from orchestrator.reports.summary import opening
 from orchestrator.reports.tables import (
@@ -109,7 +110,7 @@ def _tables(data: CampaignResults) -> list[Table]:
     tables = (
         results_table(data), methods_table(data), servings_table(data),
         accuracy_table(data), energy_table(data), budget_table(data),
-        conditions_table(data), deliveries_table(data),
+        conditions_table(data), deliveries_table(data), builds_table(data), engines_table(data),
     )  # fmt: skip
     return [table for table in tables if table is not None]
 
@@ -129,10 +130,12 @@ def _provenance(data: CampaignResults) -> list[tuple[str, str]]:
     if data.campaign.spec_sha256:
         rows.append(("spec_sha256", data.campaign.spec_sha256))
     if first is not None:
-        own = {"windows", "plan_sha256", "model_sha256", "output_sha256", "task_names"}
-        shared = first.provenance.model_dump(exclude=own)
+        in_words = {"task_names", "question_sets", "software", "engines"}
+        of_one_run = {"windows", "plan_sha256", "model_sha256", "output_sha256"}
+        shared = first.provenance.model_dump(exclude=of_one_run | in_words)
         rows += [(name, str(value)) for name, value in shared.items() if value is not None]
         rows += [("tasks", ", ".join(first.provenance.task_names))] if first.provenance.task_names else []
+        rows += question_rows(run for group in data.inputs.values() for run in group)
         rows.append(("firmware", first.instrument.firmware or "unknown"))
         rows.append(("calibration", first.instrument.calibration_id or "none"))
     return rows

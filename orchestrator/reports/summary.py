@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from orchestrator.reports.figures import epi_curve
+from orchestrator.reports.provenance import builds_table, question_rows
 from orchestrator.reports.research_questions import recommendation_of
 from orchestrator.reports.tables import energy_table, results_table, servings_table, validity_lines
 from orchestrator.results.read_model import CampaignResults, load_results
@@ -57,9 +58,12 @@ def summary_markdown(data: CampaignResults) -> str:
         lines += [sentence, ""]
     lines += [recommendation_of(data).sentence, ""]
     servings = servings_table(data)
-    for table in (results_table(data), *([servings] if servings else []), energy_table(data)):
+    builds = builds_table(data)
+    for table in filter(None, (results_table(data), servings, energy_table(data), builds)):
         lines += [f"## {table.title}", "", table.note, "", *table.markdown(), ""]
     lines += ["## Validity", "", *validity_lines(data)]
+    if asked := question_rows(run for group in data.inputs.values() for run in group):
+        lines += ["", "## Questions", "", *(f"- {name}: {value}" for name, value in asked)]
     if campaign.failures:
         lines += ["", "## Missing", "", *(f"- {name}: {reason}" for name, reason in sorted(campaign.failures.items()))]
     return "\n".join(lines) + "\n"

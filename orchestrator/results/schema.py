@@ -107,7 +107,7 @@ class EpiFile(PublishedResult):
             surgery_detail=SurgeryDetail.of(run),
             serving_detail=ServingDetail.of(run),
             instrument_detail=run.instrument,
-            provenance=run.provenance,
+            provenance=run.provenance.model_copy(update={"question_sets": run.question_sets}),
             accuracy_detail=AccuracyDetail(tasks=run.protocol.accuracy, note=run.protocol.accuracy_note),
             evaluation=evaluation,
         )

@@ -57,6 +57,22 @@ def test_prompts_and_verdicts_equal_stock_lm_eval(folder: Path, monkeypatch: pyt
         assert result.accuracy[task] == pytest.approx(stock["results"][task][f"{metric},none"])
 
 
+def test_questions_are_named_by_their_hash_whatever_is_asked_of_them(folder: Path) -> None:
+    whole, some = BenchmarkSuite(_spec(folder)), BenchmarkSuite(_spec(folder, questions=6))
+    first, part = (suite.question_sets(suite.describe()) for suite in (whole, some))
+    assert [one.task for one in first] == ["demo_mmlu_style_3shot", "demo_arc_style_2shot"]
+    assert {one.trust for one in first} == {"own"} and [one.asked for one in part] == [6, 6]
+    assert [one.docs_sha256 for one in part] == [one.docs_sha256 for one in first]
+    assert [one.prompts_sha256 for one in part] != [one.prompts_sha256 for one in first]
+    assert whole.run(OracleEngine()).question_sets == first
+    shots = folder / "demo_arc_style_2shot_dev.jsonl"
+    shots.write_text(shots.read_text().replace("What is 5 plus 5", "What is 5 and 5"))  # no question, and no shot used
+    again = BenchmarkSuite(_spec(folder))
+    (mmlu, arc) = again.question_sets(again.describe())
+    assert mmlu == first[0] and arc.docs_sha256 != first[1].docs_sha256
+    assert arc.prompts_sha256 == first[1].prompts_sha256
+
+
 def test_subset_is_stratified_seeded_and_the_same_in_every_run(folder: Path) -> None:
     engine = OracleEngine()
     suite = BenchmarkSuite(_spec(folder, questions=10))

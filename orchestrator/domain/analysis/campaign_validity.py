@@ -10,6 +10,7 @@ from orchestrator.domain.campaign.matrix import reference_of
 from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.run.evaluate import RunEvaluation
 from orchestrator.domain.run.findings import Finding, Validity, Verdict, judge
+from orchestrator.domain.run.question_sets import QuestionSet
 from orchestrator.domain.run.records import RunInput
 from shared.kernel.records import Configuration
 
@@ -28,6 +29,8 @@ def check_campaign(
     """Judge a campaign as a whole; the runs' own findings are not repeated, only counted."""
     found = _completeness(configurations, repetitions, runs)
     found += _sameness([run for group in inputs.values() for run in group])
+    found += _same_questions([run for group in inputs.values() for run in group])
+    found += _same_outputs([run for group in inputs.values() for run in group])
     found += _determinism(answers)
     if statistics.data is not None and statistics.spread.cv is None:
         reason = "the spread over repetitions is unknown: no interval, no verdict"
@@ -83,6 +86,40 @@ def _sameness(inputs: Sequence[RunInput]) -> list[Finding]:
         digest = run.provenance.model_sha256
         if digest is not None and models.setdefault(run.configuration_id, digest) != digest:
             found.append(_finding("model", "FAIL", "repetitions ran different model files", run.run_id))
+    return found
+
+
+def _same_questions(inputs: Sequence[RunInput]) -> list[Finding]:
+    """All runs of a campaign ask the same; one of an earlier version, which did not say what it asked, is passed."""
+    found: list[Finding] = []
+    first: dict[str, tuple[QuestionSet, RunInput]] = {}
+    for run in inputs:
+        for asked in run.question_sets:
+            one, other = first.setdefault(asked.task, (asked, run))
+            if asked.docs_sha256 != one.docs_sha256:
+                what = f"other questions ({asked.docs_sha256[:12]}) than {other.run_id} ({one.docs_sha256[:12]})"
+            elif asked.prompts_sha256 != one.prompts_sha256:
+                what = f"another choice or wording of the questions than {other.run_id}"
+            else:
+                continue
+            found.append(_finding("questions", "FAIL", f"{asked.task}: {what}", run.run_id))
+    return found
+
+
+def _same_outputs(inputs: Sequence[RunInput]) -> list[Finding]:
+    """One model file, decoded greedily by one engine on the same nodes, writes the same tokens, or its bytes rotted."""
+    found: list[Finding] = []
+    first: dict[tuple[object, ...], RunInput] = {}
+    for run in inputs:
+        told = run.provenance
+        if told.output_sha256 is None or told.model_sha256 is None:
+            continue
+        nodes = told.windows["decode"].nodes if "decode" in told.windows else run.nodes
+        libraries = tuple(sorted((name, engine.libraries_sha256) for name, engine in told.engines.items()))
+        same = first.setdefault((run.configuration_id, told.model_sha256, told.engine_build, nodes, libraries), run)
+        if told.output_sha256 != same.provenance.output_sha256:
+            reason = f"the decoded tokens differ from those of {same.run_id}, which had the same model file and engine"
+            found.append(_finding("output", "FLAG", reason, run.run_id))
     return found
 
 

@@ -11,6 +11,7 @@ from orchestrator.domain.campaign.protocol import MeasurementProtocol
 from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.campaign.steady_state import SteadyStateWait
 from orchestrator.domain.run.clocks import NodeClock
+from orchestrator.domain.run.question_sets import QuestionSet
 from shared.kernel.build import SoftwareBuild
 from shared.kernel.records import (
     CampaignId,
@@ -99,6 +100,9 @@ class Provenance(Record):
     )  # fmt: skip
     distributed_llama_version: str | None = None
     task_names: tuple[str, ...] = ()
+    question_sets: tuple[QuestionSet, ...] = Field(
+        default=(), exclude_if=is_empty, description="what the score window asked; empty: it asked nothing, or unknown"
+    )
 
 
 class AnswerSource(Record):
@@ -107,6 +111,7 @@ class AnswerSource(Record):
     answer_set_sha256: Sha256 = Field(description="of everything that the answers depend on")
     served: ServedBy = Field(description="the engine that answered, the model, and the machines it ran on")
     scored_utc_ns: int = Field(description="when the last question was answered")
+    question_sets: tuple[QuestionSet, ...] = Field(default=(), exclude_if=is_empty, description="what was asked")
 
 
 class WindowLoad(Record):
@@ -181,6 +186,11 @@ class RunInput(Record):
         default=1, ge=1, exclude_if=equals(1),
         description="which set of rules judges the run: 2 holds repetitions against each other; 1: an earlier version",
     )  # fmt: skip
+
+    @property
+    def question_sets(self) -> tuple[QuestionSet, ...]:
+        """Return what its accuracy was asked of; empty where an earlier version measured it, or no answer came yet."""
+        return self.provenance.question_sets if self.answers is None else self.answers.question_sets
 
     @property
     def configuration_id(self) -> ConfigurationId:

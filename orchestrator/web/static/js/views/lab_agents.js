@@ -64,7 +64,7 @@ function details(agent) {
     ["Throttling", throttled === null ? null : throttled.now.length ? throttled.now.join(", ") : throttled.before ? "none now, some since boot" : "none"],
     ["Clock offset", f ? (typeof f.clock_offset_s === "number" ? `${(1000 * f.clock_offset_s).toFixed(2)} ms` : "not readable here") : null],
     ["Memory", f ? bytes(f.memory_bytes) : null], ["Storage free", f ? bytes(f.disk_free_bytes) : null], ["Load", f ? f.load_1min.toFixed(2) : null],
-    ["Kernel", f?.kernel], ["Engine", f?.engine_build], ["Version", agent.health?.version], ["Address", agent.url],
+    ["Kernel", f?.kernel], ["Engine", f?.engine_build], ["Version", agent.health?.version], ["Release", agent.health?.build?.release], ["Code", agent.health?.build?.code_sha256.slice(0, 12)], ["Packages", agent.health?.build?.packages_sha256.slice(0, 12)], ["Address", agent.url],
   ];
 }
 

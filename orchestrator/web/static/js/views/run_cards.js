@@ -72,8 +72,30 @@ export function validityCard({ evaluation }, validity) {
 
 const hash = (value) => (value ? h("code", { cls: "hash", title: value, text: value.slice(0, 16) }) : null);
 
+const build = (one) => `${one.version}${one.revision ? ` git ${one.revision.slice(0, 12)}${one.changed ? " (changed)" : ""}` : ""}${one.release ? ` release ${one.release}` : ""}, code ${one.code_sha256.slice(0, 12)}, packages ${one.packages_sha256.slice(0, 12)}`;
+const FLAGS = { openmp: "OpenMP", repack: "repack", kleidiai: "KleidiAI", rpc: "RPC" };
+const engineBuild = (one) => [one.build, one.ggml_commit && `ggml ${one.ggml_commit}`, ...Object.keys(FLAGS).map((flag) => `${one[flag] ? "" : "no "}${FLAGS[flag]}`), one.features.join(" "), `libraries ${one.libraries_sha256.slice(0, 12)}`].filter(Boolean).join(", ");
+const TRUST = { known: "the published set", first_use: "trusted on first use", own: "the task's own files" };
+
+/** Equal builds once, with everybody who has them; more than one group of code or of engines is said to differ. */
+function groups(builds, words, same) {
+  const rows = new Map();
+  for (const [name, one] of Object.entries(builds ?? {})) rows.set(words(one), [...(rows.get(words(one)) ?? []), name]);
+  const differ = new Set(Object.values(builds ?? {}).map(same)).size > 1;
+  return [...rows].map(([text, names]) => [names.join(", "), differ ? `${text} (they differ)` : text]);
+}
+
+/** What ran and what was asked: a pair of name and value each. */
+function builds(p, sets) {
+  return [
+    ...groups(p.software, build, (one) => one.code_sha256), ...groups(p.engines, engineBuild, (one) => one.libraries_sha256).map(([names, text]) => [`llama.cpp on ${names}`, text]),
+    ...sets.map((one) => [`Questions of ${one.task}`, `${one.asked} of ${one.available}, ${one.shots} shots, SHA-256 ${one.docs_sha256.slice(0, 16)} (${TRUST[one.trust]})`]),
+  ];
+}
+
 export function provenanceCard(epi) {
   const p = epi.provenance;
+  const sets = p.question_sets ?? [];
   return card("Provenance", {}, facts([
     ["Model", epi.model], ["Model file", hash(p.model_sha256)], ["Base model", hash(p.base_sha256)], ["Surgery plan", hash(p.plan_sha256)],
     ["Expert statistics", hash(p.statistics_sha256)], ["Campaign spec", hash(p.spec_sha256)], ["Generated tokens", hash(p.output_sha256)],
@@ -81,6 +103,7 @@ export function provenanceCard(epi) {
     ["Engine", [p.engine, p.engine_build].filter(Boolean).join(" ")], ["lm-eval", p.lm_eval_version], ["EPI Factory", p.epi_factory_version],
     ["Instrument", epi.instrument], ["Measured at", epi.measurement_point], ["Hardware", epi.hardware], ["Governor", epi.environment.frequency_governor],
     ["Measured", epi.run_metadata.timestamp_utc], ["Accuracy", epi.accuracy_detail.note],
+    ...builds(p, sets),
   ]));
 }
 
