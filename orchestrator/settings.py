@@ -42,13 +42,20 @@ class NotifySettings(Record):
     telegram: TelegramSettings | None = Field(default=None, description="the Telegram bot; null: none")
 
 
+class ScorerAddress(AgentAddress):
+    """A node agent that no meter watches, and what of its machine it may use."""
+
+    threads: int | None = Field(default=None, ge=1, le=1024, description="CPU threads; null: as many as the spec says")
+    gpu_layers: int = Field(default=0, ge=0, le=10_000, description="layers on its GPU; 999: all")
+
+
 class OrchestratorSettings(DaemonSettings):
     """One TOML file; the first of `nodes` is the root node that runs the engine."""
 
     nodes: tuple[AgentAddress, ...] = Field(min_length=1, description="node agents; the first is the usual root")
     surgeon: AgentAddress = Field(description="the surgeon")
     meter: AgentAddress = Field(description="the meter bridge")
-    scorers: tuple[AgentAddress, ...] = Field(
+    scorers: tuple[ScorerAddress, ...] = Field(
         default=(), description="node agents that no meter watches: they answer the questions behind the measurement"
     )
     results_dir: Path = Field(description="folder of all result trees")

@@ -131,7 +131,7 @@ class LlamaCppEngine(Engine):
             model_path=str(model), model_sha256=params.model_sha256,
             workers=tuple(local_last(params.workers, self._own_worker)), context_tokens=params.context_tokens,
             sequences=params.sequences, threads=params.threads, experts_per_token=params.experts_per_token,
-            cache_f32=params.cache_f32,
+            cache_f32=params.cache_f32, gpu_layers=params.gpu_layers,
         )  # fmt: skip
         self._workers = request.workers
         write_file(self._loaded_file, request.model_dump_json(), durable=False)

@@ -30,7 +30,7 @@ from node_agent.engines.wire import EngineStatus, LoadedModel, LoadRequest, shor
 from node_agent.engines.workloads import Workloads
 from shared.kernel.defects import reason_of
 from shared.kernel.errors import BugError, ConfigurationError, EpiError, InfrastructureError
-from shared.llama.model import LLAMA_BUILD, Context, Model, api, echo_errors
+from shared.llama.model import LLAMA_BUILD, Context, Model, api, echo_errors, offloads_to_gpu
 from shared.wire.node_jobs.workloads import DecodeParams, GenerateParams, PrefillParams, ScoreParams
 
 _BATCH_TOKENS = 512
@@ -132,11 +132,16 @@ class Engine:
                 f"{request.experts_per_token} experts a token cannot be chosen from {int(experts or 0)}",
                 where=architecture, hint="a dense model has no experts" if not experts else "",
             )  # fmt: skip
+        if request.gpu_layers and not offloads_to_gpu():
+            raise ConfigurationError(
+                f"gpu_layers = {request.gpu_layers}, and llama.cpp was built here without a GPU backend",
+                where="llama.cpp", hint="say gpu_layers = 0, or install the engine built with CUDA",
+            )  # fmt: skip
         devices = [connect(endpoint) for endpoint in request.workers]
         self._model = Model(
             path, experts_per_token=request.experts_per_token, devices=devices,
             device_shares=layer_shares(layers_by_memory(n_layers, [memory_bytes(e) for e in request.workers])),
-            on_progress=lambda fraction: client.tick(fraction, "loading the model"),
+            gpu_layers=request.gpu_layers, on_progress=lambda fraction: client.tick(fraction, "loading the model"),
         )  # fmt: skip
         most_outputs = max(request.sequences, min(_BATCH_TOKENS, _LOGIT_BYTES // (4 * self._model.n_vocab)))
         self._context = Context(

@@ -36,6 +36,7 @@ class LoadRequest(Record):
     threads: int = Field(default=1, ge=1)
     experts_per_token: int | None = None
     cache_f32: bool = False
+    gpu_layers: int = Field(default=0, ge=0)
 
 
 class LoadedModel(Record):

@@ -31,7 +31,10 @@ class AnswerMaker:
         self._store = store
         self._one_at_a_time = asyncio.Lock()
 
-    def key(self, configuration: Configuration, model_sha256: Sha256, machines: Sequence[NodeFacts]) -> AnswerSetKey:
+    def key(
+        self, configuration: Configuration, model_sha256: Sha256, machines: Sequence[NodeFacts], *,
+        threads: int | None = None, gpu_layers: int = 0,
+    ) -> AnswerSetKey:  # fmt: skip
         """Return what the answers of a configuration depend on when these machines give them, the root first."""
         engine, started = scorer_of(configuration.engine), self._spec.engine
         build = machines[0].engine
@@ -44,7 +47,8 @@ class AnswerMaker:
             processors=tuple(sorted({one.cpu_model or "unknown" for one in machines})),
             context_tokens=started.context_tokens,
             sequences=started.sequences,
-            threads=started.threads,
+            threads=threads or started.threads,
+            gpu_layers=gpu_layers,
             questions_per_job=self._spec.intelligence.questions_per_job,
             tasks=self._suite.describe(),
         )

@@ -38,6 +38,7 @@ class Scorer:
     def __init__(self, context: CampaignContext, name: NodeName) -> None:
         self._context = context
         self._client = context.lab.scorers[name]
+        self._address = next(one for one in context.lab.settings.scorers if one.name == name)
         self.name = name
 
     async def answers(
@@ -50,7 +51,10 @@ class Scorer:
             EpiError: the model or the questions do not fit.
         """
         facts = await self._context.lab.facts(self.name)
-        key = maker.key(configuration, variant.scored.request.sha256, [facts])
+        key = maker.key(
+            configuration, variant.scored.request.sha256, [facts], threads=self._address.threads,
+            gpu_layers=self._address.gpu_layers,
+        )  # fmt: skip
         if (known := maker.known(key)) is not None:
             return known
         await self._stop_leftovers()
@@ -81,12 +85,14 @@ class Scorer:
         engine = scorer_of(configuration.engine)
         start = StartEngineParams(
             model_sha256=file.request.sha256, context_tokens=started.context_tokens, sequences=started.sequences,
-            threads=started.threads, experts_per_token=configuration.experts_per_token, engine=engine,
+            threads=self._address.threads or started.threads, gpu_layers=self._address.gpu_layers,
+            experts_per_token=configuration.experts_per_token, engine=engine,
         )  # fmt: skip
         load_s = timeouts.transfer("start_engine", file.request.size_bytes)
         loaded = await self._job(configuration.id, "start_engine", start, StartEngineResult, load_s)
         return ServedBy(
-            engine=engine, engine_build=loaded.build, model_sha256=file.request.sha256, nodes=(self.name,)
+            engine=engine, engine_build=loaded.build, model_sha256=file.request.sha256, nodes=(self.name,),
+            gpu_layers=self._address.gpu_layers,
         )  # fmt: skip
 
     async def _job(

@@ -22,8 +22,11 @@ from shared.llama.tensor import Tensor
 
 __all__ = [
     "LLAMA_BUILD", "Context", "EvalCallback", "Model", "Tensor", "api", "echo_errors", "ggml", "listening", "log_tail",
+    "offloads_to_gpu",
 ]  # fmt: skip
 
+_GPU_KINDS = (1, 2)
+"""GGML_BACKEND_DEVICE_TYPE_GPU and _IGPU of the pinned llama.cpp's ggml-backend.h."""
 EvalCallback = Callable[[Tensor, bool], bool]
 """(tensor, ask) -> with ask: "shall this tensor be shown when computed?"; without: "go on?"."""
 
@@ -51,6 +54,17 @@ class _Handle:
             self.pointer = None
 
 
+def offloads_to_gpu() -> bool:
+    """Tell whether this build of llama.cpp has a backend for the machine's own GPU; RPC workers are none."""
+    library = ggml("")
+    count, device_of, kind_of = (
+        library.ggml_backend_dev_count, library.ggml_backend_dev_get, library.ggml_backend_dev_type,
+    )  # fmt: skip
+    count.restype, device_of.restype, kind_of.restype = ctypes.c_size_t, ctypes.c_void_p, ctypes.c_int
+    device_of.argtypes, kind_of.argtypes = [ctypes.c_size_t], [ctypes.c_void_p]
+    return any(kind_of(device_of(index)) in _GPU_KINDS for index in range(count()))
+
+
 class Model(_Handle):
     """A loaded GGUF model; use as a context manager."""
 
@@ -65,6 +79,7 @@ class Model(_Handle):
         use_mmap: bool = True,
         devices: Sequence[int] = (),
         device_shares: Sequence[float] = (),
+        gpu_layers: int = 0,
         on_progress: Callable[[float], None] | None = None,
     ) -> None:
         """Load `path` on the local CPU, or with its layers split over `devices`.
@@ -77,6 +92,7 @@ class Model(_Handle):
             devices: addresses of ggml devices that hold all layers, in layer order; none: the local CPU. Tensors then
                 keep the file's own layout (no repacking), so that results do not depend on the number of devices.
             device_shares: share of the layers of each device (llama.cpp's tensor_split).
+            gpu_layers: layers on this machine's own GPU, where no `devices` are given; the others stay on the CPU.
             on_progress: called with 0..1.
 
         Raises:
@@ -85,8 +101,9 @@ class Model(_Handle):
         lib = api()
         params = lib.llama_model_default_params()
         device_list = (ctypes.c_void_p * (len(devices) + 1))(*devices, None)
-        params.devices = ctypes.addressof(device_list)
-        params.n_gpu_layers = -1 if devices else 0
+        if devices or not gpu_layers:  # else llama.cpp takes the machine's own
+            params.devices = ctypes.addressof(device_list)
+        params.n_gpu_layers = -1 if devices else gpu_layers
         params.split_mode = lib.LLAMA_SPLIT_MODE_LAYER
         params.use_extra_bufts = False
         if device_shares:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from pydantic import ValidationError
 
 from node_agent.engines.llama_cpp import LlamaCppEngine
 from node_agent.engines.tokens import Tokenizer
@@ -15,7 +16,7 @@ from node_agent.engines.workloads import Workloads
 from shared.checkpoints.surgery import apply_plan
 from shared.kernel.errors import ConfigurationError, DataError, InfrastructureError
 from shared.kernel.records import SurgeryPlan
-from shared.llama.model import Context, Model
+from shared.llama.model import Context, Model, offloads_to_gpu
 from shared.wire.node_jobs.engines import StartEngineParams
 from shared.wire.node_jobs.workloads import (
     DecodeParams,
@@ -242,3 +243,13 @@ def test_pairs_are_split_as_lm_eval_splits_them(tmp_path: Path, bos: bool) -> No
         assert [(pair.context, pair.continuation) for pair in pairs] == expected
         with pytest.raises(DataError, match="no token of its own"):
             tokenizer.pair("t", "")
+
+
+async def test_gpu_layers_without_a_gpu_are_refused_and_never_ignored(model: Path, tmp_path: Path) -> None:
+    """The build that is tested here has no GPU backend; llama.cpp itself would silently use the CPU."""
+    assert not offloads_to_gpu()
+    async with cluster(tmp_path, model, 0) as lab:
+        with pytest.raises(ConfigurationError, match=r"gpu_layers = 999.*without a GPU backend"):
+            await lab.start(gpu_layers=999)
+    with pytest.raises(ValidationError, match="gpu_layers"):
+        StartEngineParams(model_sha256="a" * 64, workers=("127.0.0.1:1",), gpu_layers=1)

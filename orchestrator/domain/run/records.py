@@ -72,6 +72,7 @@ class ServedBy(Record):
     engine_build: str
     model_sha256: Sha256
     nodes: tuple[NodeName, ...] = Field(description="the nodes it ran on, the root first")
+    gpu_layers: int = Field(default=0, exclude_if=equals(0), description="layers on the machine's own GPU")
 
 
 class Provenance(Record):

@@ -1,10 +1,10 @@
 """Starting and ending engines and their workers, and what an engine can do. Not here: the work they do (workloads)."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
-from shared.kernel.records import EngineName, NodeName, Record, Sha256
+from shared.kernel.records import EngineName, NodeName, Record, Sha256, equals
 from shared.wire.engines.base import EngineDescription
 
 WorkerEndpoint = Annotated[
@@ -38,7 +38,17 @@ class StartEngineParams(Record):
     experts_per_token: int | None = Field(default=None, ge=1, description="K override by model parameter")
     engine: EngineName = "llama.cpp"
     tokenizer_sha256: Sha256 | None = Field(default=None, description="for engines that keep it in a file of its own")
+    gpu_layers: int = Field(
+        default=0, ge=0, le=10_000, exclude_if=equals(0),
+        description="layers on this machine's own GPU; only without workers, since they are CPUs",
+    )  # fmt: skip
     cache_f32: bool = Field(default=False, description="KV cache in F32: for comparing with F32 references")
+
+    @model_validator(mode="after")
+    def _one_kind_of_device(self) -> Self:
+        if self.gpu_layers and self.workers:
+            raise ValueError("gpu_layers: layers are either on workers or on this machine's own GPU")
+        return self
 
 
 class StartEngineResult(Record):
