@@ -101,19 +101,6 @@ class WindowRules(Record):
     shortened: bool = Field(default=False, description="durations are below the norm on purpose: the report says so")
 
 
-DEMO_RULES = WindowRules(
-    min_duration_s=0.5,
-    recommended_duration_s=1.0,
-    min_idle_s=0.5,
-    gap_limit_s=0.5,
-    min_samples=5,
-    max_foreign_cpu_share=0.5,
-    max_repetition_ratio=3.0,
-    shortened=True,
-)
-"""Rules of the demo: seconds instead of minutes, at 10 Hz."""
-
-
 class MeasurementProtocol(Record):
     """How the run was measured and is judged; frozen with the campaign."""
 
