@@ -1,14 +1,12 @@
 """`epi node`: facts, engines, governor and steadiness of a machine, and running its agent in the foreground."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from node_agent.machine.host import find_engine, read_facts
@@ -17,6 +15,7 @@ from shared.bars import progress_bar
 from shared.kernel.clock import utc_ns
 from shared.kernel.records import Record
 from shared.kernel.settings import load_settings, validate_settings
+from shared.screen import Screen, say, say_json
 from shared.service.auth import load_token
 from shared.wire.client import AgentClient
 from shared.wire.node_jobs.engines import EngineInfo
@@ -42,12 +41,12 @@ def facts(
     """Show what this machine is and how it is; what it does not say is shown as unknown."""
     found = asyncio.run(_remote(load_settings(NodeSettings, config)) if config else _local())
     if as_json:
-        typer.echo(json.dumps(found.model_dump(mode="json"), indent=2))
+        say_json(found.model_dump(mode="json"), indent=2)
         return
     table = Table(show_header=False, box=None)
     for key, value in found.model_dump().items():
         table.add_row(key, "unknown" if value is None else str(value))
-    Console().print(table)
+    Screen().print(table)
 
 
 @app.command()
@@ -58,7 +57,7 @@ def engines(
     """Show what each engine of a node can do."""
     infos = asyncio.run(_engines(load_settings(NodeSettings, config)))
     if as_json:
-        typer.echo(json.dumps([info.model_dump(mode="json") for info in infos], indent=2))
+        say_json([info.model_dump(mode="json") for info in infos], indent=2)
         return
     table = Table("engine", "here", "score", "generate", "layouts", "K override", "build", box=None)
     table.columns[0].no_wrap = True
@@ -66,7 +65,7 @@ def engines(
         marks = ["yes" if yes else "no" for yes in (info.available, info.score, info.generate)]
         override = "yes" if info.overrides_experts_per_token else "no"
         table.add_row(info.name, *marks, ", ".join(info.layouts), override, info.build)
-    Console().print(table)
+    Screen().print(table)
 
 
 @app.command()
@@ -77,7 +76,7 @@ def governor(
     """Set the CPU frequency governor through the agent, where its settings allow it."""
     params = validate_settings(SetGovernorParams, {"governor": name}, where="governor")
     result = asyncio.run(_run(load_settings(NodeSettings, config), "set_governor", params, timeout_s=30))
-    typer.echo(f"{result['before']} -> {result['after']}" if result["changed"] else f"{result['after']} already")
+    say(f"{result['before']} -> {result['after']}" if result["changed"] else f"{result['after']} already")
 
 
 @app.command("settle", hidden=True)  # its former name
@@ -99,9 +98,9 @@ def wait_steady(
         answer = asyncio.run(_run(settings, "wait_steady", params, timeout_s=max_s + 30, on_progress=show))
     result = SteadyGateResult.model_validate(answer, extra="ignore")
     slope = "unknown" if result.slope_c_per_min is None else f"{result.slope_c_per_min:+.2f} C/min"
-    typer.echo(f"{'steady' if result.steady else 'not steady'}: temperature {slope}, CPUs {result.busy:.1%} busy")
+    say(f"{'steady' if result.steady else 'not steady'}: temperature {slope}, CPUs {result.busy:.1%} busy")
     for reason in result.reasons:
-        typer.echo(f"  {reason}")
+        say(f"  {reason}")
     if not result.steady:
         raise typer.Exit(2)
 

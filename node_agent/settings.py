@@ -32,7 +32,9 @@ class NodeSettings(AgentSettings):
     )
     rsync_shell: str = Field(default="ssh -o BatchMode=yes", description="rsync's remote shell")
     prefer_rsync: bool = Field(default=False, description="take rsync where HTTP would do as well")
-    artifact_quota_bytes: int | None = Field(default=None, ge=1, description="room for artifacts; null: the disk's")
+    artifact_quota_bytes: int | None = Field(
+        default=None, ge=1, le=1 << 60, description="room for artifacts; null: the disk's"
+    )
     source_token_file: Path | None = Field(default=None, description="token of source_url")
     source_ca_file: Path | None = Field(default=None, description="the lab's own CA, pinned; for an https source")
 

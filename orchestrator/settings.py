@@ -1,7 +1,7 @@
 """Settings of the orchestrator: where the agents are, where results go, who is told."""
 
 from pathlib import Path
-from typing import Literal, Self, get_args
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -22,11 +22,14 @@ class WebhookSettings(Record):
     kinds: tuple[NoticeKind, ...] = Field(default=ALL_KINDS, description="which notices")
 
 
+ChatId = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
+
+
 class TelegramSettings(Record):
     """The bot; it answers only the chats named here."""
 
     token_file: Path = Field(description="file with the token that BotFather gave")
-    chat_ids: tuple[int, ...] = Field(min_length=1, description="chats that are told and may command")
+    chat_ids: tuple[ChatId, ...] = Field(min_length=1, description="chats that are told and may command")
     api_url: str = Field(
         default="https://api.telegram.org", pattern=r"^https?://[^\s]+[^/]$", description="the Bot API"
     )
@@ -63,7 +66,7 @@ class OrchestratorSettings(DaemonSettings):
     workload_prompts: Path = Field(description="text file, one prompt a line")
     specs_dir: Path | None = Field(default=None, description="campaign specs that can be started by name")
     scrub_days: float = Field(
-        default=7.0, ge=0,
+        default=7.0, ge=0, le=36_500,
         description="while no campaign runs, every artifact of the lab is hashed that often, in days; 0: never",
     )  # fmt: skip
     notify: NotifySettings = Field(default=NotifySettings(), description="who is told what happens")

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
 from typer.core import TyperGroup
 
 from shared.files.disk import storage_error
 from shared.kernel.build import software_build
 from shared.kernel.errors import ConfigurationError, EpiError
+from shared.kernel.visible import visible_line
+from shared.screen import Screen, say
 
 GROUP = "epi.commands"
 FORMER_GROUP = "epi.former_commands"
@@ -64,7 +65,7 @@ app = typer.Typer(
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"epi {software_build()}")
+        say(f"epi {software_build()}")
         raise typer.Exit
 
 
@@ -91,14 +92,19 @@ def main() -> None:
 
 
 def _end(error: EpiError) -> NoReturn:
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    console.print(f"[red]error:[/red] {error.code}: ", end="")
-    console.print(error.message, markup=False)
+    screen = Screen(stderr=True, soft_wrap=True)
+    screen.print("error:", style="red", end=" ")
+    screen.print(f"{error.code}: {_indented(error.message)}")
     if error.where:
-        console.print(f"  where: {error.where}", markup=False)
+        screen.print(f"  where: {visible_line(error.where)}")
     if error.hint:
-        console.print(f"  do:    {error.hint}", markup=False)
+        screen.print(f"  do:    {_indented(error.hint)}")
     sys.exit(1)
+
+
+def _indented(text: str) -> str:
+    """Return text of several lines so that none of them can pass for a line of ours."""
+    return text.replace("\n", "\n         ")
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ def base_facts(path: Path, params: CheckParams) -> ModelFacts:
         )
     elif params.quantization is not None and info.quantization in UNQUANTISED:
         info = info.model_copy(update={"quantization": params.quantization})
-    return ModelFacts(**info.model_dump(), where=params.model)
+    return ModelFacts(**info.model_dump(), where=params.model, selectable=info.n_experts)
 
 
 def _surgeries(step: CheckStep, model: ModelFacts, settings: SurgeonSettings) -> Sequence[Surgery]:

@@ -29,12 +29,16 @@ class SurgeonSettings(AgentSettings):
         default=None, description="prompts that every variant must still answer (JSON lines)"
     )
     heldout_text: Path | None = Field(default=None, description="text whose perplexity is compared with the baseline")
-    threads: int = Field(default=1, ge=1, description="CPU threads of llama.cpp")
-    heldout_tokens: int = Field(default=4096, ge=2, description="tokens of the held-out text that are evaluated")
-    window_tokens: int = Field(default=512, ge=8, description="tokens evaluated at once while observing")
-    artifact_quota_bytes: int | None = Field(default=None, ge=1, description="room for artifacts; null: the disk's")
+    threads: int = Field(default=1, ge=1, le=4096, description="CPU threads of llama.cpp")
+    heldout_tokens: int = Field(
+        default=4096, ge=2, le=1_000_000_000, description="tokens of the held-out text that are evaluated"
+    )
+    window_tokens: int = Field(default=512, ge=8, le=1_000_000, description="tokens evaluated at once while observing")
+    artifact_quota_bytes: int | None = Field(
+        default=None, ge=1, le=1 << 60, description="room for artifacts; null: the disk's"
+    )
     variant_quota_bytes: int = Field(
-        default=64 << 30, ge=0,
+        default=64 << 30, ge=0, le=1 << 60,
         description="room for variants that nobody pins: their plan makes them again, the least recently used go first",
     )  # fmt: skip
 

@@ -8,15 +8,16 @@ from typing import Annotated
 
 import typer
 from pydantic import ValidationError
-from rich.console import Console
 from rich.table import Table
 
 from meter_bridge.cli.remote import DEFAULT_URL, AsJson, Remote, TokenFile, Url, with_bridge
 from meter_bridge.instrument.calibration import FEWEST_LOADS, CalibrationDraft, CalibrationRecord, LoadPoint
 from shared.bars import progress_bar
-from shared.kernel.defects import first_defect
+from shared.kernel.defects import first_defect, reason_of
 from shared.kernel.errors import ConfigurationError, DataError
+from shared.kernel.numbers import decimal
 from shared.kernel.regular_files import SETTINGS_BYTES, open_regular_text
+from shared.screen import Screen, say, say_json
 
 _STEADY = 0.02
 """A load whose readings scatter more than this share of their mean was not steady."""
@@ -56,9 +57,9 @@ def calibrate(
 
     record = with_bridge(url, token_file, send)
     if as_json:
-        typer.echo(record.model_dump_json(indent=2))
+        say_json(record.model_dump(mode="json"), indent=2)
     else:
-        Console().print(_table(record))
+        Screen().print(_table(record))
 
 
 def read_points(path: Path) -> list[LoadPoint]:
@@ -72,26 +73,38 @@ def read_points(path: Path) -> list[LoadPoint]:
         with open_regular_text(path, SETTINGS_BYTES, newline="") as file:
             for number, row in enumerate(csv.DictReader(file), start=2):
                 try:
-                    points.append(LoadPoint.model_validate({key: value for key, value in row.items() if value != ""}))
-                except ValidationError as error:
-                    raise DataError(str(first_defect(error)), where=f"{path}, line {number}") from error
+                    points.append(LoadPoint.model_validate(_numbers(row)))
+                except ValueError as error:
+                    raise DataError(reason_of(error), where=f"{path}, line {number}") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"cannot be read: {error}", where=str(path)) from error
     return points
 
 
+def _numbers(row: dict[str, str]) -> dict[str, str | float]:
+    """Return the fields that a row has, all but the node as numbers."""
+    given = {key: value for key, value in row.items() if value != ""}
+    found: dict[str, str | float] = {}
+    for key, value in given.items():
+        try:
+            found[key] = value if key == "node" or not isinstance(value, str) else decimal(value.strip(), math.inf)
+        except ValueError as error:
+            raise ValueError(f"{key}: {error}") from error
+    return found
+
+
 def _guided(nodes: list[str], loads: int, seconds: float, url: str, token_file: Path | None) -> list[LoadPoint]:
     points = []
     for node in nodes:
-        typer.echo(f"\n{node}: {loads} known resistive loads, spread over 3 to 50 W, one after the other.")
+        say(f"\n{node}: {loads} known resistive loads, spread over 3 to 50 W, one after the other.")
         done = 0
         while done < loads:
             reference_w = typer.prompt(f"{node}, load {done + 1} of {loads}: watts on the reference meter", type=float)
             mean_w, scatter_w, count = _measure(node, seconds, url, token_file)
             if scatter_w > max(_STEADY * abs(mean_w), 0.1):
-                typer.echo(f"  not steady: {mean_w:.3f} +- {scatter_w:.3f} W; once more, please")
+                say(f"  not steady: {mean_w:.3f} +- {scatter_w:.3f} W; once more, please")
                 continue
-            typer.echo(f"  the channel shows {mean_w:.3f} W (scatter {scatter_w:.3f} W, {count} samples)")
+            say(f"  the channel shows {mean_w:.3f} W (scatter {scatter_w:.3f} W, {count} samples)")
             points.append(
                 LoadPoint(
                     node=node, reference_w=reference_w, measured_w=mean_w,

@@ -14,6 +14,7 @@ from meter_bridge.sources.emulator.port import PtyPort
 from meter_bridge.sources.emulator.run import EmulatorRunner
 from shared.kernel.clock import monotonic_ns
 from shared.kernel.errors import ConfigurationError
+from shared.screen import say
 from shared.wire.meter_api import Ambient
 
 _FIELDS = ("V", "A", "PF", "VAR", "Hz")
@@ -60,7 +61,7 @@ def emulate(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: runner.stop())
     port.plug()
-    typer.echo(f"emulated meter ready: {link} -> {port.slave_name}, {len(loads)} channels at {rate:g} Hz")
+    say(f"emulated meter ready: {link} -> {port.slave_name}, {len(loads)} channels at {rate:g} Hz")
     runner.run()
 
 

@@ -10,6 +10,7 @@ from meter_bridge.cli.remote import DEFAULT_URL, Remote, TokenFile, Url, moment_
 from meter_bridge.export import export as write
 from shared.bars import progress_bar
 from shared.kernel.errors import ConfigurationError
+from shared.screen import say
 from shared.wire.meter_api import SamplePiece, WindowSummary
 from shared.wire.meter_client import sample_pieces
 
@@ -28,7 +29,7 @@ def export(
         raise ConfigurationError("the window ends before it starts", where=f"{start} .. {end}")
     count, window = with_bridge(url, token_file, lambda bridge: _export(bridge, start_ns, end_ns, calibration, out))
     emulated = " (emulated)" if window.instrument.emulated else ""
-    typer.echo(f"{count} readings of {window.instrument.name}{emulated} written to {out}")
+    say(f"{count} readings of {window.instrument.name}{emulated} written to {out}")
 
 
 async def _export(

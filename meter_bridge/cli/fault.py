@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from shared.kernel.errors import ConfigurationError, InfrastructureError
+from shared.screen import say
 
 _ANSWER_BYTES = 1000
 
@@ -28,4 +29,4 @@ def fault(
             raise InfrastructureError(f"the emulator does not answer: {error}", where=str(control)) from error
     if answer != "ok":
         raise ConfigurationError(answer, where=spec)
-    typer.echo("ok")
+    say("ok")

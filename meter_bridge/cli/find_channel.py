@@ -1,12 +1,10 @@
 """`epi meter find_channel`: switch a marker load on one node at a time and see which channel answers."""
 
 import asyncio
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from meter_bridge.cli.remote import DEFAULT_URL, AsJson, Remote, TokenFile, Url, ca_file, with_bridge
@@ -14,6 +12,7 @@ from meter_bridge.find_channel import find_channel as find
 from meter_bridge.find_channel import verdict
 from shared.kernel.clock import utc_ns
 from shared.kernel.errors import ConfigurationError
+from shared.screen import Screen, say, say_json
 from shared.service.auth import load_token
 from shared.wire.client import AgentClient
 from shared.wire.job_keys import FindNodeJob
@@ -50,11 +49,11 @@ def find_channel(
     found = with_bridge(url, token_file, run)
     problems = verdict(found)
     if as_json:
-        typer.echo(json.dumps([{**entry.model_dump(), "right": entry.is_right} for entry in found], indent=2))
+        say_json([{**entry.model_dump(), "right": entry.is_right} for entry in found], indent=2)
     else:
-        Console().print(_table(found))
+        Screen().print(_table(found))
         for problem in problems:
-            typer.echo(problem, err=True)
+            say(problem, err=True)
     raise typer.Exit(1 if problems else 0)
 
 

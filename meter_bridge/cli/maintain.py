@@ -7,6 +7,7 @@ import typer
 
 from meter_bridge.cli.remote import DEFAULT_URL, AsJson, Remote, TokenFile, Url, with_bridge
 from meter_bridge.trace.maintenance import MaintenanceRequest, MaintenanceResult
+from shared.screen import say, say_json
 
 _MIB = 1 << 20
 
@@ -34,9 +35,9 @@ def _run(url: str, token_file: Path | None, request: MaintenanceRequest, *, as_j
 
     done = with_bridge(url, token_file, ask)
     if as_json:
-        typer.echo(done.model_dump_json(indent=2))
+        say_json(done.model_dump(mode="json"), indent=2)
         return
-    typer.echo(
+    say(
         f"{done.deleted_samples} samples and {done.deleted_events} events deleted, {done.compacted_samples} slimmed;"
         f" {done.bytes_before / _MIB:.1f} -> {done.bytes_after / _MIB:.1f} MiB"
     )

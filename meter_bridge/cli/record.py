@@ -19,6 +19,7 @@ from shared.bars import progress_bar
 from shared.kernel.clock import monotonic_ns
 from shared.kernel.errors import InfrastructureError
 from shared.kernel.settings import load_settings
+from shared.screen import say
 
 _HELLO_WAIT_S = 10.0
 
@@ -31,7 +32,7 @@ def record(
     """Record what a source sends, to be replayed."""
     settings = load_settings(BridgeSettings, config)
     frames = asyncio.run(_record(settings, out, seconds))
-    typer.echo(f"{frames} frames recorded in {out}")
+    say(f"{frames} frames recorded in {out}")
 
 
 async def _record(settings: BridgeSettings, out: Path, seconds: float) -> int:
@@ -98,7 +99,7 @@ def replay(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     port.plug()
-    typer.echo(f"replay ready: {link} -> {port.slave_name}, {len(head.nodes)} channels at {head.rate_hz:g} Hz")
+    say(f"replay ready: {link} -> {port.slave_name}, {len(head.nodes)} channels at {head.rate_hz:g} Hz")
     begun, hello_due = monotonic_ns(), 0
     try:
         for recorded in read_recording(recording):

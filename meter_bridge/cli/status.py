@@ -1,11 +1,12 @@
 """`epi meter status`: is the meter alive, and how well does it speak?"""
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from meter_bridge.cli.remote import DEFAULT_URL, AsJson, TokenFile, Url, with_bridge
 from shared.kernel.clock import iso_utc
+from shared.kernel.visible import visible_line
+from shared.screen import Screen, say, say_json
 from shared.wire.meter_api import Ambient, MeterStatus
 
 _UNKNOWN_PPM = 1000.0
@@ -15,11 +16,11 @@ def status(url: Url = DEFAULT_URL, token_file: TokenFile = None, as_json: AsJson
     """Show the instrument, its counters and its problems; exit code 1 when there are problems."""
     found = with_bridge(url, token_file, lambda bridge: bridge.status())
     if as_json:
-        typer.echo(found.model_dump_json(indent=2))
+        say_json(found.model_dump(mode="json"), indent=2)
     else:
-        Console().print(_table(found))
+        Screen().print(_table(found))
         for problem in found.problems:
-            typer.echo(f"problem: {problem}", err=True)
+            say(f"problem: {visible_line(problem)}", err=True)
     raise typer.Exit(1 if found.problems else 0)
 
 

@@ -1,6 +1,7 @@
 """`epi meter watch`: the live feed in a terminal."""
 
 import asyncio
+import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +13,7 @@ from rich.table import Table
 
 from meter_bridge.cli.remote import DEFAULT_URL, TokenFile, Url, ca_file
 from shared.kernel.errors import AuthError, InfrastructureError
+from shared.screen import Screen, say_json
 from shared.service.auth import load_token
 from shared.service.endpoint import Endpoint
 from shared.wire.meter_api import LivePower
@@ -47,7 +49,7 @@ async def _watch(url: str, token_file: Path | None, hz: float, count: int, *, as
 async def _print(socket: websockets.ClientConnection, count: int) -> None:
     seen = 0
     async for message in socket:
-        typer.echo(message)
+        say_json(json.loads(message))
         seen += 1
         if seen == count:
             return
@@ -55,7 +57,7 @@ async def _print(socket: websockets.ClientConnection, count: int) -> None:
 
 async def _draw(socket: websockets.ClientConnection, count: int) -> None:
     seen, top_w = 0, 1.0
-    with Live(auto_refresh=False) as screen:
+    with Live(console=Screen(), auto_refresh=False) as screen:
         async for message in socket:
             power = LivePower.model_validate_json(message)
             top_w = max([top_w, *(node.max_w for node in power.nodes.values())])

@@ -17,7 +17,7 @@ class AccuracySettings(Record):
 
     ct_class_percent: float | None = Field(default=None, ge=0, le=50, description="limit of the CT's ratio error")
     ct_phase_error_deg: float | None = Field(default=None, ge=0, le=30, description="limit of the CT's phase error")
-    power_factor: float = Field(default=0.6, gt=0, le=1, description="of the load; sets what a phase error costs")
+    power_factor: float = Field(default=0.6, ge=0.05, le=1, description="of the load; sets what a phase error costs")
     ic_error_percent: float | None = Field(default=None, ge=0, le=50, description="limit of the metering IC's error")
     ic_step_w: float | None = Field(default=None, ge=0, le=10, description="one count of the IC's power register")
 

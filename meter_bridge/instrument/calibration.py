@@ -32,16 +32,16 @@ class LoadPoint(Record):
     """One known load on one channel: what the reference meter and what the raw channel showed, in watts."""
 
     node: NodeName
-    reference_w: float = Field(gt=0, le=1e5)
+    reference_w: float = Field(ge=0.001, le=1e5)
     measured_w: float = Field(ge=-1e5, le=1e5)
-    measured_uncertainty_w: float = Field(default=0.0, ge=0, description="standard uncertainty of the mean")
+    measured_uncertainty_w: float = Field(default=0.0, ge=0, le=1e5, description="standard uncertainty of the mean")
 
 
 class CalibrationDraft(Record):
     """What a calibration is made from."""
 
     reference: str = Field(min_length=1, max_length=200, description="the reference meter: maker, type, serial number")
-    reference_relative_uncertainty: float = Field(gt=0, le=0.05, description="standard uncertainty of the reference")
+    reference_relative_uncertainty: float = Field(ge=1e-6, le=0.05, description="standard uncertainty of the reference")
     points: tuple[LoadPoint, ...] = Field(min_length=FEWEST_LOADS)
     note: str = Field(default="", max_length=1000)
 

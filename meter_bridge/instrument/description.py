@@ -14,8 +14,12 @@ from shared.kernel.records import Instrument, NodeName, Record
 class InstrumentSettings(Record):
     """What is known of the instrument and cannot be asked over the wire."""
 
-    name: str = Field(default="epi-meter", description="its name, where it does not say one itself")
-    measurement_point: str = Field(default="AC inlet of each node", description="what it measures")
+    name: str = Field(
+        default="epi-meter", min_length=1, max_length=200, description="its name, where it does not say one itself"
+    )
+    measurement_point: str = Field(
+        default="AC inlet of each node", min_length=1, max_length=200, description="what it measures"
+    )
     relative_uncertainty: float | None = Field(
         default=None, ge=0, le=1, description="standard uncertainty of power, where no calibration or class is known"
     )

@@ -28,7 +28,10 @@ _SCALARS: Final = {"Hz": "frequency_hz", "s": "seq", "t": "device_ms"}
 def beyond(field: str, value: float) -> str | None:
     """Return in words that a value is beyond what `field` can be; None when it is not. NaN is a missing value."""
     low, high = LIMITS[field]
-    return None if low <= value <= high or math.isnan(value) else f"{field} is {value:g}, not in {low:g}..{high:g}"
+    if low <= value <= high or value != value:
+        return None
+    shown = f"{value:g}" if abs(value) < 1e300 else str(value)[:30]  # whole numbers may be larger than any float
+    return f"{field} is {shown}, not in {low:.9g}..{high:.9g}"
 
 
 def fault_of(item: Frame | Hello) -> str | None:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar
@@ -11,6 +12,10 @@ from pydantic import Field
 from meter_bridge.protocol.frames import Hello
 from meter_bridge.sources.base import Source, SourceSettings
 from meter_bridge.sources.log_file import LogSource, Parsed, Parser
+from shared.kernel.numbers import decimal
+
+_LATEST_S = 1e11
+"""Unix seconds of the year 5138."""
 
 
 def csv_parser(time_column: str, power_columns: tuple[str, ...]) -> Parser:
@@ -34,7 +39,7 @@ def csv_parser(time_column: str, power_columns: tuple[str, ...]) -> Parser:
         if not row:
             return None
         fields = dict(zip(header, row, strict=True))
-        watts = tuple(float(fields[name]) if fields[name] else float("nan") for name in power_columns)
+        watts = tuple(decimal(fields[name], math.inf) if fields[name] else math.nan for name in power_columns)
         return _seconds(fields[time_column]), watts, None, None
 
     return parse
@@ -42,7 +47,7 @@ def csv_parser(time_column: str, power_columns: tuple[str, ...]) -> Parser:
 
 def _seconds(text: str) -> float:
     try:
-        return float(text)
+        return decimal(text, _LATEST_S)
     except ValueError:
         moment = datetime.fromisoformat(text)
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
@@ -54,10 +59,12 @@ class CsvSettings(SourceSettings):
     kind: ClassVar[str] = "csv"
 
     path: Path
-    time_column: str
-    power_columns: tuple[str, ...] = Field(min_length=1)
-    rate_hz: float = Field(default=1.0, gt=0, le=100, description="how often a line is expected")
-    measurement_point: str = Field(min_length=1, description="what that log measured: it cannot be asked")
+    time_column: str = Field(min_length=1, max_length=200)
+    power_columns: tuple[str, ...] = Field(min_length=1, max_length=64)
+    rate_hz: float = Field(default=1.0, ge=0.01, le=100, description="how often a line is expected")
+    measurement_point: str = Field(
+        min_length=1, max_length=200, description="what that log measured: it cannot be asked"
+    )
 
     @property
     def offered_channels(self) -> int:

@@ -89,14 +89,14 @@ class LogSource(Source):
         if not newline:
             os.lseek(descriptor, 0, os.SEEK_SET)
             return
-        with suppress(ValueError, KeyError):
+        with suppress(ValueError, KeyError, OverflowError):
             parse(first.decode("utf-8"))
         os.lseek(descriptor, 0, os.SEEK_END)
 
     def _line(self, line: bytes, parse: Parser, emit: Emit) -> None:
         try:
             parsed = parse(line.decode("utf-8"))
-        except (ValueError, KeyError) as error:
+        except (ValueError, KeyError, OverflowError) as error:
             emit(stamp(Malformed(f"not a line of this log: {error}", line[:120])))
             return
         if parsed is None:

@@ -4,7 +4,7 @@ Functions and units from nvml.h: nvmlDeviceGetPowerUsage gives milliwatts, for s
 """
 
 import ctypes
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -83,8 +83,8 @@ class NvmlSettings(SourceSettings):
 
     kind: ClassVar[str] = "nvml"
 
-    boards: tuple[int, ...] = (0,)
-    rate_hz: float = Field(default=10.0, gt=0, le=50)
+    boards: tuple[Annotated[int, Field(ge=0, le=1023)], ...] = Field(default=(0,), min_length=1, max_length=64)
+    rate_hz: float = Field(default=10.0, ge=0.01, le=50)
 
     @property
     def offered_channels(self) -> int:

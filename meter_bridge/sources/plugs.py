@@ -5,12 +5,14 @@ Answers as in the makers' API documentation: Shelly Gen1 `/meter/0`, Gen2 `/rpc/
 """
 
 import asyncio
+import math
 from typing import Any, ClassVar, Literal
 
 import httpx
 from pydantic import Field
 
 from meter_bridge.protocol.frames import NAN, Hello
+from meter_bridge.protocol.limits import beyond
 from meter_bridge.sources.base import Source, SourceSettings
 from meter_bridge.sources.polled import PolledSource, Reading
 from shared.kernel.clock import monotonic_ns
@@ -88,7 +90,8 @@ class PlugReader:
         try:
             return power_of(plug.dialect, reply.json())
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise DataError(f"no power in the answer of a {plug.dialect} plug", where=plug.url) from error
+            what = f"no power in the answer of a {plug.dialect} plug: {error}"
+            raise DataError(what, where=plug.url) from error
 
 
 def power_of(dialect: Dialect, answer: Any) -> float:
@@ -96,10 +99,18 @@ def power_of(dialect: Dialect, answer: Any) -> float:
     if dialect == "shelly1":
         if answer.get("is_valid") is False:
             raise ValueError("the plug calls its own reading invalid")
-        return float(answer["power"])
+        return _watts(answer["power"])
     if dialect == "shelly2":
-        return float(answer["apower"])
-    return float(answer["StatusSNS"]["ENERGY"]["Power"])
+        return _watts(answer["apower"])
+    return _watts(answer["StatusSNS"]["ENERGY"]["Power"])
+
+
+def _watts(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError("a power that is no number")
+    if (reason := beyond("W", value)) is not None or math.isnan(value):
+        raise ValueError(reason or "W is NaN")
+    return float(value)
 
 
 class PlugSettings(SourceSettings):
@@ -108,7 +119,7 @@ class PlugSettings(SourceSettings):
     kind: ClassVar[str] = "plugs"
 
     plugs: tuple[PlugAddress, ...] = Field(min_length=1)
-    rate_hz: float = Field(default=1.0, gt=0, le=5)
+    rate_hz: float = Field(default=1.0, ge=0.01, le=5)
 
     @property
     def offered_channels(self) -> int:

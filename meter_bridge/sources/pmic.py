@@ -14,8 +14,11 @@ from meter_bridge.sources.base import Source, SourceSettings
 from meter_bridge.sources.polled import PolledSource, Reading
 from shared.kernel.clock import monotonic_ns
 from shared.kernel.errors import DataError, InfrastructureError
+from shared.kernel.numbers import decimal
 
 COMMAND = ("vcgencmd", "pmic_read_adc")
+_LARGEST = 1000.0
+"""Volts or amperes of a rail; a board has 5 V."""
 _LINE = re.compile(r"^\s*(\S+?)_([AV])\s+(?:current|volt)\(\d+\)=([-+0-9.eE]+)[AV]\s*$")
 
 
@@ -66,7 +69,10 @@ def rails_w(text: str) -> float:
     values: dict[tuple[str, str], float] = {}
     for line in text.splitlines():
         if match := _LINE.match(line):
-            values[match[1], match[2]] = float(match[3])
+            try:
+                values[match[1], match[2]] = decimal(match[3], _LARGEST)
+            except ValueError as error:
+                raise DataError(f"{match[1]}: {error}", where="pmic_read_adc") from error
     amperes = {rail: value for (rail, unit), value in values.items() if unit == "A" and (rail, "V") in values}
     watts = [value * values[rail, "V"] for rail, value in amperes.items()]
     if not watts:
@@ -79,7 +85,7 @@ class PmicSettings(SourceSettings):
 
     kind: ClassVar[str] = "pmic"
 
-    rate_hz: float = Field(default=1.0, gt=0, le=5)
+    rate_hz: float = Field(default=1.0, ge=0.01, le=5)
 
     @property
     def offered_channels(self) -> int:

@@ -1,5 +1,6 @@
 """The log of a running SPEC PTDaemon: what MLPerf Power measures with."""
 
+import math
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar
@@ -7,6 +8,7 @@ from typing import ClassVar
 from meter_bridge.protocol.frames import Hello
 from meter_bridge.sources.base import Source, SourceSettings
 from meter_bridge.sources.log_file import LogSource, Parsed
+from shared.kernel.numbers import decimal
 
 
 def parse_ptdaemon(line: str) -> Parsed | None:
@@ -24,8 +26,8 @@ def parse_ptdaemon(line: str) -> Parsed | None:
 
 
 def _value(text: str) -> float:
-    value = float(text)
-    return float("nan") if value == -1 else value
+    value = decimal(text.strip(), math.inf)
+    return math.nan if value == -1 else value
 
 
 class PtdaemonSettings(SourceSettings):

@@ -96,7 +96,7 @@ class RaplSettings(SourceSettings):
     kind: ClassVar[str] = "rapl"
 
     domains: tuple[str, ...] = ("intel-rapl:0",)
-    rate_hz: float = Field(default=10.0, gt=0, le=50)
+    rate_hz: float = Field(default=10.0, ge=0.01, le=50)
 
     @property
     def offered_channels(self) -> int:

@@ -76,7 +76,7 @@ class ReplaySettings(SourceSettings):
     kind: ClassVar[str] = "replay"
 
     path: Path
-    speed: float = Field(default=1.0, gt=0, le=200)
+    speed: float = Field(default=1.0, ge=0.01, le=200)
 
     def make(self, channels: int) -> Source:
         """Return the source."""

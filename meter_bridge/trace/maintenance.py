@@ -16,8 +16,10 @@ _NS_PER_DAY = 86_400_000_000_000
 class MaintenanceRequest(Record):
     """What to do; at least one of both."""
 
-    keep_days: float | None = Field(default=None, gt=0, le=1e5, description="delete samples and events older than this")
-    compact_days: float | None = Field(default=None, gt=0, le=1e5, description="keep only power of older samples")
+    keep_days: float | None = Field(
+        default=None, ge=0.001, le=1e5, description="delete samples and events older than this"
+    )
+    compact_days: float | None = Field(default=None, ge=0.001, le=1e5, description="keep only power of older samples")
 
 
 class MaintenanceResult(Record):

@@ -6,12 +6,13 @@ Light to import: nothing here needs lm-eval.
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
 from pydantic import Field, model_validator
 
-from orchestrator.domain.campaign.accuracy_tasks import AccuracySpec, Metric
+from orchestrator.domain.campaign.accuracy_tasks import PUBLISHED, AccuracySpec, Metric
 from orchestrator.domain.campaign.protocol import AccuracyField, TaskName
 from orchestrator.domain.run.question_sets import QuestionSet
 from shared.kernel.records import QuestionResult, Record, TokenLedger
@@ -53,6 +54,25 @@ class SuiteSpec(Record):
             if twice := sorted(value for value, count in Counter(values).items() if count > 1):
                 raise ValueError(f"{twice[0]!r} is given twice")
         return self
+
+    @classmethod
+    def from_roles(
+        cls, roles: Mapping[str, str], *, questions: int | None, seed: int, include_paths: tuple[Path, ...] = ()
+    ) -> Self:
+        """Make a suite from published field -> task; one that is not the field's own benchmark stands in for it.
+
+        Args:
+            roles: For example {"mmlu_5shot": "mmlu", "arc_challenge_25shot": "arc_challenge"}.
+            questions: Subset size per task; None asks all.
+            seed: Of the subset.
+            include_paths: Directories with task YAML files of our own.
+        """
+        tasks = tuple(
+            TaskSpec(name=name, role=role, shots=PUBLISHED[role][1] if name == PUBLISHED[role][0] else None,
+                     stands_in=name != PUBLISHED[role][0])
+            for role, name in roles.items()
+        )  # fmt: skip
+        return cls(tasks=tasks, questions=questions, seed=seed, include_paths=include_paths)
 
     @classmethod
     def of(cls, intelligence: AccuracySpec, *, include_paths: tuple[Path, ...] = ()) -> Self:

@@ -4,11 +4,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from orchestrator.cli.reach import Reach, reaching
 from shared.kernel.clock import NS_PER_S
+from shared.screen import Screen, say
 
 app = typer.Typer(help="The agents of a lab and their artifacts.", no_args_is_help=True)
 
@@ -31,14 +31,14 @@ def artifacts(reach: Reach) -> None:
 @reaching
 def scrub(reach: Reach) -> None:
     """Let every agent hash all its artifacts now; it ends by itself when a campaign begins."""
-    reach.show(reach.api().call("POST", "/v1/lab/scrub"), lambda _: print("begun; `epi lab artifacts` tells how far"))
+    reach.show(reach.api().call("POST", "/v1/lab/scrub"), lambda _: say("begun; `epi lab artifacts` tells how far"))
 
 
 def _print_agents(agents: list[dict[str, Any]]) -> None:
     table = Table("agent", "status", "build", "release", "code", "packages", "engine", "flags", "libraries")
     for one in agents:
         table.add_row(*_agent_row(one))
-    console = Console(soft_wrap=True, markup=False)
+    console = Screen(soft_wrap=True)
     console.print(table)
     for what, hashes in (
         ("code", {one["name"]: _build(one).get("code_sha256") for one in agents}),
@@ -77,7 +77,7 @@ def _print_artifacts(agents: list[dict[str, Any]]) -> None:
     table = Table("agent", "artifacts", "GiB", "hashed since", "scrub", "damaged")
     for one in agents:
         table.add_row(*_row(one))
-    console = Console(soft_wrap=True, markup=False)
+    console = Screen(soft_wrap=True)
     console.print(table)
     for one in agents:
         for damaged in one["report"]["damaged"] if one["report"] else ():

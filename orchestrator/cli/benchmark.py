@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from orchestrator.domain.campaign.timeouts import TimeoutsSpec
@@ -15,6 +14,7 @@ from shared.files.atomic import write_file
 from shared.kernel.clock import utc_ns
 from shared.kernel.errors import ConfigurationError
 from shared.kernel.progress import Progress
+from shared.screen import Screen, say
 from shared.service.auth import load_token
 from shared.wire.client import AgentClient
 from shared.wire.job_keys import BenchmarkJob
@@ -74,7 +74,7 @@ def run(
     for asked in result.tasks:
         share = result.accuracy[asked.task]
         table.add_row(asked.task, str(asked.asked), f"{share:.4f}", asked.metric, str(asked.shots))
-    Console().print(table)
+    Screen().print(table)
 
 
 @app.command("list")
@@ -85,7 +85,7 @@ def list_tasks(
     from orchestrator.benchmarks.task_files import TaskFiles
 
     for name, path in TaskFiles(tuple(task_dir or ())).own():
-        typer.echo(f"{name}  {path}")
+        say(f"{name}  {path}")
 
 
 def _task(text: str) -> dict[str, object]:
@@ -156,7 +156,7 @@ async def _run(
     from orchestrator.benchmarks.suite import BenchmarkSuite
 
     now = utc_ns()  # every start is a new job; what is answered is kept on this side
-    console = Console(stderr=True)
+    console = Screen(stderr=True)
     try:
         with console.status("reading the benchmarks"):
             suite = await asyncio.to_thread(BenchmarkSuite, spec)

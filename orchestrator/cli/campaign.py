@@ -1,11 +1,9 @@
 """`epi campaign ...`: make, check, plan, start, watch and command campaigns through the orchestrator's API."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from orchestrator.campaign.rates_library import load_rates
 from orchestrator.campaign.spec_file import load_spec
@@ -20,13 +18,14 @@ from orchestrator.domain.campaign.hardware_plan import hardware_plan
 from orchestrator.domain.campaign.rates import HardwareRates
 from shared.files.atomic import write_file
 from shared.kernel.errors import ConfigurationError
+from shared.screen import Screen, say, say_json
 
 app = typer.Typer(help="Make, check, plan, start, watch and command campaigns.", no_args_is_help=True)
 
 SpecArgument = Annotated[Path, typer.Argument(help="Campaign spec (TOML or JSON).")]
 IdArgument = Annotated[str | None, typer.Argument(help="Campaign id; default: the newest.", show_default=False)]
 
-console = Console(stderr=True, highlight=False, soft_wrap=True)
+console = Screen(stderr=True, soft_wrap=True)
 
 
 def _examples(*lines: str) -> str:
@@ -44,7 +43,10 @@ def new(
     """Write a campaign spec from an example, to be edited; nothing is started."""
     library = SpecLibrary(EXAMPLES)
     if list_only:
-        print(json.dumps(library.names()) if as_json else "\n".join(library.names()))
+        if as_json:
+            say_json(library.names())
+        else:
+            say("\n".join(library.names()))
         return
     if example is None or file is None:
         raise ConfigurationError("say which example and which file", hint=f"examples: {', '.join(library.names())}")
@@ -56,9 +58,9 @@ def new(
     except OSError as error:
         raise ConfigurationError(f"cannot write the spec: {error.strerror}", where=str(file)) from error
     if as_json:
-        print(json.dumps({"file": str(file), "example": example}))
+        say_json({"file": str(file), "example": example})
     else:
-        print(f"{file}: edit it, then `epi campaign validate {file}` and `epi campaign start {file}`")
+        say(f"{file}: edit it, then `epi campaign validate {file}` and `epi campaign start {file}`")
 
 
 @app.command("validate", epilog=_examples(
@@ -78,10 +80,10 @@ def validate(
     else:
         found = check(given)
     if reach.as_json:
-        print(found.model_dump_json())
+        say_json(found.model_dump(mode="json"))
     else:
         print_check(found)
-        print(f"  order, duration and resolution: `epi campaign plan {spec}`")
+        say(f"  order, duration and resolution: `epi campaign plan {spec}`")
 
 
 @app.command("plan", epilog=_examples(
@@ -210,7 +212,7 @@ def export(
     with console.status(f"exporting {name}"):
         size = api.download(f"/v1/campaigns/{name}/export", file)
     answer = {"campaign": name, "file": str(file), "size_bytes": size}
-    reach.show(answer, lambda _: print(f"{file}: {size} bytes"))
+    reach.show(answer, lambda _: say(f"{file}: {size} bytes"))
 
 
 def _ask(reach: Reach, campaign: str | None, what: str) -> None:
@@ -231,5 +233,6 @@ def finish(api: Api, campaign: str) -> None:
     last = follow(api, campaign, console)
     print_results(api.call("GET", f"/v1/campaigns/{campaign}/results"))
     if last["state"] != "finished":
-        console.print(f"[red]{campaign} is {last['state']}:[/red] {last['reason']}")
+        console.print(f"{campaign} is {last['state']}:", style="red", end=" ")
+        console.print(last["reason"])
         raise typer.Exit(1)

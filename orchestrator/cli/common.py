@@ -5,15 +5,15 @@ from typing import Annotated
 
 import typer
 from pydantic import BaseModel
-from rich.console import Console
 
 from shared.kernel.errors import ConfigurationError
+from shared.screen import Screen
 
 FolderArgument = Annotated[Path, typer.Argument(help="Folder of one campaign: OUT/<campaign>.", metavar="DIR")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+out = Screen(soft_wrap=True)
+err = Screen(stderr=True, soft_wrap=True)
 
 
 def must_exist(folder: Path) -> None:
@@ -29,7 +29,7 @@ def must_exist(folder: Path) -> None:
 def print_paths(paths: tuple[Path, ...]) -> None:
     """Print what was written, a path a line."""
     for path in paths:
-        out.print(str(path), markup=False)
+        out.print(str(path))
 
 
 def dump(record: BaseModel | None) -> object:

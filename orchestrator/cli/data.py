@@ -1,16 +1,15 @@
 """`epi data`: fetch and check the published benchmarks (MMLU, ARC-Challenge, HellaSwag)."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from orchestrator.benchmarks.published import PUBLISHED, Published
 from shared.bars import progress_bar
 from shared.kernel.errors import ConfigurationError
+from shared.screen import Screen, say_json
 
 app = typer.Typer(help="Benchmark questions: fetch them, or check what is here.", no_args_is_help=True)
 
@@ -36,16 +35,16 @@ def fetch(
     chosen = _chosen(names)
     if source is not None and len(chosen) != 1:
         raise ConfigurationError("--from takes the files of one benchmark", hint="epi data fetch mmlu --from X")
-    console = Console(stderr=True)
+    console = Screen(stderr=True)
     for benchmark in chosen:
         if source is not None:
             written = fetching.import_folder(benchmark, source, root)
         else:
             written = _download(benchmark, root, console)
         for path in written:
-            console.print(f"{benchmark.name}: {path}", highlight=False, markup=False)
+            console.print(f"{benchmark.name}: {path}")
         if not written:
-            console.print(f"{benchmark.name}: already here", highlight=False)
+            console.print(f"{benchmark.name}: already here")
 
 
 @app.command()
@@ -61,7 +60,7 @@ def check(
     root = data_dir or default_data_dir()
     found = [fetching.check(benchmark, root) for benchmark in _chosen(names)]
     if as_json:
-        typer.echo(json.dumps([status.model_dump(mode="json") for status in found], indent=2))
+        say_json([status.model_dump(mode="json") for status in found], indent=2)
     else:
         columns = ("benchmark", "split", "questions", "published", "SHA-256", "as known")
         table = Table(*columns, title=f"Benchmarks in {root}")
@@ -70,18 +69,18 @@ def check(
                 published = "" if split.expected is None else str(split.expected)
                 known = {True: "yes", False: "NO", None: "no hash is known"}[split.known]
                 table.add_row(status.name, split.split, str(split.questions), published, split.sha256[:12], known)
-        console = Console()
+        console = Screen()
         console.print(table)
         for status in found:
             subjects = f", {status.subjects} subjects" if status.subjects is not None else ""
             verdict = "can be asked" if status.usable else "cannot be asked"
             note = f" ({status.problem})" if status.problem else ""
-            console.print(f"{status.name}: {verdict}{subjects}{note}", highlight=False, markup=False, soft_wrap=True)
+            console.print(f"{status.name}: {verdict}{subjects}{note}", soft_wrap=True)
     if not all(status.usable for status in found):
         raise typer.Exit(1)
 
 
-def _download(benchmark: Published, root: Path, console: Console) -> list[Path]:
+def _download(benchmark: Published, root: Path, console: Screen) -> list[Path]:
     from orchestrator.benchmarks import fetch as fetching
 
     with progress_bar(benchmark.name, console) as publish:

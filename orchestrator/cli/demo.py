@@ -5,17 +5,17 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from orchestrator.campaign.demo_spec import demo_spec
 from orchestrator.cli.api import find_api
 from orchestrator.cli.campaign import finish
 from orchestrator.cli.lab import DemoOption, OutOption, dashboard_url, running_lab
 from orchestrator.local.control import find_demo
+from shared.screen import Screen
 
 app = typer.Typer(help="Run a whole campaign here: real model, surgery, engines; emulated power, labelled so.")
 
-console = Console(stderr=True, highlight=False, soft_wrap=True)
+console = Screen(stderr=True, soft_wrap=True)
 
 
 @app.callback(invoke_without_command=True)
@@ -33,12 +33,12 @@ def demo(
     )  # fmt: skip
     try:
         with running_lab(out, demo_file) as lab:
-            console.print(f"dashboard: {dashboard_url(lab)}", markup=False)
+            console.print(f"dashboard: {dashboard_url(lab)}")
             console.print("power is EMULATED from the CPU time that each node's engine uses; no meter is attached")
             api = find_api(out, None, None)
             api.call("POST", "/v1/campaigns", spec.model_dump(mode="json"))
             finish(api, spec.id)
-            console.print(f"results:   {out / spec.id}", markup=False)
+            console.print(f"results:   {out / spec.id}")
     except KeyboardInterrupt:
-        console.print(f"\nstopped; go on with: epi campaign resume {spec.id} --out {out}", markup=False)
+        console.print(f"\nstopped; go on with: epi campaign resume {spec.id} --out {out}")
         raise typer.Exit(130) from None

@@ -6,19 +6,19 @@ from contextlib import closing
 from functools import partial
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from orchestrator.cli.api import Api
 from shared.bars import progress_bar
 from shared.kernel.errors import InfrastructureError
 from shared.kernel.progress import Progress
+from shared.screen import Screen
 
 _GIVE_UP_S = 60.0
 _ENDED = ("finished", "failed", "cancelled", "paused")
 
 
-def follow(api: Api, campaign: str, console: Console) -> dict[str, Any]:
+def follow(api: Api, campaign: str, console: Screen) -> dict[str, Any]:
     """Show a campaign's progress until it ends, through restarts of the orchestrator; return its last status.
 
     Raises:
@@ -49,7 +49,7 @@ def _tell(publish: Progress, share: float, runs: str, doing: str) -> None:
     publish(share, f"{runs}, {doing}")
 
 
-def _watch(api: Api, campaign: str, say: Callable[[str], None], console: Console) -> None:
+def _watch(api: Api, campaign: str, say: Callable[[str], None], console: Screen) -> None:
     """Follow the live feed until a run or the campaign ends."""
     # Closed here and not by the garbage collector, which would swallow a Ctrl-C that comes while it closes.
     with closing(api.live()) as feed:
@@ -62,7 +62,7 @@ def _watch(api: Api, campaign: str, say: Callable[[str], None], console: Console
                 return
 
 
-def _is_news(entry: dict[str, Any], console: Console) -> bool:
+def _is_news(entry: dict[str, Any], console: Screen) -> bool:
     """Print what a journal entry is worth; True when a run or the campaign has ended."""
     payload = entry["payload"]
     if entry["kind"] == "result" and entry["step"] == "evaluate":
@@ -71,7 +71,8 @@ def _is_news(entry: dict[str, Any], console: Console) -> bool:
         return True
     if entry["kind"] == "failure" or (entry["kind"] == "attempt" and payload.get("state") == "failed"):
         reason = payload.get("reason") or payload.get("message")
-        console.print(f"[yellow]{entry['run'] or 'setup'}:[/yellow] {reason}")
+        console.print(f"{entry['run'] or 'setup'}:", style="yellow", end=" ")
+        console.print(str(reason))
     return entry["kind"] == "state" and payload.get("state") in _ENDED
 
 
@@ -100,9 +101,9 @@ def results_table(results: list[dict[str, Any]]) -> Table:
 
 def print_results(results: list[dict[str, Any]]) -> None:
     """Print the table; into a file or pipe it is as wide as it needs to be."""
-    console = Console(soft_wrap=True)
+    console = Screen(soft_wrap=True)
     if not console.is_terminal:
-        console = Console(soft_wrap=True, width=160)
+        console = Screen(soft_wrap=True, width=160)
     console.print(results_table(results))
 
 

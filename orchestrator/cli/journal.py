@@ -3,7 +3,6 @@
 All work on files, on the orchestrator's machine; `restore` needs it stopped.
 """
 
-import json
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -15,6 +14,7 @@ from orchestrator.cli.common import JsonOption, err, out
 from orchestrator.settings import OrchestratorSettings
 from shared.kernel.errors import DataError
 from shared.kernel.settings import load_settings
+from shared.screen import say_json
 
 SETTINGS = Path("/etc/epi-factory/orchestrator.toml")
 ConfigOption = Annotated[
@@ -35,11 +35,11 @@ def check(config: ConfigOption = SETTINGS, as_json: JsonOption = False) -> None:
         damage = damage_of(journal)
     found = {} if damage is not None else _size_of(journal)
     if as_json:
-        typer.echo(json.dumps({"path": str(journal), "damage": damage, **found}, indent=2))
+        say_json({"path": str(journal), "damage": damage, **found}, indent=2)
         raise typer.Exit(damage is not None)
     if damage is not None:
         raise DataError(f"{NAME} is damaged: {damage}", where=str(journal), hint=CURE)
-    out.print(f"{journal}: sound, {found['campaigns']} campaigns, {found['entries']} entries", markup=False)
+    out.print(f"{journal}: sound, {found['campaigns']} campaigns, {found['entries']} entries")
 
 
 @app.command()
@@ -54,13 +54,13 @@ def copies(config: ConfigOption = SETTINGS, as_json: JsonOption = False) -> None
             found = {} if damage is not None else _size_of(copy.path)
             rows.append({"path": str(copy.path), "made": copy.when, "damage": damage, **found})
     if as_json:
-        typer.echo(json.dumps(rows, indent=2))
+        say_json(rows, indent=2)
         return
     for row in rows:
         inside = f"damaged: {row['damage']}" if row["damage"] else f"sound, {row['entries']} entries"
-        out.print(f"{row['made']}  {row['path']}: {inside}", markup=False)
+        out.print(f"{row['made']}  {row['path']}: {inside}")
     if not rows:
-        out.print("no copy yet: the first is made when a campaign begins", markup=False)
+        out.print("no copy yet: the first is made when a campaign begins")
 
 
 @app.command()
@@ -83,7 +83,7 @@ def restore(config: ConfigOption = SETTINGS, as_json: JsonOption = False) -> Non
             "entries": salvaged.entries, "attempts": salvaged.attempts, "campaigns": salvaged.campaigns,
             "imported": done.imported, "waiting": done.waiting, "notes": done.notes,
         }  # fmt: skip
-        typer.echo(json.dumps(document, indent=2))
+        say_json(document, indent=2)
         return
     lines = [
         f"restored from the copy of {done.copy.when}: {done.copy.path}",
@@ -96,7 +96,7 @@ def restore(config: ConfigOption = SETTINGS, as_json: JsonOption = False) -> Non
         "start the orchestrator, look at the campaigns, then `epi campaign resume`",
     ]
     for line in lines:
-        out.print(line, markup=False)
+        out.print(line)
 
 
 def _journal_of(config: Path) -> Path:

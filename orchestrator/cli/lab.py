@@ -1,6 +1,5 @@
 """`epi up` and `epi down`: the whole lab on this machine, left running for curl and the browser."""
 
-import json
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,11 +7,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from orchestrator.local import control
 from orchestrator.local.layout import LocalLab
 from shared.kernel.errors import ConfigurationError
+from shared.screen import Screen, say, say_json
 
 up = typer.Typer(help="Start orchestrator, agents, meter bridge and emulator here and leave them running.")
 down = typer.Typer(help="Stop the lab that `epi up` started.")
@@ -21,7 +20,7 @@ OutOption = Annotated[Path, typer.Option("--out", help="Folder of results and of
 DemoOption = Annotated[Path | None, typer.Option("--demo", help="Settings of the embedded lab (demo.toml).")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 
-console = Console(stderr=True, highlight=False, soft_wrap=True)
+console = Screen(stderr=True, soft_wrap=True)
 
 
 def start_lab(out: Path, demo: Path | None, *, die_with_parent: bool) -> LocalLab:
@@ -69,23 +68,23 @@ def dashboard_url(lab: LocalLab) -> str:
 def _up(out: OutOption = Path("results"), demo: DemoOption = None, as_json: JsonOption = False) -> None:
     lab = start_lab(out, demo, die_with_parent=False)
     if as_json:
-        print(json.dumps({
+        say_json({
             "dashboard": dashboard_url(lab), "api": lab.url("orchestrator"),
             "token_file": str(lab.token_file("orchestrator")), "logs": str(lab.log_dir),
-        }))  # fmt: skip
+        })  # fmt: skip
         return
-    print(f"dashboard: {dashboard_url(lab)}")
-    print(f"api:       {lab.url('orchestrator')}/v1  (token in {lab.token_file('orchestrator')})")
-    print(f"logs:      {lab.log_dir}")
-    print("stop it with `epi down`" + ("" if out == Path("results") else f" --out {out}"))
+    say(f"dashboard: {dashboard_url(lab)}")
+    say(f"api:       {lab.url('orchestrator')}/v1  (token in {lab.token_file('orchestrator')})")
+    say(f"logs:      {lab.log_dir}")
+    say("stop it with `epi down`" + ("" if out == Path("results") else f" --out {out}"))
 
 
 @down.callback(invoke_without_command=True)
 def _down(out: OutOption = Path("results"), as_json: JsonOption = False) -> None:
     stopped = control.stop(LocalLab(out.resolve()))
     if as_json:
-        print(json.dumps({"stopped": stopped}))
+        say_json({"stopped": stopped})
     elif not stopped:
         raise ConfigurationError("no lab runs there", where=str(out), hint="`epi up` starts one")
     else:
-        print("stopped")
+        say("stopped")

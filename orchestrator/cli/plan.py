@@ -1,6 +1,5 @@
 """`epi plan`: before a campaign and without a lab, what a design costs and what it can resolve."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +18,7 @@ from orchestrator.domain.campaign.planner import PlanRequest, plan, propose
 from orchestrator.domain.campaign.protocol import AccuracyField, AccuracyTask, default_accuracy
 from orchestrator.domain.campaign.rates import HardwareRates, Rates
 from orchestrator.domain.run.accuracy import normalised_weights
+from shared.screen import say, say_json
 
 _EXPLANATION = """\
 epi plan says how long a design takes, what it costs in joules and what it can resolve. It needs rates:
@@ -71,7 +71,7 @@ def plan_command(
         _interim(interim, precision, as_json)
         return
     if source is None and rates_file is None:
-        typer.echo(_EXPLANATION)
+        say(_EXPLANATION)
         return
     items = parse_selection(configs)
     comparisons = max(sum(item.is_pruned for item in items), 1)
@@ -87,23 +87,23 @@ def plan_command(
     proposal = None if target is None else propose(request, target, SUITE_SIZES)
     if as_json:
         document = {"plan": dump(made), "expected": dump(expected), "proposal": dump(proposal)}
-        typer.echo(json.dumps(document, indent=2))
+        say_json(document, indent=2)
         return
     print_costs(made)
     if made.resolution is not None:
         print_resolution(made.resolution, comparisons)
     if made.stopping is not None:
         shares = ", ".join(f"{share:.0%}" for share in made.stopping.information)
-        out.print(f"stopping  may be analysed after {shares} of the plan without more false alarms", markup=False)
+        out.print(f"stopping  may be analysed after {shares} of the plan without more false alarms")
     for warning in made.warnings:
-        out.print(f"warning   {warning}", markup=False)
+        out.print(f"warning   {warning}")
     if target is not None and proposal is None:
-        out.print(f"no campaign of up to 10 repetitions and the full suites resolves {target:.1%}", markup=False)
+        out.print(f"no campaign of up to 10 repetitions and the full suites resolves {target:.1%}")
     elif proposal is not None:
         sizes = ", ".join(f"{name} {n}" for name, n in proposal.plan.questions.items())
         out.print(
             f"proposal  for {proposal.target_effect:.1%}: {proposal.plan.repetitions} repetitions, {sizes} (stratified"
-            f" by subject, seeded): {span(proposal.plan.duration_seconds)}, power {proposal.power:.0%}", markup=False,
+            f" by subject, seeded): {span(proposal.plan.duration_seconds)}, power {proposal.power:.0%}",
         )  # fmt: skip
 
 
@@ -115,12 +115,12 @@ def _interim(folder: Path, precision: float | None, as_json: bool) -> None:
     data = load_results(folder)
     found = analyse_interim(data.statistics, data.campaign.repetitions, precision)
     if as_json:
-        typer.echo(json.dumps(dump(found), indent=2))
+        say_json(dump(found), indent=2)
         return
     done, planned = found.repetitions_done, found.repetitions_planned
-    out.print(f"after {done} of {planned} repetitions: {found.reason}", markup=False)
-    out.print(f"established: {', '.join(found.established) or 'nothing yet'}", markup=False)
-    out.print("the campaign may stop" if found.stop else "the campaign should go on", markup=False)
+    out.print(f"after {done} of {planned} repetitions: {found.reason}")
+    out.print(f"established: {', '.join(found.established) or 'nothing yet'}")
+    out.print("the campaign may stop" if found.stop else "the campaign should go on")
 
 
 def _rates(

@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import typer
 from orchestrator.cli.api import Api, find_api
 from orchestrator.cli.lab import JsonOption, OutOption
 from shared.kernel.errors import ConfigurationError
+from shared.screen import say_json
 
 UrlOption = Annotated[str | None, typer.Option("--url", help="Orchestrator of another machine, e.g. http://lab:8700.")]
 TokenOption = Annotated[Path | None, typer.Option("--token-file", help="Token for --url (or EPI_TOKEN).")]
@@ -55,7 +55,7 @@ class Reach:
     def show(self, answer: Any, rendered: Callable[[Any], None]) -> None:
         """Print an answer as JSON if that was asked, else in words."""
         if self.as_json:
-            print(json.dumps(answer))
+            say_json(answer)
         else:
             rendered(answer)
 

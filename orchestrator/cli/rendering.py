@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from orchestrator.domain.analysis.interim import InterimAnalysis
@@ -10,6 +9,8 @@ from orchestrator.domain.analysis.utilisation import Utilisation
 from orchestrator.domain.campaign.design_power import Resolution
 from orchestrator.domain.campaign.dry_run import SpecCheck, SpecPlan
 from orchestrator.domain.campaign.planner import CampaignPlan
+from shared.kernel.visible import visible_line
+from shared.screen import Screen, say
 
 
 def print_campaigns(campaigns: list[dict[str, Any]]) -> None:
@@ -17,64 +18,65 @@ def print_campaigns(campaigns: list[dict[str, Any]]) -> None:
     table = Table("campaign", "state", "runs", "reason")
     for one in campaigns:
         table.add_row(one["id"], one["state"], f"{one['runs_done']}/{one['runs_total']}", one["reason"])
-    Console(soft_wrap=True).print(table)
+    Screen(soft_wrap=True).print(table)
 
 
 def print_status(status: dict[str, Any]) -> None:
     """Print where a campaign is."""
     if not status["readable"]:
-        print(f"{status['id']}: {status['state']}, {status['runs_done']} runs done\n  why:   {status['reason']}")
+        say(f"{status['id']}: {status['state']}, {status['runs_done']} runs done")
+        say(f"  why:   {visible_line(status['reason'])}")
         return
-    print(f"{status['id']}: {status['state']}, {status['runs_done']} of {status['runs_total']} runs done")
+    say(f"{status['id']}: {status['state']}, {status['runs_done']} of {status['runs_total']} runs done")
     if status["request"] != "none":
-        print(f"  asked: {status['request']}, obeyed after the present run")
+        say(f"  asked: {status['request']}, obeyed after the present run")
     if status["step"]:
-        print(f"  now:   {status['step']}")
+        say(f"  now:   {status['step']}")
     if status["eta_s"] is not None:
-        print(f"  left:  {span(status['eta_s'])}")
+        say(f"  left:  {span(status['eta_s'])}")
     if status["utilisation"] is not None:
-        print(f"  {Utilisation.model_validate(status['utilisation'], extra='ignore').sentence()}")
+        say(f"  {Utilisation.model_validate(status['utilisation'], extra='ignore').sentence()}")
     for analysis in status["interim_analyses"][-1:] if status["state"] == "running" else ():
-        print(f"  interim analysis:  {InterimAnalysis.model_validate(analysis, extra='ignore').sentence()}")
+        say(f"  interim analysis:  {InterimAnalysis.model_validate(analysis, extra='ignore').sentence()}")
     for one in status["deliveries"]:
         vain = f", {one['failed']} cheaper method(s) failed" if one["failed"] else ""
-        print(
+        say(
             f"  sent:  {one['net_bytes']} bytes to {one['node']} for {one['times']} model(s) by {one['method']}"
             f" ({one['file_bytes']} bytes of files){vain}"
         )
     if status["reason"]:
-        print(f"  why:   {status['reason']}")
+        say(f"  why:   {visible_line(status['reason'])}")
 
 
 def print_check(found: SpecCheck) -> None:
     """Print what a spec runs."""
-    print(f"{found.id}: {len(found.configurations)} configurations x {found.repetitions}, {found.runs} runs")
-    print(f"  {', '.join(found.configurations)}")
+    say(f"{found.id}: {len(found.configurations)} configurations x {found.repetitions}, {found.runs} runs")
+    say(f"  {', '.join(found.configurations)}")
 
 
 def print_plan(found: SpecPlan) -> None:
     """Print what a spec will run and what it can show."""
     print_check(found)
     methods = ("as listed", "backwards")
-    print(f"order     {', '.join(f'repetition {one + 1} {methods[one % 2]}' for one in range(found.repetitions))}")
+    say(f"order     {', '.join(f'repetition {one + 1} {methods[one % 2]}' for one in range(found.repetitions))}")
     if found.plan is None:
-        print(f"duration  at least {span(found.waiting_seconds)}, what the spec says to wait; no rates are known:")
-        print("          give --like ID or --from DIR of a measured (even short) campaign, or --rates four-pi5|FILE")
+        say(f"duration  at least {span(found.waiting_seconds)}, what the spec says to wait; no rates are known:")
+        say("          give --like ID or --from DIR of a measured (even short) campaign, or --rates four-pi5|FILE")
     else:
-        print(f"rates     from {found.rates_from}")
+        say(f"rates     from {found.rates_from}")
         print_costs(found.plan)
         print_questions(found)
     if found.resolution is not None:
         print_resolution(found.resolution, found.expected.comparisons)
     for day in found.plan.further if found.plan is not None else ():
-        print(
+        say(
             f"further   {day.days} more day{'s' if day.days > 1 else ''}: {day.repetitions} repetitions resolve"
             f" {day.smallest_effect:.1%}"
         )
     for warning in found.plan.warnings if found.plan is not None else ():
-        print(f"warning   {warning}")
+        say(f"warning   {warning}")
     for source in found.rates_sources:
-        print(f"source    {source}")
+        say(f"source    {source}")
 
 
 _WHERE = {
@@ -90,31 +92,29 @@ def print_questions(found: SpecPlan) -> None:
     made = found.plan
     n = sum(found.questions.values())
     scorers = "" if made.scorer_seconds is None else f", {span(made.scorer_seconds)} of scorers beside it"
-    print(
+    say(
         f"questions {n} a configuration, {_WHERE[found.where]}: {span(made.cluster_questions_seconds)} of the"
         f" cluster{scorers}; windows that measure energy: {span(made.windows_seconds)}"
     )
     if found.where != "cluster":
-        print(
-            f"literal   {span(made.literal_duration_seconds)} if every repetition asked every question of the cluster"
-        )
-    print(f"critical  {made.critical_path}")
+        say(f"literal   {span(made.literal_duration_seconds)} if every repetition asked every question of the cluster")
+    say(f"critical  {made.critical_path}")
 
 
 def print_costs(plan: CampaignPlan) -> None:
     """Print duration, energy, disk and network."""
-    print(f"duration  {span(plan.duration_seconds)}: {plan.runs} runs of {span(plan.run_seconds)}")
-    print(f"energy    {plan.energy_joules / 3.6e6:.3g} kWh ({plan.energy_joules:.3g} J)")
-    print(
+    say(f"duration  {span(plan.duration_seconds)}: {plan.runs} runs of {span(plan.run_seconds)}")
+    say(f"energy    {plan.energy_joules / 3.6e6:.3g} kWh ({plan.energy_joules:.3g} J)")
+    say(
         f"disk      orchestrator {size(plan.disk_bytes_orchestrator)}, each node with the engine"
         f" {size(plan.disk_bytes_node)}, surgeon {size(plan.disk_bytes_surgeon)}"
     )
-    print(f"network   {size(plan.network_bytes)}")
+    say(f"network   {size(plan.network_bytes)}")
 
 
 def print_resolution(found: Resolution, comparisons: int) -> None:
     """Print what a design can show."""
-    print(
+    say(
         f"resolves  an EPI lower by {found.smallest_effect:.1%} (80 % power, {comparisons} comparisons); one sigma of a"
         f" ratio {found.relative_uncertainty:.2%}: energy {found.energy_part:.2%}, accuracy {found.accuracy_part:.2%}"
     )

@@ -1,6 +1,5 @@
 """`epi results calc|validate|report|figures`: everything that is done with result files and needs no running lab."""
 
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,8 @@ from orchestrator.cli.common import FolderArgument, JsonOption, err, must_exist,
 from orchestrator.reports.rendering import number
 from shared.bars import progress_bar
 from shared.kernel.errors import ConfigurationError
+from shared.kernel.visible import visible_line
+from shared.screen import say_json
 
 app = typer.Typer(no_args_is_help=True, help="Result files: calculate anew, judge, report, draw.")
 
@@ -61,7 +62,7 @@ def calc(
         if complete and (write or differing == 0):
             results = load_results(folder).results
             document["results"] = {name: result.model_dump(mode="json") for name, result in results.items()}
-        typer.echo(json.dumps(document, indent=2))
+        say_json(document, indent=2)
     else:
         _print_runs([
             (one.run.configuration, str(one.run.repetition), number(one.again.epi.value),
@@ -69,7 +70,7 @@ def calc(
              one.again.evaluation.validity.verdict, one.again.no_epi_reason or "; ".join(one.differences)[:120])
             for one in rows
         ])  # fmt: skip
-        out.print(f"{len(rows)} runs calculated anew, {differing} differ from what was written", markup=False)
+        out.print(f"{len(rows)} runs calculated anew, {differing} differ from what was written")
     if differing and not write:
         raise typer.Exit(1)
 
@@ -97,7 +98,7 @@ def validate(
         defects = validate_submission(folder)
     failed = sum(defect.severity == "FAIL" for defect in defects)
     if as_json:
-        typer.echo(json.dumps({"ok": failed == 0, "defects": [d.model_dump(mode="json") for d in defects]}, indent=2))
+        say_json({"ok": failed == 0, "defects": [d.model_dump(mode="json") for d in defects]}, indent=2)
     else:
         grouped: dict[tuple[str, str, str], list[Defect]] = {}
         for defect in defects:
@@ -107,9 +108,9 @@ def validate(
             first = alike[0]
             more = f" (and {len(alike) - 1} like it)" if len(alike) > 1 else ""
             cure = f" ({first.cure})" if first.cure else ""
-            out.print(f"{first.severity}  {first.where}{more}: {first.what}{cure}", markup=False)
+            out.print(visible_line(f"{first.severity}  {first.where}{more}: {first.what}{cure}"))
         verdict = "FAIL" if failed else "FLAG" if defects else "PASS"
-        out.print(f"{verdict}: {failed} failures, {len(defects) - failed} flags", markup=False)
+        out.print(f"{verdict}: {failed} failures, {len(defects) - failed} flags")
     if failed:
         raise typer.Exit(1)
 

@@ -44,7 +44,7 @@ def epi_curve(
 ) -> dict[str, bytes]:
     """Return the EPI curve as SVG and PNG with its caption drawn in, as it lies beside `summary.md`."""
     figure = draw_epi_curve(configurations, results)
-    figure.suptitle(caption, fontsize=9)
+    figure.suptitle(caption, fontsize=9, parse_math=False)  # a model may be called anything
     return {kind: render(figure, kind) for kind in ("svg", "png")}
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 
+from orchestrator.reports import markdown
 from orchestrator.reports.figures import KINDS, Drawing, render
 from orchestrator.reports.figures_more import campaign_drawings
 from orchestrator.reports.hypotheses import hypotheses
@@ -28,6 +29,7 @@ from orchestrator.reports.tables import (
 from orchestrator.results.files import refuse_outside
 from orchestrator.results.read_model import CampaignResults, load_results
 from shared.files.atomic import write_files
+from shared.kernel.visible import visible
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,8 @@ def write_figures(campaign_dir: Path, drawings: tuple[Drawing, ...]) -> tuple[Pa
 def report_html(data: CampaignResults, drawings: tuple[Drawing, ...]) -> str:
     """Return the report as one HTML page without any outside reference."""
     source = files("orchestrator.reports").joinpath("templates/report.html.j2").read_text(encoding="utf-8")
-    template = Environment(autoescape=True, undefined=StrictUndefined).from_string(source)
+    page = Environment(autoescape=True, undefined=StrictUndefined, finalize=_shown)
+    template = page.from_string(source)
     return template.render(
         title=data.campaign.title or data.campaign.campaign_id,
         opening=opening(data),
@@ -84,25 +87,31 @@ def report_html(data: CampaignResults, drawings: tuple[Drawing, ...]) -> str:
     )
 
 
+def _shown(value: object) -> object:
+    """Return plain text with what nobody sees written out; what is markup, the figures, as it is."""
+    return visible(value) if type(value) is str else value
+
+
 def report_markdown(data: CampaignResults, drawings: tuple[Drawing, ...]) -> str:
     """Return the report as Markdown; its figures are the SVG files in `figures/`."""
-    lines = [f"# {data.campaign.title or data.campaign.campaign_id}", ""]
+    lines = [f"# {markdown.text(data.campaign.title or data.campaign.campaign_id)}", ""]
     for sentence in (*opening(data), f"**{recommendation_of(data).sentence}**"):
-        lines += [sentence, ""]
+        lines += [markdown.text(sentence), ""]
     for table in _tables(data):
-        lines += [f"## {table.title}", "", table.note, "", *table.markdown(), ""]
+        lines += [f"## {table.title}", "", markdown.text(table.note), "", *table.markdown(), ""]
     lines += ["## Figures", ""]
     for number, item in enumerate(drawings, start=1):
-        lines += [f"![{item.name}](figures/{item.name}.svg)", "", f"Figure {number}. {item.caption}", ""]
+        lines += [f"![{item.name}](figures/{item.name}.svg)", "", f"Figure {number}. {markdown.text(item.caption)}", ""]
     lines += ["## Hypotheses", ""]
-    lines += [f"- **{h.name}** {h.claim}: **{h.answer}**. {h.sentence}" for h in hypotheses(data.hypotheses)]
+    for h in hypotheses(data.hypotheses):
+        lines.append(f"- **{h.name}** {h.claim}: **{h.answer}**. {markdown.text(h.sentence)}")
     lines += ["", "## Research questions", ""]
-    lines += [f"- **{q.name} {q.question}** {q.answer}" for q in answers_of(data)]
-    lines += ["", "## Validity", "", *validity_lines(data)]
+    lines += [f"- **{q.name} {q.question}** {markdown.text(q.answer)}" for q in answers_of(data)]
+    lines += ["", "## Validity", "", *map(markdown.text, validity_lines(data))]
     if data.campaign.failures:
         failures = sorted(data.campaign.failures.items())
-        lines += ["", "## Missing", "", *(f"- {name}: {reason}" for name, reason in failures)]
-    lines += ["", "## Provenance", "", *(f"- {name}: `{value}`" for name, value in _provenance(data))]
+        lines += ["", "## Missing", "", *(markdown.text(f"- {name}: {reason}") for name, reason in failures)]
+    lines += ["", "## Provenance", "", *(f"- {name}: {markdown.code(value)}" for name, value in _provenance(data))]
     return "\n".join(lines) + "\n"
 
 

@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+from orchestrator.reports import markdown
 from orchestrator.reports.figures import epi_curve
 from orchestrator.reports.provenance import builds_table, question_rows
 from orchestrator.reports.research_questions import recommendation_of
 from orchestrator.reports.tables import energy_table, results_table, servings_table, validity_lines
 from orchestrator.results.read_model import CampaignResults, load_results
 from shared.files.atomic import write_files
+from shared.kernel.visible import visible_line
 
 __all__ = ["CampaignResults", "load_results", "opening", "summary_markdown", "write_summary"]
 
@@ -53,19 +55,20 @@ def opening(data: CampaignResults) -> list[str]:
 def summary_markdown(data: CampaignResults) -> str:
     """Return the tables of a campaign as Markdown."""
     campaign = data.campaign
-    lines = [f"# {campaign.title or campaign.campaign_id}", ""]
+    lines = [f"# {markdown.text(campaign.title or campaign.campaign_id)}", ""]
     for sentence in opening(data):
-        lines += [sentence, ""]
-    lines += [recommendation_of(data).sentence, ""]
+        lines += [markdown.text(sentence), ""]
+    lines += [markdown.text(recommendation_of(data).sentence), ""]
     servings = servings_table(data)
     builds = builds_table(data)
     for table in filter(None, (results_table(data), servings, energy_table(data), builds)):
-        lines += [f"## {table.title}", "", table.note, "", *table.markdown(), ""]
-    lines += ["## Validity", "", *validity_lines(data)]
+        lines += [f"## {table.title}", "", markdown.text(table.note), "", *table.markdown(), ""]
+    lines += ["## Validity", "", *map(markdown.text, validity_lines(data))]
     if asked := question_rows(run for group in data.inputs.values() for run in group):
-        lines += ["", "## Questions", "", *(f"- {name}: {value}" for name, value in asked)]
+        lines += ["", "## Questions", "", *(markdown.text(f"- {name}: {value}") for name, value in asked)]
     if campaign.failures:
-        lines += ["", "## Missing", "", *(f"- {name}: {reason}" for name, reason in sorted(campaign.failures.items()))]
+        failures = sorted(campaign.failures.items())
+        lines += ["", "## Missing", "", *(markdown.text(f"- {name}: {reason}") for name, reason in failures)]
     return "\n".join(lines) + "\n"
 
 
@@ -73,6 +76,7 @@ def _caption(data: CampaignResults) -> str:
     emulated = "EMULATED power, " if data.campaign.instrument.emulated else ""
     questions = max((result.n_questions for result in data.results.values()), default=0)
     return (
-        f"{data.campaign.model}: {emulated}{data.campaign.repetitions} repetition(s), {questions} questions;"
+        f"{visible_line(data.campaign.model)}: {emulated}{data.campaign.repetitions} repetition(s),"
+        f" {questions} questions;"
         " bars: 95 % intervals, paired, against the baseline of the same layout"
     )

@@ -12,6 +12,7 @@ from orchestrator.domain.run.disturbances import foreign_load
 from orchestrator.domain.run.evaluate import RunEvaluation
 from orchestrator.domain.run.records import RunInput
 from orchestrator.domain.run.validity import agents_inside
+from orchestrator.reports import markdown
 from orchestrator.reports.rendering import change_of_log, number
 from orchestrator.results.read_model import CampaignResults
 from shared.kernel.records import Configuration
@@ -31,7 +32,7 @@ class Table:
     def markdown(self) -> list[str]:
         """Return the lines of a Markdown table."""
         align = ("---", *("---:",) * (len(self.head) - 1))
-        return [f"| {' | '.join(row)} |" for row in (self.head, align, *self.rows)]
+        return [f"| {' | '.join(map(markdown.cell, row))} |" for row in (self.head, align, *self.rows)]
 
 
 def results_table(data: CampaignResults) -> Table:

@@ -93,6 +93,11 @@ def load_files(static_dir: Path = STATIC_DIR, modules_dir: Path = MODULES_DIR) -
     return files
 
 
+def missing_packages(modules_dir: Path = MODULES_DIR) -> tuple[str, ...]:
+    """Return the addresses of `VENDOR_FILES` that are not installed (empty after `make web`)."""
+    return tuple(address for address, inside in VENDOR_FILES.items() if not (modules_dir / inside).is_file())
+
+
 def _answer(request: Request, file: WebFile) -> Response:
     """Send the file, or 304 when the browser has it already."""
     headers = {**SECURITY_HEADERS, "ETag": file.etag, "Cache-Control": "no-cache"}

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shared.checkpoints.base import Computed, Range
+from shared.checkpoints.finite import require_finite
 from shared.kernel.errors import ConfigurationError, DataError
 from shared.kernel.regular_files import open_regular
 
@@ -61,6 +62,7 @@ def _chunks(experts: Sequence[Range], kind: str, matrix: Sequence[Sequence[float
             if not any(weight for _, weight in needed):
                 continue
             values = decoded(_read(expert), kind)
+            require_finite(values, f"{expert.source}: expert {old}, at byte {expert.offset}")
             for total, weight in needed:
                 if weight:
                     np.multiply(values, np.float32(weight), out=scratch)
@@ -70,6 +72,7 @@ def _chunks(experts: Sequence[Range], kind: str, matrix: Sequence[Sequence[float
             if copied is not None:
                 yield _read(experts[copied])
             elif mixed is not None:
+                require_finite(mixed, "an expert that the plan's matrices merge")
                 yield encoded(mixed, kind)
 
 

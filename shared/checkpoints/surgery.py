@@ -65,7 +65,8 @@ def describe(source: Path) -> CheckpointInfo:
 def router_sha256(source: Path) -> str:
     """Return the hash of the model's routers, the same in every format and quantisation; raises as `describe`."""
     form = _form(source)
-    return hash_of_routers(form.routers(form.load(source)))
+    file = form.load(source)
+    return hash_of_routers(form.routers(file), form.describe(file).n_experts)
 
 
 def recipe(source: Path, plan: SurgeryPlan) -> list[OutputFile]:
@@ -74,7 +75,7 @@ def recipe(source: Path, plan: SurgeryPlan) -> list[OutputFile]:
     file = form.load(source)
     outputs = form.recipe(file, plan)
     if plan.router_sha256 is not None:
-        check_routers(plan, hash_of_routers(form.routers(file)), source)
+        check_routers(plan, hash_of_routers(form.routers(file), plan.n_experts), source)
     return outputs
 
 

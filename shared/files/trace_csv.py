@@ -81,12 +81,15 @@ def trace_lines(utc_ns: Sequence[int], power_w: Mapping[str, Sequence[float | No
     """Return the lines of some moments, nodes in the order of their names; without the header.
 
     Raises:
-        DataError: columns of different length, or a reading that is infinite.
+        DataError: columns of different length, a reading that is infinite, or a name that is none of a node: what a
+            spreadsheet would take for a formula is none.
     """
     nodes = sorted(power_w)
     for node in nodes:
         if len(power_w[node]) != len(utc_ns):
             raise DataError(f"{len(power_w[node])} powers for {len(utc_ns)} times", where=f"node {node}")
+        if not _NODE.match(node):
+            raise DataError(f"{node[:40]!r} is not a node name", where="the trace")
     lines: list[str] = []
     second, prefix = -1, ""
     for at, *powers in zip(utc_ns, *(power_w[node] for node in nodes), strict=True):

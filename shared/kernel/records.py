@@ -104,7 +104,9 @@ class SurgeryPlan(Record):
     n_experts: int = Field(ge=1, le=4096, description="experts in each layer of the base model")
     kept: tuple[tuple[int, ...], ...] = Field(description="[layer][rank] ascending ids of the kept experts")
     layout: Layout = Field(default="uniform", description="uniform: removed; biased: forbidden")
-    experts_per_token: int | None = Field(default=None, ge=1, description="K override; null keeps the model's own K")
+    experts_per_token: int | None = Field(
+        default=None, ge=1, le=4096, description="K override; null keeps the model's own K"
+    )
     method: str = Field(default="none", description="how the decision was made")
     parameters: dict[str, str | int | float | bool] = Field(default_factory=dict, description="of the method")
     base_sha256: Sha256 | None = Field(default=None, description="hash of the model the statistics were taken on")

@@ -46,8 +46,8 @@ class DaemonSettings(Record):
 class JobHistory(Record):
     """How long an agent remembers jobs that have ended; one that waits or runs is never forgotten."""
 
-    days: float = Field(default=90.0, gt=0, description="an older one is forgotten")
-    jobs: int = Field(default=20_000, ge=1, description="with more, the oldest are forgotten")
+    days: float = Field(default=90.0, ge=0.01, le=36_500, description="an older one is forgotten")
+    jobs: int = Field(default=20_000, ge=1, le=100_000_000, description="with more, the oldest are forgotten")
 
 
 class AgentSettings(DaemonSettings):

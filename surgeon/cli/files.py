@@ -9,6 +9,7 @@ import typer
 from shared.bars import progress_bar
 from shared.kernel.errors import ConfigurationError
 from shared.kernel.progress import throttled
+from shared.kernel.visible import visible_line
 from surgeon.cli.output import Json, Threads, absolute, run_task, show, show_listing
 
 app = typer.Typer()
@@ -183,7 +184,7 @@ def validate(
 
     before = seen(baseline, "baseline") if baseline is not None else None
     result = verdict(seen(model, "variant"), before, max_perplexity_ratio=max_perplexity_ratio)
-    lines = [f"{'ok ' if answer.ok else 'BAD'} {answer.prompt!r} -> {answer.answer!r} {answer.reason}"
+    lines = [f"{'ok ' if answer.ok else 'BAD'} {answer.prompt!r} -> {answer.answer!r} {visible_line(answer.reason)}"
              for answer in result.answers]  # fmt: skip
     if result.perplexity is not None:
         compared = "" if result.baseline_perplexity is None else f" (baseline {result.baseline_perplexity:.4g})"

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from shared.kernel.errors import ConfigurationError
 from shared.kernel.records import LayerGroup
+from shared.screen import say_json
 from shared.wire.surgeon_jobs import PlanOptions
 from surgeon.cli.output import Json, Threads, absolute, console, run_task, show, show_listing
 
@@ -150,13 +151,13 @@ def rank(
 
     Example: epi surgery rank -s statistics.safetensors --method reap --domain facts=1 --domain code=2
     """
-    from surgeon.planning.plan_making import ranking_inputs
+    from surgeon.planning.plan_making import ranking_inputs, saliency_of
     from surgeon.rankings.registry import ranking_named
 
     ranking = ranking_named(method, _parameters(parameter), seed=seed)
-    values = ranking.saliency(ranking_inputs(statistics, model, _blend(domain)))
+    values = saliency_of(ranking, ranking_inputs(statistics, model, _blend(domain)))
     if as_json:
-        print(json.dumps({"method": method, "saliency": values.tolist()}))
+        say_json({"method": method, "saliency": values.tolist()})
         return
     table = Table("layer", "experts, least important first (saliency)")
     for layer, row in enumerate(values):

@@ -111,7 +111,7 @@ def _run(search: Search, given: dict[str, Any]) -> None:
         threads=given["threads"],
     )  # fmt: skip
     size = search.check(describe(inputs.model), inputs.depth)
-    errors.print(size.words, highlight=False)
+    errors.print(size.words)
     if size.is_long and not given["yes"] and not given["as_json"]:
         typer.confirm("go on?", abort=True, err=True)
     done = run_task(SearchTask(**dict(inputs), search=search.name, parameters=search.model_dump()), search.name)

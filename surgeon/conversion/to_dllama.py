@@ -17,6 +17,7 @@ import numpy as np
 
 from shared.checkpoints import dllama_tokenizer, safetensors
 from shared.checkpoints.dllama import FLOAT_TYPES, QWEN3_MOE, pack_header
+from shared.checkpoints.finite import require_finite
 from shared.checkpoints.safetensors import Checkpoint, TensorEntry, read_json
 from shared.files.atomic import atomic_write, write_file
 from shared.kernel.errors import ConfigurationError, DataError
@@ -53,6 +54,7 @@ def convert_model(source: Path, target: Path, *, weights: str = "Q40", on_progre
         file.write(pack_header(header))
         for number, (name, is_matrix, tensor, rows) in enumerate(plan):
             values = to_float32(read_tensor(tensor, rows.expert))[rows.begin : rows.end]
+            require_finite(values, name)
             if name in ("embedding", "output"):
                 values = values[rows_of_tokens]
             kind = _GGML[weights if is_matrix else "F32"]

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shared.checkpoints import safetensors
+from shared.checkpoints.finite import require_finite
 from shared.checkpoints.safetensors import Checkpoint, TensorEntry
 from shared.files.atomic import atomic_write
 from shared.kernel.errors import ConfigurationError, DataError
@@ -44,6 +45,8 @@ class _Output:
     shape: tuple[int, ...]
     outtype: OutType
     chunks: Callable[[], Iterator[npt.NDArray[Any]]]
+    is_stacked: bool = False
+    """One chunk an expert."""
 
 
 def convert(source: Path, target: Path, *, outtype: OutType = "F16", on_progress: Progress | None = None) -> None:
@@ -86,7 +89,8 @@ def _write_data(writer: gguf.GGUFWriter, outputs: list[_Output], on_progress: Pr
     writer.write_padding(file, file.tell())
     for number, output in enumerate(outputs):
         written = 0
-        for values in output.chunks():
+        for place, values in enumerate(output.chunks()):
+            require_finite(values, f"{output.name}, expert {place}" if output.is_stacked else output.name)
             data = _encode(values, output)
             data.tofile(file)
             written += data.nbytes
@@ -195,7 +199,7 @@ def _merged(name: str, entries: list[TensorEntry | None], outtype: OutType, chec
         raise DataError(f"{name}: {len(found)} of {len(entries)} experts are there", where=str(checkpoint.path))
     if len({(entry.shape, entry.dtype) for entry in found}) != 1:
         raise DataError(f"{name}: experts of different shapes", where=str(checkpoint.path))
-    return _Output(name, (len(found), *found[0].shape), outtype, lambda: (read_tensor(entry) for entry in found))
+    return _Output(name, (len(found), *found[0].shape), outtype, lambda: (read_tensor(entry) for entry in found), True)
 
 
 def _stacked(layer: int, part: str | None, tensor: TensorEntry, outtype: OutType) -> list[_Output]:
@@ -209,7 +213,7 @@ def _stacked(layer: int, part: str | None, tensor: TensorEntry, outtype: OutType
 
     halves = [("gate", 0, rows // 2), ("up", rows // 2, rows)] if part is None else [(part, 0, rows)]
     return [
-        _Output(expert_tensor(layer, name), (n_experts, end - begin, columns), outtype, chunks(begin, end))
+        _Output(expert_tensor(layer, name), (n_experts, end - begin, columns), outtype, chunks(begin, end), True)
         for name, begin, end in halves
     ]
 

@@ -89,7 +89,8 @@ class PlanJobs:
 
         def rank(model: Path, found: Path | None) -> RankResult:
             ranking = ranking_named(params.method, params.parameters, seed=params.seed)
-            rows = ranking.saliency(plan_making.ranking_inputs(found, model, params.domain_weights)).tolist()
+            inputs = plan_making.ranking_inputs(found, model, params.domain_weights)
+            rows = plan_making.saliency_of(ranking, inputs).tolist()
             return RankResult(method=params.method, saliency=tuple(tuple(row) for row in rows))
 
         async with self._inputs(params.model_sha256, params.statistics_sha256) as (model, found):

@@ -19,6 +19,8 @@ class ModelFacts(CheckpointInfo):
     """A model before a surgery, and what is known of it after one that has not been done yet."""
 
     where: str
+    selectable: int
+    """Experts that the router can select in the poorest layer; fewer than `n_experts` after a biased plan."""
     biased: bool = False
     """What a biased plan makes, which is never cut again."""
 
@@ -31,7 +33,7 @@ class ModelFacts(CheckpointInfo):
             DataError: damaged file.
         """
         info = surgery.describe(model)
-        return cls(**info.model_dump(), where=str(model))
+        return cls(**info.model_dump(), where=str(model), selectable=info.n_experts)
 
 
 class Surgery(Record, ABC):

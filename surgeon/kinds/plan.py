@@ -48,7 +48,7 @@ class Plan(Surgery):
         uniform = plan.layout == "uniform"
         cut = {"n_experts": fewest} if uniform else {"architecture": written_as, "biased": True}
         active = plan.experts_per_token or model.experts_per_token
-        return model.model_copy(update={**cut, "experts_per_token": active})
+        return model.model_copy(update={**cut, "selectable": fewest, "experts_per_token": active})
 
     def size_bytes(self, base: Path) -> int:
         """Return the size of the result; raises as `apply`."""

@@ -82,6 +82,8 @@ class LayerView:
             return shaped(next((name for name in names if name in held), names[-1]), *shape)
 
         probabilities = shaped("ffn_moe_probs", n_tokens, n_experts)
+        if len(wrong := np.argwhere(~np.isfinite(probabilities))):
+            raise _no_number(f"the router's probability of expert {int(wrong[0][1])}", layer)
         selected = shaped("ffn_moe_topk", n_tokens, k)
         _check_selection(last(RANKED, n_tokens, n_experts), selected, layer)
         if gating == "softmax_of_selected":  # the graph has logits there; their softmax is what a share means
@@ -94,8 +96,22 @@ class LayerView:
             shaped("before", n_tokens, inputs.shape[1]), shaped("ffn_moe_out", n_tokens, inputs.shape[1]),
             shaped(inner, n_tokens, k, -1) if inner else None,
         )  # fmt: skip
+        view.check_numbers(layer)
         view.check_output(layer)
         return view
+
+    def check_numbers(self, layer: int) -> None:
+        """Refuse what a model with damaged weights computes.
+
+        Raises:
+            DataError: an expert's output, its gate or the block's input is NaN or infinite; layer and expert are named.
+        """
+        for values, what in ((self.outputs, "the output"), (self.gates, "the gate"), (self.inner, "the inner values")):
+            if values is not None and len(wrong := np.argwhere(~np.isfinite(values))):
+                raise _no_number(f"{what} of expert {int(self.selected[tuple(wrong[0][:2])])}", layer)
+        for values, what in ((self.inputs, "the input"), (self.routed, "the output")):
+            if not np.isfinite(values).all():
+                raise _no_number(f"{what} of the block", layer)
 
     def check_output(self, layer: int) -> None:
         """Compare the gated sum of the outputs of one token with what the layer put out.
@@ -108,6 +124,13 @@ class LayerView:
         scale = float(np.abs(self.outputs[token]).max()) or 1.0
         if float(np.abs(expected - self.routed[token]).max()) > 1e-3 * scale:
             raise DataError("gates x expert outputs are not the layer's output", where=f"ffn_moe_out-{layer}")
+
+
+def _no_number(what: str, layer: int) -> DataError:
+    return DataError(
+        f"{what} in MoE layer {layer} is NaN or infinite",
+        hint="the model's weights are damaged: get it again, and compare its hash",
+    )
 
 
 def _check_selection(probabilities: Array, selected: Array, layer: int) -> None:

@@ -25,6 +25,7 @@ from shared.files.atomic import write_file
 from shared.kernel.defects import reason_of
 from shared.kernel.errors import ConfigurationError, DataError
 from shared.kernel.records import Record, Sha256, is_absent
+from surgeon.observation.soundness import check_reservoir, check_sums
 
 Array = npt.NDArray[Any]
 RATIO_BINS: Final = 1000
@@ -104,7 +105,7 @@ class Statistics:
         """Return a statistic over all domains; with `weights`, each domain counts per token times its weight.
 
         Raises:
-            ConfigurationError: the statistic was not collected, or a weight names no domain.
+            ConfigurationError: the statistic was not collected, a weight names no domain or is none, or all are 0.
         """
         missing = [name for name, values in self.domains.items() if statistic not in values]
         if missing or not self.domains:
@@ -115,7 +116,12 @@ class Statistics:
         if unknown := set(weights) - set(self.domains):
             raise ConfigurationError(f"no such domain: {', '.join(sorted(unknown))}",
                                      hint=f"known: {', '.join(sorted(self.domains))}")  # fmt: skip
+        for name, weight in weights.items():
+            if not 0 <= weight < np.inf:
+                raise ConfigurationError(f"the weight of the domain {name} is {weight:g}", hint="0 or more, and finite")
         used = {name: weight for name, weight in weights.items() if weight > 0}
+        if not used:
+            raise ConfigurationError("every domain has the weight 0", hint="give at least one domain a weight")
         tokens = self.provenance.n_tokens
         scale = {name: 1.0 if statistic in MAXIMA else weight / max(tokens[name], 1) for name, weight in used.items()}
         return np.asarray(reduce([scale[name] * self.domains[name][statistic] for name in used]))
@@ -184,7 +190,13 @@ def merge_reservoirs(parts: list[dict[str, Array]], capacity: int) -> dict[str, 
 
 
 def save(statistics: Statistics, path: Path) -> None:
-    """Write one self-describing safetensors file, whole or not at all; equal statistics have equal bytes."""
+    """Write one self-describing safetensors file, whole or not at all; equal statistics have equal bytes.
+
+    Raises:
+        DataError: sums that are NaN, infinite or negative; layer and expert are named, nothing is written.
+    """
+    check_sums(statistics.domains, statistics.provenance.n_tokens, str(path))
+    check_reservoir(statistics.reservoir, statistics.provenance.n_layers, str(path))
     tensors: dict[str, Array] = {}
     for domain, values in statistics.domains.items():
         tensors.update({f"domain/{domain}/{name}": value for name, value in values.items()})
@@ -199,7 +211,7 @@ def load(path: Path) -> Statistics:
 
     Raises:
         ConfigurationError: not there.
-        DataError: not such a file, or damaged.
+        DataError: not such a file, or damaged; of a value that cannot be, layer and expert are named.
     """
     header = safetensors.parse_file(path)
     try:
@@ -215,9 +227,13 @@ def load(path: Path) -> Statistics:
             reservoir[key.removeprefix("reservoir/")] = value
             continue
         domain, _, name = key.removeprefix("domain/").rpartition("/")
-        if name not in (*GRIDS, *COUNTS, *MAXIMA) or (name != "ratio_histogram" and value.shape[:2] != expected):
+        if name not in (*GRIDS, *COUNTS, *MAXIMA) or value.shape[:2] != (
+            (provenance.n_layers, RATIO_BINS) if name == "ratio_histogram" else expected
+        ):
             raise DataError(f"unexpected tensor {key!r} {value.shape}", where=str(path))
         domains.setdefault(domain, {})[name] = value
     if not domains:
         raise DataError("no statistics in it", where=str(path))
+    check_sums(domains, provenance.n_tokens, str(path))
+    check_reservoir(reservoir, provenance.n_layers, str(path))
     return Statistics(provenance, domains, reservoir)

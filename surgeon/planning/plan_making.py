@@ -6,13 +6,15 @@ Not here: the arithmetic of budgets and groups (`surgeon.planning.allocation`), 
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from shared.checkpoints import surgery
-from shared.kernel.errors import ConfigurationError
+from shared.kernel.errors import ConfigurationError, DataError
 from shared.kernel.records import SurgeryPlan
 from shared.wire.surgeon_jobs import PlanOptions
 from surgeon.observation import statistics as files
 from surgeon.planning import allocation
-from surgeon.rankings.base import Array, ExpertGroups, RankingInputs
+from surgeon.rankings.base import Array, ExpertGroups, Ranking, RankingInputs
 from surgeon.rankings.registry import ranking_named
 
 
@@ -49,6 +51,25 @@ def ranking_inputs(
     return RankingInputs(*shape, found, domain_weights or None, model, active, routers, in_groups)
 
 
+def saliency_of(ranking: Ranking, inputs: RankingInputs) -> Array:
+    """Return how much each expert matters [layer, expert], all of them numbers.
+
+    Raises:
+        ConfigurationError: the method needs what is not given.
+        DataError: a value is no number, or they are not those of this model; layer and expert are named.
+    """
+    values = ranking.saliency(inputs)
+    if values.shape != (inputs.n_layers, inputs.n_experts):
+        raise DataError(f"method {ranking.name} ranks {values.shape}, not {inputs.n_layers} x {inputs.n_experts}")
+    if len(wrong := np.argwhere(~np.isfinite(values))):
+        layer, expert = (int(place) for place in wrong[0])
+        raise DataError(
+            f"method {ranking.name} gives {values[layer, expert]} for layer {layer}, expert {expert}",
+            hint="the statistics or the model are damaged: observe again, or get the model again",
+        )
+    return values
+
+
 def make_plan(
     choice: PlanOptions, inputs: RankingInputs, *, base_sha256: str | None, statistics_sha256: str | None
 ) -> SurgeryPlan:
@@ -58,7 +79,7 @@ def make_plan(
         ConfigurationError: an impossible plan, for example fewer experts left than are active per token.
     """
     ranking = ranking_named(choice.method, choice.parameters, seed=choice.seed)
-    values = ranking.saliency(inputs)
+    values = saliency_of(ranking, inputs)
     budget, parameters = _budget(choice, values)
     parameters |= ranking.model_dump()
     parameters |= {f"domain.{name}": weight for name, weight in (choice.domain_weights or {}).items()}

@@ -10,6 +10,7 @@ import gguf as gguf_library
 import numpy as np
 
 from shared.checkpoints import gguf
+from shared.checkpoints.finite import require_finite
 from shared.checkpoints.gguf_experts import expert_layers, part_of
 from shared.kernel.errors import ConfigurationError
 from shared.kernel.regular_files import open_regular
@@ -28,6 +29,7 @@ class Aimer(Ranking):
 
         Raises:
             ConfigurationError: no model file was given.
+            DataError: a weight is NaN or infinite; layer and expert are named.
         """
         if inputs.model_path is None:
             raise ConfigurationError("aimer reads the weights: it needs the model file", hint="give --model")
@@ -49,6 +51,7 @@ class Aimer(Ranking):
                     raw = np.frombuffer(stream.read(each), np.uint8)
                     kind = gguf_library.GGMLQuantizationType(tensor.kind)
                     values = gguf_library.dequantize(raw, kind).astype(np.float64)
+                    require_finite(values, f"{inputs.model_path}: {tensor.name}, expert {expert}")
                     absolute[row, expert] += np.abs(values).sum()
                     squares[row, expert] += np.square(values).sum()
         return -(absolute / count) / np.sqrt(np.maximum(squares / count, 1e-300))

@@ -5,6 +5,7 @@ lm-eval's. A file is JSON lines with `question`, `choices` and `answer`; prompts
 """
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from shared.kernel.defects import reason_of
-from shared.kernel.errors import ConfigurationError
+from shared.kernel.errors import ConfigurationError, DataError
 from shared.kernel.records import Record
 from shared.kernel.regular_files import RECORDS_BYTES, read_text
 from shared.llama import model as llama
@@ -116,11 +117,17 @@ class MultipleChoiceScorer:
         self._context.close()
 
     def score(self) -> Score:
-        """Return accuracy by length-normalised log-likelihood (lm-eval's acc_norm, per character)."""
+        """Return accuracy by length-normalised log-likelihood (lm-eval's acc_norm, per character).
+
+        Raises:
+            DataError: the model answers what is no number.
+        """
         correct: list[bool] = []
         margins: list[float] = []
         for group in self._groups():
             for item, values in zip(group, self._log_likelihoods(group), strict=True):
+                if any(map(math.isnan, values)):
+                    raise DataError("the model's log-likelihoods are no numbers", hint="its weights may be damaged")
                 normalised = [value / length for value, length in zip(values, item.lengths, strict=True)]
                 right = normalised.pop(item.answer)
                 correct.append(right > max(normalised))

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shared.checkpoints import gguf
+from shared.checkpoints.finite import require_finite
 from shared.checkpoints.gguf_experts import expert_layers
 from shared.kernel.errors import ConfigurationError
 
@@ -33,6 +34,7 @@ class LayerExperts:
 
         Raises:
             ConfigurationError: there is no such layer, or its tensors are not those of a SwiGLU expert.
+            DataError: a weight is NaN or infinite; layer and expert are named.
         """
         file = gguf.load(model_path)
         layers = expert_layers(file)
@@ -48,7 +50,10 @@ class LayerExperts:
                 stream.seek(tensor.offset)
                 raw = np.frombuffer(stream.read(tensor.n_bytes), np.uint8)
             kind = gguf_library.GGMLQuantizationType(tensor.kind)
-            return np.asarray(gguf_library.dequantize(raw, kind), np.float32).reshape(tuple(reversed(tensor.ne)))
+            values = np.asarray(gguf_library.dequantize(raw, kind), np.float32).reshape(tuple(reversed(tensor.ne)))
+            for expert, own in enumerate(values):
+                require_finite(own, f"{model_path}: {at}.{name}, expert {expert}")
+            return values
 
         return cls(read("ffn_gate_inp"), read("ffn_gate_exps"), read("ffn_up_exps"), read("ffn_down_exps"))
 

@@ -16,7 +16,6 @@ from orchestrator.benchmarks.records import SuiteSpec, TaskSpec
 from orchestrator.benchmarks.suite import BenchmarkSuite
 from orchestrator.benchmarks.task_files import TaskFiles
 from tests.support.benchmarks_oracle import OracleEngine
-from tests.support.suites import suite_of_roles
 
 REAL = Path(os.environ["EPI_DATA_DIR"]) if os.environ.get("EPI_DATA_DIR") else None
 
@@ -76,7 +75,7 @@ def data_dir(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 def _suite(data_dir: Path, questions: int | None, *names: str) -> BenchmarkSuite:
     roles = {"mmlu": "mmlu_5shot", "arc_challenge": "arc_challenge_25shot", "hellaswag": "hellaswag_10shot"}
-    spec = suite_of_roles({roles[name]: name for name in names}, questions=questions, seed=5)
+    spec = SuiteSpec.from_roles({roles[name]: name for name in names}, questions=questions, seed=5)
     return BenchmarkSuite(spec.model_copy(update={"data_dir": data_dir}))
 
 

@@ -5,13 +5,12 @@ from typing import Any
 
 import pytest
 
-from orchestrator.benchmarks.records import SuiteResult
+from orchestrator.benchmarks.records import SuiteResult, SuiteSpec
 from orchestrator.benchmarks.resume import ResumableScore
 from orchestrator.benchmarks.suite import BenchmarkSuite
 from shared.kernel.errors import ConfigurationError, DataError, InfrastructureError
 from shared.wire.node_jobs.workloads import ScoreParams, ScoreResult
 from tests.support.benchmarks_oracle import OracleEngine, write_task
-from tests.support.suites import suite_of_roles
 
 ROLES = {"mmlu_5shot": "demo_mmlu_style_3shot", "arc_challenge_25shot": "demo_arc_style_2shot"}
 
@@ -42,7 +41,7 @@ def _answers(result: SuiteResult) -> list[Any]:
 def suite(tmp_path: Path) -> BenchmarkSuite:
     for shots, name in enumerate(ROLES.values(), start=2):
         write_task(tmp_path, name, shots=shots)
-    return BenchmarkSuite(suite_of_roles(ROLES, questions=None, seed=1, include_paths=(tmp_path,)))
+    return BenchmarkSuite(SuiteSpec.from_roles(ROLES, questions=None, seed=1, include_paths=(tmp_path,)))
 
 
 def test_a_stopped_pass_goes_on(suite: BenchmarkSuite, tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from orchestrator.benchmarks.records import SuiteSpec, TaskSpec
 from orchestrator.benchmarks.suite import BenchmarkSuite
 from shared.kernel.errors import ConfigurationError, DataError, NotFoundError
 from tests.support.benchmarks_oracle import OracleEngine, oracle, write_task
-from tests.support.suites import suite_of_roles
 
 
 class _PlainLM(LM):  # type: ignore[misc]
@@ -37,7 +36,7 @@ def folder(tmp_path: Path) -> Path:
 
 def _spec(folder: Path, **more: Any) -> SuiteSpec:
     roles = {"mmlu_5shot": "demo_mmlu_style_3shot", "arc_challenge_25shot": "demo_arc_style_2shot"}
-    return suite_of_roles(roles, seed=3, include_paths=(folder,), **{"questions": None, **more})
+    return SuiteSpec.from_roles(roles, seed=3, include_paths=(folder,), **{"questions": None, **more})
 
 
 def test_prompts_and_verdicts_equal_stock_lm_eval(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +145,7 @@ def test_mmlu_is_reported_by_acc_the_others_by_acc_norm(folder: Path) -> None:
 
 def test_real_benchmarks_get_the_shots_of_their_role() -> None:
     roles = {"mmlu_5shot": "mmlu", "arc_challenge_25shot": "arc_challenge", "hellaswag_10shot": "demo_hellaswag"}
-    spec = suite_of_roles(roles, questions=1, seed=1)
+    spec = SuiteSpec.from_roles(roles, questions=1, seed=1)
     assert [task.shots for task in spec.tasks] == [5, 25, None]
     assert [task.stands_in for task in spec.tasks] == [False, False, True]
 

@@ -6,19 +6,21 @@ from typing import Any
 
 import pytest
 
+from orchestrator.benchmarks.records import SuiteSpec
 from orchestrator.benchmarks.suite import BenchmarkSuite
 from orchestrator.campaign.scoring import Scoring
 from orchestrator.domain.campaign.timeouts import TimeoutsSpec
 from shared.kernel.errors import InfrastructureError
 from shared.wire.node_jobs.activity import AgentActivity
 from tests.support.benchmarks_oracle import OracleEngine, write_task
-from tests.support.suites import suite_of_roles
 
 
 @pytest.fixture
 def scoring(tmp_path: Path) -> Scoring:
     write_task(tmp_path, "demo_mmlu_style_3shot", metrics=("acc",))
-    spec = suite_of_roles({"mmlu_5shot": "demo_mmlu_style_3shot"}, questions=None, seed=3, include_paths=(tmp_path,))
+    spec = SuiteSpec.from_roles(
+        {"mmlu_5shot": "demo_mmlu_style_3shot"}, questions=None, seed=3, include_paths=(tmp_path,)
+    )
     return Scoring(BenchmarkSuite(spec), TimeoutsSpec())
 
 

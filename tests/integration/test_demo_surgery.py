@@ -8,7 +8,7 @@ import pytest
 
 from node_agent.engines.scoring import Scorer
 from node_agent.engines.tokens import Tokenizer
-from orchestrator.benchmarks.records import SuiteResult
+from orchestrator.benchmarks.records import SuiteResult, SuiteSpec
 from orchestrator.benchmarks.suite import BenchmarkSuite
 from shared.checkpoints import gguf, surgery
 from shared.kernel.records import SurgeryPlan
@@ -18,7 +18,6 @@ from surgeon.conversion.quantize import quantize
 from surgeon.conversion.to_gguf import convert
 from tests.support.benchmarks_reference import MODEL, ROLES, TASKS
 from tests.support.selection_counts import count_selected
-from tests.support.suites import suite_of_roles
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -37,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def suite() -> BenchmarkSuite:
     """All questions of the three tasks."""
-    return BenchmarkSuite(suite_of_roles(ROLES, questions=None, seed=1, include_paths=(TASKS,)))
+    return BenchmarkSuite(SuiteSpec.from_roles(ROLES, questions=None, seed=1, include_paths=(TASKS,)))
 
 
 def ask(path: Path, suite: BenchmarkSuite) -> tuple[SuiteResult, list[str]]:

@@ -11,16 +11,16 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import tomli_w
 
 from orchestrator.domain.campaign.job_keys import AttemptJob
 from orchestrator.domain.campaign.spec import WorkloadSpec
+from orchestrator.domain.campaign.steps import WINDOW_STEPS
 from orchestrator.domain.campaign.timeouts import TimeoutsSpec
 from orchestrator.local.layout import load_demo
-from shared.kernel.records import WindowLabel
 from tests.support.lab import (
     DEMO,
     TestLab,
@@ -109,7 +109,7 @@ def test_a_node_cut_off_costs_an_attempt_and_not_the_campaign(scene: Scene, node
     campaign = f"cut-{node}-{step.replace('_', '-')}"
     start_campaign(scene.lab, short_spec(campaign, "baseline").model_copy(update={"timeouts": TIMEOUTS}))
     wait_for_step(scene.lab, campaign, "baseline/rep-1", step)
-    begun = step in get_args(WindowLabel)  # before, each first attempt starts its workers anew
+    begun = step in WINDOW_STEPS  # before, each first attempt starts its workers anew
     workers = {name: worker_of(scene, name) for name in NODES} if begun else {}
     seconds = cut_off(scene, node, campaign)
     status = wait_for_end(scene.lab, campaign, timeout_s=600)

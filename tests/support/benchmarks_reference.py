@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from orchestrator.benchmarks.records import SuiteSpec
 from orchestrator.benchmarks.suite import BenchmarkSuite
 from shared.kernel.records import Record
-from tests.support.suites import suite_of_roles
 
 ROOT = Path(__file__).parents[2]
 MODEL = ROOT / "demo" / "model"
@@ -45,7 +45,7 @@ class HfReference(Record):
 
 def demo_suite() -> BenchmarkSuite:
     """Return the suite that is compared."""
-    return BenchmarkSuite(suite_of_roles(ROLES, questions=QUESTIONS, seed=11, include_paths=(TASKS,)))
+    return BenchmarkSuite(SuiteSpec.from_roles(ROLES, questions=QUESTIONS, seed=11, include_paths=(TASKS,)))
 
 
 def model_sha256() -> str:

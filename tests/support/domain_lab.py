@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from orchestrator.domain.campaign.matrix import parse_selection
-from orchestrator.domain.campaign.protocol import AccuracyTask, MeasurementProtocol, WindowRules
+from orchestrator.domain.campaign.protocol import DEMO_RULES, AccuracyTask, MeasurementProtocol
 from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.run.alignment import Trace
 from orchestrator.domain.run.evaluate import EvaluatedRun, evaluate_run
@@ -19,17 +19,6 @@ from shared.kernel.records import Configuration, Instrument, QuestionResult, Tok
 from shared.wire.meter_api import SampleBlock
 
 T0 = 1_790_000_000_123_456_789
-DEMO_RULES = WindowRules(
-    min_duration_s=0.5,
-    recommended_duration_s=1.0,
-    min_idle_s=0.5,
-    gap_limit_s=0.5,
-    min_samples=5,
-    max_foreign_cpu_share=0.5,
-    max_repetition_ratio=3.0,
-    shortened=True,
-)
-"""Rules of the demo: seconds instead of minutes, at 10 Hz."""
 NS = 1_000_000_000
 INSTRUMENT = Instrument(
     name="epi-meter", kind="emulated", emulated=True, firmware="emu-1", measurement_point="emulated AC inlet",

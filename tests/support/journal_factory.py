@@ -7,7 +7,7 @@ from orchestrator.domain.campaign.accuracy_tasks import TasksSpec
 from orchestrator.domain.campaign.job_keys import AttemptJob
 from orchestrator.domain.campaign.schedule import schedule
 from orchestrator.domain.campaign.spec import CampaignSpec
-from orchestrator.domain.campaign.steps import RunStep
+from orchestrator.domain.campaign.steps import RUN_STEPS
 from orchestrator.store.journal import open_journal
 from orchestrator.store.records import RunFigures
 from orchestrator.store.tables import ATTEMPT, SUMMED
@@ -15,11 +15,6 @@ from tests.support.by_hand import by_hand
 
 _START_NS = 1_700_000_000_000_000_000
 _STEP_NS = 20_000_000_000
-
-RUN_STEPS: tuple[RunStep, ...] = (
-    "deploy", "start_engine", "steady_state", "idle", "marker", "prefill", "decode", "score", "evaluate",
-)  # fmt: skip
-"""Of an attempt that asks its questions itself, in order."""
 
 
 def old_spec(number: int) -> CampaignSpec:

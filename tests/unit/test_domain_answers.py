@@ -16,7 +16,7 @@ from orchestrator.domain.analysis.decomposition import EnergyShares, roofline
 from orchestrator.domain.analysis.hypotheses import hypothesis_tests, two_lines
 from orchestrator.domain.analysis.paired import ratio_terms
 from orchestrator.domain.analysis.pareto import frontier, pareto_points
-from orchestrator.domain.campaign.matrix import parse_selection
+from orchestrator.domain.campaign.matrix import full_matrix
 from orchestrator.domain.campaign.serving import MatrixOptions
 from orchestrator.reports.hypotheses import hypotheses
 from orchestrator.reports.research_questions import answers_of, recommendation_of
@@ -146,7 +146,7 @@ def test_roofline_is_recovered_where_k_and_quantisation_vary() -> None:
     items, shares = [], []
     for quantization, bits in (("Q4_K_M", 4.85), ("Q8_0", 8.5), ("F16", 16.0)):
         for k in (2, 4, 8):
-            base = parse_selection("all", MatrixOptions(quantization=quantization, experts_per_token=k))[0]
+            base = full_matrix(MatrixOptions(quantization=quantization, experts_per_token=k))[0]
             item = Configuration.model_validate({**base.model_dump(), "id": f"k{k}_{quantization.lower()}"})
             seconds = truth[0] + truth[1] * k + truth[2] * k * bits
             items.append(item)

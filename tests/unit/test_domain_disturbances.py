@@ -3,14 +3,14 @@
 import pytest
 
 from orchestrator.domain.analysis.repetitions import judge_repetitions
-from orchestrator.domain.campaign.protocol import WindowRules
+from orchestrator.domain.campaign.protocol import DEMO_RULES, WindowRules
 from orchestrator.domain.run.clocks import ClockOffset, NodeClock
 from orchestrator.domain.run.disturbances import foreign_load
 from orchestrator.domain.run.evaluate import RunEvaluation
 from orchestrator.domain.run.records import RULES_VERSION, RunInput, WindowLoad
 from shared.kernel.records import WindowLabel
 from shared.wire.node_jobs.load import MachineLoad, ProcessId, ProcessLoad
-from tests.support.domain_lab import DEMO_RULES, PROTOCOL, T0, at, block, evaluate, load, questions, run_input
+from tests.support.domain_lab import PROTOCOL, T0, at, block, evaluate, load, questions, run_input
 
 FOUR = dict.fromkeys(("n1", "n2", "n3", "n4"), load)
 LONG = DEMO_RULES.model_copy(update={"shortened": False, "max_foreign_cpu_share": 0.05, "max_repetition_ratio": 1.25})

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from orchestrator.domain.campaign.protocol import MeasurementProtocol
+from orchestrator.domain.campaign.protocol import DEMO_RULES, MeasurementProtocol
 from orchestrator.domain.campaign.steady_state import SteadyStateWait
 from orchestrator.domain.run.alignment import integrate
 from orchestrator.domain.run.evaluate import RunEvaluation
@@ -16,7 +16,6 @@ from shared.wire.meter_api import SampleBlock, TraceEvent
 from shared.wire.node_jobs.activity import AgentActivity, AgentEvent
 from shared.wire.node_jobs.host import NodeFacts
 from tests.support.domain_lab import (
-    DEMO_RULES,
     INSTRUMENT,
     PROTOCOL,
     T0,

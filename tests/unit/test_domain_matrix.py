@@ -2,13 +2,13 @@
 
 import pytest
 
-from orchestrator.domain.campaign.matrix import parse_selection, reference_of
+from orchestrator.domain.campaign.matrix import full_matrix, parse_selection, reference_of
 from orchestrator.domain.campaign.serving import MatrixOptions
 from shared.kernel.errors import ConfigurationError
 
 
 def test_full_matrix_is_the_papers_25_and_the_control() -> None:
-    ids = [configuration.id for configuration in parse_selection("all")]
+    ids = [configuration.id for configuration in full_matrix()]
     expected = {"baseline", *(f"drop{n}_{g}" for n in range(1, 9) for g in ("all", "early", "late"))}
     assert set(ids) - {"baseline_biased"} == expected
     assert len(ids) == len(set(ids)) == 26
@@ -16,7 +16,7 @@ def test_full_matrix_is_the_papers_25_and_the_control() -> None:
 
 
 def test_layouts_and_references() -> None:
-    for configuration in parse_selection("all"):
+    for configuration in full_matrix():
         biased = configuration.group != "all" or configuration.id == "baseline_biased"
         assert configuration.layout == ("biased" if biased else "uniform")
         assert reference_of(configuration) == ("baseline_biased" if biased else "baseline")
@@ -27,6 +27,7 @@ def test_selection_brings_the_baseline_of_each_layout() -> None:
     assert [c.id for c in parse_selection(" drop2_late, baseline,drop2_late")] == [
         "baseline", "baseline_biased", "drop2_late",
     ]  # fmt: skip
+    assert parse_selection("all") == full_matrix()
 
 
 @pytest.mark.parametrize("text", ["", " , ", "drop0_all", "drop1_mid", "Drop1_all", "drop1_all\n;x"])

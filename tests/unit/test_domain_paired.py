@@ -20,7 +20,7 @@ from orchestrator.domain.analysis.paired import (
     satterthwaite,
 )
 from orchestrator.domain.arrays import median_factor
-from orchestrator.domain.campaign.matrix import parse_selection, reference_of
+from orchestrator.domain.campaign.matrix import full_matrix, reference_of
 from tests.bench.epi_study import Truth, predicted_power, sequential_study, simulate, study
 
 ZERO = np.zeros(3, dtype=np.int64)
@@ -117,7 +117,7 @@ def test_holm_known_answer() -> None:
 
 def campaign(truth: Truth, seed: int) -> CampaignData:
     log_j, sums = next(simulate(truth, 1, seed))
-    items = [c for c in parse_selection("all") if c.group == "all" and c.layout == "uniform"]
+    items = [c for c in full_matrix() if c.group == "all" and c.layout == "uniform"]
     names = [item.id for item in items]
     return CampaignData(
         configurations=tuple(items), reference=np.array([names.index(reference_of(i)) for i in items]), log_j=log_j[0],

@@ -20,7 +20,7 @@ from orchestrator.domain.analysis.interim import InterimAnalysis
 from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.campaign.schedule import schedule
 from orchestrator.domain.campaign.spec import CampaignSpec
-from orchestrator.domain.campaign.steps import FORMER_STEPS
+from orchestrator.domain.campaign.steps import FORMER_STEPS, RUN_STEPS
 from orchestrator.domain.run.records import RunInput
 from orchestrator.reports.report import write_report
 from orchestrator.reports.summary import write_summary
@@ -37,7 +37,6 @@ from shared.kernel.settings import AgentAddress
 from shared.wire.node_jobs.artifacts import FetchResult
 from shared.wire.surgeon_jobs import ObserveResult, PlanResult, PrepareResult, ValidateResult
 from shared.wire.surgeries import ApplyResult
-from tests.support.journal_factory import RUN_STEPS
 from tests.support.measured_before import CAMPAIGN, N_RUNS, MeasuredBefore, unpack
 
 RENAMED_IN_PROSE = {

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import math
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -280,3 +281,23 @@ async def test_flush_is_not_torn_by_an_impatient_caller(lab: Lab) -> None:
     await asyncio.gather(task, return_exceptions=True)
     await lab.store.flush()
     assert await lab.reader.count() == 500
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        Frame((1e308, 5.0), seq=1), Frame((5.0, 5.0), seq=1, voltage_v=(1e308, 1.0)), Frame((5.0, 5.0), seq=-1),
+        Frame((5.0, 5.0), seq=1, frequency_hz=1e300), Frame((5.0, 5.0), seq=1, device_ms=10**30),
+        Frame((5.0, 5.0), seq=1, energy_wh=(1e300, 1.0)), Frame((math.inf, 5.0), seq=1),
+        Hello("meter", "csv", 2, 1e-300), Hello("meter", "csv", 2, math.nan),
+    ],
+)  # fmt: skip
+async def test_no_source_passes_what_no_meter_can_mean(lab: Lab, item: Frame | Hello) -> None:
+    lab.hello(0)
+    lab.frame(0)
+    lab.ingest.accept(lab.host.arrival(item, 1000.2))
+    lab.frame(3)
+    await lab.store.flush()
+    assert [sample.seq for sample in lab.samples] == [0, 3]
+    (event,) = [event for event in lab.events if event.kind == "malformed"]
+    assert " is " in event.detail and lab.ingest.hello == HELLO

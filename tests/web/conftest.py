@@ -14,7 +14,7 @@ import pytest
 import uvicorn
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
-from orchestrator.web.routes import MODULES_DIR, VENDOR_FILES
+from orchestrator.web.routes import MODULES_DIR, missing_packages
 from tests.web.fixture_server import make_fixture_app
 
 TOKEN = "a-token-for-the-fixture"
@@ -37,7 +37,7 @@ def browser() -> Iterator[Browser]:
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     if program is None:
         pytest.fail("Chromium is not installed: sudo apt-get install -y chromium", pytrace=False)
-    if missing := [address for address, inside in VENDOR_FILES.items() if not (MODULES_DIR / inside).is_file()]:
+    if missing := missing_packages():
         pytest.fail(f"{', '.join(missing)} not installed: run `make web`", pytrace=False)
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=program, headless=True, args=list(ARGUMENTS))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from shared.kernel.errors import ConfigurationError
+from shared.kernel.numbers import decimal
 
 KINDS: Final[dict[str, dict[str, float]]] = {
     "noise": {"w": 0.5},
@@ -96,10 +97,10 @@ def parse_fault(text: str, channels: int, *, now_s: float = 0.0) -> Fault:
                 raise ConfigurationError(
                     f"{kind} has no parameter {key!r}", where=text, hint=f"it has: {', '.join(parameters) or 'none'}"
                 )
-            parameters[key] = float(value)
+            parameters[key] = decimal(value, 1e9)
         start, _, length = when.partition("+")
-        start_s = now_s + float(start or 0.0)
-        end_s = start_s + float(length) if length else math.inf
+        start_s = now_s + decimal(start or "0", 1e9)
+        end_s = start_s + decimal(length, 1e9) if length else math.inf
     except ValueError as error:
         raise ConfigurationError(
             "not a fault", where=text, hint="write KIND:key=value@START+DURATION, as in stuck:ch=2@10+5"

@@ -14,8 +14,10 @@ from typing import Protocol
 
 import psutil
 
+from meter_bridge.protocol.limits import LARGEST_POWER_W
 from shared.files.trace_csv import read_rows
 from shared.kernel.errors import ConfigurationError, DataError
+from shared.kernel.numbers import decimal
 
 RESCAN_S = 1.0
 _HISTORY_S = 10.0
@@ -159,7 +161,10 @@ def parse_schedule(text: str) -> list[tuple[float, float]]:
         ConfigurationError: the text is something else.
     """
     try:
-        steps = [(float(seconds), float(watts)) for seconds, watts in (part.split("x") for part in text.split(","))]
+        steps = [
+            (decimal(seconds, 1e9), decimal(watts, LARGEST_POWER_W))
+            for seconds, watts in (part.split("x") for part in text.split(","))
+        ]
     except ValueError as error:
         raise ConfigurationError("not a schedule", where=text, hint="write SECONDSxWATTS,SECONDSxWATTS") from error
     return steps

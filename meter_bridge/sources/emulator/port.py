@@ -21,6 +21,7 @@ class PtyPort:
         self._master: int | None = None
         self._slave: int | None = None
         self.slave_name = ""
+        self.lost_bytes = 0
 
     @property
     def plugged(self) -> bool:
@@ -54,6 +55,10 @@ class PtyPort:
     def write(self, data: bytes) -> None:
         """Send bytes; what the kernel's buffer does not take is lost, as on a wire."""
         if self._master is None:
+            self.lost_bytes += len(data)
             return
-        with suppress(BlockingIOError):
-            os.write(self._master, data)
+        try:
+            taken = os.write(self._master, data)
+        except BlockingIOError:
+            taken = 0
+        self.lost_bytes += len(data) - taken

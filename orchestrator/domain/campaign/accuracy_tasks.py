@@ -11,6 +11,7 @@ from typing import Final, Literal, Self
 from pydantic import Field, model_validator
 
 from orchestrator.domain.campaign.protocol import PUBLISHED_FIELDS, AccuracyField, AccuracyPlace, AccuracyTask, TaskName
+from shared.kernel.numbers import Seed, Weight
 from shared.kernel.records import Record
 
 PUBLISHED: Final[Mapping[AccuracyField, tuple[str, int]]] = {
@@ -34,8 +35,10 @@ class ScoredTask(Record):
 
     task: TaskName = Field(description="an lm-eval task or group, or a YAML in one of the lab's task_dirs")
     shots: int | None = Field(default=None, ge=0, le=100, description="few-shot examples; null keeps the task's own")
-    weight: float = Field(default=1.0, ge=0, description="in the composite; the weights are scaled to sum 1")
-    questions: int | None = Field(default=None, ge=1, description="stratified and seeded; null: the spec's number")
+    weight: Weight = Field(default=1.0, description="in the composite; the weights are scaled to sum 1")
+    questions: int | None = Field(
+        default=None, ge=1, le=10_000_000, description="stratified and seeded; null: the spec's number"
+    )
     accuracy_field: AccuracyField | None = Field(default=None, description="null: named after task and shots")
     metric: Metric | None = Field(default=None, description="null: as the benchmark is reported")
     stands_in: bool = Field(default=False, description="fills a published field without being that benchmark")
@@ -62,13 +65,18 @@ class AccuracySpec(Record):
     """The composite accuracy: which tasks, how many questions of each, and their weights."""
 
     tasks: tuple[ScoredTask, ...] = Field(min_length=1, max_length=64, description="any number of tasks")
-    questions: int | None = Field(default=None, ge=1, description="per task, stratified and seeded; null asks all")
-    seed: int = Field(default=1, description="of the choice of questions")
+    questions: int | None = Field(
+        default=None, ge=1, le=10_000_000, description="per task, stratified and seeded; null asks all"
+    )
+    seed: Seed = Field(default=1, description="of the choice of questions")
     where: AccuracyPlace | None = Field(
         default=None, description="cluster, once or scorers (docs/specs.md); null: scorers where the lab has any"
     )
     cluster_sample: int = Field(
-        default=100, ge=0, description="questions of each task that the cluster is asked where others score"
+        default=100,
+        ge=0,
+        le=10_000_000,
+        description="questions of each task that the cluster is asked where others score",
     )
     questions_per_job: int = Field(
         default=200, ge=1, le=10_000,
@@ -109,9 +117,11 @@ class TasksSpec(Record):
     mmlu_5shot: TaskName = Field(description="the task that fills the field")
     arc_challenge_25shot: TaskName = Field(description="the task that fills the field")
     hellaswag_10shot: TaskName = Field(description="the task that fills the field")
-    weights: tuple[float, float, float] = Field(default=(1 / 3, 1 / 3, 1 / 3), description="summing to 1")
-    questions: int | None = Field(default=None, ge=1, description="per task, stratified and seeded; null asks all")
-    seed: int = Field(default=1, description="of the choice of questions")
+    weights: tuple[Weight, Weight, Weight] = Field(default=(1 / 3, 1 / 3, 1 / 3), description="summing to 1")
+    questions: int | None = Field(
+        default=None, ge=1, le=10_000_000, description="per task, stratified and seeded; null asks all"
+    )
+    seed: Seed = Field(default=1, description="of the choice of questions")
 
     @model_validator(mode="after")
     def _weights_sum_to_one(self) -> Self:

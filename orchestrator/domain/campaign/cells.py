@@ -30,11 +30,11 @@ _CELL: Final = re.compile(
 class ModelShape(Record):
     """What must be known of a model to say what can be cut from it."""
 
-    n_layers: int = Field(ge=1, description="layers with experts")
-    n_experts: int = Field(ge=1, description="in each layer")
-    experts_per_token: int = Field(ge=1, description="the model's own K")
+    n_layers: int = Field(ge=1, le=4096, description="layers with experts")
+    n_experts: int = Field(ge=1, le=4096, description="in each layer")
+    experts_per_token: int = Field(ge=1, le=4096, description="the model's own K")
     architecture: str = Field(default="", description="llama.cpp's name of it")
-    n_kv_heads: int | None = Field(default=None, ge=1, description="bounds the nodes of some engines")
+    n_kv_heads: int | None = Field(default=None, ge=1, le=4096, description="bounds the nodes of some engines")
 
 
 class ShapeUnknownError(ConfigurationError):

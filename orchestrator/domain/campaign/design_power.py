@@ -20,10 +20,10 @@ ALPHA = 0.05
 class Expectation(Record):
     """What is expected of a campaign before it runs, given or taken from an earlier one."""
 
-    cv: float = Field(default=0.008, ge=0, description="repetition spread of ln(J/token)")
-    accuracy: float = Field(default=0.7, gt=0, le=1)
-    discordance: float = Field(default=0.05, gt=0, le=1, description="share of questions answered differently")
-    comparisons: int = Field(default=24, ge=1, description="variants compared with a reference")
+    cv: float = Field(default=0.008, ge=0, le=10, description="repetition spread of ln(J/token)")
+    accuracy: float = Field(default=0.7, ge=0.001, le=1)
+    discordance: float = Field(default=0.05, ge=1e-6, le=1, description="share of questions answered differently")
+    comparisons: int = Field(default=24, ge=1, le=100_000, description="variants compared with a reference")
 
 
 class Resolution(Record):

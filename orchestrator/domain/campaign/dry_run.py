@@ -54,11 +54,11 @@ class SpecPlan(SpecCheck):
 class Pace(Record):
     """How quickly a cluster did a campaign's windows: what carries over to windows of other lengths."""
 
-    prefill_tokens_per_s: float = Field(gt=0)
-    decode_tokens_per_s: float = Field(gt=0)
-    between_s: float = Field(ge=0, description="loading and talk of one run, outside windows and gap")
+    prefill_tokens_per_s: float = Field(ge=1e-6, le=1e12)
+    decode_tokens_per_s: float = Field(ge=1e-6, le=1e12)
+    between_s: float = Field(ge=0, le=1e12, description="loading and talk of one run, outside windows and gap")
     steady_s: float | None = Field(
-        default=None, ge=0, description="the wait for the steady state; null: as long as the spec allows it"
+        default=None, ge=0, le=1e12, description="the wait for the steady state; null: as long as the spec allows it"
     )
 
     def fixed_seconds(self, windows: WindowsSpec) -> float:

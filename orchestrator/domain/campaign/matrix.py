@@ -36,6 +36,15 @@ _PAPER: Final = (
 _METHOD: Final = re.compile(r"[a-z][a-z0-9_]{1,31}\Z", re.ASCII)
 
 
+def full_matrix(options: MatrixOptions | None = None) -> tuple[Configuration, ...]:
+    """Return the 25 configurations of the paper and the control, baselines first, then by depth and group.
+
+    Raises:
+        ConfigurationError: the engine cannot run the biased layout.
+    """
+    return parse_selection("all", options)
+
+
 def parse_selection(text: str, options: MatrixOptions | None = None) -> tuple[Configuration, ...]:
     """Return the configurations named in `text` (comma separated; `all` is the paper's), in matrix order, once each.
 

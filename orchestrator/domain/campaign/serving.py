@@ -29,8 +29,8 @@ class MatrixOptions(Record):
 
     method: str = "frequency"
     quantization: str = "Q4_K_M"
-    experts_per_token: int | None = Field(default=None, ge=1)
-    n_nodes: int | None = Field(default=None, ge=1)
+    experts_per_token: int | None = Field(default=None, ge=1, le=4096)
+    n_nodes: int | None = Field(default=None, ge=1, le=10_000)
     engine: EngineName = "llama.cpp"
     node_sets: dict[str, tuple[NodeName, ...]] = Field(default_factory=dict, description="for servings `on-NAME`")
     references: dict[ConfigurationId, ConfigurationId] = Field(

@@ -9,7 +9,7 @@ from pydantic import Field, StringConstraints, model_validator
 from orchestrator.domain.campaign.accuracy_tasks import AccuracySpec, TasksSpec
 from orchestrator.domain.campaign.cells import ModelShape, is_reserved
 from orchestrator.domain.campaign.matrix import MAX_DEPTH
-from orchestrator.domain.campaign.protocol import AccuracyPlace, MeasurementProtocol, WindowRules
+from orchestrator.domain.campaign.protocol import AccuracyPlace, LagS, MeasurementProtocol, WindowRules
 from orchestrator.domain.campaign.serving import MatrixOptions
 from orchestrator.domain.campaign.steady_state import SteadyStateSpec
 from orchestrator.domain.campaign.steps import FORMER_STEPS
@@ -37,9 +37,9 @@ VariantName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,39}$
 class WorkloadSpec(Record):
     """A fixed workload: each of the prompts, `repeats` times, with exactly `tokens_each` tokens."""
 
-    tokens_each: int = Field(ge=1, description="tokens of each prompt (prefill) or after each (decode)")
+    tokens_each: int = Field(ge=1, le=10_000_000, description="tokens of each prompt (prefill) or after each (decode)")
     prompts: int = Field(default=4, ge=1, le=64, description="how many of the fixed prompts are used")
-    repeats: int = Field(default=1, ge=1, description="how often the prompts are gone through")
+    repeats: int = Field(default=1, ge=1, le=1_000_000, description="how often the prompts are gone through")
 
 
 class WindowsSpec(Record):
@@ -47,9 +47,9 @@ class WindowsSpec(Record):
 
     former_names: ClassVar = {"settle_s": "gap_before_window_s", "stabilisation": "steady_state"}
 
-    idle_s: float = Field(default=60.0, gt=0, description="length of the idle window")
+    idle_s: float = Field(default=60.0, ge=0.1, le=86_400, description="length of the idle window")
     steady_state: SteadyStateSpec = Field(default=SteadyStateSpec(), description="before the first window")
-    gap_before_window_s: float = Field(default=10.0, ge=0, description="waiting before each window")
+    gap_before_window_s: float = Field(default=10.0, ge=0, le=86_400, description="waiting before each window")
     marker: MarkerParams = Field(
         default=MarkerParams(on_s=5.0, off_s=5.0, cycles=3), description="the load step that finds the meter's lag"
     )
@@ -70,9 +70,9 @@ class EngineSpec(Record):
     """Which engine serves, and how it is started; tags in a configuration's id say otherwise (docs/epi.md)."""
 
     name: EngineName = Field(default="llama.cpp", description="distributed-llama: accuracy is scored by llama.cpp")
-    context_tokens: int = Field(default=8192, ge=64, description="context of each sequence")
+    context_tokens: int = Field(default=8192, ge=64, le=100_000_000, description="context of each sequence")
     sequences: int = Field(default=32, ge=2, le=256, description="sequences scored at once")
-    threads: int = Field(default=4, ge=1, description="CPU threads of each node")
+    threads: int = Field(default=4, ge=1, le=4096, description="CPU threads of each node")
 
 
 class InterimAnalysesSpec(Record):
@@ -83,7 +83,10 @@ class InterimAnalysesSpec(Record):
     """
 
     precision: float | None = Field(
-        default=None, gt=0, description="stop when every 95 % interval of ln(EPI ratio) has at most this half-width"
+        default=None,
+        ge=1e-6,
+        le=10,
+        description="stop when every 95 % interval of ln(EPI ratio) has at most this half-width",
     )
 
 
@@ -128,8 +131,8 @@ class CampaignSpec(Record):
     corpus: Name = Field(description="calibration corpus of the surgeon's settings")
     method: Name = Field(default="frequency", description="ranking that decides which experts go")
     quantization: str = Field(default="Q4_K_M", description="of the weights, as llama.cpp calls it")
-    experts_per_token: int | None = Field(default=None, ge=1, description="K; null keeps the model's own")
-    n_nodes: int | None = Field(default=None, ge=1, description="null uses every node")
+    experts_per_token: int | None = Field(default=None, ge=1, le=4096, description="K; null keeps the model's own")
+    n_nodes: int | None = Field(default=None, ge=1, le=10_000, description="null uses every node")
     node_sets: dict[Name, tuple[NodeName, ...]] = Field(
         default_factory=dict, description="named sets of nodes for servings like `baseline.on-NAME`, the root first"
     )
@@ -158,7 +161,7 @@ class CampaignSpec(Record):
     repetitions: int = Field(default=3, ge=1, le=100, description="of every configuration")
     max_attempts: int = Field(default=3, ge=1, le=100, description="tries at a run before the campaign stops")
     max_perplexity_ratio: float = Field(
-        default=4.0, gt=1, description="quality gate: a variant whose perplexity rises more is not measured"
+        default=4.0, ge=1.001, le=1e6, description="quality gate: a variant whose perplexity rises more is not measured"
     )
     pipeline_ahead: int = Field(default=2, ge=0, le=8, description="variants the surgeon prepares behind a measurement")
     tasks: TasksSpec | None = Field(
@@ -175,7 +178,7 @@ class CampaignSpec(Record):
         default=None, description="may the campaign stop early? null: all repetitions"
     )
     accuracy_note: str = Field(default="", description="stands beside every accuracy in the report")
-    lag_range_s: tuple[float, float] = Field(default=(-0.25, 3.0), description="where the meter's lag is looked for")
+    lag_range_s: tuple[LagS, LagS] = Field(default=(-0.25, 3.0), description="where the meter's lag is looked for")
 
     @model_validator(mode="after")
     def _interim_analyses_need_repetitions(self) -> Self:

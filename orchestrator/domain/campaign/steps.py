@@ -1,4 +1,4 @@
-"""The steps of a campaign, in order.
+"""The steps of a campaign in order, and which of them are measurement windows.
 
 Setup steps run once a campaign, configuration steps once a configuration, run steps once an attempt; `answers` only
 where the cluster answers all questions once, outside of the windows. A step inside a window is never resumed: the
@@ -23,6 +23,21 @@ FORMER_STEPS: Final[Mapping[str, Step]] = {
     "stabilise": "steady_state",
 }
 """Name of a step in an earlier version -> its name now; specs are read under both."""
+
+SETUP_STEPS: tuple[SetupStep, ...] = ("prepare", "observe", "fetch_base")
+CONFIGURATION_STEPS: tuple[ConfigurationStep, ...] = ("plan", "apply", "validate")
+RUN_STEPS: tuple[RunStep, ...] = (
+    "deploy",
+    "start_engine",
+    "steady_state",
+    "idle",
+    "marker",
+    "prefill",
+    "decode",
+    "score",
+    "evaluate",
+)
+WINDOW_STEPS: frozenset[RunStep] = frozenset({"idle", "marker", "prefill", "decode", "score"})
 
 
 def step_of_agent(step: Step, agent: NodeName) -> str:

@@ -18,7 +18,7 @@ Percentage = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]?%$")]
 Drop = Annotated[int, Field(ge=1, le=4095)] | Percentage
 """Experts dropped in each layer that is cut: a number, or a share of the model's experts such as "25%"."""
 _PARAMETER: Final = re.compile(r"[a-z][a-z0-9_]{0,63}\Z", re.ASCII)
-LayerChoice = LayerGroup | tuple[Annotated[int, Field(ge=0)], ...]
+LayerChoice = LayerGroup | tuple[Annotated[int, Field(ge=0, le=4095)], ...]
 """A group of layers, or layer numbers."""
 
 
@@ -28,7 +28,7 @@ class PruneExperts(PruningOptions):
     kind: Literal["prune_experts"] = "prune_experts"
     method: Name | None = Field(default=None, description="a ranking; null: the campaign's method")
     drop: Drop | None = Field(default=None, description='experts dropped in each layer, for example 4 or "25%"')
-    keep: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
+    keep: tuple[Annotated[int, Field(ge=1, le=4096)], ...] | None = Field(
         default=None, description="instead of drop and layers: how many experts each layer keeps"
     )
     layers: LayerChoice = Field(default="all", description="all, early, middle, late, or layer numbers")

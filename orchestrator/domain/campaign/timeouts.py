@@ -5,7 +5,7 @@ dead machine, one that is too tight breaks a slow but healthy run. So the rates 
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
@@ -27,12 +27,17 @@ _PASSES = 3
 class TimeoutsSpec(Record):
     """When a step counts as hanging. Rates are lower bounds of a healthy lab, not expectations."""
 
-    transfer_bytes_per_s: float = Field(default=2e6, gt=0, description="network and disk, at the slowest")
-    prefill_tokens_per_s: float = Field(default=2.0, gt=0, description="evaluating prompts, at the slowest")
-    decode_tokens_per_s: float = Field(default=0.2, gt=0, description="generating, at the slowest")
-    steps: dict[Step, float] = Field(default_factory=dict, description="seconds, instead of the derived ones")
+    transfer_bytes_per_s: float = Field(default=2e6, ge=1, le=1e15, description="network and disk, at the slowest")
+    prefill_tokens_per_s: float = Field(default=2.0, ge=1e-3, le=1e9, description="evaluating prompts, at the slowest")
+    decode_tokens_per_s: float = Field(default=0.2, ge=1e-3, le=1e9, description="generating, at the slowest")
+    steps: dict[Step, Annotated[float, Field(ge=1e-3, le=31_536_000)]] = Field(
+        default_factory=dict, description="seconds, instead of the derived ones"
+    )
     recover_s: float = Field(
-        default=600.0, ge=0, description="after a fault, how long an agent or meter that is away is waited for"
+        default=600.0,
+        ge=0,
+        le=31_536_000,
+        description="after a fault, how long an agent or meter that is away is waited for",
     )
 
     @field_validator("steps", mode="before")

@@ -27,12 +27,12 @@ class SteadyGateParams(Record):
     """Wait until temperature and load are steady over the last `span_s` seconds, at least `min_s`, at most `max_s`."""
 
     min_s: float = Field(default=60.0, ge=0, le=3600, description="at least")
-    max_s: float = Field(default=300.0, gt=0, le=7200, description="at most")
-    span_s: float = Field(default=60.0, gt=0, le=3600, description="steady for so long")
+    max_s: float = Field(default=300.0, ge=0.1, le=7200, description="at most")
+    span_s: float = Field(default=60.0, ge=0.1, le=3600, description="steady for so long")
     every_s: float = Field(default=5.0, ge=0.1, le=60, description="sampled every")
-    max_slope_c_per_min: float = Field(default=0.5, gt=0, description="of the temperature")
-    max_busy: float = Field(default=0.05, gt=0, description="busy share of all CPUs, 0..1")
-    max_power_change: float = Field(default=0.05, gt=0, description="drift of the PMIC power in the span")
+    max_slope_c_per_min: float = Field(default=0.5, ge=1e-3, le=1000, description="of the temperature")
+    max_busy: float = Field(default=0.05, ge=1e-9, le=1, description="busy share of all CPUs, 0..1")
+    max_power_change: float = Field(default=0.05, ge=1e-9, le=10, description="drift of the PMIC power in the span")
 
 
 class SteadyGateSample(Record):

@@ -14,8 +14,8 @@ from shared.wire.node_jobs.activity import AgentActivity
 class MarkerParams(Record):
     """Step a full CPU load on one core: `cycles` times `on_s` on, `off_s` off, beginning and ending with off."""
 
-    on_s: float = Field(default=0.5, gt=0, le=60, description="load on")
-    off_s: float = Field(default=0.5, gt=0, le=60, description="load off")
+    on_s: float = Field(default=0.5, ge=0.01, le=60, description="load on")
+    off_s: float = Field(default=0.5, ge=0.01, le=60, description="load off")
     cycles: int = Field(default=2, ge=1, le=20, description="how often")
 
 
