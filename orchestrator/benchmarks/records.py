@@ -5,6 +5,7 @@ Not here: one question's record and the token ledger (shared.kernel.records), ac
 Light to import: nothing here needs lm-eval.
 """
 
+import importlib.metadata
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from orchestrator.domain.campaign.accuracy_tasks import PUBLISHED, AccuracySpec,
 from orchestrator.domain.campaign.protocol import AccuracyField, TaskName
 from orchestrator.domain.run.question_sets import QuestionSet
 from shared.kernel.records import QuestionResult, Record, TokenLedger
+from shared.wire.node_jobs.workloads import GenerateResult, ScoreResult
 
 
 class TaskSpec(Record):
@@ -89,6 +91,11 @@ class SuiteSpec(Record):
         )  # fmt: skip
 
 
+def library_versions() -> dict[str, str]:
+    """Return library -> version, of those that decide how answers are counted; nothing is imported for it."""
+    return {"lm_eval": importlib.metadata.version("lm_eval")}
+
+
 class TaskVersion(Record):
     """What exactly was asked of one task, so that two results can be compared."""
 
@@ -101,6 +108,33 @@ class TaskVersion(Record):
     available: int = Field(description="questions in the task")
     asked: int
     prompts_sha256: str = Field(description="hash of every prompt and option in the order asked")
+
+
+class WindowAnswers(Record):
+    """What the nodes answered in one pass of the suite: all that is needed to count it, then or later."""
+
+    score: ScoreResult | None = None
+    generate: GenerateResult | None = None
+
+    @property
+    def spans(self) -> tuple[ScoreResult | GenerateResult, ...]:
+        """The jobs that were done."""
+        return tuple(one for one in (self.score, self.generate) if one is not None)
+
+    @property
+    def start_utc_ns(self) -> int:
+        """When the first job began, in the node's time."""
+        return min(one.start_utc_ns for one in self.spans)
+
+    @property
+    def end_utc_ns(self) -> int:
+        """When the last job ended, in the node's time."""
+        return max(one.end_utc_ns for one in self.spans)
+
+    @property
+    def ledger(self) -> TokenLedger:
+        """The tokens of all jobs."""
+        return sum((one.ledger for one in self.spans), TokenLedger())
 
 
 class SuiteResult(Record):

@@ -6,10 +6,9 @@ answers happens in `run`. Importing this module loads lm-eval (1.5 s).
 """
 
 import hashlib
-import importlib.metadata
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from orchestrator.benchmarks.offline import go_offline
 
@@ -21,14 +20,23 @@ from orchestrator.benchmarks.cluster_lm import ClusterLM, Generate, Score  # noq
 from orchestrator.benchmarks.data_dir import DataDir, default_data_dir, docs_sha256  # noqa: E402
 from orchestrator.benchmarks.first_use import FirstUse  # noqa: E402
 from orchestrator.benchmarks.prepared_task import GENERATED, PreparedTask, doc_hash  # noqa: E402
-from orchestrator.benchmarks.records import SuiteResult, SuiteSpec, TaskSpec, TaskVersion  # noqa: E402
+from orchestrator.benchmarks.records import (  # noqa: E402
+    SuiteResult,
+    SuiteSpec,
+    TaskSpec,
+    TaskVersion,
+    WindowAnswers,
+    library_versions,
+)
 from orchestrator.benchmarks.sampling import few_strata_indices, stratified_indices  # noqa: E402
 from orchestrator.benchmarks.sources import splits_for, trust_of  # noqa: E402
 from orchestrator.benchmarks.task_files import TaskFile, TaskFiles  # noqa: E402
 from orchestrator.domain.campaign.accuracy_tasks import Metric  # noqa: E402
 from orchestrator.domain.run.question_sets import QuestionSet, Trust  # noqa: E402
-from shared.kernel.errors import BugError, ConfigurationError  # noqa: E402
+from shared.kernel.errors import BugError, ConfigurationError, DataError  # noqa: E402
 from shared.kernel.records import QuestionResult, Sha256, TokenLedger  # noqa: E402
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -156,8 +164,22 @@ class BenchmarkSuite:
             ledger=sum((span.ledger for span in lm.spans), TokenLedger()),
             tasks=tasks,
             question_sets=self.question_sets(tasks),
-            versions={"lm_eval": importlib.metadata.version("lm_eval")},
+            versions=library_versions(),
         )
+
+    def count(self, answers: WindowAnswers) -> SuiteResult:
+        """Count answers that were given before to the same questions: the result is that of `run` at the time.
+
+        Raises:
+            DataError: they have another shape than the questions: the suite was changed since.
+        """
+
+        def given(answer: R | None) -> R:
+            if answer is None:
+                raise DataError("the kept answers are of another suite", where="benchmark suite")
+            return answer
+
+        return self.run(lambda _: given(answers.score), lambda _: given(answers.generate))
 
     def _answers(self, samples: dict[str, list[dict[str, Any]]], lm: ClusterLM) -> list[QuestionResult]:
         answers: list[QuestionResult] = []

@@ -147,14 +147,9 @@ class AttemptRunner:
             score=score, facts_after=facts, activity_after=activity, clocks_after=clocks, loads=loads.told(),
         )  # fmt: skip
 
-    async def gather(self, closed: ClosedWindows) -> MeasuredRun:
-        """Wait for the benchmark's counting and return all that was measured.
-
-        Raises:
-            EpiError: the suite failed; the attempt is over.
-        """
-        suite = None if closed.score is None else await closed.score.scoring
-        windows = closed.windows(suite)
+    def gather(self, closed: ClosedWindows) -> MeasuredRun:
+        """Return all that was measured; the benchmark may still count its answers."""
+        windows = closed.windows()
         trace_start_utc_ns, trace_end_utc_ns = self._trace_span(windows)
         before = closed.idle.activity
         return MeasuredRun(
@@ -166,7 +161,7 @@ class AttemptRunner:
             windows=windows,
             marker=closed.marker_in_our_time(),
             output_sha256=hash_of_outputs(closed.decode),
-            suite=suite,
+            window_answers=None if closed.score is None else closed.score.answers,
             answers=closed.loaded.answers or self._questions.answers_of(closed.loaded.place.configuration.id),
             trace_start_utc_ns=trace_start_utc_ns,
             trace_end_utc_ns=trace_end_utc_ns,
@@ -262,9 +257,9 @@ class AttemptRunner:
             return await self._cluster.job(place, "score", kind, params, result, timeout_s, delay_s=gap_s)
 
         await loads.begin()
-        counting, activity = await scoring.ask_all(ask)
+        counting, answers = await scoring.ask_all(ask)
         await loads.end("score")
-        return ScoreWindow(counting, served, activity)
+        return ScoreWindow(counting, served, answers)
 
     async def _after_gap(
         self, place: AttemptPlace, loads: NodeLoads, step: Literal["marker", "prefill", "decode"], params: BaseModel,

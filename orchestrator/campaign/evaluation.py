@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from orchestrator.benchmarks.records import library_versions
 from orchestrator.campaign.answers import source_of
 from orchestrator.campaign.builds import LabBuilds
 from orchestrator.campaign.measured import MeasuredRun
 from orchestrator.campaign.pending import PendingEvaluation
 from orchestrator.domain.analysis.interim import InterimAnalysis
-from orchestrator.domain.campaign.protocol import AccuracyPlace
 from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.campaign.schedule import configurations_of
 from orchestrator.domain.campaign.spec import CampaignSpec
@@ -19,7 +19,7 @@ from orchestrator.results.schema import CampaignFile
 from orchestrator.store.records import RunFigures
 from shared.kernel.build import software_build
 from shared.kernel.errors import InfrastructureError
-from shared.kernel.records import Instrument, NodeName, QuestionResult
+from shared.kernel.records import Instrument, NodeName
 from shared.wire.meter_api import Ambient, WindowSummary
 from shared.wire.node_jobs.artifacts import FetchResult
 from shared.wire.node_jobs.host import NodeFacts
@@ -72,9 +72,11 @@ class ResultWriter:
         )
 
     def pending(self, measured: MeasuredRun) -> PendingEvaluation:
-        """Return what of an attempt is to be evaluated, once its trace is read."""
+        """Return what of an attempt is to be evaluated, once its answers are counted and its trace is read."""
+        where, answers = self._spec.scored, measured.answers
         return PendingEvaluation(
-            run=self._run_input(measured), **_answers(measured, self._spec.scored),
+            run=self._run_input(measured), questions=() if where == "cluster" or answers is None else answers.untimed,
+            uncounted=measured.window_answers, counts_as="questions" if where == "cluster" else "sample",
             trace_start_utc_ns=measured.trace_start_utc_ns, trace_end_utc_ns=measured.trace_end_utc_ns,
         )  # fmt: skip
 
@@ -136,24 +138,16 @@ class ResultWriter:
                 software=dict(builds.software),
                 engines=dict(builds.engines),
                 task_names=tuple(task.task for task in self._spec.intelligence.tasks),
-                question_sets=() if measured.suite is None else measured.suite.question_sets,
             ),
             protocol=self._spec.protocol(),
             rules_version=RULES_VERSION,
         )
 
 
-def _answers(measured: MeasuredRun, where: AccuracyPlace) -> dict[str, tuple[QuestionResult, ...]]:
-    """Return the questions that the accuracy is of, and those that the score window asked where they are others."""
-    asked = () if measured.suite is None else measured.suite.questions
-    if where == "cluster":
-        return {"questions": asked}
-    return {"questions": () if measured.answers is None else measured.answers.untimed, "sample": asked}
-
-
 def _versions(measured: MeasuredRun) -> Mapping[str, str]:
-    source = measured.suite or measured.answers
-    return {} if source is None else source.versions
+    if measured.window_answers is not None:
+        return library_versions()
+    return {} if measured.answers is None else measured.answers.versions
 
 
 def evaluate(pending: PendingEvaluation, window: WindowSummary, trace_file: Path) -> tuple[RunInput, EvaluatedRun]:

@@ -1,4 +1,4 @@
-"""Evaluating measured runs: kept on disk first, then their trace is read, then their results are written and journaled.
+"""Evaluating measured runs: kept on disk first, then counted, their trace read, their results written and journaled.
 
 From the moment a run is kept it is not lost: while the bridge is away or the disk is full its attempt stays open, also
 over a restart, and is evaluated when they are back. Only what the trace itself says ends the attempt: that it does not
@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from orchestrator.benchmarks.records import SuiteResult, WindowAnswers
 from orchestrator.campaign.evaluation import evaluate, figures_of
 from orchestrator.campaign.patience import Patience
 from orchestrator.campaign.pending import PendingEvaluation, PendingEvaluations
@@ -48,7 +49,9 @@ class Evaluator:
         trace: TraceReading,
         patience: Patience,
         is_stop_requested: Callable[[], Awaitable[bool]],
+        count: Callable[[WindowAnswers], Awaitable[SuiteResult]],
     ) -> None:
+        """`count` counts answers whose suite's process died before it had."""
         self._journal = journal
         self._campaign = campaign
         self._campaign_dir = campaign_dir
@@ -56,10 +59,11 @@ class Evaluator:
         self._trace = trace
         self._patience = patience
         self._is_stop_requested = is_stop_requested
+        self._count = count
         self.writing = asyncio.Lock()
 
-    async def take(self, pending: PendingEvaluation) -> None:
-        """Keep a run that was just measured, then evaluate it.
+    async def take(self, pending: PendingEvaluation, counting: Awaitable[SuiteResult] | None) -> None:
+        """Keep a run that was just measured, then evaluate it; `counting` counts its answers meanwhile.
 
         Raises:
             EpiError: as `evaluate`.
@@ -76,10 +80,12 @@ class Evaluator:
         except StorageError as error:
             await self._end(pending.run.reference, pending.run.attempt, str(error), error.fault)
             raise
-        await self.evaluate(pending)
+        await self.evaluate(pending, counting)
 
-    async def evaluate(self, pending: PendingEvaluation) -> None:
-        """Read the trace of a kept run, write its results and end its attempt.
+    async def evaluate(self, pending: PendingEvaluation, counting: Awaitable[SuiteResult] | None = None) -> None:
+        """Count a kept run's answers, read its trace, write its results and end its attempt.
+
+        Without `counting`, answers that are not counted yet are counted anew from what is kept.
 
         Raises:
             EpiError: the attempt has ended with its reason, unless `stays_open`: then it is evaluated later.
@@ -88,6 +94,8 @@ class Evaluator:
         await self._journal.append(self._campaign, kind="intent", run=run, attempt=number, step="evaluate")
         async with self.writing:
             try:
+                if pending.uncounted is not None:
+                    pending = await self._counted(pending, counting or self._count(pending.uncounted))
                 figures = await self._patience.written(lambda: self._write(pending), self._is_stop_requested)
             except BaseException as error:
                 if not stays_open(error):
@@ -99,6 +107,12 @@ class Evaluator:
             await self._journal.append(self._campaign, kind="result", run=run, step="evaluate", payload=payload)
         await self._journal.end_attempt(self._campaign, run, number, "done")
         self._pending.forget(run, number)
+
+    async def _counted(self, pending: PendingEvaluation, counting: Awaitable[SuiteResult]) -> PendingEvaluation:
+        """Return the run with its questions, which are kept too: they need no suite any more."""
+        counted = pending.with_counted(await counting)
+        await self._patience.results(lambda: self._pending.keep(counted), self._is_stop_requested)
+        return counted
 
     async def _write(self, pending: PendingEvaluation) -> RunFigures:
         reference = pending.run.reference

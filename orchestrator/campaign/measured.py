@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.benchmarks.answer_sets import AnswerSet
-from orchestrator.benchmarks.records import SuiteResult
+from orchestrator.benchmarks.records import SuiteResult, WindowAnswers
 from orchestrator.campaign.preparation import Variant
 from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.campaign.steady_state import SteadyStateWait
@@ -71,13 +71,17 @@ class ScoreWindow:
 
     scoring: asyncio.Task[SuiteResult]
     served: ServedBy
-    activity: tuple[AgentActivity, ...]
-    """What the root's agent did in each of the suite's jobs."""
+    answers: WindowAnswers
+
+    @property
+    def activity(self) -> tuple[AgentActivity, ...]:
+        """What the root's agent did in each of the suite's jobs, where it tells."""
+        return tuple(one.agent for one in self.answers.spans if one.agent is not None)
 
 
 @dataclass(frozen=True)
 class ClosedWindows:
-    """An attempt that needs no node any more; what is missing is the suite's counting."""
+    """An attempt that needs no node any more; the suite still counts the answers."""
 
     loaded: LoadedModel
     steady_state: SteadyStateWait
@@ -97,15 +101,16 @@ class ClosedWindows:
         before = self.idle.clocks
         return {node: NodeClock(before=before[node], after=after) for node, after in self.clocks_after.items()}
 
-    def windows(self, suite: SuiteResult | None) -> tuple[Window, ...]:
+    def windows(self) -> tuple[Window, ...]:
         """Return all windows in order, in the orchestrator's time."""
         root = self.loaded.place.root
+        asked = None if self.score is None else self.score.answers
         return (
             self.idle.window,
             self._window("marker", self.marker.start_utc_ns, self.marker.end_utc_ns, node=root),
             *(self._workload("prefill", one) for one in self.prefill),
             *(self._workload("decode", one) for one in self.decode),
-            *(() if suite is None else (self._window("score", suite.start_utc_ns, suite.end_utc_ns, suite.ledger),)),
+            *(() if asked is None else (self._window("score", asked.start_utc_ns, asked.end_utc_ns, asked.ledger),)),
         )
 
     def _workload(self, label: WindowLabel, result: WorkloadResult) -> Window:
@@ -161,8 +166,8 @@ class MeasuredRun:
     marker: MarkerResult
     output_sha256: str | None
     """Of all token ids that decoding generated; of several jobs, the hash of their hashes."""
-    suite: SuiteResult | None
-    """What the score window asked, where there was one."""
+    window_answers: WindowAnswers | None
+    """What was answered in the score window, where there was one; it is counted when all this is safely kept."""
     answers: AnswerSet | None
     """What the accuracy is of, where others than the score window answered and have done so already."""
     trace_start_utc_ns: int

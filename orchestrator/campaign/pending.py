@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+from orchestrator.benchmarks.records import SuiteResult, WindowAnswers
 from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.run.records import RunInput
 from orchestrator.results.files import read_json
@@ -21,7 +22,10 @@ _FILE = re.compile(r"rep-([1-9][0-9]{0,5})\.attempt-([1-9][0-9]{0,8})\.json")
 
 
 class PendingEvaluation(Record):
-    """Everything that an attempt measured but the power trace, and which part of the trace is its own."""
+    """Everything that an attempt measured but the power trace, and which part of the trace is its own.
+
+    It is kept with what was answered in the score window first, and again when the suite has counted that.
+    """
 
     schema_version: Literal[1] = 1
     run: RunInput
@@ -30,8 +34,17 @@ class PendingEvaluation(Record):
     """What the accuracy is of; empty while those who score have not answered yet."""
     sample: tuple[QuestionResult, ...] = ()
     """What the score window asked, where others score."""
+    uncounted: WindowAnswers | None = None
+    """What was answered in the score window and is still to be counted; then it is in `counts_as`."""
+    counts_as: Literal["questions", "sample"] = "questions"
     trace_start_utc_ns: int
     trace_end_utc_ns: int
+
+    def with_counted(self, suite: SuiteResult) -> "PendingEvaluation":
+        """Return what is to be evaluated when the answers are counted."""
+        provenance = self.run.provenance.model_copy(update={"question_sets": suite.question_sets})
+        run = self.run.model_copy(update={"provenance": provenance})
+        return self.model_copy(update={"run": run, self.counts_as: suite.questions, "uncounted": None})
 
     def with_meter_record(self, window: WindowSummary) -> RunInput:
         """Return the run with what the meter says of the whole trace."""

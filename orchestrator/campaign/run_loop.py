@@ -144,8 +144,8 @@ class RunLoop:
 
     async def _evaluate(self, closed: ClosedWindows) -> None:
         async with self._explained(closed.loaded.place):
-            measured = await self._attempts.gather(closed)
-        await self._evaluator.take(self._writer.pending(measured))
+            pending = self._writer.pending(self._attempts.gather(closed))
+        await self._evaluator.take(pending, None if closed.score is None else closed.score.scoring)
 
     async def _arrive(self, evaluating: _UnderEvaluation) -> None:
         try:

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from orchestrator.benchmarks.records import SuiteResult, WindowAnswers
 from orchestrator.campaign.accuracy import Accuracy, SuiteMaker, make_suites
 from orchestrator.campaign.admission import admit
 from orchestrator.campaign.attempt import AttemptRunner
@@ -126,7 +127,7 @@ class CampaignRunner:
         evaluator = Evaluator(
             self._journal, self._spec.id, self._lab.settings.results_dir / self._spec.id, self._pending,
             TraceReading(self._lab.meter, self._spec.timeouts.recover_s, self._check_stop, self._publish_message),
-            self._patience, self._is_stop_requested,
+            self._patience, self._is_stop_requested, self._count,
         )  # fmt: skip
         for pending in await self._close_open_attempts(context.spec.id):
             await self._evaluate_now(evaluator, pending)
@@ -258,6 +259,12 @@ class CampaignRunner:
         )
         self._pending.forget(run, number)
         return None
+
+    async def _count(self, answers: WindowAnswers) -> SuiteResult:
+        """Count answers that the last orchestrator had and did not count."""
+        spec = self._spec
+        sample = None if spec.scored == "cluster" else spec.intelligence.cluster_sample
+        return await asyncio.to_thread(lambda: self._suite_of(spec, sample).count(answers))
 
     async def _evaluate_now(self, evaluator: Evaluator, pending: PendingEvaluation) -> None:
         """Evaluate what the last orchestrator had measured and not evaluated; what cannot be is measured again."""

@@ -6,10 +6,9 @@ Not here: what is asked and how answers are counted (`orchestrator.benchmarks`).
 import asyncio
 from typing import TYPE_CHECKING, Literal
 
-from orchestrator.benchmarks.records import SuiteResult
+from orchestrator.benchmarks.records import SuiteResult, WindowAnswers
 from orchestrator.campaign.asking import AskNodes, JobsOfThread, R
 from orchestrator.domain.campaign.timeouts import TimeoutsSpec
-from shared.wire.node_jobs.activity import AgentActivity
 from shared.wire.node_jobs.workloads import GenerateParams, GenerateResult, ScoreParams, ScoreResult
 
 if TYPE_CHECKING:
@@ -29,26 +28,25 @@ class Scoring:
         if self._last is not None:
             await asyncio.wait((self._last,))
 
-    async def ask_all(self, ask: AskNodes) -> tuple[asyncio.Task[SuiteResult], tuple[AgentActivity, ...]]:
+    async def ask_all(self, ask: AskNodes) -> tuple[asyncio.Task[SuiteResult], WindowAnswers]:
         """Ask all questions; return when the nodes have answered, while the suite still counts.
 
         Returns:
-            The suite's task, and what the root's agent did in each job where it tells.
+            The suite's task, and what it counts.
 
         Raises:
             EpiError: what a job or the suite said went wrong.
         """
         jobs = JobsOfThread()
-        activity: list[AgentActivity] = []
+        answers = WindowAnswers()
         answered = asyncio.Event()
         left = self._suite.n_jobs
 
         async def job(kind: Literal["score", "generate"], params: ScoreParams | GenerateParams, result: type[R],
                       timeout_s: float, *, first: bool) -> R:  # fmt: skip
-            nonlocal left
+            nonlocal left, answers
             answer = await ask(kind, params, result, timeout_s, first=first)
-            if answer.agent is not None:
-                activity.append(answer.agent)
+            answers = answers.model_copy(update={kind: answer})
             left -= 1
             if not left:
                 answered.set()
@@ -73,4 +71,4 @@ class Scoring:
             waiting.cancel()
         if not answered.is_set():
             await scoring  # it raises what went wrong
-        return scoring, tuple(activity)
+        return scoring, answers

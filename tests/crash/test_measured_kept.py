@@ -3,6 +3,7 @@
 The orchestrator halts at the boundary where the run is kept and nothing of its trace is read: there these tests strike.
 """
 
+import json
 import os
 import signal
 import time
@@ -13,10 +14,11 @@ import pytest
 
 from orchestrator.domain.campaign.spec import CampaignSpec
 from orchestrator.local import control
-from tests.crash.answers import check_end, entries_of
+from orchestrator.store.copies import JournalCopies, damage_of
+from tests.crash.answers import answers, check_end, entries_of
 from tests.crash.stepwise import StepwiseLab, stepwise_lab
 from tests.crash.test_matrix import keep_starting
-from tests.support.lab import TestLab, api_of, process_of, short_spec, wait_for_end
+from tests.support.lab import TestLab, api_of, process_of, short_spec, start_campaign, wait_for_end
 
 RUN = "baseline"
 
@@ -77,13 +79,21 @@ def boundaries(lab: TestLab, campaign: str, step: str) -> list[str]:
 
 @pytest.mark.timeout(400)
 def test_killed_between_measuring_and_evaluating(lab: StepwiseLab) -> None:
+    """Nor is it measured again for want of counting: the nodes' answers are kept before the suite has counted them."""
     with measured(lab, spec_of("killed")):
         assert pending_files(lab, "killed") == ["baseline/rep-1.attempt-1.json"]
+        kept = json.loads((lab.home / "state/orchestrator/pending/killed/baseline/rep-1.attempt-1.json").read_text())
+        assert kept["questions"] == [] and kept["uncounted"]["score"]["groups"]
         kill_orchestrator(lab)
     status = check_end(lab, "killed", 240)
     assert [attempt["outcome"] for attempt in status["runs"][0]["attempts"]] == ["done"]
     assert boundaries(lab, "killed", "evaluate") == ["intent", "intent", "result"]
     assert pending_files(lab, "killed") == []
+    start_campaign(lab, spec_of("calm"))
+    check_end(lab, "calm", 240)
+    assert answers(lab, "killed", [RUN]) == answers(lab, "calm", [RUN])
+    copies = JournalCopies(lab.home / "state/orchestrator/journal.sqlite").newest_first()
+    assert copies and [damage_of(copy.path) for copy in copies] == [None] * len(copies)
 
 
 @pytest.mark.timeout(400)

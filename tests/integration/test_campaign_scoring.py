@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from orchestrator.benchmarks.records import SuiteSpec
+from orchestrator.benchmarks.records import SuiteSpec, WindowAnswers
 from orchestrator.benchmarks.suite import BenchmarkSuite
 from orchestrator.campaign.scoring import Scoring
 from orchestrator.domain.campaign.timeouts import TimeoutsSpec
-from shared.kernel.errors import InfrastructureError
+from shared.kernel.errors import DataError, InfrastructureError
 from shared.wire.node_jobs.activity import AgentActivity
 from tests.support.benchmarks_oracle import OracleEngine, write_task
 
@@ -18,10 +18,12 @@ from tests.support.benchmarks_oracle import OracleEngine, write_task
 @pytest.fixture
 def scoring(tmp_path: Path) -> Scoring:
     write_task(tmp_path, "demo_mmlu_style_3shot", metrics=("acc",))
-    spec = SuiteSpec.from_roles(
-        {"mmlu_5shot": "demo_mmlu_style_3shot"}, questions=None, seed=3, include_paths=(tmp_path,)
-    )
-    return Scoring(BenchmarkSuite(spec), TimeoutsSpec())
+    return Scoring(suite_of(tmp_path), TimeoutsSpec())
+
+
+def suite_of(folder: Path) -> BenchmarkSuite:
+    roles = {"mmlu_5shot": "demo_mmlu_style_3shot"}
+    return BenchmarkSuite(SuiteSpec.from_roles(roles, questions=None, seed=3, include_paths=(folder,)))
 
 
 class Nodes:
@@ -40,9 +42,19 @@ class Nodes:
 
 async def test_the_window_begins_once_and_what_the_agent_did_is_told(scoring: Scoring) -> None:
     nodes = Nodes()
-    counting, activity = await scoring.ask_all(nodes)
+    counting, answers = await scoring.ask_all(nodes)
     assert len((await counting).questions) == 40
-    assert nodes.first == [True] and [one.agent_cpu_s for one in activity] == [0.5]
+    assert nodes.first == [True] and [one.agent.agent_cpu_s for one in answers.spans if one.agent] == [0.5]
+
+
+async def test_answers_that_were_kept_are_counted_by_another_process(scoring: Scoring, tmp_path: Path) -> None:
+    """What a suite counts does not depend on who asked: its answers, written and read, give the same result."""
+    counting, answers = await scoring.ask_all(Nodes())
+    then = await counting
+    again = suite_of(tmp_path).count(WindowAnswers.model_validate_json(answers.model_dump_json()))
+    assert again == then
+    with pytest.raises(DataError, match="of another suite"):
+        suite_of(tmp_path).count(WindowAnswers())
 
 
 async def test_the_next_pass_waits_for_the_one_before(scoring: Scoring) -> None:

@@ -5,7 +5,7 @@ import hashlib
 
 import pytest
 
-from orchestrator.benchmarks.records import SuiteResult
+from orchestrator.benchmarks.records import WindowAnswers
 from orchestrator.campaign.measured import (
     AttemptPlace,
     ClosedWindows,
@@ -23,7 +23,7 @@ from shared.kernel.records import TokenLedger, Window
 from shared.wire.meter_api import MeterStatus
 from shared.wire.node_jobs.activity import AgentActivity
 from shared.wire.node_jobs.artifacts import FetchParams
-from shared.wire.node_jobs.workloads import MarkerResult, WorkloadResult
+from shared.wire.node_jobs.workloads import MarkerResult, ScoreResult, WorkloadResult
 from shared.wire.surgeon_jobs import PrepareResult
 from tests.support.domain_lab import INSTRUMENT, configuration
 
@@ -43,6 +43,12 @@ def workload(start_s: float, output: str | None = None, cpu_s: float | None = No
         start_utc_ns=start, end_utc_ns=start + 10**9, ledger=TokenLedger(**ledger), output_sha256=output,
         agent=None if cpu_s is None else activity(cpu_s),
     )  # fmt: skip
+
+
+ANSWER = ScoreResult(
+    start_utc_ns=NOW + OFFSET + 10 * 10**9, end_utc_ns=NOW + OFFSET + 12 * 10**9, ledger=TokenLedger(scored=3),
+    groups=(),
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -67,7 +73,7 @@ async def closed() -> ClosedWindows:
         marker=MarkerResult(start_utc_ns=marker_on, end_utc_ns=marker_on + 9, on=((marker_on + 1, marker_on + 3),)),
         prefill=(workload(4, cpu_s=0.1, prompt=100),),
         decode=(workload(6, "cd" * 32, 0.2, generated=10), workload(8, "ef" * 32, 0.3, generated=20)),
-        score=ScoreWindow(counting, scorer, ()),  # type: ignore[arg-type]
+        score=ScoreWindow(counting, scorer, WindowAnswers(score=ANSWER)),  # type: ignore[arg-type]
         facts_after={},
         activity_after={},
         clocks_after={"node1": ClockOffset(utc_ns=NOW + 20 * 10**9, offset_ns=OFFSET, uncertainty_s=0)},
@@ -76,10 +82,7 @@ async def closed() -> ClosedWindows:
 
 
 def test_windows_are_told_in_our_time_and_in_order(closed: ClosedWindows) -> None:
-    suite = SuiteResult.model_construct(  # type: ignore[call-arg]
-        start_utc_ns=NOW + OFFSET + 10 * 10**9, end_utc_ns=NOW + OFFSET + 12 * 10**9, ledger=TokenLedger(scored=3)
-    )
-    windows = closed.windows(suite)
+    windows = closed.windows()
     assert [window.label for window in windows] == ["idle", "marker", "prefill", "decode", "decode", "score"]
     assert [(window.start_utc_ns - NOW) / 1e9 for window in windows] == [0, 2, 4, 6, 8, 10]
     assert [window.node for window in windows] == [None, "node1", None, None, None, None]
