@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from orchestrator.benchmarks.records import SuiteResult, WindowAnswers
+from orchestrator.campaign.attempt_ends import AttemptEnds
 from orchestrator.campaign.evaluation import evaluate, figures_of
 from orchestrator.campaign.patience import Patience
 from orchestrator.campaign.pending import PendingEvaluation, PendingEvaluations
@@ -50,6 +51,7 @@ class Evaluator:
         patience: Patience,
         is_stop_requested: Callable[[], Awaitable[bool]],
         count: Callable[[WindowAnswers], Awaitable[SuiteResult]],
+        ends: AttemptEnds,
     ) -> None:
         """`count` counts answers whose suite's process died before it had."""
         self._journal = journal
@@ -60,6 +62,7 @@ class Evaluator:
         self._patience = patience
         self._is_stop_requested = is_stop_requested
         self._count = count
+        self._ends = ends
         self.writing = asyncio.Lock()
 
     async def take(self, pending: PendingEvaluation, counting: Awaitable[SuiteResult] | None) -> None:
@@ -124,7 +127,7 @@ class Evaluator:
         return figures_of(run, evaluated.evaluation)
 
     async def _end(self, run: RunReference, number: int, reason: str, fault: Fault) -> None:
-        await self._journal.end_attempt(self._campaign, run, number, "failed", reason=reason, fault=fault)
+        await self._ends.end(run, number, "failed", reason=reason, fault=fault)
         self._pending.forget(run, number)
 
 

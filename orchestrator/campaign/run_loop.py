@@ -9,10 +9,11 @@ data faults never. The count is the journal's, so that a restart of the orchestr
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from orchestrator.campaign.attempt import AttemptRunner
+from orchestrator.campaign.attempt_ends import AttemptEnds
 from orchestrator.campaign.evaluation import ResultWriter
 from orchestrator.campaign.evaluator import Evaluator, stays_open
 from orchestrator.campaign.measured import AttemptPlace, ClosedWindows
@@ -24,7 +25,7 @@ from orchestrator.domain.campaign.schedule import PlannedRun
 from orchestrator.domain.campaign.spec import CampaignSpec
 from orchestrator.domain.campaign.states import AttemptOutcome
 from orchestrator.store.journal import Journal
-from shared.kernel.errors import EpiError, InfrastructureError, StorageError
+from shared.kernel.errors import EpiError, InfrastructureError
 from shared.service.logs import log_fields
 
 
@@ -56,6 +57,7 @@ class RunLoop:
         check_stop_requested: Callable[[], Awaitable[None]],
         publish_step: Callable[[RunReference, str], None],
         keeper: JournalKeeper,
+        ends: AttemptEnds,
     ) -> None:
         self._journal = journal
         self._spec = spec
@@ -67,6 +69,7 @@ class RunLoop:
         self._check_stop_requested = check_stop_requested
         self._publish_step = publish_step
         self._keeper = keeper
+        self._ends = ends
         self._left: deque[PlannedRun] = deque()
         self._evaluating: _UnderEvaluation | None = None
         self._unfit: dict[RunReference, str] = {}
@@ -194,15 +197,12 @@ class RunLoop:
             await self._end(place, "interrupted", "the run before it could not be evaluated yet", "")
             raise
         except asyncio.CancelledError:
-            with suppress(StorageError):  # the next start finds it open, and why
-                await self._journal.strict.end_attempt(
-                    self._spec.id, place.run, place.number, "interrupted",
-                    reason="the orchestrator was stopped in order",
-                )  # fmt: skip
+            reason = "the orchestrator was stopped in order"
+            await self._ends.end(place.run, place.number, "interrupted", reason=reason, wait=False)
             raise
         except Exception as error:
             await self._end(place, "failed", f"{type(error).__name__}: {error}", "bug")
             raise
 
     async def _end(self, place: AttemptPlace, outcome: AttemptOutcome, reason: str, fault: str) -> None:
-        await self._journal.end_attempt(self._spec.id, place.run, place.number, outcome, reason=reason, fault=fault)
+        await self._ends.end(place.run, place.number, outcome, reason=reason, fault=fault)

@@ -15,6 +15,7 @@ from orchestrator.benchmarks.records import SuiteResult, WindowAnswers
 from orchestrator.campaign.accuracy import Accuracy, SuiteMaker, make_suites
 from orchestrator.campaign.admission import admit
 from orchestrator.campaign.attempt import AttemptRunner
+from orchestrator.campaign.attempt_ends import AttemptEnds
 from orchestrator.campaign.builds import check_builds, find_builds
 from orchestrator.campaign.calls import Caller
 from orchestrator.campaign.context import CampaignContext
@@ -23,12 +24,13 @@ from orchestrator.campaign.evaluator import Evaluator, stays_open
 from orchestrator.campaign.interim import InterimAnalyses
 from orchestrator.campaign.lab import Lab
 from orchestrator.campaign.late_answers import LateAnswers
+from orchestrator.campaign.open_attempts import close_open_attempts
 from orchestrator.campaign.patience import Patience
 from orchestrator.campaign.pending import PendingEvaluation, PendingEvaluations
 from orchestrator.campaign.pins import SurgeonPins, release
 from orchestrator.campaign.pipeline import VariantPipeline
 from orchestrator.campaign.preparation import prepare_bases, prepare_variant
-from orchestrator.campaign.recovery import Recovery, StopRequestedError, what_became_of
+from orchestrator.campaign.recovery import Recovery, StopRequestedError
 from orchestrator.campaign.run_loop import RunLoop
 from orchestrator.campaign.safekeeping import JournalKeeper
 from orchestrator.campaign.topology import check_engines
@@ -40,7 +42,6 @@ from orchestrator.domain.campaign.spec import CampaignSpec
 from orchestrator.domain.campaign.states import CampaignState, Request
 from orchestrator.store.copies import JournalCopies
 from orchestrator.store.journal import Journal
-from orchestrator.store.records import Attempt, RunFigures
 from shared.kernel.clock import utc_ns
 from shared.kernel.errors import DataError, EpiError, NotFoundError, StorageError
 from shared.kernel.records import CampaignId
@@ -79,11 +80,11 @@ class CampaignRunner:
         health: HealthRegistry,
     ) -> None:
         self._spec = spec
-        self._health = health
         self._patience = Patience(lab.settings.results_dir, health, self._publish_message)
         self._health = health
         self._journal = journal.patient(self._patience.pause)
         self._pending = PendingEvaluations(lab.settings.state_dir, spec.id)
+        self._ends = AttemptEnds(self._journal, spec.id, lab.settings.state_dir)
         self._keeper = JournalKeeper(JournalCopies(journal.path), health, lambda: lab.window_open)
         self._lab = lab
         self._suite_of = suite_of
@@ -122,14 +123,15 @@ class CampaignRunner:
 
     async def _run(self, context: CampaignContext, recovery: Recovery) -> None:
         await self._journal.ensure_writable()  # nobody is asked for what cannot be written down
+        await self._patience.results(self._ends.reserve, self._is_stop_requested)
         created = (await self._journal.campaign(self._spec.id)).created_utc_ns
         await self._keeper.keep(since_utc_ns=created)
         evaluator = Evaluator(
             self._journal, self._spec.id, self._lab.settings.results_dir / self._spec.id, self._pending,
             TraceReading(self._lab.meter, self._spec.timeouts.recover_s, self._check_stop, self._publish_message),
-            self._patience, self._is_stop_requested, self._count,
+            self._patience, self._is_stop_requested, self._count, self._ends,
         )  # fmt: skip
-        for pending in await self._close_open_attempts(context.spec.id):
+        for pending in await close_open_attempts(self._journal, self._lab, self._spec.id, self._pending, self._ends):
             await self._evaluate_now(evaluator, pending)
         if context.spec.model_shape is None:  # the surgeon was away when the campaign was made
             admitted = await recovery.patiently(lambda: admit(context.spec, self._lab))
@@ -180,6 +182,7 @@ class CampaignRunner:
                 check_stop_requested=self._check_stop,
                 publish_step=publish_step,
                 keeper=self._keeper,
+                ends=self._ends,
             )
             interim_analyses = InterimAnalyses(self._journal, spec, self._lab.settings.results_dir / spec.id)
             for block in interim_analyses.blocks(order):
@@ -224,41 +227,6 @@ class CampaignRunner:
         await self._patience.results(
             lambda: writer.write_head(facts, instrument, failed, interim_analyses), self._is_stop_requested
         )
-
-    async def _close_open_attempts(self, campaign_id: CampaignId) -> list[PendingEvaluation]:
-        """Explain every attempt that was open when the last orchestrator died; return those that can be evaluated."""
-        found = []
-        for run, attempts in (await self._journal.attempts(campaign_id)).items():
-            for attempt in attempts:
-                if attempt.outcome is not None:
-                    self._pending.forget(run, attempt.number)
-                elif (pending := await self._close_open_attempt(campaign_id, run, attempt)) is not None:
-                    found.append(pending)
-        return found
-
-    async def _close_open_attempt(
-        self, campaign_id: CampaignId, run: RunReference, attempt: Attempt
-    ) -> PendingEvaluation | None:
-        """Return what was measured, if it is not evaluated yet; any other attempt has its outcome afterwards."""
-        number, damage = attempt.number, ""
-        known = await self._journal.last_result(campaign_id, run, "evaluate")
-        if known is not None and RunFigures.model_validate(known).attempt == number:
-            await self._journal.end_attempt(campaign_id, run, number, "done")
-            self._pending.forget(run, number)
-            return None
-        try:
-            if (pending := self._pending.find(run, number)) is not None:
-                return pending
-        except DataError as error:
-            damage = f"; what it had measured is lost: {error}"
-        reason = f"the orchestrator died during {attempt.step or 'the start'}"
-        if (last := await self._journal.last_job(campaign_id, run, number)) is not None:
-            reason += f"; its last job: {await what_became_of(self._lab, last)}"
-        await self._journal.end_attempt(
-            campaign_id, run, number, "interrupted", reason=reason + damage, fault="infrastructure"
-        )
-        self._pending.forget(run, number)
-        return None
 
     async def _count(self, answers: WindowAnswers) -> SuiteResult:
         """Count answers that the last orchestrator had and did not count."""

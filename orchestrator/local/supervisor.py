@@ -18,6 +18,7 @@ from pathlib import Path
 from orchestrator.local.layout import LocalLab, Part, load_demo
 from shared.files.atomic import write_file
 from shared.kernel.errors import EpiError
+from shared.service.daemon import LASTING
 from shared.service.die_with_parent import die_with_parent
 from shared.service.logs import configure_logging
 
@@ -69,7 +70,7 @@ class Supervisor:
                 return
             lasted_s = asyncio.get_running_loop().time() - started
             failures = 0 if lasted_s > _STABLE_S else failures + 1
-            delay_s = _BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)]
+            delay_s = _BACKOFF_S[-1 if code in LASTING else min(failures, len(_BACKOFF_S) - 1)]
             log.warning("%s ended with %s after %.1f s; again in %s s", part.name, code, lasted_s, delay_s)
             await _pause(stop, delay_s)
 

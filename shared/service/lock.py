@@ -4,9 +4,10 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from errno import EDQUOT, ENOSPC
 from pathlib import Path
 
-from shared.kernel.errors import ConfigurationError, ConflictError
+from shared.kernel.errors import ConfigurationError, ConflictError, StorageError
 
 
 @contextmanager
@@ -16,11 +17,16 @@ def held_alone(lock_file: Path, what: str) -> Iterator[None]:
     Raises:
         ConflictError: another process holds it; the message names the folder and that process.
         ConfigurationError: the folder cannot be made or written.
+        StorageError: its disk is full.
     """
     try:
         lock_file.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(lock_file, os.O_RDWR | os.O_CREAT, 0o644)  # not emptied: it may be another's
     except OSError as error:
+        if error.errno in (ENOSPC, EDQUOT):
+            raise StorageError(
+                "cannot work in this folder: the disk is full", where=str(lock_file.parent), hint="make room there"
+            ) from error
         raise ConfigurationError(
             f"cannot work in this folder: {error.strerror}",
             where=str(lock_file.parent),

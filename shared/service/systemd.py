@@ -13,6 +13,11 @@ from contextlib import asynccontextmanager
 _US_PER_S = 1_000_000
 
 
+def is_being_started() -> bool:
+    """Tell whether systemd still waits for this daemon's READY=1."""
+    return "NOTIFY_SOCKET" in os.environ
+
+
 def watchdog_interval_s(environment: Mapping[str, str]) -> float | None:
     """Return how often to ping, in s: half of what the unit allows (sd_watchdog_enabled(3)); None without watchdog."""
     usec = environment.get("WATCHDOG_USEC", "")

@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from shared.service.daemon import EXIT_HELD, EXIT_SETTINGS
 from tests.support.daemons import MODULES, TOKEN, DaemonProcess, make_daemon
 
 
@@ -27,7 +28,7 @@ def test_a_second_one_in_the_same_state_folder_is_refused_and_harms_nothing(daem
     daemon.start()
     other = make_daemon(daemon.module, daemon.folder.parent / "other", state_dir=str(daemon.state_dir))
     second = subprocess.run(other.command, capture_output=True, text=True, timeout=60)
-    assert second.returncode == 1
+    assert second.returncode == EXIT_HELD
     (line,) = second.stderr.splitlines()
     assert line.startswith(f"error: {daemon.state_dir}: another "), line
     assert f"(pid {daemon.pid}) works in this folder" in line
@@ -69,6 +70,28 @@ def test_a_port_in_use_is_one_clear_line(daemon: DaemonProcess) -> None:
     assert "Traceback" not in run.stderr
 
 
+def test_under_systemd_what_passes_is_waited_for_before_it_costs_a_restart(tmp_path: Path) -> None:
+    daemon = make_daemon("surgeon", tmp_path / "one")
+    notified = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd, socket.socket() as taken:
+        systemd.bind(str(notified))
+        systemd.settimeout(60)
+        taken.bind(("127.0.0.1", daemon.port))
+        taken.listen()
+        run = subprocess.Popen(
+            daemon.command, stderr=subprocess.PIPE, text=True, env=os.environ | {"NOTIFY_SOCKET": str(notified)}
+        )
+        assert run.stderr is not None
+        while "cannot listen here" not in (line := run.stderr.readline()):
+            assert line, "it has ended"
+        assert "tried again in 1 s" in line
+        taken.close()
+        assert systemd.recv(100) == b"READY=1"
+        run.send_signal(signal.SIGTERM)
+        run.communicate(timeout=60)
+        assert run.returncode == 0
+
+
 def test_a_state_folder_of_a_newer_version_is_one_clear_line(tmp_path: Path) -> None:
     import sqlite3
 
@@ -78,7 +101,7 @@ def test_a_state_folder_of_a_newer_version_is_one_clear_line(tmp_path: Path) -> 
         db.execute("PRAGMA user_version = 99")
     db.close()
     run = subprocess.run(daemon.command, capture_output=True, text=True, timeout=60)
-    assert run.returncode == 1
+    assert run.returncode == EXIT_SETTINGS
     assert run.stderr.splitlines()[-1].startswith(f"error: {daemon.state_dir}/jobs.sqlite: the database has schema 99")
     assert "Traceback" not in run.stderr
 

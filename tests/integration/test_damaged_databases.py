@@ -16,6 +16,7 @@ from meter_bridge.trace.store import TraceStore
 from orchestrator.store.journal import open_journal
 from shared.kernel.errors import DataError
 from shared.kernel.records import Record
+from shared.service.daemon import EXIT_DAMAGED
 from shared.service.health import HealthRegistry
 from shared.wire.job_server import JobContext, JobKind, JobServer
 from shared.wire.protocol import JobRequest
@@ -144,6 +145,6 @@ def test_the_bridge_says_it_in_one_line_and_ends(tmp_path: Path, damage: str) ->
     run = subprocess.run(
         [sys.executable, "-m", "meter_bridge", "--config", str(config)], capture_output=True, text=True, timeout=60
     )
-    assert run.returncode == 1
+    assert run.returncode == EXIT_DAMAGED
     assert "Traceback" not in run.stderr
     assert str(state / "trace.sqlite") in run.stderr and "epi-backup restore" in run.stderr

@@ -18,6 +18,7 @@ import httpx
 import pytest
 import websockets
 
+from shared.service.daemon import EXIT_SETTINGS
 from shared.wire.meter_api import Ambient, LivePower
 from tests.support.meter_rig import MeterRig, stop
 
@@ -309,7 +310,7 @@ def test_wrong_settings_are_one_message(tmp_path: Path, line: str, message: str)
     run = subprocess.run(
         [sys.executable, "-m", "meter_bridge", "--config", str(config)], capture_output=True, text=True, timeout=30
     )
-    assert run.returncode == 1
+    assert run.returncode == EXIT_SETTINGS
     assert message in run.stderr
     assert "Traceback" not in run.stderr
 

@@ -20,6 +20,7 @@ from shared.kernel.build import software_build
 from shared.kernel.errors import AuthError, ConfigurationError, DataError, InfrastructureError, NotFoundError
 from shared.kernel.records import SurgeryPlan
 from shared.kernel.settings import validate_settings
+from shared.service.daemon import EXIT_HELD, EXIT_SETTINGS
 from shared.wire.client import AgentClient
 from shared.wire.node_jobs.activity import AgentActivity, activity_between
 from shared.wire.node_jobs.artifacts import FetchParams
@@ -197,7 +198,7 @@ async def test_a_second_agent_of_the_same_folder_is_refused_and_harms_nothing(tm
                 [sys.executable, "-m", "node_agent", "--config", str(one.config)], capture_output=True, text=True
             )
             assert one.process is not None
-            assert second.returncode == 1 and f"another node agent (pid {one.process.pid})" in second.stderr
+            assert second.returncode == EXIT_HELD and f"another node agent (pid {one.process.pid})" in second.stderr
             assert one.pid_of("worker") is not None
 
 
@@ -205,7 +206,7 @@ def test_bad_settings_end_in_one_clear_line(tmp_path: Path) -> None:
     config = tmp_path / "node.toml"
     config.write_text('name = "one"\nport = 99999\nstate_dir = "x"\n')
     run = subprocess.run([sys.executable, "-m", "node_agent", "--config", str(config)], capture_output=True, text=True)
-    assert run.returncode == 1
+    assert run.returncode == EXIT_SETTINGS
     assert run.stderr.splitlines() == [
         f"error: {config}: port: Input should be less than or equal to 65535 (given: 99999)"
     ]

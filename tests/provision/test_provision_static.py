@@ -19,6 +19,7 @@ from meter_bridge.settings import BridgeSettings
 from node_agent.settings import NodeSettings
 from orchestrator.settings import OrchestratorSettings
 from shared.kernel.settings import DaemonSettings, load_settings
+from shared.service.daemon import LASTING
 from surgeon.settings import SurgeonSettings
 
 ROOT = Path(__file__).parents[2]
@@ -125,6 +126,7 @@ def test_a_daemons_unit_has_user_state_token_and_watchdog(unit: str) -> None:
         f"LoadCredential=token:/etc/epi-factory/credentials/{part}", "Restart=on-failure",
     ):  # fmt: skip
         assert line in text.splitlines()
+    assert f"RestartPreventExitStatus={' '.join(map(str, sorted(LASTING)))}" in text.splitlines()
     assert "WatchdogSec=" in text
     assert ("KillMode=process" in text) == (unit == "epi-node-agent"), "only engines outlive their agent"
 
