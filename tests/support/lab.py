@@ -149,7 +149,12 @@ def wait_for_step(
             if (entry["run"], entry["step"], entry["kind"]) == (run, step, "intent") and entry["attempt"] >= attempt:
                 return
         time.sleep(0.05)
-    raise AssertionError(f"{run} did not reach {step} within {timeout_s} s")
+    status = api.call("GET", f"/v1/campaigns/{campaign}")
+    attempts = [one["attempts"] for one in status["runs"] if f"{one['configuration']}/rep-{one['repetition']}" == run]
+    raise AssertionError(
+        f"{run} did not reach {step} within {timeout_s} s: the campaign is {status['state']} ({status['reason']}), it"
+        f" does {status['step']!r}; attempts {attempts}"
+    )
 
 
 def wait_for_end(lab: LocalLab, campaign: str, timeout_s: float = 240) -> dict[str, Any]:
