@@ -17,6 +17,7 @@ from orchestrator.store.tables import CURE, NAME, SUMMED
 from shared.files.atomic import atomic_write
 from shared.files.database import explained
 from shared.files.sqlite import Check
+from shared.files.wal import lost_in_log
 from shared.kernel.clock import NS_PER_S
 from shared.kernel.errors import DataError
 
@@ -99,6 +100,8 @@ def damage_of(path: Path) -> str | None:
     """Return what is wrong with a journal or a copy of one, None when it is sound; it may be in use."""
     if not path.is_file() or path.stat().st_size == 0:
         return "it is empty" if path.exists() else "it is gone"
+    if (lost := lost_in_log(path)) is not None:
+        return f"opening it would leave out {lost}"
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
             return CHECK.damage(db)

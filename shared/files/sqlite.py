@@ -12,6 +12,7 @@ from typing import Final, Literal
 from shared.files.atomic import move_into_place, write_file
 from shared.files.database import Database
 from shared.files.row_sums import FUNCTION, SummedTable, add_function, keep_sums
+from shared.files.wal import lost_in_log
 from shared.kernel.errors import ConfigurationError, DataError, StorageError
 
 log = logging.getLogger(__name__)
@@ -70,6 +71,8 @@ def _was_made(path: Path, name: str, cure: str) -> bool:
     if path.exists():
         if path.stat().st_size == 0:
             raise DataError(f"{name} is empty: what was in it is lost", where=str(path), hint=cure)
+        if (lost := lost_in_log(path)) is not None:
+            raise DataError(f"{name} is damaged: opening it would leave out {lost}", where=str(path), hint=cure)
         return True
     left = [one for one in (_marker(path), path.with_name(f"{path.name}-wal")) if one.exists()]
     if left:
