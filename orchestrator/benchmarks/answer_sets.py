@@ -10,13 +10,14 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from orchestrator.benchmarks.records import TaskVersion
 from orchestrator.domain.run.question_sets import QuestionSet
 from orchestrator.domain.run.records import ServedBy
 from shared.files.atomic import write_file
-from shared.kernel.defects import first_defect
+from shared.files.checked_json import dump_checked, parse_checked
+from shared.kernel.errors import DataError
 from shared.kernel.records import EngineName, QuestionResult, Record, Sha256, canonical_bytes
 from shared.kernel.regular_files import RECORDS_BYTES, read_bytes
 
@@ -78,11 +79,11 @@ class AnswerStore:
         """
         path = self._path(key)
         try:
-            answers = AnswerSet.model_validate_json(read_bytes(path, RECORDS_BYTES))
+            answers = parse_checked(AnswerSet, read_bytes(path, RECORDS_BYTES))
         except FileNotFoundError:
             return None
-        except ValidationError as error:
-            why = str(first_defect(error))
+        except DataError as error:
+            why = error.message
         else:
             if answers.key == key:
                 return answers
@@ -97,7 +98,7 @@ class AnswerStore:
         Raises:
             OSError: the disk does not take it.
         """
-        write_file(self._path(answers.key), answers.model_dump_json())
+        write_file(self._path(answers.key), dump_checked(answers))
         self.in_the_making(answers.key).unlink(missing_ok=True)
 
     def in_the_making(self, key: AnswerSetKey) -> Path:

@@ -12,10 +12,11 @@ from typing import Literal
 from orchestrator.benchmarks.records import SuiteResult, WindowAnswers
 from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.run.records import RunInput
-from orchestrator.results.files import read_json
 from shared.files.atomic import write_file
+from shared.files.checked_json import dump_checked, parse_checked
 from shared.kernel.errors import DataError
 from shared.kernel.records import CampaignId, QuestionResult, Record
+from shared.kernel.regular_files import RECORDS_BYTES, read_bytes
 from shared.wire.meter_api import WindowSummary
 
 _FILE = re.compile(r"rep-([1-9][0-9]{0,5})\.attempt-([1-9][0-9]{0,8})\.json")
@@ -71,7 +72,7 @@ class PendingEvaluations:
             OSError: the disk does not take it.
         """
         path = self._path(pending.run.reference, pending.run.attempt)
-        write_file(path, pending.model_dump_json())
+        write_file(path, dump_checked(pending))
 
     def find(self, run: RunReference, attempt: int) -> PendingEvaluation | None:
         """Return what an attempt measured, None when it did not come so far.
@@ -82,7 +83,11 @@ class PendingEvaluations:
         path = self._path(run, attempt)
         if not path.exists():
             return None
-        pending = read_json(PendingEvaluation, path)
+        try:
+            data = read_bytes(path, RECORDS_BYTES)
+        except OSError as error:
+            raise DataError(f"cannot be read: {error.strerror}", where=str(path)) from error
+        pending = parse_checked(PendingEvaluation, data, where=str(path))
         if (pending.run.reference, pending.run.attempt) != (run, attempt):
             raise DataError("the file is of another run", where=str(path))
         return pending

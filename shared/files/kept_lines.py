@@ -1,18 +1,23 @@
 """A file of lines that outlives its writer: what is appended is on the disk before the work goes on.
 
 The first line says whose lines these are. A kill in the middle of a write leaves half a line at the end, which the next
-reader cuts off. Not here: what the lines mean.
+reader cuts off. Each further line begins with its checksum; those of before have none. Not here: what the lines mean.
 """
 
 import os
+import re
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Final
 
 from pydantic import ValidationError
 
 from shared.files.atomic import write_file
 from shared.kernel.errors import DataError
 from shared.kernel.records import Record
+
+_SUMMED: Final = re.compile(r"[0-9a-f]{8} ")
 
 
 class _Header(Record):
@@ -46,7 +51,7 @@ class KeptLines:
             ) from error
         if whole != content:
             os.truncate(path, len(whole))
-        self.lines = tuple(lines)
+        self.lines = tuple(_as_written(path, number, line) for number, line in enumerate(lines, start=2))
 
     def append(self, lines: Iterable[str]) -> None:
         """Add lines; they are durable when this returns. A failure leaves the file as it was.
@@ -54,7 +59,7 @@ class KeptLines:
         Raises:
             OSError: the disk fails.
         """
-        left = memoryview("".join(f"{line}\n" for line in lines).encode())
+        left = memoryview("".join(f"{_sum(line)} {line}\n" for line in lines).encode())
         with self._path.open("ab", buffering=0) as file:
             before = file.tell()
             try:
@@ -64,3 +69,22 @@ class KeptLines:
             except OSError:
                 file.truncate(before)
                 raise
+
+
+def _sum(line: str) -> str:
+    return f"{zlib.crc32(line.encode()):08x}"
+
+
+def _as_written(path: Path, number: int, line: str) -> str:
+    """Return a line without its checksum.
+
+    Raises:
+        DataError: the line is not what was written.
+    """
+    if _SUMMED.match(line) is None:
+        return line
+    if _sum(line[9:]) != line[:8]:
+        raise DataError(
+            f"line {number} is not as it was written", where=str(path), hint="remove the file to begin anew"
+        )  # fmt: skip
+    return line[9:]
