@@ -186,16 +186,26 @@ def read_columns(path: Path) -> dict[str, TraceColumn]:
     Raises:
         DataError: as `read_rows`, or a node has two readings at one moment.
     """
-    times: dict[str, array[int]] = {}
+    first: array[int] = array("q")
+    times: dict[str, array[int]] = {}  # of the first node, and of those whose times are not the first one's
     watts: dict[str, array[float]] = {}
     for at, node, power in read_rows(path):
-        if node not in times:
-            times[node], watts[node] = array("q"), array("d")
-        times[node].append(at)
+        if node not in watts:
+            watts[node] = array("d")
+            if not times:
+                times[node] = first
+        if (own := times.get(node)) is not None:
+            own.append(at)
+        elif (n := len(watts[node])) >= len(first) or first[n] != at:
+            times[node] = first[:n]
+            times[node].append(at)
         watts[node].append(power)
     columns: dict[str, TraceColumn] = {}
-    for node in sorted(times):
-        columns[node] = _column(node, times.pop(node), watts.pop(node), columns, path)
+    for node in sorted(watts):
+        own = times.pop(node, None)
+        if own is None:
+            own = first if len(watts[node]) == len(first) else first[: len(watts[node])]
+        columns[node] = _column(node, own, watts.pop(node), columns, path)
     return columns
 
 
