@@ -55,6 +55,7 @@ MECHANISMS: dict[str, tuple[Callable[[ast.AST], bool], set[str]]] = {
         {
             "shared/files/atomic.py", "shared/files/durability.py", "shared/files/kept_lines.py",
             "shared/files/disk.py",  # a try that is thrown away
+            "shared/files/reserved_note.py",  # in place: a full disk takes nothing beside it
             "shared/files/artifacts.py",  # a folder of an earlier version gets its present name
             "shared/llama/engine_wheel.py",  # runs before anything is installed
             "node_agent/machine/governor.py", "node_agent/machine/led.py",  # the kernel's files
