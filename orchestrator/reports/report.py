@@ -8,6 +8,7 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 
 from orchestrator.reports import markdown
+from orchestrator.reports.answers_table import answers_table
 from orchestrator.reports.figures import KINDS, Drawing, render
 from orchestrator.reports.figures_more import campaign_drawings
 from orchestrator.reports.hypotheses import hypotheses
@@ -118,7 +119,7 @@ def report_markdown(data: CampaignResults, drawings: tuple[Drawing, ...]) -> str
 def _tables(data: CampaignResults) -> list[Table]:
     tables = (
         results_table(data), methods_table(data), servings_table(data),
-        accuracy_table(data), energy_table(data), budget_table(data),
+        accuracy_table(data), answers_table(data), energy_table(data), budget_table(data),
         conditions_table(data), deliveries_table(data), builds_table(data), engines_table(data),
     )  # fmt: skip
     return [table for table in tables if table is not None]

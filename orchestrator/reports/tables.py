@@ -83,11 +83,13 @@ def methods_table(data: CampaignResults) -> Table | None:
 
 def _serving_row(data: CampaignResults, item: Configuration) -> tuple[str, ...]:
     reference = reference_of(item)
-    served = data.inputs[item.id][0].provenance.windows if data.inputs.get(item.id) else {}
+    first = data.inputs[item.id][0] if data.inputs.get(item.id) else None
+    served = {} if first is None else first.provenance.windows
+    scored = served.get("score") if first is None or first.answers is None else first.answers.served
     nodes = item.n_nodes or (len(served["decode"].nodes) if "decode" in served else None)
     return (
         item.id, "-" if reference == item.id else reference, item.engine,
-        served["score"].engine if "score" in served else "-", "all" if nodes is None else str(nodes),
+        "-" if scored is None else scored.engine, "all" if nodes is None else str(nodes),
         "-" if item.experts_per_token is None else str(item.experts_per_token), item.quantization,
     )  # fmt: skip
 

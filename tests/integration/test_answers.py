@@ -12,7 +12,9 @@ from orchestrator.benchmarks.answer_sets import AnswerStore
 from orchestrator.domain.campaign.protocol import AccuracyPlace
 from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.local import control
+from orchestrator.reports.answers_table import answers_table
 from orchestrator.results.files import RunFiles, read_run
+from orchestrator.results.read_model import load_results
 from orchestrator.results.recompute import recompute_campaign
 from tests.support.lab import TestLab, new_lab, process_of, scored_spec, small_demo, start_campaign, wait_for_end
 
@@ -133,3 +135,15 @@ def _wait_for_lines(folder: Path, lines: int, timeout_s: float = 120.0) -> bytes
                 return content[: content.rfind(b"\n") + 1]
         time.sleep(0.02)
     raise AssertionError(f"no {lines} lines within {timeout_s} s")
+
+
+def test_the_report_says_who_answered(lab: TestLab, measured: dict[str, dict[str, RunFiles]]) -> None:
+    assert answers_table(load_results(lab.out / "cluster")) is None
+    for where, by in (("once", "node1, node2, node3, node4"), ("scorers", "node1, node2, node3, node4")):
+        table = answers_table(load_results(lab.out / where))
+        assert table is not None
+        source = measured[where]["drop2_all/rep-1"].run.answers
+        assert source is not None
+        row = next(row for row in table.rows if row[0] == "drop2_all")
+        assert row[1] == by and row[3] == source.answer_set_sha256[:12], "scorers take what the cluster had answered"
+        assert row[4:7] == ("24", "9", "100.0% [66.4%, 100.0%]") and row[7] == "+0.000"
