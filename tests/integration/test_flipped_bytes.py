@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from orchestrator.cli.agents import app as agents_cli
 from shared.files.durability import hash_file
 from shared.wire.artifact_checks import ArtifactReport
 from shared.wire.client import AgentClient
@@ -91,6 +93,11 @@ async def test_what_rotted_between_campaigns_is_found_before_the_first_load(
     told = {one["name"]: one for one in api_of(lab).call("GET", "/v1/lab")["agents"]}
     assert told["node1"]["health"]["status"] == "degraded"
     assert any(base[:12] in problem for problem in told["node1"]["health"]["problems"])
+    listed = CliRunner().invoke(agents_cli, ["artifacts", "--out", str(lab.out)], env={"COLUMNS": "300"})
+    assert listed.exit_code == 0 and f"node1: artifact {base} was found damaged" in listed.output, listed.output
+    told_builds = CliRunner().invoke(agents_cli, ["agents", "--out", str(lab.out)], env={"COLUMNS": "300"})
+    assert told_builds.exit_code == 0 and "llama.cpp" in told_builds.output and "surgeon" in told_builds.output
+    assert "different" not in told_builds.output
     # And again, where no campaign needs the file: the scrub finds it.
     before = next(one for one in api_of(lab).call("GET", "/v1/lab/artifacts") if one["agent"] == "surgeon")
     flip_byte_unseen(store(lab, "surgeon") / base, 4)

@@ -7,39 +7,13 @@ import pytest
 
 from shared.files.artifacts import NoRoomError
 from shared.kernel.errors import NotFoundError
-from shared.kernel.records import SurgeryPlan
-from shared.wire.surgeries import ApplyParams, ApplyResult
-from surgeon.jobs import Tools
-from surgeon.settings import SurgeonSettings
 from tests.support.node_tiny_model import write_tiny_model
-
-LAYERS, EXPERTS = 4, 12
+from tests.support.surgeon_tools import EXPERTS, LAYERS, adopted, cut, drop, tools_of
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_model(tmp_path_factory.mktemp("model") / "base.gguf", n_layers=LAYERS, n_experts=EXPERTS)
-
-
-def tools_of(state: Path, **limits: int) -> Tools:
-    return Tools.of(
-        SurgeonSettings.model_validate({"name": "s", "port": 1, "state_dir": state, "models": {}, **limits})
-    )
-
-
-async def adopted(tools: Tools, file: Path) -> str:
-    scratch = tools.store.scratch()
-    scratch.write_bytes(file.read_bytes())
-    return (await tools.adopt(scratch)).sha256
-
-
-def drop(first: int, count: int) -> SurgeryPlan:
-    kept = tuple(expert for expert in range(EXPERTS) if not first <= expert < first + count)
-    return SurgeryPlan(n_experts=EXPERTS, kept=(kept,) * LAYERS)
-
-
-async def cut(tools: Tools, base: str, plan: SurgeryPlan) -> ApplyResult:
-    return await tools.cut(ApplyParams(base_sha256=base, plan=plan), lambda _fraction, _message: None)
 
 
 async def test_a_matrix_of_25_variants_keeps_the_base_and_three_of_them(tmp_path: Path, model: Path) -> None:

@@ -10,11 +10,15 @@ from orchestrator.domain.campaign.matrix import reference_of
 from orchestrator.domain.run.clocks import ClockOffset, NodeClock
 from orchestrator.domain.run.disturbances import ForeignLoad
 from orchestrator.domain.run.findings import Finding, Validity
+from orchestrator.domain.run.question_sets import QuestionSet
+from orchestrator.domain.run.records import Provenance
 from orchestrator.reports.hypotheses import Hypothesis
 from orchestrator.reports.research_questions import Recommendation, ResearchAnswer
 from orchestrator.results.power_view import PowerView, power_view
 from orchestrator.results.schema import BenchmarkFile, EpiFile
+from shared.kernel.build import SoftwareBuild
 from shared.kernel.records import Configuration
+from shared.llama.build import EngineBuild
 from tests.support import domain_lab
 from tests.web.states import InventedLab
 
@@ -172,10 +176,28 @@ _FINDINGS = (
 _QUESTIONS = domain_lab.questions((14, 15, 18))
 
 
+def _provenance() -> Provenance:
+    """One node of four has other code: its release was not installed."""
+    build = SoftwareBuild(version="0.2.0", code_sha256="1" * 64, packages_sha256="2" * 64, python="3.11.2")
+    engine = EngineBuild(
+        build="llama.cpp 0c1e570", ggml_commit="0c1e570", features=("NEON", "OPENMP"), openmp=True, repack=False,
+        kleidiai=False, rpc=True, libraries_sha256="3" * 64,
+    )  # fmt: skip
+    asked = QuestionSet(
+        task="demo_mmlu_2shot", docs_sha256="a" * 64, prompts_sha256="b" * 64, shots=2, available=264, asked=20,
+        trust="first_use",
+    )  # fmt: skip
+    return Provenance(
+        engine="llama.cpp", lm_eval_version="0.4.13", question_sets=(asked,),
+        software={**dict.fromkeys(("n1", "n2", "n3"), build), "n4": build.model_copy(update={"code_sha256": "7" * 64})},
+        engines=dict.fromkeys(("n1", "n2", "n3", "n4"), engine),
+    )  # fmt: skip
+
+
 @cache
 def _measured(configuration: str, repetition: int):  # type: ignore[no-untyped-def]
     """A run measured on a synthetic trace and evaluated by the product's own code."""
-    run = domain_lab.run_input(configuration, repetition)
+    run = domain_lab.run_input(configuration, repetition, provenance=_provenance())
     samples = domain_lab.block(
         {f"n{i}": lambda t, i=i: domain_lab.load(t) + 0.2 * i + 0.1 * math.sin(9 * t + i) for i in (1, 2, 3, 4)},  # type: ignore[misc]
         16.0,  # type: ignore[misc]
