@@ -113,8 +113,8 @@ def test_a_run_says_what_ran_and_what_was_asked(open_page: Open, invented: Inven
     for name, told in {
         "n1, n2, n3": "0.2.0, code 111111111111, packages 222222222222 (they differ)",
         "n4": "0.2.0, code 777777777777, packages 222222222222 (they differ)",
-        "llama.cpp on n1, n2, n3, n4": "llama.cpp 0c1e570, ggml 0c1e570, OpenMP, no repack, no KleidiAI, RPC, NEON OPENMP,"
-        " libraries 333333333333",
+        "llama.cpp on n1, n2, n3, n4": "llama.cpp 0c1e570, ggml 0c1e570, OpenMP, no repack, no KleidiAI, RPC, "
+        "NEON OPENMP, libraries 333333333333",
         "Questions of demo_mmlu_2shot": "20 of 264, 2 shots, SHA-256 aaaaaaaaaaaaaaaa (trusted on first use)",
     }.items():
         row = page.locator(".facts__row").filter(has=page.get_by_text(name, exact=True))
