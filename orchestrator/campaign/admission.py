@@ -5,28 +5,20 @@ Each refusal names the field, the reason and what would work. A configuration th
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from orchestrator.campaign.lab import Lab
 from orchestrator.campaign.topology import ModelFacts, check_fit, nodes_of
+from orchestrator.campaign.variant_admission import check_variant, known_names, refused_by_surgeon
 from orchestrator.domain.campaign.cells import ModelShape, ShapeUnknownError
 from orchestrator.domain.campaign.matrix import parse_selection, written_out
 from orchestrator.domain.campaign.schedule import configurations_of
 from orchestrator.domain.campaign.spec import CampaignSpec
-from orchestrator.domain.campaign.surgeries import (
-    GivenFile,
-    GivenPlan,
-    MergeExperts,
-    PruneExperts,
-    SearchExperts,
-    VariantSpec,
-)
 from shared.checkpoints.ggml_types import FILE_TYPES
 from shared.kernel.errors import ConfigurationError
 from shared.kernel.records import Configuration
-from shared.wire.names import Parameters
-from shared.wire.surgeon_catalogue import Catalogue, CatalogueModel, MethodInfo
+from shared.wire.surgeon_catalogue import Catalogue, CatalogueModel
 
 QUANTIZATIONS = frozenset(FILE_TYPES.values())
 
@@ -45,7 +37,10 @@ async def admit(spec: CampaignSpec, lab: Lab) -> CampaignSpec:
     admitted = held_against(spec, catalogue, list(lab.nodes))
     if spec.intelligence.where is None:
         admitted = admitted.model_copy(update={"accuracy_where": "scorers" if lab.scorers else "cluster"})
-    return admitted
+    refused = await refused_by_surgeon(admitted, lab)
+    if not refused:
+        return admitted
+    return _without(admitted, {**(admitted.left_out or {}), **refused}, _model(spec, catalogue))
 
 
 def check_scorers(spec: CampaignSpec, scorers: list[str]) -> None:
@@ -84,15 +79,19 @@ def held_against(spec: CampaignSpec, catalogue: Catalogue, nodes: list[str]) -> 
     model = _model(spec, catalogue)
     known = spec.model_copy(update={"model_shape": _shape(model)})
     for name, variant in (spec.variants or {}).items():
-        _check_variant(f"variants.{name}", variant, known, catalogue)
-    refused = dict(_refused(known, model, catalogue, nodes))
+        check_variant(f"variants.{name}", variant, known, catalogue)
+    return _without(known, dict(_refused(known, model, catalogue, nodes)), model)
+
+
+def _without(spec: CampaignSpec, refused: dict[str, str], model: CatalogueModel) -> CampaignSpec:
+    """Return the spec without what can never run, where its author wants that; else refuse it."""
     if refused and not spec.skip_impossible:
         name, reason = next(iter(refused.items()))
         raise ConfigurationError(
             f"{len(refused)} configuration(s) can never run, first: {reason}", where=f"configurations: {name}",
             hint="leave them out, or set skip_impossible = true (schema_version = 2) to measure the others",
         )  # fmt: skip
-    admitted = known.model_copy(update={"left_out": refused or None})
+    admitted = spec.model_copy(update={"left_out": refused or None})
     _check_layouts(parse_selection(admitted.selection, admitted.usual()), model)
     return admitted
 
@@ -116,18 +115,18 @@ def _check_layouts(configurations: Sequence[Configuration], model: CatalogueMode
 def _model(spec: CampaignSpec, catalogue: Catalogue) -> CatalogueModel:
     model = catalogue.model(spec.model)
     if model is None:
-        raise ConfigurationError("the surgeon has no such model", where=f"model: {spec.model}", hint=_known(
+        raise ConfigurationError("the surgeon has no such model", where=f"model: {spec.model}", hint=known_names(
             one.name for one in catalogue.models
         ))  # fmt: skip
     if model.problem:
         raise ConfigurationError(f"the surgeon cannot read it: {model.problem}", where=f"model: {spec.model}")
     if not model.no_surgery and spec.corpus not in catalogue.corpora:
         raise ConfigurationError(
-            "the surgeon has no such corpus", where=f"corpus: {spec.corpus}", hint=_known(catalogue.corpora)
+            "the surgeon has no such corpus", where=f"corpus: {spec.corpus}", hint=known_names(catalogue.corpora)
         )
     if not model.no_surgery and spec.method not in catalogue.methods:
         raise ConfigurationError(
-            "the surgeon has no such ranking", where=f"method: {spec.method}", hint=_known(catalogue.methods)
+            "the surgeon has no such ranking", where=f"method: {spec.method}", hint=known_names(catalogue.methods)
         )
     return model
 
@@ -176,110 +175,12 @@ def _check_configuration(
             where=where, hint="use variants that cut all layers alike (dropN_all)",
         )  # fmt: skip
     if configuration.variant is None and configuration.depth and configuration.method not in catalogue.methods:
-        hint = _known(catalogue.methods)
+        hint = known_names(catalogue.methods)
         if configuration.method in catalogue.searches:
             hint = (
                 f"a search needs parameters: make it a variant, experts = {{ search = {configuration.method!r}, ... }}"
             )
         raise ConfigurationError(f"the surgeon has no ranking {configuration.method!r}", where=where, hint=hint)
-
-
-def _check_variant(where: str, variant: VariantSpec, spec: CampaignSpec, catalogue: Catalogue) -> None:
-    """Refuse a named variant whose parameters the model or the surgeon lacks."""
-    shape = spec.model_shape
-    for surgery in variant.surgeries:
-        if isinstance(surgery, PruneExperts):
-            _check_pruning(where, surgery, spec, shape, catalogue)
-        elif isinstance(surgery, SearchExperts | MergeExperts):
-            _check_search(where, surgery, catalogue)
-        elif isinstance(surgery, GivenPlan) and surgery.plan is not None and shape is not None:
-            plan = surgery.plan
-            if (plan.n_layers, plan.n_experts) != (shape.n_layers, shape.n_experts):
-                raise ConfigurationError(
-                    f"the plan is for {plan.n_layers} layers of {plan.n_experts} experts, {spec.model} has"
-                    f" {shape.n_layers} of {shape.n_experts}", where=f"{where}.plan",
-                )  # fmt: skip
-            if (fewest := min(map(len, plan.kept))) < (active := spec.experts_per_token or shape.experts_per_token):
-                raise ConfigurationError(
-                    f"the plan leaves {fewest} experts in a layer, {active} are active per token", where=f"{where}.plan"
-                )
-        elif isinstance(surgery, GivenFile):
-            _check_file(f"{where}.file", surgery.name, spec, catalogue)
-
-
-def _check_search(where: str, surgery: SearchExperts | MergeExperts, catalogue: Catalogue) -> None:
-    _check_names(f"{where}.search", (surgery.search,), catalogue.searches, "search")
-    info = catalogue.described_as(surgery.search)
-    if info is None:
-        raise ConfigurationError(f"the surgeon cannot load the search {surgery.search!r}", where=f"{where}.search")
-    if ("plan" in info.needs) == isinstance(surgery, SearchExperts):
-        raise ConfigurationError(
-            f"{surgery.search} goes on from a plan" if "plan" in info.needs else f"{surgery.search} goes on from none",
-            where=f"{where}.search",
-        )  # fmt: skip
-    if surgery.questions and "questions" not in (*info.needs, *info.optional):
-        raise ConfigurationError(
-            f"{surgery.search} takes no questions", where=f"{where}.questions", hint="leave them out"
-        )
-    if not surgery.questions and "questions" in info.needs:
-        raise ConfigurationError(
-            f"{surgery.search} searches by accuracy and needs at least one question file", where=f"{where}.questions",
-            hint=_known(catalogue.questions),
-        )  # fmt: skip
-    _check_names(f"{where}.questions", surgery.questions, catalogue.questions, "question file")
-    _check_parameters(where, surgery.search, surgery.parameters, info)
-
-
-def _check_parameters(where: str, method: str, given: Parameters, info: MethodInfo | None) -> None:
-    """Refuse parameters that a method has not; whether a value fits, the method says before it begins."""
-    known = {parameter.name for parameter in info.parameters} if info is not None else given.keys()
-    if extra := sorted(given.keys() - known):
-        raise ConfigurationError(
-            f"{method} has no parameter {extra[0]!r}", where=f"{where}.{extra[0]}", hint=_known(known)
-        )
-
-
-def _check_pruning(
-    where: str, surgery: PruneExperts, spec: CampaignSpec, shape: ModelShape | None, catalogue: Catalogue
-) -> None:
-    method = surgery.method or spec.method
-    _check_names(f"{where}.method", (method,), catalogue.methods, "ranking")
-    _check_parameters(f"{where}.parameters", method, surgery.parameters, catalogue.described_as(method))
-    _check_names(
-        f"{where}.domain_weights", tuple(surgery.domain_weights or ()), catalogue.corpora.get(spec.corpus, ()), "domain"
-    )
-    if shape is None:
-        return
-    if not isinstance(surgery.layers, str):
-        _check_numbers(f"{where}.layers", surgery.layers, shape.n_layers, "layer")
-    for layer, experts in surgery.protect.items():
-        if layer != "all":
-            _check_numbers(f"{where}.protect", (int(layer),), shape.n_layers, "layer")
-        _check_numbers(f"{where}.protect.{layer}", experts, shape.n_experts, "expert")
-    if surgery.keep is None:
-        return
-    if len(surgery.keep) != shape.n_layers:
-        raise ConfigurationError(
-            f"numbers for {len(surgery.keep)} layers, {spec.model} has {shape.n_layers}", where=f"{where}.keep"
-        )
-    active = spec.experts_per_token or shape.experts_per_token
-    if bad := [number for number in surgery.keep if not active <= number <= shape.n_experts]:
-        raise ConfigurationError(
-            f"{bad[0]} of {shape.n_experts} experts, {active} of them active per token", where=f"{where}.keep",
-            hint=f"each number must be {active}..{shape.n_experts}",
-        )  # fmt: skip
-
-
-def _check_file(where: str, name: str, spec: CampaignSpec, catalogue: Catalogue) -> None:
-    _check_names(where, (name,), tuple(one.name for one in catalogue.models), "model")
-    model = catalogue.model(name)
-    if model is not None and model.problem:
-        raise ConfigurationError(f"the surgeon cannot read it: {model.problem}", where=where)
-    if model is not None and model.quantization not in (None, spec.quantization):
-        raise ConfigurationError(
-            f"{name} is {model.quantization}, the campaign measures {spec.quantization}", where=where,
-            hint="compare it in its own quantisation: set quantization, or give an F16 file",
-        )  # fmt: skip
 
 
 def check_tasks(spec: CampaignSpec, task_dirs: Sequence[Path]) -> None:
@@ -294,19 +195,3 @@ def check_tasks(spec: CampaignSpec, task_dirs: Sequence[Path]) -> None:
     files = TaskFiles(tuple(task_dirs))
     for task in spec.intelligence.tasks:
         files.find(task.task)
-
-
-def _check_names(where: str, given: tuple[str, ...], known: tuple[str, ...], what: str) -> None:
-    if missing := [name for name in given if name not in known]:
-        raise ConfigurationError(f"the surgeon has no {what} {missing[0]!r}", where=where, hint=_known(known))
-
-
-def _check_numbers(where: str, given: tuple[int, ...], count: int, what: str) -> None:
-    if bad := [number for number in given if number >= count]:
-        raise ConfigurationError(f"there is no {what} {bad[0]}", where=where, hint=f"they are 0..{count - 1}")
-    if len(set(given)) != len(given):
-        raise ConfigurationError(f"a {what} is given twice", where=where)
-
-
-def _known(names: Iterable[str]) -> str:
-    return f"it has {', '.join(sorted(names)) or 'none'}"

@@ -80,7 +80,7 @@ class Cluster:
                 await self._fetch(place, "fetch_base", file.base, part)
             if file.tokenizer is not None and file.tokenizer.sha256 in missing:
                 await self._fetch(place, "fetch_base", file.tokenizer, 2 * _AGAIN + part)
-            delivery = await self._fetch(place, "deploy", file.request, part)
+            delivery = await self._fetch(place, "deploy", file.request, part, file.remade_by)
         return {place.root: delivery}
 
     async def _check(self, place: AttemptPlace, files: Sequence[ModelFile]) -> frozenset[Sha256]:
@@ -96,29 +96,28 @@ class Cluster:
         self._hashed.update((place.root, sha256) for sha256 in due)  # what comes from now on is hashed as it comes
         return frozenset(found.missing)
 
-    async def _fetch(self, place: AttemptPlace, step: Step, request: FetchParams, part: int) -> FetchResult:
+    async def _fetch(
+        self, place: AttemptPlace, step: Step, request: FetchParams, part: int, remade_by: ApplyParams | None = None
+    ) -> FetchResult:
         """Bring a file; where that fails for want of what the surgeon lost, the surgeon makes it again."""
         try:
             return await self._fetch_once(place, step, request, part)
         except EpiError:
             restored = await self._pins.restore([sha for sha in (request.base_sha256, request.sha256) if sha])
-            if not await self._cut_again(place, request, part) and not restored:
+            if (remade_by is None or not await self._cut_again(place, request, part, remade_by)) and not restored:
                 raise
         return await self._fetch_once(place, step, request, _AGAIN + part)
 
-    async def _cut_again(self, place: AttemptPlace, request: FetchParams, part: int) -> bool:
+    async def _cut_again(self, place: AttemptPlace, request: FetchParams, part: int, remade_by: ApplyParams) -> bool:
         """Let the surgeon cut a variant again that it has no more, or a damaged one; tell whether it was so."""
-        if request.plan is None or request.base_sha256 is None:
-            return False
-        timeout_s = self._timeouts.rewrite("apply", request.size_bytes)
+        timeout_s = self._timeouts.rewrite("apply", request.size_bytes * max(len(remade_by.surgeries), 1))
         params = CheckParams(sha256s=(request.sha256,), anew=(request.sha256,))
         call = Call("surgeon", self._lab.surgeon, "check_artifacts", params, timeout_s, part=part)
         found = await self._caller.once(place.run, place.number, "apply", call, CheckResult)
         await self._caller.found_damaged(place.run, place.number, "surgeon", found.damaged)
         if not found.missing:
             return False
-        again = ApplyParams(base_sha256=request.base_sha256, plan=request.plan)
-        call = Call("surgeon", self._lab.surgeon, "apply", again, timeout_s, part=part)
+        call = Call("surgeon", self._lab.surgeon, "apply", remade_by, timeout_s, part=part)
         await self._caller.once(place.run, place.number, "apply", call, ApplyResult)
         return True
 

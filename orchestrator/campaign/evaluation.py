@@ -122,6 +122,7 @@ class ResultWriter:
             calibrated_utc_ns=measured.meter.instrument.calibrated_utc_ns,
             answers=None if measured.answers is None else source_of(measured.answers),
             plan=None if variant.plan is None else variant.plan.plan,
+            surgeries=variant.surgeries,
             provenance=Provenance(
                 plan_sha256=None if variant.plan is None else variant.plan.plan_hash,
                 model_sha256=variant.measured.request.sha256,

@@ -6,10 +6,12 @@ from dataclasses import dataclass, field, replace
 from orchestrator.campaign.calls import Call
 from orchestrator.campaign.context import CampaignContext
 from orchestrator.campaign.pins import SurgeonPins, pin
-from orchestrator.campaign.plans import PlanMaker
+from orchestrator.campaign.plans import Needs, PlanMaker, needs_of_searches
+from orchestrator.campaign.surgery_lists import ListMaker
 from orchestrator.campaign.topology import ModelFacts, check_fit, nodes_of, roots_of
 from orchestrator.domain.campaign.schedule import configurations_of
 from orchestrator.domain.campaign.spec import given_file
+from orchestrator.domain.run.records import SurgeriesDone
 from shared.kernel.errors import BugError, ConfigurationError, InfrastructureError
 from shared.kernel.records import Configuration, EngineName, NodeName
 from shared.wire.engines.registry import ENGINES
@@ -25,8 +27,10 @@ from shared.wire.surgeon_jobs import (
     ValidateParams,
     ValidateResult,
 )
-from shared.wire.surgeries import ApplyParams, ApplyResult
+from shared.wire.surgeries import ApplyParams, ApplyResult, SurgeryTable
 
+_F16_RATIO = 7
+"""The unquantised model's bytes against those of the base, at most."""
 GGUF = "gguf"
 """The format in which every base is prepared; for engines of another one it is converted once more."""
 
@@ -57,6 +61,13 @@ class Base:
     """By the engine's model format; GGUF is the base itself."""
     deliveries: Mapping[NodeName, FetchResult] = field(default_factory=dict)
 
+    search_needs: Needs = field(default_factory=dict)
+
+    @property
+    def f16(self) -> FetchParams:
+        """Return the unquantised model on the surgeon; how large it is, only roughly and at most."""
+        return FetchParams(sha256=self.model.f16_sha256, size_bytes=_F16_RATIO * self.model.base_size_bytes)
+
     @property
     def request(self) -> FetchParams:
         """Return what a root is asked for to get the base model."""
@@ -75,11 +86,22 @@ class ModelFile:
     base: FetchParams
     request: FetchParams
     tokenizer: FetchParams | None = None
+    surgeries: tuple[SurgeryTable, ...] = ()
+    """What made it, where that is more than one plan, which nodes cannot apply."""
 
     @property
     def requests(self) -> tuple[FetchParams, ...]:
-        """Return what a root needs for it."""
-        return tuple(filter(None, (self.base, self.request, self.tokenizer)))
+        """Return what a root needs for it; the base only where the root can make the file from it."""
+        base = self.base if self.request.plan is not None and self.base.sha256 != self.request.sha256 else None
+        return tuple(filter(None, (base, self.request, self.tokenizer)))
+
+    @property
+    def remade_by(self) -> ApplyParams | None:
+        """Return how the surgeon makes the file again; None where nothing made it."""
+        if self.surgeries:
+            return ApplyParams(base_sha256=self.base.sha256, surgeries=self.surgeries)
+        plan = self.request.plan
+        return None if plan is None else ApplyParams(base_sha256=self.base.sha256, plan=plan)
 
 
 @dataclass(frozen=True)
@@ -90,6 +112,7 @@ class Variant:
     plan: PlanResult | None
     scored: ModelFile
     measured: ModelFile
+    surgeries: SurgeriesDone | None = None
 
 
 async def prepare_bases(context: CampaignContext, pins: SurgeonPins) -> dict[str, Base]:
@@ -119,7 +142,9 @@ async def prepare_bases(context: CampaignContext, pins: SurgeonPins) -> dict[str
             delivery = await context.caller.idempotent(place, "fetch_base", call, FetchResult)
             if not place:
                 deliveries[root] = delivery
-    return bases | {spec.quantization: replace(bases[spec.quantization], deliveries=deliveries)}
+    needs = await needs_of_searches(context)
+    bases[spec.quantization] = replace(bases[spec.quantization], deliveries=deliveries)
+    return {name: replace(base, search_needs=needs) for name, base in bases.items()}
 
 
 async def _prepare_base(
@@ -174,12 +199,20 @@ async def _prepare_variant(
 ) -> Variant:
     spec, lab, caller = context.spec, context.lab, context.caller
     base = bases[configuration.quantization]
-    plan = None
+    plan, surgeries = None, None
+    named = (spec.variants or {}).get(configuration.variant or "")
+    lists = ListMaker(context, configuration, base.f16, base.search_needs)
     if (file := given_file(spec, configuration)) is not None:
         scored = await _given(context, pins, configuration, file)
+    elif named is not None and not named.is_one_plan and base.statistics is not None:
+        tables = await lists.decided(named, base.statistics.statistics_sha256)
+        made_from = base.request if named.base == "quantized" else base.f16
+        scored, surgeries = await _listed(lists, configuration.id, tables, made_from)
+        if (whole := scored.request.plan) is not None:
+            plan = PlanResult(plan=whole, plan_hash=surgeries.sha256)
     else:
         if base.statistics is not None:
-            maker = PlanMaker(context, base.model.f16_sha256, base.statistics.statistics_sha256)
+            maker = PlanMaker(context, base.model.f16_sha256, base.statistics.statistics_sha256, base.search_needs)
             plan = await maker.plan(configuration)
         scored = await _apply(context, configuration.id, base.request, plan)
     check = await caller.idempotent(
@@ -200,9 +233,25 @@ async def _prepare_variant(
         if form not in base.engine_files:
             raise BugError(f"no files for {configuration.engine} were made", where=configuration.id)
         files = base.engine_files[form]
-        measured = await _apply(context, f"{configuration.id}.m", files.model, plan)
+        if surgeries is not None:
+            measured, _ = await _listed(lists, f"{configuration.id}.m", surgeries.surgeries, files.model)
+        else:
+            measured = await _apply(context, f"{configuration.id}.m", files.model, plan)
         measured = replace(measured, tokenizer=files.tokenizer)
-    return Variant(base, plan, scored, measured)
+    return Variant(base, plan, scored, measured, surgeries)
+
+
+async def _listed(
+    lists: ListMaker, subject: str, tables: tuple[SurgeryTable, ...], base: FetchParams
+) -> tuple[ModelFile, SurgeriesDone]:
+    """Let the surgeon do surgeries in order to a base, and prove the file."""
+    made = await lists.applied(subject, tables, base)
+    done = await lists.proved(subject, tables, base, made)
+    file = FetchParams(
+        sha256=made.sha256, size_bytes=made.size_bytes, base_sha256=None if made.plan is None else base.sha256,
+        plan=made.plan,
+    )  # fmt: skip
+    return ModelFile(base, file, surgeries=tables), done
 
 
 async def _given(context: CampaignContext, pins: SurgeonPins, configuration: Configuration, name: str) -> ModelFile:

@@ -71,14 +71,14 @@ class Scorer:
     async def _load(self, configuration: Configuration, file: ModelFile) -> ServedBy:
         """Bring the model here in the cheapest way, and load it; what is here already is hashed before."""
         timeouts, started = self._context.spec.timeouts, self._context.spec.engine
-        needed = tuple(dict.fromkeys((file.base.sha256, file.request.sha256)))
+        needed = tuple(request.sha256 for request in file.requests)
         params = PinParams(owner=self._context.spec.id, sha256s=needed)
         await self._job(configuration.id, "pin", params, PinResult, timeouts.handling("deploy"))
-        check_s = timeouts.rewrite("deploy", file.base.size_bytes + file.request.size_bytes)
+        check_s = timeouts.rewrite("deploy", sum(request.size_bytes for request in file.requests))
         check = CheckParams(sha256s=needed, anew=needed)
         found = await self._job(configuration.id, "check_artifacts", check, CheckResult, check_s)
         await self._context.caller.found_damaged(configuration.id, 0, self.name, found.damaged)
-        for request in (file.base, file.request):
+        for request in file.requests:
             if request.sha256 in found.missing:
                 timeout_s = timeouts.fetch("deploy", request.size_bytes)
                 await self._job(configuration.id, "fetch", request, FetchResult, timeout_s)

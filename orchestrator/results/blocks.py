@@ -15,7 +15,18 @@ from orchestrator.domain.run.epi import EpiValue
 from orchestrator.domain.run.evaluate import RunEvaluation
 from orchestrator.domain.run.records import Environment, Provenance, RunInput
 from shared.kernel.clock import iso_utc
-from shared.kernel.records import ConfigurationId, EngineName, Instrument, LayerGroup, Layout, NodeName, Record, Sha256
+from shared.kernel.records import (
+    ConfigurationId,
+    EngineName,
+    Instrument,
+    LayerGroup,
+    Layout,
+    NodeName,
+    Record,
+    Sha256,
+    is_absent,
+    is_empty,
+)
 
 
 class EnergyBlock(Record):
@@ -109,6 +120,10 @@ class SurgeryDetail(Record):
     experts_per_token: int | None
     experts_dropped: int | None = Field(description="over all layers, from the plan")
     plan_sha256: Sha256 | None
+    surgeries: tuple[str, ...] = Field(
+        default=(), exclude_if=is_empty, description="kinds in order, where the variant is more than one plan"
+    )
+    surgeries_sha256: Sha256 | None = Field(default=None, exclude_if=is_absent, description="hash that names them")
 
     @classmethod
     def of(cls, run: RunInput) -> Self:
@@ -122,6 +137,8 @@ class SurgeryDetail(Record):
             experts_per_token=configuration.experts_per_token,
             experts_dropped=None if run.plan is None else sum(len(layer) for layer in run.plan.dropped),
             plan_sha256=run.provenance.plan_sha256,
+            surgeries=() if run.surgeries is None else tuple(one.kind for one in run.surgeries.surgeries),
+            surgeries_sha256=None if run.surgeries is None else run.surgeries.sha256,
         )
 
 

@@ -139,13 +139,55 @@ def test_named_variants_write_their_surgeries_out() -> None:
         ({"experts": {"drop": 4, "deep": True}}, "deep"),
         ({"file": "theirs"}, "reference"),
         ({"surgeries": [{"kind": "merge_experts", "questions": ["arc"]}]}, "cannot be the first"),
-        ({"surgeries": [{"kind": "lobotomy"}]}, "kind"),
+        ({"surgeries": [{"kind": "Lobotomy"}]}, "kind"),
+        ({"surgeries": [{"count": 1}]}, "kind"),
+        (
+            {"surgeries": [{"kind": "drop_layers", "count": 1}, {"kind": "merge_experts", "questions": ["arc"]}]},
+            "cannot follow",
+        ),
+        ({"surgeries": [{"kind": "file", "name": "x"}, {"kind": "drop_layers"}], "reference": "baseline"}, "as it is"),
+        (
+            {"surgeries": [{"kind": "search_experts", "search": "eep_merge", "questions": ["arc"]}]},
+            "cannot be the first",
+        ),
         ({"plan": {"n_experts": 4, "kept": [[0, 9]]}}, "kept|expert id"),
     ],
 )
 def test_a_variant_that_makes_no_sense_is_refused_with_its_field(table: dict[str, Any], names: str) -> None:
     with pytest.raises(ValidationError, match=names):
         spec(configurations="v", variants={"v": table})
+
+
+def test_any_surgeries_in_order_are_a_variant() -> None:
+    """Kinds that only the surgeon knows, and kinds that decide, in one list."""
+    half = {"kind": "prune_experts", "drop": "50%", "method": "reap", "layers": "late"}
+    made = spec(configurations="short,cut.k4,told", variants={
+        "short": {"surgeries": [{"kind": "drop_layers", "count": 3}]},
+        "cut": {"base": "f16", "surgeries": [{"kind": "drop_layers", "count": 3}, half, {"kind": "quantize"}]},
+        "told": {"surgeries": [{"kind": "prune_experts", "n_experts": 4, "kept": [[0, 1]], "layout": "biased"}]},
+    })  # fmt: skip
+    found = {one.id: one for one in configurations_of(made)}
+    assert (found["short"].depth, found["short"].method, found["short"].layout) == (0, "drop_layers", "uniform")
+    cut = found["cut.k4"]
+    assert (cut.depth, cut.group, cut.method, cut.layout) == (64, "late", "reap", "biased")
+    assert (found["told"].method, found["told"].layout) == ("prune_experts", "biased")
+    variants = made.variants or {}
+    assert [variants[name].is_one_plan for name in variants] == [False, False, False]
+    assert [type(one).__name__ for one in variants["cut"].surgeries] == [
+        "AppliedSurgery", "PruneExperts", "AppliedSurgery",
+    ]  # fmt: skip
+    again = CampaignSpec.model_validate_json(made.model_dump_json())
+    assert again == made and again.spec_hash() == made.spec_hash()
+    assert made.model_dump(mode="json")["variants"]["short"]["surgeries"] == [{"kind": "drop_layers", "count": 3}]
+
+
+def test_the_hash_of_a_variant_that_searches_is_that_of_before() -> None:
+    """Parameters of a search stood as fields of their own in the spec: they stand where they stood."""
+    experts = {"search": "eep", "drop": 4, "questions": ["arc"], "iterations": 3, "merge": {"iterations": 2}}
+    made = spec(configurations="v", variants={"v": {"experts": experts}})
+    dumped = made.model_dump(mode="json", exclude_defaults=True)["variants"]["v"]["surgeries"]
+    searched = {"search": "eep", "drop": 4, "questions": ["arc"], "iterations": 3}
+    assert dumped == [searched, {"questions": ["arc"], "iterations": 2}]
 
 
 @pytest.mark.parametrize("name", ["all", "baseline", "baseline_biased", "drop4_all", "drop25pct_late"])

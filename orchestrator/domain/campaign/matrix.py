@@ -23,7 +23,8 @@ from orchestrator.domain.campaign.cells import (
     experts_to_drop,
 )
 from orchestrator.domain.campaign.serving import MatrixOptions, is_serving_tag, served, tags_of
-from orchestrator.domain.campaign.surgeries import PruneExperts, SearchExperts, VariantSpec
+from orchestrator.domain.campaign.surgeries import PruneExperts, SearchExperts
+from orchestrator.domain.campaign.variants import VariantSpec
 from shared.kernel.errors import ConfigurationError
 from shared.kernel.records import Configuration
 from shared.wire.engines.registry import ENGINES
@@ -160,9 +161,10 @@ def _configuration(variant: str, tags: str, usual: MatrixOptions) -> Configurati
 
 def _named(name: str, variant: VariantSpec, usual: MatrixOptions) -> Cell:
     """Return the cell that a named variant is nearest to: its depth and group as far as one number says them."""
-    first = variant.surgeries[0]
-    if isinstance(first, SearchExperts):
-        return Cell(name, experts_to_drop(first.drop, usual.model_shape, f"variants.{name}.drop"), "all", "uniform")
+    first = variant.decisions[0] if variant.decisions else None
+    if isinstance(first, SearchExperts) and first.drop is not None:
+        depth = experts_to_drop(first.drop, usual.model_shape, f"variants.{name}.drop")
+        return Cell(name, depth, "all", variant.layout)
     if isinstance(first, PruneExperts) and first.drop is not None:
         depth = experts_to_drop(first.drop, usual.model_shape, f"variants.{name}.drop")
         group = first.layers if isinstance(first.layers, str) else "all"

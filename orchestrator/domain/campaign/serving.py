@@ -18,7 +18,7 @@ from typing import Final
 from pydantic import Field
 
 from orchestrator.domain.campaign.cells import ModelShape
-from orchestrator.domain.campaign.surgeries import VariantSpec
+from orchestrator.domain.campaign.variants import VariantSpec
 from shared.kernel.errors import ConfigurationError
 from shared.kernel.records import ConfigurationId, EngineName, NodeName, Record
 from shared.wire.engines.registry import ENGINES

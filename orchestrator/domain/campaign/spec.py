@@ -13,8 +13,9 @@ from orchestrator.domain.campaign.protocol import AccuracyPlace, LagS, Measureme
 from orchestrator.domain.campaign.serving import MatrixOptions
 from orchestrator.domain.campaign.steady_state import SteadyStateSpec
 from orchestrator.domain.campaign.steps import FORMER_STEPS
-from orchestrator.domain.campaign.surgeries import Drop, GivenFile, VariantSpec
+from orchestrator.domain.campaign.surgeries import Drop, GivenFile
 from orchestrator.domain.campaign.timeouts import TimeoutsSpec
+from orchestrator.domain.campaign.variants import VariantSpec
 from shared.kernel.records import (
     CampaignId,
     Configuration,

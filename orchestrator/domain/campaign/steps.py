@@ -11,7 +11,7 @@ from typing import Final, Literal
 from shared.kernel.records import NodeName
 
 SetupStep = Literal["prepare", "observe", "pin_base", "release", "fetch_base"]
-ConfigurationStep = Literal["plan", "search", "apply", "validate"]
+ConfigurationStep = Literal["plan", "search", "apply", "verify", "validate"]
 RunStep = Literal[
     "deploy", "start_engine", "answers", "steady_state", "idle", "marker", "prefill", "decode", "score", "evaluate"
 ]

@@ -1,18 +1,19 @@
-"""What can be done to a model, as data: each kind of surgery with its own parameters, and variants made of them.
+"""What can be done to a model, as data: each kind of surgery with its own parameters.
 
-A named variant is one or more surgeries in order. The first decides which experts stay (a ranking, a search, a given
-plan) or brings a file that somebody else cut; a merge phase may follow. Not here: ids of the matrix (`cells`), and who
-does it (the surgeon; `orchestrator.campaign.preparation` asks it).
+Some kinds decide which experts stay (a ranking, a search, a merge phase, a given plan); any other is a kind that the
+surgeon has, with its own parameters, which are checked there. One brings a file that somebody else cut. Not here:
+variants made of them (`variants`), ids of the matrix (`cells`), and who does it (the surgeon).
 """
 
 import re
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
-from pydantic import ConfigDict, Field, StringConstraints, model_validator
+from pydantic import ConfigDict, Discriminator, Field, StringConstraints, Tag, model_validator
 
-from shared.kernel.records import ConfigurationId, LayerGroup, Layout, Record, Sha256, SurgeryPlan
+from shared.kernel.records import LayerGroup, Layout, Record, Sha256, SurgeryPlan
 from shared.wire.names import Name, Parameters
 from shared.wire.pruning import PruningOptions
+from shared.wire.surgeries import SurgeryTable
 
 Percentage = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]?%$")]
 Drop = Annotated[int, Field(ge=1, le=4095)] | Percentage
@@ -73,7 +74,9 @@ class SearchExperts(_WithOwnParameters):
 
     kind: Literal["search_experts"] = "search_experts"
     search: Name = Field(description="a search of the surgeon, for example naee or eep")
-    drop: Drop = Field(description="experts dropped in every layer")
+    drop: Drop | None = Field(
+        default=None, description="experts dropped in every layer; null: the search goes on from the plan before it"
+    )
     questions: tuple[Name, ...] = Field(
         default=(), description="question files of the surgeon, by name: for a search by accuracy"
     )
@@ -89,6 +92,7 @@ class MergeExperts(_WithOwnParameters):
     questions: tuple[Name, ...] = Field(min_length=1, description="question files of the surgeon, by name")
 
     search: ClassVar[str] = "eep_merge"
+    reservoir: ClassVar[int] = 256
 
     @property
     def parameters(self) -> Parameters:
@@ -117,93 +121,56 @@ class GivenFile(Record):
     name: Name = Field(description="a model of the surgeon's settings")
 
 
-Surgery = Annotated[PruneExperts | SearchExperts | MergeExperts | GivenPlan | GivenFile, Field(discriminator="kind")]
-_FIRST = ("prune_experts", "search_experts", "plan", "file")
-
-
-def _with_short_forms(schema: dict[str, Any]) -> None:
-    """Let editors know `experts`, `plan` and `file`, which are written out as surgeries."""
-    schema["properties"] |= {
-        "experts": {"type": "object", "description": "one prune_experts (drop, method, layers, ...) or, with search,"
-                    " one search_experts; merge = true or a table adds merge_experts"},
-        "plan": {"type": ["string", "object"], "description": "a plan file, the hash of a known plan, or the plan"},
-        "file": {"type": "string", "description": "a model of the surgeon's settings that somebody else cut"},
-    }  # fmt: skip
-    schema.pop("required", None)
-
-
-class VariantSpec(Record):
-    """A named variant: `surgeries` in order, or in short one of `experts`, `plan`, `file`."""
-
-    model_config = Record.model_config | ConfigDict(json_schema_extra=_with_short_forms)
-
-    description: str = Field(default="", description="for people")
-    surgeries: tuple[Surgery, ...] = Field(
-        min_length=1, max_length=2, description="in order; experts, plan or file are short for one"
-    )
-    reference: ConfigurationId | None = Field(
-        default=None, description="what it is compared with; null: the unpruned model of its layout and serving"
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _write_out(cls, data: Any) -> Any:
-        """Write `experts`, `plan` and `file` out as surgeries."""
-        if not isinstance(data, dict):
-            return data
-        short = [key for key in ("experts", "plan", "file") if key in data]
-        if not short:
-            return data
-        if len(short) > 1 or "surgeries" in data:
-            raise ValueError("give one of surgeries, experts, plan and file")
-        rest = {key: value for key, value in data.items() if key not in short}
-        return {**rest, "surgeries": _surgeries_of(short[0], data[short[0]])}
-
-    @model_validator(mode="after")
-    def _is_in_order(self) -> Self:
-        kinds = [one.kind for one in self.surgeries]
-        if kinds[0] not in _FIRST:
-            raise ValueError(f"surgeries: {kinds[0]} cannot be the first, it goes on from a plan")
-        if len(kinds) == 2 and (kinds[1] != "merge_experts" or kinds[0] == "file"):
-            raise ValueError(f"surgeries: {kinds[1]} cannot follow {kinds[0]}")
-        if kinds[0] == "file" and self.reference is None:
-            raise ValueError("reference: say what a file that somebody else cut is compared with, for example baseline")
-        return self
+class AppliedSurgery(SurgeryTable):
+    """Any kind of surgery that the surgeon has (`epi surgery kinds`), with its parameters."""
 
     @property
-    def layout(self) -> Layout:
-        """Return the layout that the surgeries make."""
-        first = self.surgeries[0]
-        if isinstance(first, PruneExperts):
-            return first.layout or ("biased" if first.needs_biased else "uniform")
-        if isinstance(first, GivenPlan) and first.plan is not None:
-            return first.plan.layout
-        return "uniform"
-
-    @property
-    def method(self) -> str | None:
-        """Return the ranking or search that decides; null: the campaign's own ranking."""
-        first = self.surgeries[0]
-        if isinstance(first, PruneExperts):
-            return first.method
-        if isinstance(first, SearchExperts):
-            return first.search
-        if isinstance(first, GivenPlan):
-            return "plan" if first.plan is None else first.plan.method
-        return "file"
+    def makes_biased(self) -> bool:
+        """Return whether its parameters name the layout `biased`."""
+        return self.__pydantic_extra__.get("layout") == "biased"
 
 
-def _surgeries_of(key: str, value: Any) -> list[dict[str, Any]]:
-    if key == "file":
-        return [{"kind": "file", "name": value}]
-    if key == "plan":
-        return [{"kind": "plan", "sha256": value} if isinstance(value, str) else {"kind": "plan", "plan": value}]
-    if not isinstance(value, dict):
-        raise ValueError("experts: a table is expected")
-    experts = dict(value)
-    merge = experts.pop("merge", False)
-    made = [{"kind": "search_experts" if "search" in experts else "prune_experts", **experts}]
-    if merge:
-        own = merge if isinstance(merge, dict) else {}
-        made.append({"kind": "merge_experts", "questions": experts.get("questions", ()), **own})
-    return made
+_OWN: Final = ("prune_experts", "search_experts", "merge_experts", "plan", "file")
+_DECIDED: Final = {"prune_experts": "kept", "merge_experts": "matrices"}
+"""Kinds that the surgeon has under the same name -> the parameter that shows that nothing is left to decide."""
+
+
+def _which(value: Any) -> str | None:
+    """Return the tag of a surgery: one of ours, or any of the surgeon's."""
+    if isinstance(value, AppliedSurgery):
+        return "applied"
+    kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
+    if kind not in _OWN or (isinstance(value, dict) and _DECIDED.get(kind, "") in value):
+        return "applied"
+    return str(kind)
+
+
+Surgery = Annotated[
+    Annotated[PruneExperts, Tag("prune_experts")]
+    | Annotated[SearchExperts, Tag("search_experts")]
+    | Annotated[MergeExperts, Tag("merge_experts")]
+    | Annotated[GivenPlan, Tag("plan")]
+    | Annotated[GivenFile, Tag("file")]
+    | Annotated[AppliedSurgery, Tag("applied")],
+    Discriminator(_which),
+]
+Decision = PruneExperts | SearchExperts | MergeExperts | GivenPlan
+
+
+def goes_on(surgery: Surgery) -> bool:
+    """Tell whether a surgery goes on from the plan of the one before it."""
+    return isinstance(surgery, MergeExperts) or (isinstance(surgery, SearchExperts) and surgery.drop is None)
+
+
+def layout_made_by(surgery: PruneExperts) -> Layout:
+    """Return the layout of a pruning: as it says, else `biased` where layers keep different numbers."""
+    return surgery.layout or ("biased" if surgery.needs_biased else "uniform")
+
+
+def layout_of(surgery: Surgery) -> Layout:
+    """Return the layout that a surgery makes, as far as it says so."""
+    if isinstance(surgery, PruneExperts):
+        return layout_made_by(surgery)
+    if isinstance(surgery, GivenPlan):
+        return "uniform" if surgery.plan is None else surgery.plan.layout
+    return "biased" if isinstance(surgery, AppliedSurgery) and surgery.makes_biased else "uniform"

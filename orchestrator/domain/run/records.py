@@ -35,6 +35,7 @@ from shared.wire.node_jobs.activity import AgentActivity
 from shared.wire.node_jobs.artifacts import FetchResult
 from shared.wire.node_jobs.host import NodeFacts
 from shared.wire.node_jobs.load import MachineLoad
+from shared.wire.surgeries import SurgeryTable
 
 RULES_VERSION = 2
 """The set of rules that judges what this version measures; results say theirs, and older ones are judged as before."""
@@ -122,6 +123,17 @@ class WindowLoad(Record):
     nodes: dict[NodeName, MachineLoad] = Field(description="nodes that told it: not one whose agent began anew")
 
 
+class SurgeriesDone(Record):
+    """What made a variant that is more than one plan: surgeries in order, each decision made, and their proof."""
+
+    surgeries: tuple[SurgeryTable, ...] = Field(description="kinds with their parameters, in order")
+    sha256: Sha256 = Field(description="hash that names them")
+    brought_by: dict[str, str] = Field(
+        default_factory=dict, description="kind -> package and version, of others' kinds"
+    )
+    proved_bytes: int = Field(description="bytes that were compared with what they make of the base")
+
+
 class RunInput(Record):
     """Everything known of one run but its samples and answers: what `run_NNN.json` holds and `evaluate_run` reads.
 
@@ -181,6 +193,9 @@ class RunInput(Record):
         default=None, exclude_if=is_absent, description="null: asked in the score window, or not answered yet"
     )
     plan: SurgeryPlan | None = None
+    surgeries: SurgeriesDone | None = Field(
+        default=None, exclude_if=is_absent, description="instead of a plan, where a variant is more than one"
+    )
     provenance: Provenance = Provenance()
     protocol: MeasurementProtocol = MeasurementProtocol()
     rules_version: int = Field(

@@ -103,6 +103,7 @@ const STEPS = {
   start_workers: "Starting the workers",
   plan: "Planning the surgery",
   apply: "Operating on the model",
+  verify: "Proving what was done",
   validate: "Checking the model",
   deploy: "Deploying",
   start_engine: "Starting the engine",
