@@ -1,14 +1,12 @@
 """Surgery on Hugging Face checkpoint directories as a recipe of byte ranges.
 
-Known namings: Qwen3-MoE and Qwen2-MoE (`mlp.gate`, `mlp.experts.J.*`), Mixtral (`block_sparse_moe.gate`,
-`block_sparse_moe.experts.J.w1|w2|w3`), and stacked experts (`experts.gate_up_proj` [E, ...], `experts.down_proj`).
 Every shard keeps its name and order; kept experts are numbered anew; config, index, model card and metadata follow.
 
-Only `uniform`: transformers has one expert count for all layers and no selection bias.
+Only `uniform`: transformers has one expert count for all layers and no selection bias. Not here: which tensors are
+experts' (`safetensors_experts`).
 """
 
 import json
-import re
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,97 +24,23 @@ from shared.checkpoints.base import (
 )
 from shared.checkpoints.experts import expert_ranges, kept_pieces
 from shared.checkpoints.safetensors import INDEX_NAME, Checkpoint, TensorEntry, TensorFile
+from shared.checkpoints.safetensors_experts import (
+    COUNT_KEYS,
+    NUMBERED,
+    ROUTER,
+    STACKED,
+    check_settings,
+    describe,
+    layer_of,
+    moe_layers,
+)
 from shared.kernel.errors import ConfigurationError, DataError
 from shared.kernel.records import SurgeryPlan, canonical_json
 from shared.kernel.regular_files import leads_outside
 
 PLAN_FILE: Final = "epi_surgery.json"
 PLAN_KEY: Final = "epi.surgery.plan_sha256"
-_COUNT_KEYS: Final = {
-    "Qwen3MoeForCausalLM": "num_experts",
-    "Qwen2MoeForCausalLM": "num_experts",
-    "MixtralForCausalLM": "num_local_experts",
-}
-_EXPERT: Final = re.compile(r"(model\.layers\.(\d+)\.(?:mlp|block_sparse_moe)\.experts\.)(\d+)(\..+)")
-_STACKED: Final = re.compile(
-    r"model\.layers\.(\d+)\.(?:mlp|block_sparse_moe)\.experts\.(?:gate_up_proj|gate_proj|up_proj|down_proj)(?:\.weight)?"
-)
-_ROUTER: Final = re.compile(r"model\.layers\.(\d+)\.(?:mlp|block_sparse_moe)\.gate\.weight")
 _OTHER_WEIGHTS: Final = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".m", ".ckpt")
-
-
-def describe(checkpoint: Checkpoint) -> CheckpointInfo:
-    """Return the facts of a Mixture-of-Experts checkpoint.
-
-    Raises:
-        ConfigurationError: a dense model, or an architecture this project does not cut.
-        DataError: config and tensors contradict each other.
-    """
-    config_path = str(checkpoint.path / "config.json")
-    architecture = checkpoint.architecture
-    if architecture not in _COUNT_KEYS:
-        raise ConfigurationError(
-            f"the architecture {architecture or '(none)'!r} is not supported", where=config_path,
-            hint=f"supported: {', '.join(sorted(_COUNT_KEYS))}",
-        )  # fmt: skip
-    n_experts = checkpoint.integer(_COUNT_KEYS[architecture])
-    active = checkpoint.integer("num_experts_per_tok")
-    if active > n_experts:
-        raise DataError(f"{active} experts per token of {n_experts}", where=config_path)
-    tensors = checkpoint.tensors()
-    layers = moe_layers(tensors)
-    if not layers:
-        raise ConfigurationError("a dense model: there are no experts to operate on", where=str(checkpoint.path))
-    _check_experts(tensors, layers, n_experts, checkpoint)
-    return CheckpointInfo(
-        format="safetensors", architecture=architecture, n_layers=len(layers), n_experts=n_experts,
-        experts_per_token=active, size_bytes=sum(file.size_bytes for file in checkpoint.files),
-        quantization=str(checkpoint.config.get("torch_dtype") or checkpoint.config.get("dtype") or ""),
-    )  # fmt: skip
-
-
-def moe_layers(tensors: Mapping[str, TensorEntry]) -> tuple[int, ...]:
-    """Return the numbers of the layers with a router, ascending."""
-    return tuple(sorted(int(match[1]) for name in tensors if (match := _ROUTER.fullmatch(name))))
-
-
-def _check_experts(
-    tensors: Mapping[str, TensorEntry], layers: tuple[int, ...], n_experts: int, checkpoint: Checkpoint
-) -> None:
-    parts: dict[tuple[int, str], set[int]] = {}
-    stacked: dict[int, int] = {}
-    for name, tensor in tensors.items():
-        layer = _layer(name)
-        if layer is None:
-            continue
-        if layer not in layers:
-            raise DataError(f"layer {layer} has experts but no router", where=str(tensor.file))
-        if match := _EXPERT.fullmatch(name):
-            parts.setdefault((layer, match[4]), set()).add(int(match[3]))
-            continue
-        if not tensor.shape or tensor.shape[0] != n_experts:
-            raise DataError(
-                f"{name!r} has the shape {list(tensor.shape)}, config.json says {n_experts} experts",
-                where=str(tensor.file),
-            )
-        stacked[layer] = stacked.get(layer, 0) + (_STACKED.fullmatch(name) is not None)
-    for layer in layers:
-        mine = [ids for (at, _), ids in parts.items() if at == layer]
-        if not mine and stacked.get(layer, 0) < 2:
-            raise DataError(f"layer {layer} has a router but no experts", where=str(checkpoint.path))
-    for (layer, part), ids in parts.items():
-        if ids != set(range(n_experts)):
-            raise DataError(
-                f"layer {layer} has {len(ids)} of {n_experts} experts' {part[1:]}", where=str(checkpoint.path)
-            )
-
-
-def _layer(name: str) -> int | None:
-    """Return the layer of a tensor that belongs to experts or routers, None for any other tensor."""
-    for pattern, group in ((_EXPERT, 2), (_STACKED, 1), (_ROUTER, 1)):
-        if match := pattern.fullmatch(name):
-            return int(match[group])
-    return None
 
 
 def recipe(checkpoint: Checkpoint, plan: SurgeryPlan) -> list[OutputFile]:
@@ -138,6 +62,7 @@ def recipe(checkpoint: Checkpoint, plan: SurgeryPlan) -> list[OutputFile]:
         names = [file.path for file in checkpoint.files] + [path for path in others if path.name != PLAN_FILE]
         names += [checkpoint.path / name for name in ("config.json", INDEX_NAME) if (checkpoint.path / name).exists()]
         return [_copy(path) for path in sorted(names)]
+    check_settings(checkpoint)
     outputs: list[OutputFile] = []
     weight_map: dict[str, str] = {}
     total_bytes = 0
@@ -190,15 +115,18 @@ def _cut(
     tensor: TensorEntry, plan: SurgeryPlan, rank: Mapping[int, int], tensors: Mapping[str, TensorEntry]
 ) -> tuple[str, list[int], list[Piece]] | None:
     """Return the tensor's new name, shape and bytes; None when it belongs to a dropped expert."""
-    layer = _layer(tensor.name)
+    layer = layer_of(tensor, plan.n_experts)
     if layer is None:
         return tensor.name, list(tensor.shape), [Range(tensor.file, tensor.offset, tensor.n_bytes)]
     kept = plan.kept[rank[layer]]
     matrix = None
     if plan.merge is not None:
-        is_router = _ROUTER.fullmatch(tensor.name) is not None
+        stacked = STACKED.fullmatch(tensor.name)
+        if stacked is not None and stacked[3] not in (None, ".weight", "_bias", ".bias"):
+            raise ConfigurationError("experts with scales or zero points cannot be merged", where=tensor.name)
+        is_router = ROUTER.fullmatch(tensor.name) is not None
         matrix = (plan.merge.routers if is_router else plan.merge.experts)[rank[layer]]
-    if match := _EXPERT.fullmatch(tensor.name):
+    if match := NUMBERED.fullmatch(tensor.name):
         if int(match[3]) not in kept:
             return None
         place = kept.index(int(match[3]))
@@ -210,14 +138,8 @@ def _cut(
     return tensor.name, [len(kept), *tensor.shape[1:]], kept_pieces(experts, kept, tensor.dtype, matrix)
 
 
-def routers(checkpoint: Checkpoint) -> list[tuple[str, Range]]:
-    """Return ggml type and place of each layer's router, in the order of the layers."""
-    found = {int(match[1]): one for name, one in checkpoint.tensors().items() if (match := _ROUTER.fullmatch(name))}
-    return [(one.dtype, Range(one.file, one.offset, one.n_bytes)) for _, one in sorted(found.items())]
-
-
 def _config(checkpoint: Checkpoint, plan: SurgeryPlan) -> dict[str, Any]:
-    config = {**checkpoint.config, _COUNT_KEYS[checkpoint.architecture]: len(plan.kept[0])}
+    config = {**checkpoint.config, COUNT_KEYS[checkpoint.architecture]: len(plan.kept[0])}
     if plan.experts_per_token is not None:
         config["num_experts_per_tok"] = plan.experts_per_token
     return config

@@ -102,7 +102,15 @@ class _Form(NamedTuple):
 
 
 def _form(source: Path) -> _Form:
-    from shared.checkpoints import dllama, gguf, gguf_experts, gguf_surgery, safetensors, safetensors_surgery
+    from shared.checkpoints import (
+        dllama,
+        gguf,
+        gguf_experts,
+        gguf_surgery,
+        safetensors,
+        safetensors_experts,
+        safetensors_surgery,
+    )  # fmt: skip
 
     match format_of(source):
         case "gguf":
@@ -110,8 +118,8 @@ def _form(source: Path) -> _Form:
         case "dllama":
             return _Form(dllama.parse, dllama.describe, dllama.recipe, dllama.routers)
         case "safetensors":
-            surgery = safetensors_surgery
-            return _Form(safetensors.parse, surgery.describe, surgery.recipe, surgery.routers)
+            experts = safetensors_experts
+            return _Form(safetensors.parse, experts.describe, safetensors_surgery.recipe, experts.routers)
 
 
 def format_of(source: Path) -> Literal["gguf", "safetensors", "dllama"]:

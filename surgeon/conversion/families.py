@@ -1,7 +1,7 @@
 """How each supported Hugging Face architecture names its experts and what GGUF calls it.
 
 Not here: the conversion (`surgeon.conversion.to_gguf`); surgery on safetensors has its own patterns
-(`shared.checkpoints.safetensors_surgery`), since it must not need the gguf library.
+(`shared.checkpoints.safetensors_experts`), since it must not need the gguf library.
 """
 
 from collections.abc import Mapping
@@ -30,8 +30,8 @@ class Family:
     """The key of config.json that says how wide an expert is."""
     interleaved_rope: bool = False
     """llama.cpp rotates neighbouring rows of q and k, Hugging Face rows half a head apart: the rows are dealt anew."""
-    always_renormalises: bool = True
-    """llama.cpp's graph renormalises the selected gates, whatever config.json says."""
+    says_norm_topk_prob: bool = True
+    """config.json says whether gates are divided by their sum; false where it is silent, as in transformers."""
 
     def part(self, name: str) -> str | None:
         """Return gate, up or down for the name of a numbered expert's or a stacked matrix; None for any other."""
@@ -40,10 +40,10 @@ class Family:
 
 FAMILIES: Final[Mapping[str, Family]] = {
     "Qwen3MoeForCausalLM": Family(gguf.MODEL_ARCH.QWEN3MOE),
-    "Qwen2MoeForCausalLM": Family(gguf.MODEL_ARCH.QWEN2MOE, always_renormalises=False),
+    "Qwen2MoeForCausalLM": Family(gguf.MODEL_ARCH.QWEN2MOE),
     "MixtralForCausalLM": Family(
         gguf.MODEL_ARCH.LLAMA, ".block_sparse_moe.experts.", {"w1": "gate", "w3": "up", "w2": "down"},
-        "intermediate_size", interleaved_rope=True,
+        "intermediate_size", interleaved_rope=True, says_norm_topk_prob=False,
     ),
 }  # fmt: skip
 

@@ -20,10 +20,12 @@ import numpy.typing as npt
 from shared.checkpoints import safetensors
 from shared.checkpoints.finite import require_finite
 from shared.checkpoints.safetensors import Checkpoint, TensorEntry
+from shared.checkpoints.safetensors_experts import describe, transposed_tensors
 from shared.files.atomic import atomic_write
 from shared.kernel.errors import ConfigurationError, DataError
 from shared.kernel.progress import Progress
 from surgeon.conversion.families import FAMILIES, Family, expert_tensor
+from surgeon.conversion.ignored_settings import check_settings
 from surgeon.conversion.vocabulary import add_vocabulary
 
 OutType = Literal["F32", "F16", "BF16"]
@@ -63,6 +65,8 @@ def convert(source: Path, target: Path, *, outtype: OutType = "F16", on_progress
             f"the architecture {checkpoint.architecture or '(none)'!r} cannot be converted",
             where=str(source / "config.json"), hint=f"supported: {', '.join(sorted(FAMILIES))}",
         )  # fmt: skip
+    check_settings(checkpoint, family)
+    describe(checkpoint)
     outputs = _outputs(checkpoint, family, outtype)
     writer = gguf.GGUFWriter(None, gguf.MODEL_ARCH_NAMES[family.architecture])
     try:
@@ -129,6 +133,8 @@ def _outputs(checkpoint: Checkpoint, family: Family, outtype: OutType) -> list[_
     tied = bool(checkpoint.config.get("tie_word_embeddings", False))
     if tied and family.architecture == gguf.MODEL_ARCH.QWEN2MOE:
         raise ConfigurationError("llama.cpp has no tied embeddings for qwen2moe", where=str(checkpoint.path))
+    sizes = checkpoint.integer("hidden_size"), checkpoint.integer(family.inner_size)
+    transposed = transposed_tensors(checkpoint, *sizes)
     outputs: list[_Output] = []
     grouped: dict[str, list[TensorEntry | None]] = {}
     for name, tensor in checkpoint.tensors().items():
@@ -145,7 +151,7 @@ def _outputs(checkpoint: Checkpoint, family: Family, outtype: OutType) -> list[_
         first, _, last = tail.removesuffix(".weight").partition(".")
         part = family.part(last or first)
         if not last and (part or first == "gate_up_proj"):
-            outputs.extend(_stacked(int(layer[1]), part, tensor, outtype))
+            outputs.extend(_stacked(int(layer[1]), part, tensor, outtype, name in transposed))
         elif part is not None and first.isdecimal() and int(first) < n_experts:
             grouped.setdefault(expert_tensor(int(layer[1]), part), [None] * n_experts)[int(first)] = tensor
         else:
@@ -202,14 +208,18 @@ def _merged(name: str, entries: list[TensorEntry | None], outtype: OutType, chec
     return _Output(name, (len(found), *found[0].shape), outtype, lambda: (read_tensor(entry) for entry in found), True)
 
 
-def _stacked(layer: int, part: str | None, tensor: TensorEntry, outtype: OutType) -> list[_Output]:
-    """Newer transformers stack: gate_up_proj [E, 2 ff, d] (`part` None) and down_proj [E, d, ff]."""
-    if len(tensor.shape) != 3 or (part is None and tensor.shape[1] % 2):
-        raise DataError(f"tensor {tensor.name!r} has the shape {tensor.shape}", where=str(tensor.file))
-    n_experts, rows, columns = tensor.shape
+def _stacked(
+    layer: int, part: str | None, tensor: TensorEntry, outtype: OutType, transposed: bool
+) -> list[_Output]:  # fmt: skip
+    """Newer transformers stack: gate_up_proj [E, 2 ff, d] (`part` None) and down_proj [E, d, ff], or transposed."""
+    n_experts, rows, columns = tensor.shape if not transposed else (tensor.shape[0], *tensor.shape[:0:-1])
+
+    def read(expert: int) -> npt.NDArray[Any]:
+        values = read_tensor(tensor, expert)
+        return np.ascontiguousarray(values.T) if transposed else values
 
     def chunks(begin: int, end: int) -> Callable[[], Iterator[npt.NDArray[Any]]]:
-        return lambda: (read_tensor(tensor, expert)[begin:end] for expert in range(n_experts))
+        return lambda: (read(expert)[begin:end] for expert in range(n_experts))
 
     halves = [("gate", 0, rows // 2), ("up", rows // 2, rows)] if part is None else [(part, 0, rows)]
     return [
@@ -267,10 +277,3 @@ def _add_parameters(writer: gguf.GGUFWriter, checkpoint: Checkpoint, family: Fam
         writer.add_vocab_size(checkpoint.integer("vocab_size"))
     if family.architecture == gguf.MODEL_ARCH.QWEN2MOE:
         writer.add_expert_shared_feed_forward_length(checkpoint.integer("shared_expert_intermediate_size"))
-    if family.always_renormalises and config.get("norm_topk_prob") is False:
-        raise ConfigurationError(
-            f"norm_topk_prob is false, but llama.cpp always renormalises for {checkpoint.architecture}",
-            where=str(checkpoint.path / "config.json"),
-        )
-    if config.get("decoder_sparse_step", 1) != 1 or config.get("mlp_only_layers"):
-        raise ConfigurationError("some layers are dense: not supported", where=str(checkpoint.path / "config.json"))

@@ -10,26 +10,33 @@ from typing import BinaryIO, Final
 from shared.checkpoints import safetensors, safetensors_surgery
 from shared.checkpoints.base import Range, check_plan, keeps_everything
 from shared.checkpoints.safetensors import Checkpoint, TensorEntry
+from shared.checkpoints.safetensors_experts import describe, moe_layers
 from shared.kernel.records import SurgeryPlan, canonical_json
 from surgeon.verification.comparison import Comparison, Verification, check_gaps, require
 
 _NUMBERED: Final = re.compile(r"model\.layers\.(\d+)\.(\w+)\.experts\.(\d+)\.(.+)")
-_WHOLE: Final = re.compile(
-    r"model\.layers\.(\d+)\.\w+\.(?:gate\.weight|experts\.(?:gate_up|gate|up|down)_proj(?:\.weight)?)"
-)
+_LAYER: Final = re.compile(r"model\.layers\.(\d+)\.")
+
+
+def _counts_experts(tensor: TensorEntry, n_experts: int) -> re.Match[str] | None:
+    """Return the layer of a tensor of the base that has one entry an expert; by shape, not by the writer's rules."""
+    name = tensor.name
+    if "shared_expert" in name or _NUMBERED.fullmatch(name) or tensor.shape[:1] != (n_experts,):
+        return None
+    return _LAYER.match(name) if ".experts." in name or ".gate." in name or "router" in name else None
 
 
 def verify_safetensors(base_path: Path, plan: SurgeryPlan, result_path: Path) -> Verification:
     """Compare a checkpoint directory with its base and plan; raises as `verify.verify`."""
     base, result = safetensors.parse(base_path), safetensors.parse(result_path)
-    info = safetensors_surgery.describe(base)
+    info = describe(base)
     check_plan(plan, info, base_path)
     require(plan.layout == "uniform", "safetensors have no biased layout", result_path)
     same = keeps_everything(plan, info)
     _config(base, result, plan, same)
     comparison = Comparison()
     old, new = base.tensors(), result.tensors()
-    rank = {layer: row for row, layer in enumerate(safetensors_surgery.moe_layers(old))}
+    rank = {layer: row for row, layer in enumerate(moe_layers(old))}
     with ExitStack() as stack:
         files = {file.path: stack.enter_context(file.path.open("rb")) for file in (*base.files, *result.files)}
 
@@ -45,7 +52,7 @@ def verify_safetensors(base_path: Path, plan: SurgeryPlan, result_path: Path) ->
             require(ours.dtype == theirs.dtype, f"the dtype of {name!r} changed", ours.file)
             if plan.merge is not None and _merged(ours, theirs, base.tensors(), plan, rank, files, comparison):
                 continue
-            match = _WHOLE.fullmatch(name)
+            match = _counts_experts(theirs, plan.n_experts)
             if match is None or same:
                 require(ours.shape == theirs.shape, f"the shape of {name!r} changed", ours.file)
                 equal(ours, 0, theirs, 0, theirs.n_bytes, name)
@@ -71,7 +78,7 @@ def _merged(
 ) -> bool:  # fmt: skip
     """Compare a tensor of experts or routers with merged ones; False when it is none."""
     assert plan.merge is not None
-    whole, numbered = _WHOLE.fullmatch(ours.name), _NUMBERED.fullmatch(ours.name)
+    whole, numbered = _counts_experts(theirs, plan.n_experts), _NUMBERED.fullmatch(ours.name)
     match = whole or numbered
     if match is None:
         return False
