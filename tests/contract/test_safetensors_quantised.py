@@ -56,7 +56,7 @@ STACKED: dict[str, Tensors] = {
 
 
 def write(folder: Path, experts: Tensors, **config: Any) -> Path:
-    """Write a checkpoint of two layers with these tensors of experts, and random bytes in all of them."""
+    """Write a checkpoint of two layers with these tensors of experts; random bytes, none of which is a NaN."""
     folder.mkdir()
     random = np.random.default_rng(0)
     tensors: Tensors = {"model.embed_tokens.weight": ("BF16", (8, D))}
@@ -71,7 +71,9 @@ def write(folder: Path, experts: Tensors, **config: Any) -> Path:
         header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [at, at + length]}
         at += length
     text = json.dumps(header).encode()
-    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + random.bytes(at))
+    (folder / "model.safetensors").write_bytes(
+        struct.pack("<Q", len(text)) + text + random.integers(0, 64, at, np.uint8).tobytes()
+    )
     settings = {
         "architectures": ["Qwen3MoeForCausalLM"], "num_experts": E, "num_experts_per_tok": 2, "hidden_size": D,
         "moe_intermediate_size": FF, **config,
