@@ -25,6 +25,7 @@ from node_agent.transfers.methods import fetch
 from shared.files.artifacts import ArtifactStore, NoRoomError
 from shared.kernel.errors import ConfigurationError, ConflictError, InfrastructureError
 from shared.kernel.records import EngineName
+from shared.kernel.regular_files import SETTINGS_BYTES, read_text
 from shared.llama.build import EngineBuild
 from shared.service.health import Problem
 from shared.wire.artifact_checks import ArtifactChecks
@@ -289,7 +290,7 @@ class Node:
 
 def _marker_result(output: Path, process: Supervised) -> MarkerResult:
     try:
-        said = json.loads(output.read_text())
+        said = json.loads(read_text(output, SETTINGS_BYTES))
         return MarkerResult(
             start_utc_ns=said["start"], end_utc_ns=said["end"], on=tuple((begin, end) for begin, end in said["on"])
         )

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Self
 
 from shared.files.atomic import write_file
+from shared.files.last_lines import last_lines
 from shared.kernel.errors import BugError, InfrastructureError
 
 logger = logging.getLogger(__name__)
 
 _LOG_LIMIT_BYTES = 1 << 20
-_TAIL_BYTES = 4000
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -165,7 +165,13 @@ class Supervised:
         protocol = asyncio.StreamReaderProtocol(reader)
         transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, self._popen.stdout)
         try:
-            while line := await reader.readline():
+            while True:
+                try:
+                    line = await reader.readline()
+                except ValueError:  # longer than any line that is known: thrown away, as far as it came
+                    continue
+                if not line:
+                    break
                 yield line
         finally:
             transport.close()
@@ -216,11 +222,4 @@ class Supervised:
 
 def tail(path: Path, lines: int = 6) -> str:
     """Return the last `lines` non-empty lines of a text file joined by ' | ', "" when there is none."""
-    try:
-        with path.open("rb") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - _TAIL_BYTES))
-            text = file.read().decode("utf-8", "replace")
-    except OSError:
-        return ""
-    return " | ".join([line.strip() for line in text.splitlines() if line.strip()][-lines:])
+    return " | ".join(line.strip() for line in last_lines(path, lines))

@@ -62,7 +62,7 @@ def build_app(settings: OrchestratorSettings, token: str | None) -> FastAPI:
             app.include_router(health_router("orchestrator", settings.name, health, tags=["lab"]))
             app.include_router(web_router())
             background = await stack.enter_async_context(BackgroundTasks(health))
-            start_notifying(settings.notify, service, library, background)
+            start_notifying(settings.notify, service, library, background, health)
             background.start("the campaign runner", service.run_forever)
             background.start("the relay of power", partial(relay_power, broadcaster, lab), failing=False)
             background.start("the scrub of artifacts", scrubber.run_forever, failing=False)

@@ -15,6 +15,7 @@ from meter_bridge.sources.polled import PolledSource, Reading
 from shared.kernel.clock import monotonic_ns
 from shared.kernel.errors import DataError, InfrastructureError
 from shared.kernel.numbers import decimal
+from shared.service.child_output import outputs
 
 COMMAND = ("vcgencmd", "pmic_read_adc")
 _LARGEST = 1000.0
@@ -50,7 +51,7 @@ class PmicReader:
             raise InfrastructureError(
                 "vcgencmd cannot be run", where=self._command[0], hint="only a Raspberry Pi has it"
             ) from error
-        output, _ = await process.communicate()
+        output, _ = await outputs(process)
         text = output.decode(errors="replace")
         if process.returncode:
             raise InfrastructureError(f"vcgencmd failed: {text[:200]}", where=" ".join(self._command))

@@ -29,6 +29,7 @@ from node_agent.settings import NodeSettings
 from shared.kernel.build import software_build
 from shared.kernel.clock import utc_ns
 from shared.llama.build import EngineBuild
+from shared.service.child_output import outputs
 from shared.wire.node_jobs.host import DiskSpace, NodeFacts
 
 _COMMAND_S = 5.0
@@ -48,7 +49,7 @@ async def ask(*argv: str, timeout_s: float = _COMMAND_S) -> str | None:
         *argv, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
     )
     try:
-        output, _ = await asyncio.wait_for(process.communicate(), timeout_s)
+        output, _ = await asyncio.wait_for(outputs(process), timeout_s)
     except TimeoutError:
         process.kill()
         await process.wait()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from node_agent.machine.activity import note
 from shared.kernel.errors import ConfigurationError, InfrastructureError
+from shared.service.child_output import outputs
 
 _TOTAL = re.compile(r"^Total bytes (sent|received): ([0-9,.]+)", re.MULTILINE)
 
@@ -55,7 +56,7 @@ async def rsync(source: str, target: Path, *, shell: str, basis: Path | None) ->
         env={**os.environ, "LC_ALL": "C"}, start_new_session=True,
     )  # fmt: skip
     try:
-        output, errors = await process.communicate()
+        output, errors = await outputs(process)
     except asyncio.CancelledError:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)

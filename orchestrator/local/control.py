@@ -14,6 +14,7 @@ import tomli_w
 
 from orchestrator.local.layout import LocalLab, Part, load_demo
 from shared.files.atomic import write_file
+from shared.files.last_lines import last_lines
 from shared.kernel.errors import ConfigurationError, EpiError, InfrastructureError
 from shared.service.endpoint import Endpoint, ask_sync
 
@@ -117,10 +118,7 @@ def stop(lab: LocalLab) -> bool:
 
 def log_tail(lab: LocalLab, part: str, lines: int = 10) -> str:
     """Return the last lines of a part's log."""
-    try:
-        return "\n".join((lab.log_dir / f"{part}.log").read_text(errors="replace").splitlines()[-lines:])
-    except OSError:
-        return "(no log)"
+    return "\n".join(last_lines(lab.log_dir / f"{part}.log", lines)) or "(no log)"
 
 
 def _answers(lab: LocalLab, part: Part) -> bool:

@@ -11,6 +11,7 @@ from orchestrator.store.records import Entry
 from shared.kernel.errors import ConfigurationError
 from shared.service.auth import load_token
 from shared.service.background import BackgroundTasks
+from shared.service.health import HealthRegistry
 
 
 class Sender(Protocol):
@@ -26,14 +27,15 @@ class Sender(Protocol):
 
 
 def start_notifying(
-    settings: NotifySettings, service: CampaignService, library: SpecLibrary, background: BackgroundTasks
-) -> None:
+    settings: NotifySettings, service: CampaignService, library: SpecLibrary, background: BackgroundTasks,
+    health: HealthRegistry,
+) -> None:  # fmt: skip
     """Send notices in the background.
 
     Raises:
         ConfigurationError: a secret or token cannot be read.
     """
-    senders: list[Sender] = [WebhookSender(webhook) for webhook in settings.webhooks]
+    senders: list[Sender] = [WebhookSender(webhook, health) for webhook in settings.webhooks]
     if settings.telegram is not None:
         # Imported late: only a lab with a bot needs the package.
         from orchestrator.notify.telegram import TelegramBot
@@ -41,7 +43,7 @@ def start_notifying(
         token = load_token(settings.telegram.token_file)
         if token is None:
             raise ConfigurationError("the bot needs a token", where="notify.telegram.token_file")
-        senders.append(TelegramBot(settings.telegram, token, service, library))
+        senders.append(TelegramBot(settings.telegram, token, service, library, health))
 
     def notify(entry: Entry) -> None:
         notice = notice_of(entry)

@@ -15,9 +15,11 @@ from telegram.ext import Application, CommandHandler, ContextTypes, MessageHandl
 from orchestrator.campaign.service import CampaignService
 from orchestrator.campaign.spec_library import SpecLibrary
 from orchestrator.notify.commands import HELP, answer
+from orchestrator.notify.lost import LostNotices
 from orchestrator.notify.notices import Notice
 from orchestrator.settings import TelegramSettings
 from shared.kernel.errors import EpiError
+from shared.service.health import HealthRegistry
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +30,12 @@ _COMMANDS = ("start", "help", "campaigns", "status", "run", "pause", "resume", "
 class TelegramBot:
     """One bot for one lab."""
 
-    def __init__(self, settings: TelegramSettings, token: str, service: CampaignService, library: SpecLibrary) -> None:
+    def __init__(
+        self, settings: TelegramSettings, token: str, service: CampaignService, library: SpecLibrary,
+        health: HealthRegistry,
+    ) -> None:  # fmt: skip
         self.name = "the Telegram bot"
+        self._lost = LostNotices(self.name, health)
         self._settings = settings
         self._service = service
         self._library = library
@@ -52,7 +58,7 @@ class TelegramBot:
         if notice.kind not in self._settings.kinds:
             return
         if self._queue.full():
-            self._queue.get_nowait()
+            self._lost.lost(self._queue.get_nowait(), "Telegram is too slow")
         self._queue.put_nowait(notice)
 
     async def run(self) -> None:
@@ -70,11 +76,17 @@ class TelegramBot:
                 await self._application.stop()
 
     async def _send(self, notice: Notice) -> None:
+        failed = ""
         for chat in self._settings.chat_ids:
             try:
                 await self._application.bot.send_message(chat, notice.text)
             except TelegramError as error:
                 log.warning("telegram chat %s: %s", chat, error)
+                failed = f"chat {chat}: {type(error).__name__}"
+        if failed:
+            self._lost.lost(notice, failed)
+        else:
+            self._lost.delivered()
 
     def _handler(self, command: str) -> Callable[[Update, ContextTypes.DEFAULT_TYPE], Coroutine[Any, Any, None]]:
         async def handle(update: Update, context: ContextTypes.DEFAULT_TYPE) -> None:

@@ -11,10 +11,12 @@ from urllib.parse import urlsplit
 import httpx
 from standardwebhooks.webhooks import Webhook
 
+from orchestrator.notify.lost import LostNotices
 from orchestrator.notify.notices import Notice
 from orchestrator.settings import WebhookSettings
 from shared.kernel.errors import ConfigurationError
 from shared.service.endpoint import Endpoint
+from shared.service.health import HealthRegistry
 from shared.service.logs import hide
 
 log = logging.getLogger(__name__)
@@ -27,11 +29,14 @@ _TIMEOUT_S = 10.0
 class WebhookSender:
     """Sends notices to one receiver."""
 
-    def __init__(self, settings: WebhookSettings, retry_s: tuple[float, ...] = _RETRY_S) -> None:
+    def __init__(
+        self, settings: WebhookSettings, health: HealthRegistry, retry_s: tuple[float, ...] = _RETRY_S
+    ) -> None:
         self._settings = settings
         self._retry_s = retry_s
         # Not the whole address: the path of many services' webhooks is their secret.
         self.name = f"the webhook to {urlsplit(settings.url).hostname}"
+        self._lost = LostNotices(self.name, health)
         self._queue: asyncio.Queue[Notice] = asyncio.Queue(_QUEUE)
         try:
             secret = settings.secret_file.read_text().strip()
@@ -50,6 +55,7 @@ class WebhookSender:
         if self._queue.full():
             dropped = self._queue.get_nowait()
             log.warning("%s: dropped %s, the receiver is too slow", self.name, dropped.text)
+            self._lost.lost(dropped, "the receiver is too slow")
         self._queue.put_nowait(notice)
 
     async def run(self) -> None:
@@ -57,10 +63,15 @@ class WebhookSender:
         async with Endpoint("").client(timeout_s=_TIMEOUT_S) as client:
             while True:
                 notice = await self._queue.get()
-                if not await self._deliver(client, notice):
+                if why := await self._deliver(client, notice):
                     log.warning("%s: gave up on %s", self.name, notice.text)
+                    self._lost.lost(notice, why)
+                else:
+                    self._lost.delivered()
 
-    async def _deliver(self, client: httpx.AsyncClient, notice: Notice) -> bool:
+    async def _deliver(self, client: httpx.AsyncClient, notice: Notice) -> str:
+        """Send a notice; return why it was given up, nothing when it was accepted."""
+        why = ""
         body = notice.model_dump_json()
         message_id = f"epi-{notice.seq}"
         for delay_s in (0.0, *self._retry_s):
@@ -77,9 +88,9 @@ class WebhookSender:
                 request = client.stream("POST", self._settings.url, content=body, headers=headers)
                 async with asyncio.timeout(_TIMEOUT_S), request as reply:
                     if reply.is_success:
-                        return True
+                        return ""
+                why = f"HTTP {reply.status_code}"
             except (httpx.TransportError, TimeoutError) as error:
-                log.info("%s: %s", self.name, type(error).__name__)
-            else:
-                log.info("%s: HTTP %s", self.name, reply.status_code)
-        return False
+                why = type(error).__name__
+            log.info("%s: %s", self.name, why)
+        return why

@@ -17,6 +17,7 @@ from typing import Any, Final
 from shared.files.disk import storage_error
 from shared.kernel.errors import BugError, EpiError, ErrorPayload, InfrastructureError, from_payload
 from shared.kernel.progress import Progress, throttled
+from shared.service.child_output import last_words
 from shared.service.die_with_parent import die_with_parent
 from surgeon.work.tasks import TASK, Done, Task, run
 
@@ -40,25 +41,30 @@ async def run_in_child(task: Task, on_progress: Progress) -> Done:
     assert process.stdin and process.stdout and process.stderr
     begun = time.monotonic()
     log.info("%s begins in a child (pid %d)", task.task, process.pid)
-    words = asyncio.create_task(process.stderr.read())
+    words = asyncio.create_task(last_words(process.stderr))
     try:
         process.stdin.write(task.model_dump_json().encode())
         process.stdin.close()
         outcome: dict[str, Any] = {}
         async for line in process.stdout:
-            message = json.loads(line)
+            message = _message(line)
             if "progress" in message:
                 on_progress(message["progress"], message["message"])
             else:
                 outcome = message
         await process.wait()
+    except (BrokenPipeError, ConnectionResetError):
+        await process.wait()  # it died before it had read its task: its last words say why
+    except ValueError as error:  # a line without end, or one that is no message
+        process.kill()
+        raise InfrastructureError(f"the {task.task} process says what is no message: {error}") from error
     except BaseException:
         if process.returncode is None:
             process.kill()
         await process.wait()
         raise
     finally:
-        last_words = (await words).decode("utf-8", "replace").strip()
+        end = (await words).decode("utf-8", "replace").strip()
         ended = f"{task.task} in the child (pid {process.pid}) ended with {process.returncode}"
         log.log(
             logging.WARNING if process.returncode else logging.INFO, "%s after %.1f s", ended, time.monotonic() - begun
@@ -67,9 +73,16 @@ async def run_in_child(task: Task, on_progress: Progress) -> Done:
         raise from_payload(ErrorPayload.model_validate(outcome["error"]))
     if "result" not in outcome:
         raise InfrastructureError(
-            f"the {task.task} process ended with {process.returncode}: {last_words[-500:]}", hint="memory? see the log"
+            f"the {task.task} process ended with {process.returncode}: {end[-500:]}", hint="memory? see the log"
         )
     return Done.model_validate(outcome["result"])
+
+
+def _message(line: bytes) -> dict[str, Any]:
+    message = json.loads(line)
+    if not isinstance(message, dict):
+        raise ValueError(f"{line[:80]!r}")
+    return message
 
 
 def main() -> None:

