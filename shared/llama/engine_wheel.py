@@ -2,9 +2,9 @@
 
 `python shared/llama/engine_wheel.py` prints the path of the wheel, building it first if the cache has none: 5 to 15
 minutes on two cores, about an hour on a Raspberry Pi 5. No published wheel has RPC, quantisation and the eval callback
-for both x86-64 and aarch64, so llama-cpp-python's own source package, known by its hash, is built with RPC switched on.
-The code is compiled for the very CPU it runs on, so the cache's key holds the CPU's features as well as version and
-options.
+for both x86-64 and aarch64, so llama-cpp-python's own source package, known by its hash, is built with RPC switched on,
+by tools whose versions and hashes are known too (requirements/engine.txt), in an environment of their own. The code is
+compiled for the very CPU it runs on, so the cache's key holds the CPU's features as well as version and options.
 """
 
 import hashlib
@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TextIO
 
 PACKAGE = "llama-cpp-python"
 VERSION = "0.3.36"
@@ -50,6 +51,12 @@ def wheel_dir() -> Path:
     return cache_dir() / "wheels" / f"{PACKAGE}-{VERSION}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
 
 
+def tools_file() -> Path:
+    """Return the lock of what builds the wheel: beside this file where a machine of the lab builds, else the tree's."""
+    beside = Path(__file__).with_name("engine.txt")
+    return beside if beside.exists() else Path(__file__).resolve().parents[2] / "requirements" / "engine.txt"
+
+
 def find_wheel() -> Path | None:
     """Return the cached wheel, if there is one."""
     return next(iter(sorted(wheel_dir().glob("*.whl"))), None)
@@ -74,11 +81,16 @@ def build_wheel() -> Path:
         log = target.parent / "build.log"
         wanted = Path(scratch) / "wanted.txt"
         wanted.write_text(f"{PACKAGE}=={VERSION} --hash=sha256:{SOURCE_SHA256}\n")
-        command = [
-            sys.executable, "-m", "pip", "wheel", "-v", "--no-deps", "--no-binary", PACKAGE, "--wheel-dir", scratch,
-            "--require-hashes", "-r", str(wanted),
+        tools = Path(scratch) / "tools"
+        pip = [str(tools / "bin" / "python"), "-m", "pip"]
+        commands = [
+            [sys.executable, "-m", "venv", str(tools)],
+            [*pip, "install", "--require-hashes", "--only-binary", ":all:", "-r", str(tools_file())],
+            # Without isolation: pip would fetch the newest tools, whatever they are by then.
+            [*pip, "wheel", "-v", "--no-deps", "--no-build-isolation", "--no-binary", PACKAGE, "--wheel-dir", scratch,
+             "--require-hashes", "-r", str(wanted)],
         ]  # fmt: skip
-        code = _run_with_progress(command, log)
+        code = _run_with_progress(commands, tools / "bin", log)
         if code != 0:
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
             sys.exit(f"error: the engine's build failed (exit code {code})\n{tail}\n  do:    see {log}")
@@ -95,18 +107,29 @@ def build_wheel() -> Path:
     return wheel
 
 
-def _run_with_progress(command: list[str], log: Path) -> int:
-    """Run `command`, its output into `log`; show the compiler's progress, on a terminal live, else every 10 %."""
-    environment = os.environ | {"CMAKE_ARGS": f"{os.environ.get('CMAKE_ARGS', '')} {CMAKE_ARGS}".strip()}
+def _run_with_progress(commands: list[list[str]], tools: Path, log: Path) -> int:
+    """Run commands until one fails, their output into `log`; show the compiler's progress; return the last's exit code.
+
+    On a terminal the progress is live, else it comes every 10 %. Programs in the folder `tools` are found first.
+    """
+    environment = os.environ | {
+        "CMAKE_ARGS": f"{os.environ.get('CMAKE_ARGS', '')} {CMAKE_ARGS}".strip(),
+        "PATH": f"{tools}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+    }
     started = time.monotonic()
+    code = 0
+    with log.open("w") as out:
+        for command in commands:
+            code = code or _run(command, environment, out, started)
+    return code
+
+
+def _run(command: list[str], environment: dict[str, str], out: TextIO, started: float) -> int:
     live = sys.stderr.isatty()
     shown = -1
-    with (
-        log.open("w") as out,
-        subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-        ) as process,
-    ):
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    ) as process:
         assert process.stdout is not None
         for line in process.stdout:
             out.write(line)

@@ -50,7 +50,7 @@ def on(machine: dict[str, str], path: Path) -> dict[str, str]:
 
 
 def test_there_is_a_file_for_each_extra_and_no_other() -> None:
-    assert {path.stem for path in LOCKS} == {"build", "npm", *EXTRAS}
+    assert {path.stem for path in LOCKS} == {"build", "engine", "npm", *EXTRAS}
 
 
 @pytest.mark.parametrize("path", LOCKS, ids=lambda path: path.stem)
@@ -106,6 +106,26 @@ def test_what_is_installed_asks_for_nothing_outside_the_lock() -> None:
 def test_the_build_tools_of_the_project_are_locked() -> None:
     build = on(MACHINES[0], ROOT / "requirements" / "build.txt")
     assert all(canonicalize_name(Requirement(text).name) in build for text in PYPROJECT["build-system"]["requires"])
+
+
+def test_the_build_tools_of_the_engine_are_locked_and_used_without_isolation() -> None:
+    """What the source package asks for, and what those ask for: pip would fetch the newest of them, unseen."""
+    tools = on(MACHINES[0], ROOT / "requirements" / "engine.txt")
+    assert {"scikit-build-core", "ninja", "packaging", "pathspec"} <= set(tools)
+    assert all(on(machine, ROOT / "requirements" / "engine.txt") == tools for machine in MACHINES)
+    builder = runpy.run_path(str(ROOT / "shared/llama/engine_wheel.py"))
+    assert builder["tools_file"]() == ROOT / "requirements" / "engine.txt"
+    source = (ROOT / "shared/llama/engine_wheel.py").read_text()
+    assert source.count('"--no-build-isolation"') == 1 and source.count('"--require-hashes"') == 2
+
+
+def test_the_engines_builder_finds_its_tools_lock_where_a_machine_of_the_lab_has_it(tmp_path: Path) -> None:
+    for name in ("shared/llama/engine_wheel.py", "requirements/engine.txt"):
+        (tmp_path / Path(name).name).write_bytes((ROOT / name).read_bytes())
+    builder = runpy.run_path(str(tmp_path / "engine_wheel.py"))
+    assert builder["tools_file"]() == tmp_path / "engine.txt"
+    tasks = (ROOT / "ansible/roles/engine/tasks/llama_cpp.yml").read_text()
+    assert "requirements/engine.txt" in tasks and "libexec/engine.txt" in tasks
 
 
 def test_a_release_holds_its_lock_so_that_its_id_says_all() -> None:
