@@ -15,9 +15,10 @@ OURS := $(PIP) install --no-build-isolation --no-deps
 TEST_TOOLS := curl:curl openssl:openssl chromium:chromium systemd-analyze:systemd rsync:rsync sshd:openssh-server \
     ssh:openssh-client
 DEMO_ARGS ?=
+PICTURES_ARGS ?=
 N8N_VERSION := 1.123.81
 
-.PHONY: web web-dev install-dev test-tools test-train test-n8n demo test test-slow check bench docs install lock wheel \
+.PHONY: web web-dev install-dev test-tools test-train test-n8n demo test test-slow check bench docs pictures install lock wheel \
     clean
 .DEFAULT_GOAL := demo
 
@@ -58,6 +59,9 @@ bench: install-dev  ## the figures, as ratios in one run
 
 docs: install-dev  ## the documentation site, into site/; nothing is loaded from elsewhere
 	$(BIN)/mkdocs build --quiet --strict
+
+pictures: install-dev web  ## the README's pictures, from the newest finished demo campaign in results/ or a new one
+	$(BIN)/python -m docs.pictures $(PICTURES_ARGS)
 
 install: $(VENV)/.installed web
 

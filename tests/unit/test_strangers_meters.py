@@ -210,3 +210,14 @@ def test_every_number_of_every_settings_file_has_a_range() -> None:
 def test_a_setting_out_of_range_is_named_with_its_limit(given: dict[str, float], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         AccuracySettings.model_validate(given)
+
+
+def test_the_limits_are_documented_as_they_are() -> None:
+    text = (Path(__file__).parents[2] / "docs/meter-protocol.md").read_text()
+    found: dict[str, tuple[float, float]] = {}
+    for line in text.partition("### Limits")[2].partition("### Byte budget")[0].splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) == 3 and cells[0].startswith("`"):
+            limits = float(cells[1]), float(cells[2])
+            found |= {name.strip(" `"): limits for name in cells[0].split(",")}
+    assert found == LIMITS
