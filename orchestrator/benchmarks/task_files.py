@@ -19,6 +19,7 @@ from lm_eval.tasks._yaml_loader import load_yaml  # noqa: E402
 
 from orchestrator.domain.campaign.protocol import TaskName  # noqa: E402
 from shared.kernel.errors import ConfigurationError, NotFoundError  # noqa: E402
+from shared.kernel.regular_files import SETTINGS_BYTES, require_regular  # noqa: E402
 
 OWN_TASKS = Path(__file__).parent / "tasks"
 """Task files that ship with the lab."""
@@ -49,6 +50,7 @@ class TaskFiles:
         for path in include_paths:
             if not path.is_dir():
                 raise NotFoundError("no such directory of benchmark tasks", where=str(path))
+            _require_files(path)
         self._ours = _index((OWN_TASKS, *include_paths))
         self._theirs: dict[str, Any] = {}
 
@@ -119,6 +121,20 @@ class TaskFiles:
             return
         own = {key: value for key, value in member.items() if key not in _GROUP_KEYS}
         yield from self._expand(str(member.get("task") or member["group"]), {**overrides, **own})
+
+
+def _require_files(folder: Path) -> None:
+    """Refuse a folder of tasks with what lm-eval would wait for, or read without end.
+
+    Raises:
+        ConfigurationError: a YAML file is no regular file, or far too large.
+    """
+    for pattern in ("*.yaml", "*.yml"):
+        for path in sorted(folder.rglob(pattern)):
+            try:
+                require_regular(path, SETTINGS_BYTES)
+            except OSError as error:
+                raise ConfigurationError(f"cannot read the task: {error.strerror}", where=str(path)) from error
 
 
 def _index(paths: tuple[Path, ...]) -> dict[str, Any]:

@@ -87,6 +87,17 @@ def read_text(path: Path, limit: int, *, encoding: str = "utf-8") -> str:
     return io.TextIOWrapper(io.BytesIO(read_bytes(path, limit)), encoding=encoding).read()
 
 
+def require_regular(path: Path, limit: int | None = None) -> None:
+    """Look at a file that somebody else's code is going to open.
+
+    Raises:
+        OSError: not there, not readable, no regular file, or more than `limit` bytes.
+    """
+    with open_regular(path) as file:
+        if limit is not None and os.fstat(file.fileno()).st_size > limit:
+            raise _too_large(path, limit)
+
+
 def leads_outside(folder: Path, path: Path) -> bool:
     """Tell that `path`, links followed, does not lie below `folder`."""
     return not path.resolve().is_relative_to(folder.resolve())

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shared.kernel.errors import DataError, InfrastructureError
+from shared.kernel.regular_files import require_regular
 from shared.llama.library import LLAMA_BUILD, api, clear_log, echo_errors, ggml, listening, log_tail
 from shared.llama.tensor import Tensor
 
@@ -96,8 +97,12 @@ class Model(_Handle):
             on_progress: called with 0..1.
 
         Raises:
-            DataError: llama.cpp refuses the file; its own words are in the message.
+            DataError: no regular file, or llama.cpp refuses it; its own words are in the message.
         """
+        try:
+            require_regular(path)
+        except OSError as error:
+            raise DataError(f"the model cannot be read: {error.strerror}", where=str(path)) from error
         lib = api()
         params = lib.llama_model_default_params()
         device_list = (ctypes.c_void_p * (len(devices) + 1))(*devices, None)

@@ -11,10 +11,12 @@ import gguf
 
 from shared.checkpoints.safetensors import read_json
 from shared.kernel.errors import ConfigurationError, DataError
+from shared.kernel.regular_files import RECORDS_BYTES, require_regular
 
 QWEN2_PATTERN: Final = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+_READ_BY_GGUF: Final = (".json", ".txt", ".model", ".jinja")
 _NAMES_BY_PATTERN: Final = {QWEN2_PATTERN: "qwen2"}
 
 
@@ -23,12 +25,23 @@ def add_vocabulary(writer: gguf.GGUFWriter, folder: Path, vocab_size: int) -> No
 
     Raises:
         ConfigurationError: no tokenizer that llama.cpp knows.
-        DataError: more tokens than `vocab_size`, or two tokens with one id.
+        DataError: more tokens than `vocab_size`, two tokens with one id, or a file of the folder that is none.
     """
+    _require_files(folder)
     if (folder / "tokenizer.model").exists():
         _add_sentencepiece(writer, folder, vocab_size)
     else:
         _add_bpe(writer, folder, vocab_size)
+
+
+def _require_files(folder: Path) -> None:
+    """Refuse what the gguf library would open by its name and wait for, or read without end."""
+    for path in sorted(folder.iterdir()):
+        if path.suffix in _READ_BY_GGUF and not path.is_dir():
+            try:
+                require_regular(path, RECORDS_BYTES)
+            except OSError as error:
+                raise DataError(f"cannot be read: {error.strerror}", where=str(path)) from error
 
 
 def _add_sentencepiece(writer: gguf.GGUFWriter, folder: Path, vocab_size: int) -> None:

@@ -42,10 +42,10 @@ async def run_in_child(task: Task, on_progress: Progress) -> Done:
     begun = time.monotonic()
     log.info("%s begins in a child (pid %d)", task.task, process.pid)
     words = asyncio.create_task(last_words(process.stderr))
+    outcome: dict[str, Any] = {}
     try:
         process.stdin.write(task.model_dump_json().encode())
         process.stdin.close()
-        outcome: dict[str, Any] = {}
         async for line in process.stdout:
             message = _message(line)
             if "progress" in message:
@@ -56,7 +56,9 @@ async def run_in_child(task: Task, on_progress: Progress) -> Done:
     except (BrokenPipeError, ConnectionResetError):
         await process.wait()  # it died before it had read its task: its last words say why
     except ValueError as error:  # a line without end, or one that is no message
-        process.kill()
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
         raise InfrastructureError(f"the {task.task} process says what is no message: {error}") from error
     except BaseException:
         if process.returncode is None:

@@ -24,6 +24,7 @@ from node_agent.engines.dllama_files import DllamaTokenizer
 from orchestrator.benchmarks.data_dir import read_folder
 from orchestrator.benchmarks.local_data import read_docs
 from orchestrator.benchmarks.published import PUBLISHED
+from orchestrator.benchmarks.task_files import TaskFiles
 from orchestrator.campaign.demo_spec import demo_spec
 from orchestrator.campaign.lab import load_prompts as workload_prompts
 from orchestrator.campaign.spec_file import load_spec
@@ -36,10 +37,12 @@ from shared.checkpoints.dllama import read_header
 from shared.checkpoints.dllama_tokenizer import parse as parse_tokenizer
 from shared.files.durability import hash_file
 from shared.files.trace_csv import read_columns
-from shared.kernel.errors import DataError, EpiError
+from shared.kernel.errors import ConfigurationError, DataError, EpiError
 from shared.kernel.regular_files import MIB, read_bytes
 from shared.kernel.settings import load_settings
+from shared.llama.model import Model
 from surgeon.cli.files import app as surgery_app
+from surgeon.conversion.to_gguf import convert
 from surgeon.observation.corpus import load_corpus
 from surgeon.observation.statistics import load as load_statistics
 from surgeon.planning.plan_file import read_plan, read_surgeries
@@ -252,6 +255,32 @@ def test_surgery_takes_a_checkpoint_as_the_hub_keeps_it(tmp_path: Path) -> None:
     result = run.invoke(surgery_app, ["apply", str(snapshot), str(plan), str(tmp_path / "out")])
     assert result.exit_code == 0, result.exception
     assert (tmp_path / "out" / "tokenizer.json").is_file() and not (tmp_path / "out" / "tokenizer.json").is_symlink()
+
+
+@pytest.mark.parametrize("name", ["tokenizer_config.json", "special_tokens_map.json", "merges.txt"])
+@pytest.mark.parametrize("kind", [device, pipe, giant])
+def test_a_conversion_opens_no_pipe(tmp_path: Path, name: str, kind: Callable[[Path], None]) -> None:
+    make_checkpoint(tmp_path / "model")
+    (tmp_path / "model" / name).unlink(missing_ok=True)
+    kind(tmp_path / "model" / name)
+    with pytest.raises(DataError) as caught:
+        convert(tmp_path / "model", tmp_path / "x.gguf")
+    assert name in caught.value.where and not (tmp_path / "x.gguf").exists()
+
+
+@pytest.mark.parametrize("kind", [device, pipe, folder])
+def test_the_engine_is_given_no_pipe(tmp_path: Path, kind: Callable[[Path], None]) -> None:
+    kind(tmp_path / "x.gguf")
+    with pytest.raises(DataError, match="not a regular file"):
+        Model(tmp_path / "x.gguf")
+
+
+@pytest.mark.parametrize("kind", [device, pipe, giant])
+def test_a_folder_of_tasks_holds_files(tmp_path: Path, kind: Callable[[Path], None]) -> None:
+    (tmp_path / "inner").mkdir()
+    kind(tmp_path / "inner" / "mine.yaml")
+    with pytest.raises(ConfigurationError, match="cannot read the task"):
+        TaskFiles((tmp_path,))
 
 
 # Recordings, databases, questions: what a few bytes can stand for.
