@@ -2,7 +2,8 @@
 
 One look reads `/proc/stat` and one file a process: some milliseconds, taken in the gaps between windows, nothing is
 written. What counts as foreign is all that is not the agent, its engine, worker or marker load, nor a child of these;
-kernel threads work for whoever asks the kernel and are left out. Not here: what share is too much (the orchestrator).
+kernel threads work for whoever asks the kernel and are left out. A process that ended in between is seen by the total
+alone: its time is that of no process. Not here: what share is too much (the orchestrator).
 """
 
 import os
@@ -125,7 +126,7 @@ def _read_process(path: str) -> _Process | None:
         start_ticks=int(fields[19]),
         parent=int(fields[1]),
         name=text[start + 1 : end].decode("utf-8", "replace"),
-        ticks=sum(int(field) for field in fields[11:15]),  # its own and that of children it has waited for
+        ticks=int(fields[11]) + int(fields[12]),  # its own: what it is told of ended children is their whole life's
         is_kernel=bool(int(fields[6]) & _KERNEL_THREAD),
     )
 
@@ -146,14 +147,10 @@ def _with_children(processes: dict[int, _Process], roots: Collection[int]) -> se
 
 
 def _used_ticks(before: dict[int, _Process], now: dict[int, _Process]) -> dict[int, int]:
-    """Return pid -> ticks used since; what an ended child had used before is not its parent's work of now."""
-    ended: dict[int, int] = {}
-    for pid, process in before.items():
-        if pid not in now or now[pid].start_ticks != process.start_ticks:
-            ended[process.parent] = ended.get(process.parent, 0) + process.ticks
+    """Return pid -> ticks used since, of all that live now."""
     used = {}
     for pid, process in now.items():
         earlier = before.get(pid)
         known = 0 if earlier is None or earlier.start_ticks != process.start_ticks else earlier.ticks
-        used[pid] = max(process.ticks - known - (ended.get(pid, 0) if known else 0), 0)
+        used[pid] = max(process.ticks - known, 0)
     return used

@@ -25,8 +25,8 @@ from orchestrator.reports.tables import (
     methods_table,
     results_table,
     servings_table,
-    validity_lines,
 )
+from orchestrator.reports.validity import validity_lines
 from orchestrator.results.files import refuse_outside
 from orchestrator.results.read_model import CampaignResults, load_results
 from shared.files.atomic import write_files

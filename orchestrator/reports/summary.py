@@ -6,7 +6,8 @@ from orchestrator.reports import markdown
 from orchestrator.reports.figures import epi_curve
 from orchestrator.reports.provenance import builds_table, question_rows
 from orchestrator.reports.research_questions import recommendation_of
-from orchestrator.reports.tables import energy_table, results_table, servings_table, validity_lines
+from orchestrator.reports.tables import energy_table, results_table, servings_table
+from orchestrator.reports.validity import validity_lines
 from orchestrator.results.read_model import CampaignResults, load_results
 from shared.files.atomic import write_files
 from shared.kernel.visible import visible_line

@@ -1,6 +1,5 @@
 """The tables of a campaign as rows of text, shared by summary, Markdown and HTML report."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -16,8 +15,6 @@ from orchestrator.reports import markdown
 from orchestrator.reports.rendering import change_of_log, number
 from orchestrator.results.read_model import CampaignResults
 from shared.kernel.records import Configuration
-
-_NUMBER = re.compile(r"[\d.]+")
 
 
 @dataclass(frozen=True)
@@ -180,29 +177,6 @@ def budget_table(data: CampaignResults) -> Table:
         note="Relative standard uncertainties of EPI in percent (GUM). * contained in the repetition spread, not"
         " counted again. The instrument's gain cancels in ratios.",
     )
-
-
-def validity_lines(data: CampaignResults) -> list[str]:
-    """Return counts and reasons of the runs' and the campaign's validity, one finding a line."""
-    counts = {"PASS": 0, "FLAG": 0, "FAIL": 0}
-    reasons: dict[str, list[tuple[str, str]]] = {}  # alike but for their numbers
-    for group in data.runs.values():
-        for run in group:
-            counts[run.validity.verdict] += 1
-            for finding in run.validity.findings:
-                text = f"{finding.verdict} {finding.rule} ({finding.where}): {finding.reason}"
-                reasons.setdefault(_NUMBER.sub("#", text), []).append((text, run.run_id))
-    lines = [f"Campaign: {data.validity.verdict}. Runs: {', '.join(f'{n} {name}' for name, n in counts.items())}."]
-    campaign: dict[str, list[str]] = {}
-    for finding in data.validity.findings:
-        campaign.setdefault(f"{finding.verdict} {finding.rule}: {finding.reason}", []).append(finding.where)
-    lines += [f"- {key}: {_few(names)}" for key, names in sorted(campaign.items())]
-    lines += [f"- {alike[0][0]}: {_few([name for _, name in alike])}" for _, alike in sorted(reasons.items())]
-    return lines
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _result_row(data: CampaignResults, item: Configuration) -> tuple[str, ...]:

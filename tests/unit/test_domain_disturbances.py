@@ -58,6 +58,16 @@ def test_programs_that_came_and_went_count() -> None:
     assert said[0] == "FLAG" and "programs that came and went 0.20" in said[2]
 
 
+def test_no_share_is_more_than_the_machine_has_cores() -> None:
+    assert foreign_load(window(n1=used(("odd", 7, 90.0), unseen_s=3.0)))["n1"].cpu_share == 4
+
+
+def test_nodes_on_one_machine_are_disturbed_once() -> None:
+    busy = used(("stress", 9, 0.4), own=(1,))
+    run = run_with(window_loads=(window(n1=busy, n2=busy, n3=busy.model_copy(update={"machine": "m3"})),))
+    assert [where for _, where, _ in findings(run, "foreign_load")] == ["n1 n2, decode", "n3, decode"]
+
+
 def test_agents_that_share_a_machine_are_not_foreign_to_each_other() -> None:
     one = used(("python", 2, 1.9), ("stress", 9, 0.4), own=(1,))
     other = used(("python", 1, 1.9), ("stress", 9, 0.4), own=(2,))

@@ -7,12 +7,14 @@ import pytest
 
 from orchestrator.api.models import RunStatus
 from orchestrator.api.views import _detail, _results
-from orchestrator.domain.run.records import RULES_VERSION, RunInput
-from orchestrator.reports.tables import results_table, validity_lines
+from orchestrator.domain.run.records import RULES_VERSION, RunInput, WindowLoad
+from orchestrator.reports.tables import results_table
+from orchestrator.reports.validity import validity_lines
 from orchestrator.results.files import write_campaign
 from orchestrator.results.read_model import load_results
 from orchestrator.results.recompute import recompute_campaign
 from orchestrator.results.schema import CampaignFile
+from shared.wire.node_jobs.load import MachineLoad, ProcessLoad
 from tests.support.domain_lab import DEMO_RULES, PROTOCOL, T0, block, load, questions, run_input, write_measured
 
 RULES = PROTOCOL.model_copy(update={"rules": DEMO_RULES.model_copy(update={"max_repetition_ratio": 1.5})})
@@ -58,3 +60,23 @@ def test_it_is_barred_everywhere_and_its_file_stays_as_it_was(tree: Path) -> Non
     assert detail.epi is not None and detail.epi["evaluation"]["validity"]["verdict"] == "FLAG"
     assert [one.validity for one in _results(tree)] == ["FLAG"]
     assert all(run.differences == () for run in recompute_campaign(tree))
+
+
+def test_other_programs_are_one_line_a_window_with_the_worst_share_and_each_run_once(tree: Path) -> None:
+    for repetition, cpu_s in ((1, 1.2), (3, 1.6)):
+        load_of = {
+            f"n{i}": MachineLoad(
+                start_utc_ns=T0, end_utc_ns=T0 + 2 * 10**9, machine=f"m{i}", n_cpus=4, own=(),
+                foreign=(ProcessLoad(pid=700 + i, start_ticks=1, name="backup", cpu_s=cpu_s),), foreign_cpu_s=cpu_s,
+            )
+            for i in range(1, 5)
+        }  # fmt: skip
+        loads = tuple(WindowLoad(label=label, nodes=load_of) for label in ("prefill", "decode"))
+        run = run_input("baseline", repetition, protocol=RULES, rules_version=RULES_VERSION, window_loads=loads)
+        write_measured(tree, run, block({f"n{i}": load for i in range(1, 5)}, 16, late_s=0.12), questions((9, 9, 9)))
+    lines = [line for line in validity_lines(load_results(tree)) if "foreign_load" in line]
+    assert lines == [
+        f"- FLAG foreign_load ({label}): other programs used up to 0.80 of a core, mostly backup:"
+        " baseline/rep-1, baseline/rep-3"
+        for label in ("prefill", "decode")
+    ]

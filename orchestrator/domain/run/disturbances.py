@@ -76,8 +76,9 @@ def _foreign(load: MachineLoad, own: set[tuple[int, int]]) -> ForeignLoad:
     ]
     if load.unseen_cpu_s:
         programs.append(("programs that came and went", load.unseen_cpu_s / load.duration_s))
+    others_s = max(load.foreign_cpu_s - ours_s, 0.0) + load.unseen_cpu_s
     return ForeignLoad(
-        cpu_share=max(load.foreign_cpu_s - ours_s + load.unseen_cpu_s, 0.0) / load.duration_s,
+        cpu_share=min(others_s / load.duration_s, load.n_cpus),
         programs=tuple(sorted(programs, key=lambda one: -one[1])),
         steal_share=None if load.steal_s is None else load.steal_s / load.duration_s / load.n_cpus,
     )
@@ -88,8 +89,9 @@ def check_loads(run: RunInput) -> list[Finding]:
     rules = run.protocol.rules
     found: list[Finding] = []
     for window in run.window_loads:
-        for node, load in foreign_load(window).items():
-            where = f"{node}, {window.label}"
+        loads = foreign_load(window)
+        for nodes in _machines(window):
+            where, load = f"{' '.join(nodes)}, {window.label}", max((loads[node] for node in nodes), key=_share)
             if verdict := _verdict(load.cpu_share, rules.max_foreign_cpu_share, rules.fail_foreign_cpu_share, rules):
                 reason = f"other programs used {load.cpu_share:.2f} of a core: {_listed(load.programs)}"
                 found.append(Finding(rule="foreign_load", verdict=verdict, reason=reason, where=where))
@@ -98,6 +100,18 @@ def check_loads(run: RunInput) -> list[Finding]:
                 reason = f"the machine's host took {steal:.1%} of its time: measure on a machine of its own"
                 found.append(Finding(rule="steal", verdict=verdict, reason=reason, where=where))
     return found
+
+
+def _machines(window: WindowLoad) -> list[list[str]]:
+    """Return the nodes in groups that share a machine: what disturbs one of them is said once."""
+    found: dict[str, list[str]] = {}
+    for node, load in window.nodes.items():
+        found.setdefault(load.machine, []).append(node)
+    return list(found.values())
+
+
+def _share(load: ForeignLoad) -> float:
+    return load.cpu_share
 
 
 def _verdict(share: float, flagged: float, failed: float, rules: WindowRules) -> Verdict | None:

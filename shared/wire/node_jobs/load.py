@@ -19,7 +19,7 @@ class ProcessLoad(ProcessId):
     """A process that is none of the agent's own, and the CPU time it used."""
 
     name: str
-    cpu_s: float = Field(ge=0, description="with that of its children that have ended")
+    cpu_s: float = Field(ge=0, description="its own, without that of children that have ended")
 
 
 class MachineLoad(Record):
