@@ -20,7 +20,7 @@ from tests.support.lab import (
     short_spec,
     start_campaign,
     wait_for_end,
-    wait_for_step,
+    wait_for_job,
 )
 
 RUN = "baseline"
@@ -36,14 +36,14 @@ def lab() -> Iterator[TestLab]:
 @pytest.mark.timeout(600)
 def test_a_campaign_survives_kills_and_a_stop_in_order(lab: TestLab) -> None:
     start_campaign(lab, short_spec("storm", RUN, repetitions=2).model_copy(update={"max_attempts": 5}))
-    wait_for_step(lab, "storm", f"{RUN}/rep-1", "decode")
+    wait_for_job(lab, "storm", f"{RUN}/rep-1", "decode")
     os.kill(process_of(lab, "orchestrator"), signal.SIGKILL)
     control.wait_ready(lab, lab.home / "demo.toml", lambda _: None)
-    wait_for_step(lab, "storm", f"{RUN}/rep-1", "decode", attempt=2)
+    wait_for_job(lab, "storm", f"{RUN}/rep-1", "decode", attempt=2)
     os.kill(process_of(lab, "node1"), signal.SIGKILL)
-    wait_for_step(lab, "storm", f"{RUN}/rep-1", "score", attempt=3)
+    wait_for_job(lab, "storm", f"{RUN}/rep-1", "score", attempt=3)
     os.kill(int((lab.node_pids("node1") / "engine.pid").read_text().split()[0]), signal.SIGKILL)
-    wait_for_step(lab, "storm", f"{RUN}/rep-2", "prefill")
+    wait_for_job(lab, "storm", f"{RUN}/rep-2", "prefill")
     kept = (lab.out / f"storm/{RUN}/epi_001.json").read_bytes()
     lab.stop()
     assert processes_under(lab) == []

@@ -5,7 +5,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +155,27 @@ def wait_for_step(
         f"{run} did not reach {step} within {timeout_s} s: the campaign is {status['state']} ({status['reason']}), it"
         f" does {status['step']!r}; attempts {attempts}"
     )
+
+
+def wait_for_job(
+    lab: LocalLab, campaign: str, run: str, step: str, *, attempt: int = 1, node: str = "node1", timeout_s: float = 240
+) -> None:
+    """Return as soon as a node works at a step's job of this attempt or a later one.
+
+    Its intent is journaled before the node has it: whoever is killed in between loses nothing that was begun.
+    """
+    deadline = time.monotonic() + timeout_s
+    asked = Api(lab.url(node), lab.token(node))
+    seen: list[str] = []
+    while time.monotonic() < deadline:
+        with suppress(InfrastructureError):  # it was killed, and is being started again
+            seen = [job["id"] for job in asked.call("GET", "/v1/jobs?limit=20") if job["status"] == "running"]
+        for number in (one.removeprefix(f"{campaign}/{run}/attempt-").split("/") for one in seen):
+            if number[0].isdigit() and int(number[0]) >= attempt and number[1] == step:
+                return
+        time.sleep(0.02)
+    status = api_of(lab).call("GET", f"/v1/campaigns/{campaign}")
+    raise AssertionError(f"{node} does no {step} of {run} within {timeout_s} s: {status}")
 
 
 def wait_for_end(lab: LocalLab, campaign: str, timeout_s: float = 240) -> dict[str, Any]:
