@@ -10,7 +10,7 @@ from orchestrator.api.analysis import analysis_router
 from orchestrator.api.artifacts import artifact_router
 from orchestrator.api.campaigns import campaign_router
 from orchestrator.api.lab import LabView, lab_router
-from orchestrator.api.live import LIVE_PATH, live_router
+from orchestrator.api.live import live_router
 from orchestrator.api.specs import spec_router
 from orchestrator.campaign.lab import Lab
 from orchestrator.campaign.live import LiveBroadcaster, relay_power
@@ -22,12 +22,14 @@ from orchestrator.reports.publish import publish
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.store.journal import open_journal
 from orchestrator.web.routes import OPEN_PATHS, web_router
+from shared.files.kept_sessions import SESSIONS_NAME, kept_sessions
 from shared.kernel.build import software_build
 from shared.service.background import BackgroundTasks
 from shared.service.health import HealthRegistry
 from shared.service.http import make_app
 from shared.wire.health_api import health_of, health_router
 from shared.wire.protocol import Health
+from shared.wire.session_api import session_router
 
 
 def build_app(settings: OrchestratorSettings, token: str | None) -> FastAPI:
@@ -36,7 +38,8 @@ def build_app(settings: OrchestratorSettings, token: str | None) -> FastAPI:
     Raises (at start):
         ConflictError: another process holds the journal.
     """
-    app = make_app("EPI Factory orchestrator", str(software_build()), token, open_paths=(*OPEN_PATHS, LIVE_PATH))
+    sessions = kept_sessions(settings.state_dir / SESSIONS_NAME, token)
+    app = make_app("EPI Factory orchestrator", str(software_build()), token, sessions=sessions, open_paths=OPEN_PATHS)
     health = HealthRegistry()
 
     def own_health() -> Health:
@@ -58,8 +61,9 @@ def build_app(settings: OrchestratorSettings, token: str | None) -> FastAPI:
             scrubber = Scrubber(lab, lambda: service.is_busy, settings.scrub_days)
             app.include_router(lab_router(LabView(lab, own_health), broadcaster, service))
             app.include_router(artifact_router(scrubber))
-            app.include_router(live_router(broadcaster, journal, token))
+            app.include_router(live_router(broadcaster, journal))
             app.include_router(health_router("orchestrator", settings.name, health, tags=["lab"]))
+            app.include_router(session_router(sessions))
             app.include_router(web_router())
             background = await stack.enter_async_context(BackgroundTasks(health))
             start_notifying(settings.notify, service, library, background, health)

@@ -3,7 +3,7 @@
 | endpoint | answer |
 |---|---|
 | `GET /v1/health` | `shared.wire.protocol.Health` |
-| `POST /v1/tickets` | `Ticket`: one-shot pass for the browser's WebSocket |
+| `POST`, `GET`, `DELETE /v1/session` | `shared.wire.session_api.BrowserSession`: a browser signs in, and out |
 | `GET /v1/lab` | `LabStatus`: agents, facts, meter (cached while a window is open) |
 | `POST /v1/lab/nodes/{node}/find` | body `FindNodeRequest`; `FindNodeResult` of `campaign.find_channel` |
 | `GET /v1/lab/artifacts`, `POST /v1/lab/scrub` | list of `orchestrator.campaign.scrubber.AgentArtifacts` |
@@ -21,7 +21,7 @@
 | `GET /v1/campaigns/{id}/export` | the result tree as .tar.gz |
 | `GET /v1/entries?since=&limit=` | list of `orchestrator.store.records.Entry` |
 | `GET /v1/power?seconds=` | list of `shared.wire.meter_api.LivePower`, the recent past (at most 600 s) |
-| `WS /v1/live?ticket=&since=` | `orchestrator.campaign.live.LiveMessage`: power, entry, progress |
+| `WS /v1/live?since=` | `orchestrator.campaign.live.LiveMessage`: power, entry, progress |
 """
 
 from typing import Any
@@ -42,13 +42,6 @@ from shared.kernel.records import CampaignId, Configuration, ConfigurationId, No
 from shared.wire.meter_api import MeterStatus
 from shared.wire.node_jobs.host import NodeFacts
 from shared.wire.protocol import Health
-
-
-class Ticket(Record):
-    """A one-shot pass for `WS /v1/live`, valid for 30 s."""
-
-    ticket: str
-    expires_in_s: float = 30.0
 
 
 class AgentStatus(Record):

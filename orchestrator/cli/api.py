@@ -1,7 +1,6 @@
 """A small synchronous client of the orchestrator's API for the commands, and where to find that API."""
 
 import json
-import os
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -72,15 +71,24 @@ class Api:
             raise InfrastructureError(f"the live feed broke: {error}", where=self.url) from error
 
 
-def find_api(out: Path, url: str | None, token_file: Path | None) -> Api:
-    """Return the API at `url` (https: the CA in `EPI_CA_FILE` is pinned), or that of the one-machine lab under `out`.
+def sign_in_link(api: Api) -> str:
+    """Return the dashboard's address with a code that opens it once: browsers keep addresses, so no token is in one.
+
+    Raises:
+        EpiError: as `Api.call`.
+    """
+    code = api.call("POST", "/v1/session/codes")["code"]
+    return f"{api.url}/#code={code}" if code else f"{api.url}/"
+
+
+def find_api(out: Path, url: str | None, token_file: Path | None, ca_file: Path | None = None) -> Api:
+    """Return the API at `url` (https: the CA in `ca_file` is pinned), or that of the one-machine lab under `out`.
 
     Raises:
         ConfigurationError: neither is there.
     """
     if url is not None:
-        ca_file = os.environ.get("EPI_CA_FILE")
-        return Api(url, load_token(token_file), Path(ca_file) if ca_file else None)
+        return Api(url, load_token(token_file), ca_file)
     lab = LocalLab(out.resolve())
     if not lab.config_file("orchestrator").exists():
         raise ConfigurationError(

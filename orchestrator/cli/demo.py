@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from orchestrator.campaign.demo_spec import demo_spec
-from orchestrator.cli.api import find_api
+from orchestrator.cli.api import find_api, sign_in_link
 from orchestrator.cli.campaign import finish
-from orchestrator.cli.lab import DemoOption, OutOption, dashboard_url, running_lab
+from orchestrator.cli.lab import DemoOption, OutOption, running_lab
 from orchestrator.local.control import find_demo
 from shared.screen import Screen
 
@@ -32,10 +32,10 @@ def demo(
         configurations=configs, repetitions=reps, questions=questions,
     )  # fmt: skip
     try:
-        with running_lab(out, demo_file) as lab:
-            console.print(f"dashboard: {dashboard_url(lab)}")
-            console.print("power is EMULATED from the CPU time that each node's engine uses; no meter is attached")
+        with running_lab(out, demo_file):
             api = find_api(out, None, None)
+            console.print(f"dashboard: {sign_in_link(api)}")
+            console.print("power is EMULATED from the CPU time that each node's engine uses; no meter is attached")
             api.call("POST", "/v1/campaigns", spec.model_dump(mode="json"))
             finish(api, spec.id)
             console.print(f"results:   {out / spec.id}")

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from orchestrator.cli.api import find_api, sign_in_link
 from orchestrator.local import control
 from orchestrator.local.layout import LocalLab
 from shared.kernel.errors import ConfigurationError
@@ -59,21 +60,17 @@ def running_lab(out: Path, demo: Path | None) -> Iterator[LocalLab]:
             control.stop(lab)
 
 
-def dashboard_url(lab: LocalLab) -> str:
-    """Return the dashboard's address; the token stands in the fragment, which a browser never sends."""
-    return f"{lab.url('orchestrator')}/#token={lab.token('orchestrator')}"
-
-
 @up.callback(invoke_without_command=True)
 def _up(out: OutOption = Path("results"), demo: DemoOption = None, as_json: JsonOption = False) -> None:
     lab = start_lab(out, demo, die_with_parent=False)
+    link = sign_in_link(find_api(out, None, None))
     if as_json:
         say_json({
-            "dashboard": dashboard_url(lab), "api": lab.url("orchestrator"),
+            "dashboard": link, "api": lab.url("orchestrator"),
             "token_file": str(lab.token_file("orchestrator")), "logs": str(lab.log_dir),
         })  # fmt: skip
         return
-    say(f"dashboard: {dashboard_url(lab)}")
+    say(f"dashboard: {link}  (opens once, within an hour; `epi dashboard` prints another)")
     say(f"api:       {lab.url('orchestrator')}/v1  (token in {lab.token_file('orchestrator')})")
     say(f"logs:      {lab.log_dir}")
     say("stop it with `epi down`" + ("" if out == Path("results") else f" --out {out}"))

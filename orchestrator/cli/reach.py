@@ -1,4 +1,4 @@
-"""How a command reaches its orchestrator: four options that every such command has, declared once."""
+"""How a command reaches its orchestrator: five options that every such command has, declared once."""
 
 import functools
 import inspect
@@ -13,9 +13,13 @@ from orchestrator.cli.api import Api, find_api
 from orchestrator.cli.lab import JsonOption, OutOption
 from shared.kernel.errors import ConfigurationError
 from shared.screen import say_json
+from shared.service.tls import CA_VARIABLE
 
 UrlOption = Annotated[str | None, typer.Option("--url", help="Orchestrator of another machine, e.g. http://lab:8700.")]
 TokenOption = Annotated[Path | None, typer.Option("--token-file", help="Token for --url (or EPI_TOKEN).")]
+CaOption = Annotated[
+    Path | None, typer.Option("--ca-file", envvar=CA_VARIABLE, help="The lab's own CA, pinned; for an https --url.")
+]
 
 P = ParamSpec("P")
 
@@ -27,6 +31,7 @@ class Reach:
     out: Path
     url: str | None
     token_file: Path | None
+    ca_file: Path | None
     as_json: bool
 
     def api(self) -> Api:
@@ -35,7 +40,7 @@ class Reach:
         Raises:
             ConfigurationError: there is none.
         """
-        return find_api(self.out, self.url, self.token_file)
+        return find_api(self.out, self.url, self.token_file, self.ca_file)
 
     def pick(self, api: Api, campaign: str | None) -> str:
         """Return the campaign that is meant: the newest where none is named.
@@ -61,16 +66,17 @@ class Reach:
 
 
 def reaching(command: Callable[Concatenate[Reach, P], None]) -> Callable[..., None]:
-    """Give a command, instead of its first parameter, the options --out, --url, --token-file and --json."""
+    """Give a command, instead of its first parameter, the options --out, --url, --token-file, --ca-file and --json."""
 
     @functools.wraps(command)
     def with_options(
-        *args: Any, out: Path, url: str | None, token_file: Path | None, as_json: bool, **kwargs: Any
-    ) -> None:
-        command(Reach(out, url, token_file, as_json), *args, **kwargs)
+        *args: Any, out: Path, url: str | None, token_file: Path | None, ca_file: Path | None, as_json: bool,
+        **kwargs: Any,
+    ) -> None:  # fmt: skip
+        command(Reach(out, url, token_file, ca_file, as_json), *args, **kwargs)
 
     options = {"out": (OutOption, Path("results")), "url": (UrlOption, None), "token_file": (TokenOption, None),
-               "as_json": (JsonOption, False)}  # fmt: skip
+               "ca_file": (CaOption, None), "as_json": (JsonOption, False)}  # fmt: skip
     own = list(inspect.signature(command).parameters.values())[1:]
     added = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)

@@ -1,7 +1,7 @@
 """Serves the dashboard: `/`, `/static/*` and the packages that npm installed under `/vendor/*`.
 
-Static files need no token: they hold no data. What the page shows it asks from the API, with the user's token. Not
-here: the API (`orchestrator.api`), and how the packages get here (`make web`, package.json beside this file).
+Static files need no token: they hold no data. What the page shows it asks from the API, in the session of its browser.
+Not here: the API (`orchestrator.api`), and how the packages get here (`make web`, package.json beside this file).
 
 Names never come from the network: all servable files are listed when the router is made, and a request is a look-up.
 """
@@ -15,6 +15,7 @@ from fastapi.responses import Response
 
 from shared.kernel.errors import NotFoundError
 from shared.kernel.records import Record
+from shared.service.page_headers import PAGE_POLICY
 
 HERE = Path(__file__).parent
 STATIC_DIR = HERE / "static"
@@ -32,32 +33,6 @@ VENDOR_FILES = {
     "inter/inter.woff2": "@fontsource-variable/inter/files/inter-latin-wght-normal.woff2",
 }
 """Address under `/vendor/` -> file under node_modules."""
-
-CONTENT_SECURITY_POLICY = "; ".join(
-    (
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "font-src 'self'",
-        "img-src 'self' data: blob:",
-        "connect-src 'self'",
-        "manifest-src 'self'",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-    )
-)
-"""No inline script or style: uPlot positions its boxes through the CSSOM, which needs neither."""
-
-SECURITY_HEADERS = {
-    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Permissions-Policy": "camera=(), microphone=(), geolocation=(), usb=(), serial=()",
-}
 
 # Python's table depends on the machine's /etc/mime.types; what a browser refuses when wrong is fixed here.
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".woff2": "font/woff2"}
@@ -100,7 +75,7 @@ def missing_packages(modules_dir: Path = MODULES_DIR) -> tuple[str, ...]:
 
 def _answer(request: Request, file: WebFile) -> Response:
     """Send the file, or 304 when the browser has it already."""
-    headers = {**SECURITY_HEADERS, "ETag": file.etag, "Cache-Control": "no-cache"}
+    headers = {"Content-Security-Policy": PAGE_POLICY, "ETag": file.etag, "Cache-Control": "no-cache"}
     if file.etag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
     return Response(file.body, media_type=file.media_type, headers=headers)

@@ -8,7 +8,8 @@ EpiError
 │   ├── ConflictError     somebody else holds the resource, or versions differ
 │   └── StorageError      a disk takes nothing: full, failing, read-only
 ├── AuthError             missing or wrong credentials
-│   └── TooManyFailuresError  wrong too often from one address
+│   ├── TooManyFailuresError  wrong too often from one address
+│   └── ForgedRequestError    another site's page asks with the cookie of a signed-in browser
 └── BugError              a broken promise inside the lab: report it
 
 Every error says what happened (`message`), to what (`where`) and what to do (`hint`). `to_payload` is the one JSON
@@ -130,6 +131,13 @@ class TooManyFailuresError(AuthError):
     http_status = 429
 
 
+class ForgedRequestError(AuthError):
+    """A request that a page of another origin may have made, in the name of whoever is signed in."""
+
+    code = "forged_request"
+    http_status = 403
+
+
 class BugError(EpiError):
     """A promise inside the lab was broken."""
 
@@ -142,7 +150,7 @@ _BY_CODE: dict[str, type[EpiError]] = {
     cls.code: cls
     for cls in (
         ConfigurationError, NotFoundError, DataError, InfrastructureError, ConflictError, StorageError, AuthError,
-        TooManyFailuresError, BugError,
+        TooManyFailuresError, ForgedRequestError, BugError,
     )
 }  # fmt: skip
 

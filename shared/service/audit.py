@@ -29,7 +29,12 @@ class AuditLog:
         self._refused = FailureLimiter()
         path.parent.mkdir(parents=True, exist_ok=True)
         self._log = logging.Logger(f"audit:{path}")
-        self._log.addHandler(RotatingFileHandler(path, maxBytes=_MAX_BYTES, backupCount=_FILES, delay=True))
+        self._file = RotatingFileHandler(path, maxBytes=_MAX_BYTES, backupCount=_FILES, delay=True)
+        self._log.addHandler(self._file)
+
+    def close(self) -> None:
+        """Close the file; the next line opens it again."""
+        self._file.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on and note it when it changed something or was refused."""

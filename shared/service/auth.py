@@ -1,6 +1,8 @@
-"""One bearer token an agent: read from a file or the environment, compared in constant time."""
+"""One bearer token an agent: read from a file or the environment; and the count of those who brought a wrong one.
 
-import hmac
+Not here: who may enter with what (`shared.service.admission`).
+"""
+
 import ipaddress
 import os
 import secrets
@@ -9,9 +11,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from pathlib import Path
 
-from starlette.requests import HTTPConnection
-
-from shared.kernel.errors import AuthError, ConfigurationError, TooManyFailuresError
+from shared.kernel.errors import ConfigurationError
 from shared.service.logs import hide
 
 _ADDRESSES_KEPT = 1000
@@ -87,31 +87,3 @@ class FailureLimiter:
         self._failures.move_to_end(address)
         while len(self._failures) > _ADDRESSES_KEPT:
             self._failures.popitem(last=False)
-
-
-def bearer_guard(token: str | None, limiter: FailureLimiter | None = None) -> Callable[[HTTPConnection], None]:
-    """Return a check that refuses HTTP and WebSocket requests without the right bearer token.
-
-    With `token` None (loopback only, see `check_bind`) everything is let in. The right token is always let in: only
-    further wrong ones are slowed down, so that nobody can lock the owner out.
-
-    Raises (the check):
-        AuthError: the header is missing or wrong.
-        TooManyFailuresError: wrong, and this address was wrong too often lately.
-    """
-    failures = limiter or FailureLimiter()
-
-    def guard(connection: HTTPConnection) -> None:
-        if token is None:
-            return
-        scheme, _, given = connection.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), token.encode()):
-            address = connection.client.host if connection.client is not None else "unknown"
-            if failures.blocked(address):
-                raise TooManyFailuresError("too many failed attempts", where=address, hint="wait a minute")
-            failures.failed(address)
-            raise AuthError(
-                "missing or wrong bearer token", where=connection.url.path, hint="send 'Authorization: Bearer TOKEN'"
-            )
-
-    return guard

@@ -20,6 +20,7 @@ _INTERNAL_ERROR = 1011
 ERROR_STATUSES = {
     400: "The body cannot be read at all",
     401: "Missing or wrong credentials",
+    403: "Asked by a page of another origin, or by a signed-in browser without its form token",
     404: "No such thing",
     405: "No such method here",
     408: "The body did not come in time",

@@ -1,7 +1,8 @@
 """What every HTTP service of the lab has in common: its guard, its limits, its description, and how it is served.
 
-From the outside in, a request passes: the connection's limits (`connections`), the audit log (`audit`), the guard
-(`guard`), the limit of its body (`bodies`), and then its endpoint, whose errors have one shape (`error_answers`).
+From the outside in, a request passes: the connection's limits (`connections`), the audit log (`audit`), what browsers
+are told (`page_headers`), the guard (`guard`), the limit of its body (`bodies`), and then its endpoint, whose errors
+have one shape (`error_answers`).
 """
 
 import asyncio
@@ -20,12 +21,16 @@ from pydantic.json_schema import models_json_schema
 
 from shared.kernel.errors import ConfigurationError, ErrorBody, InfrastructureError
 from shared.kernel.settings import DaemonSettings
+from shared.service import api_page
+from shared.service.admission import Admission
 from shared.service.audit import AuditLog
-from shared.service.auth import bearer_guard, check_bind
+from shared.service.auth import check_bind
 from shared.service.bodies import BodyLimit, BodySize
 from shared.service.connections import IDLE_S, MAX_CONNECTIONS, MAX_HEAD_BYTES, BoundedConnection, BoundedLoop
 from shared.service.error_answers import ERROR_STATUSES, install_error_handlers
 from shared.service.guard import TokenGuard
+from shared.service.page_headers import PageHeaders
+from shared.service.sessions import Sessions
 from shared.service.systemd import announced
 
 log = logging.getLogger(__name__)
@@ -35,7 +40,7 @@ _MAX_MESSAGE_BYTES = 64 * 1024
 _STOPPING_S = 10
 """How long requests that are being answered may take when the service stops."""
 _OPEN_FILES = 8192
-_DESCRIPTION = ("/openapi.json", "/docs", "/redoc")
+_DESCRIPTION = ("/openapi.json", *api_page.PATHS)
 _REF_TEMPLATE = "#/components/schemas/{model}"
 
 
@@ -44,6 +49,7 @@ def make_app(
     version: str,
     token: str | None,
     *,
+    sessions: Sessions | None = None,
     open_paths: Iterable[str] = (),
     larger_bodies: Mapping[str, BodySize] | None = None,
 ) -> FastAPI:
@@ -53,6 +59,7 @@ def make_app(
         title: For the description.
         version: Of EPI Factory.
         token: The bearer token that every request needs; None lets everybody in (loopback only, see `check_bind`).
+        sessions: Of browsers that are signed in; None where there is no page to sign in to.
         open_paths: What needs no token besides the description; a path that ends in `/` opens everything below it.
         larger_bodies: Beginning of a path -> what the bodies of its requests may hold.
     """
@@ -61,11 +68,17 @@ def make_app(
     responses: dict[int | str, dict[str, Any]] = {
         status: {"description": text, "content": content} for status, text in ERROR_STATUSES.items()
     }
-    app = FastAPI(title=title, version=version, openapi_url="/openapi.json", responses=responses)
+    app = FastAPI(
+        title=title, version=version, openapi_url="/openapi.json", docs_url=None, redoc_url=None, responses=responses
+    )
     install_error_handlers(app)
     _describe(app)
+    app.include_router(api_page.api_page_router(title, signs_in=sessions is not None))
     app.add_middleware(BodyLimit, larger=larger_bodies)
-    app.add_middleware(TokenGuard, check=bearer_guard(token), open_paths=(*_DESCRIPTION, *open_paths))
+    app.add_middleware(
+        TokenGuard, admission=Admission(token, sessions), open_paths=(*_DESCRIPTION, *open_paths), sessions=sessions
+    )
+    app.add_middleware(PageHeaders)
     return app
 
 

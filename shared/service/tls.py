@@ -3,8 +3,12 @@
 import ssl
 from functools import cache
 from pathlib import Path
+from typing import Final
 
 from shared.kernel.errors import ConfigurationError
+
+CA_VARIABLE: Final = "EPI_CA_FILE"
+"""Environment variable with the lab's own CA, where a command has no option for it."""
 
 
 @cache

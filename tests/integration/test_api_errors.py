@@ -1,8 +1,9 @@
-"""The orchestrator's API on its own, without any agent: refusals, one error shape, tickets."""
+"""The orchestrator's API on its own, without any agent: refusals, one error shape, the live feed's door."""
 
 import asyncio
 import socket
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,12 @@ TOKEN = "t" * 32
 
 @pytest.fixture
 async def base(tmp_path: Path) -> AsyncIterator[str]:
+    async with serving(tmp_path) as base:
+        yield base
+
+
+@asynccontextmanager
+async def serving(tmp_path: Path) -> AsyncIterator[str]:
     """Serve an orchestrator whose agents are all away."""
     token_file = tmp_path / "token"
     token_file.write_text(TOKEN)
@@ -108,19 +115,37 @@ async def test_agents_that_are_away_are_told_one_by_one(base: str) -> None:
         assert lab["meter"] is None
 
 
-async def test_live_wants_a_token_or_a_ticket_that_is_used_once(base: str) -> None:
-    url = f"ws://{base}/v1/live"
-    for bad in (url, f"{url}?ticket=wrong"):
-        with pytest.raises(websockets.InvalidStatus):
-            async with websockets.connect(bad):
-                pass
-    async with httpx.AsyncClient(base_url=f"http://{base}", headers={"Authorization": f"Bearer {TOKEN}"}) as client:
-        ticket = (await client.post("/v1/tickets")).json()["ticket"]
-    with pytest.raises(websockets.InvalidStatus):
-        async with websockets.connect(f"{url}?ticket={ticket}", origin=Origin("http://evil.example")):
+async def test_live_wants_a_token_or_the_session_of_its_own_page(base: str) -> None:
+    url, own = f"ws://{base}/v1/live", Origin(f"http://{base}")
+    bearer = {"Authorization": f"Bearer {TOKEN}"}
+    async with httpx.AsyncClient(base_url=f"http://{base}") as client:
+        assert (await client.post("/v1/session", headers=bearer)).status_code == 200
+        cookie = {"Cookie": "; ".join(f"{name}={value}" for name, value in client.cookies.items())}
+        for origin, headers in (
+            (None, {}), (own, {}), (None, cookie), (Origin("http://evil.example"), cookie),
+            (Origin("http://evil.example"), bearer),
+        ):  # fmt: skip
+            with pytest.raises(websockets.InvalidStatus):
+                async with websockets.connect(url, origin=origin, additional_headers=headers):
+                    pass
+        async with websockets.connect(url, additional_headers=bearer):
             pass
-    async with websockets.connect(f"{url}?ticket={ticket}", origin=Origin(f"http://{base}")):
-        pass
-    with pytest.raises(websockets.InvalidStatus):
-        async with websockets.connect(f"{url}?ticket={ticket}"):
-            pass
+        async with websockets.connect(url, origin=own, additional_headers=cookie) as feed:
+            form = (await client.get("/v1/session")).json()["form_token"]
+            page = {"Origin": f"http://{base}", "X-EPI-Form-Token": form}
+            assert (await client.delete("/v1/session", headers=page)).json() == {"sessions": 1}
+            with pytest.raises(websockets.ConnectionClosedError) as closed:
+                while True:
+                    await asyncio.wait_for(feed.recv(), 10)
+            assert closed.value.rcvd is not None and closed.value.rcvd.reason == "this browser is signed out"
+
+
+async def test_a_session_outlives_a_restart(tmp_path: Path) -> None:
+    bearer = {"Authorization": f"Bearer {TOKEN}"}
+    async with serving(tmp_path) as base, httpx.AsyncClient(base_url=f"http://{base}") as client:
+        cookies = (await client.post("/v1/session", headers=bearer)).cookies
+    async with serving(tmp_path) as base, httpx.AsyncClient(base_url=f"http://{base}", cookies=cookies) as client:
+        assert (await client.get("/v1/session")).json()["form_token"]
+    kept = tmp_path / "state" / "sessions.json"
+    assert kept.stat().st_mode & 0o777 == 0o600
+    assert not any(value in kept.read_text() for value in (*cookies.values(), TOKEN))

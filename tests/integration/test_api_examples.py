@@ -21,9 +21,9 @@ def test_all_curl_examples_work(lab: TestLab, tmp_path: Path) -> None:
     assert shutil.which("curl"), "curl is needed; do: sudo apt-get install -y curl"
     (tmp_path / "campaign.json").write_text(SPEC)
     environment = {
-        "API": f"{lab.url('orchestrator')}/v1", "TOKEN": lab.token("orchestrator"), "PATH": "/usr/bin:/bin",
-        "AUTH": f"Authorization: Bearer {lab.token('orchestrator')}",
+        "API": f"{lab.url('orchestrator')}/v1", "AUTH": f"@{tmp_path}/auth", "PATH": "/usr/bin:/bin",
     }  # fmt: skip
+    (tmp_path / "auth").write_text(f"Authorization: Bearer {lab.token('orchestrator')}\n")
     commands = curls()
     assert len(commands) >= 13
     for command in commands:

@@ -1,24 +1,33 @@
-"""The bearer guard: constant refusal, bounded memory, and the owner is never locked out."""
+"""The bearer token at the guard: constant refusal, bounded memory, and the owner is never locked out."""
 
 import pytest
 from starlette.requests import HTTPConnection
 from starlette.types import Message, Receive, Scope, Send
 
 from shared.kernel.errors import AuthError, ConfigurationError, TooManyFailuresError
-from shared.service.auth import FailureLimiter, bearer_guard, check_bind
+from shared.service.admission import Admission
+from shared.service.auth import FailureLimiter, check_bind
 from shared.service.guard import TokenGuard
 
 
 def request(token: str | None, host: str = "10.0.0.1") -> HTTPConnection:
     headers = [] if token is None else [(b"authorization", f"Bearer {token}".encode())]
     return HTTPConnection(
-        {"type": "http", "headers": headers, "client": (host, 1), "path": "/v1/x", "query_string": b"", "server": None}
+        {
+            "type": "http",
+            "method": "GET",
+            "headers": headers,
+            "client": (host, 1),
+            "path": "/v1/x",
+            "query_string": b"",
+            "server": None,
+        }
     )
 
 
 def test_wrong_tokens_are_refused_then_slowed_down_but_the_right_one_enters() -> None:
     now = [0.0]
-    guard = bearer_guard("right", FailureLimiter(limit=3, window_s=60, now=lambda: now[0]))
+    guard = Admission("right", limiter=FailureLimiter(limit=3, window_s=60, now=lambda: now[0]))
     for _ in range(3):
         with pytest.raises(AuthError):
             guard(request("wrong"))
@@ -66,7 +75,7 @@ async def test_every_path_is_guarded_that_is_not_named_open(path: str, is_open: 
     async def send(message: Message) -> None:
         sent.append(message)
 
-    guard = TokenGuard(app, bearer_guard("right"), ("/", "/openapi.json", "/static/"))
+    guard = TokenGuard(app, Admission("right"), ("/", "/openapi.json", "/static/"))
     for kind, refusal in (("http", "http.response.start"), ("websocket", "websocket.close")):
         sent: list[Message] = []
         scope = {"type": kind, "path": path, "headers": [], "query_string": b"", "client": ("10.0.0.1", 1)}

@@ -23,7 +23,7 @@ def client(larger: dict[str, BodySize]) -> httpx.AsyncClient:
     async def read(request: Request) -> int:
         return len(await request.body())
 
-    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x")
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1")
 
 
 async def pieces(body: bytes) -> AsyncIterator[bytes]:

@@ -15,6 +15,7 @@ import uvicorn
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
 from orchestrator.web.routes import MODULES_DIR, missing_packages
+from shared.service.audit import AuditLog
 from tests.web.fixture_server import make_fixture_app
 
 TOKEN = "a-token-for-the-fixture"
@@ -67,7 +68,7 @@ def open_page(browser: Browser) -> Iterator[Open]:
     opened: list[Opened] = []
     contexts = []
 
-    def open_at(url: str, size: str = "display", theme: str = "dark", expect_errors: bool = False) -> Opened:
+    def open_at(url: str | None, size: str = "display", theme: str = "dark", expect_errors: bool = False) -> Opened:
         width, height = SIZES[size]
         context = browser.new_context(viewport={"width": width, "height": height}, has_touch=size != "desktop")
         contexts.append(context)
@@ -84,7 +85,8 @@ def open_page(browser: Browser) -> Iterator[Open]:
         page.on("console", note)
         page.on("pageerror", lambda error: one.said.append(f"uncaught: {error}"))
         page.add_init_script(f"localStorage.getItem('epi.theme') ?? localStorage.setItem('epi.theme', '{theme}')")
-        page.goto(url)
+        if url is not None:
+            page.goto(url)
         return one
 
     yield open_at
@@ -95,11 +97,16 @@ def open_page(browser: Browser) -> Iterator[Open]:
 
 
 @contextmanager
-def serving(state: str, hurry: bool = False, port: int | None = None, thinks_s: float = 0.0) -> Iterator[str]:
-    """Serve an invented lab (tests/web/states.py) and give its address."""
+def serving(
+    state: str, hurry: bool = False, port: int | None = None, thinks_s: float = 0.0, folder: Path | None = None
+) -> Iterator[str]:
+    """Serve an invented lab (tests/web/states.py) and give its address; `folder` keeps its sessions and audit log."""
     port = port or free_port()
+    sessions_file = None if folder is None else folder / "sessions.json"
+    app = make_fixture_app(state, token=TOKEN, hurry=hurry, thinks_s=thinks_s, sessions_file=sessions_file)
+    audit = None if folder is None else AuditLog(app, folder / "audit.jsonl")
     config = uvicorn.Config(
-        make_fixture_app(state, token=TOKEN, hurry=hurry, thinks_s=thinks_s),
+        audit or app,
         host="127.0.0.1",
         port=port,
         log_level="error",
@@ -117,6 +124,8 @@ def serving(state: str, hurry: bool = False, port: int | None = None, thinks_s: 
     finally:
         server.should_exit = True
         thread.join(10)
+        if audit is not None:
+            audit.close()
 
 
 @pytest.fixture(scope="session")

@@ -1,29 +1,33 @@
 """Serves the dashboard over an invented lab: `python -m tests.web.fixture_server --state running --port 8799`.
 
-A development aid: same addresses, records, token and ticket as the orchestrator, but nothing behind them. `--hurry`
+A development aid: same addresses, records, token and sessions as the orchestrator, but nothing behind them. `--hurry`
 sends an hour of power in a minute, for the test of memory.
 """
 
 import argparse
 import asyncio
-import secrets
+from collections.abc import AsyncGenerator
+from pathlib import Path
 from typing import Annotated
 
 import uvicorn
-from fastapi import APIRouter, FastAPI, Query, WebSocket, WebSocketDisconnect
+from fastapi import APIRouter, FastAPI, Query, WebSocket
 from fastapi.responses import Response
 
-from orchestrator.api.live import LIVE_PATH
-from orchestrator.api.models import CampaignStatus, CampaignSummary, ConfigurationResult, LabStatus, RunDetail, Ticket
+from orchestrator.api.models import CampaignStatus, CampaignSummary, ConfigurationResult, LabStatus, RunDetail
 from orchestrator.campaign.find_channel import FindNodeRequest, FindNodeResult
 from orchestrator.campaign.live import LiveMessage
 from orchestrator.results.power_view import PowerView
 from orchestrator.web.routes import OPEN_PATHS, web_router
+from shared.files.kept_sessions import kept_sessions
 from shared.kernel.clock import utc_ns
 from shared.kernel.errors import ConfigurationError, NotFoundError
+from shared.service.broadcaster import send_until_gone
 from shared.service.http import make_app
+from shared.service.sessions import Sessions
 from shared.wire.meter_api import LivePower
 from shared.wire.protocol import Health
+from shared.wire.session_api import session_router
 from tests.web.invented_machines import lab_status, power_at
 from tests.web.invented_results import analysis_of, detail_of, file_of, power_of, results_of
 from tests.web.states import STATES, InventedLab, S
@@ -31,25 +35,22 @@ from tests.web.states import STATES, InventedLab, S
 RATE_HZ = 10
 
 
-def make_fixture_app(state: str, *, token: str, hurry: bool = False, thinks_s: float = 0.0) -> FastAPI:
+def make_fixture_app(
+    state: str, *, token: str, hurry: bool = False, thinks_s: float = 0.0, sessions_file: Path | None = None
+) -> FastAPI:
     """Return the app; in a hurry the feed comes as fast as it can, each message stamped 100 ms after the last.
 
     `thinks_s` is how long it takes to answer a request to pause, resume or cancel.
     """
     lab = InventedLab(state)
-    app = make_app("fixture", "0", token, open_paths=(*OPEN_PATHS, LIVE_PATH))
+    sessions = Sessions(token) if sessions_file is None else kept_sessions(sessions_file, token)
+    app = make_app("fixture", "0", token, sessions=sessions, open_paths=OPEN_PATHS)
     app.state.lab = lab
     router = APIRouter(prefix="/v1")
-    tickets: set[str] = set()
 
     @router.get("/health")
     async def health() -> Health:
         return Health(service="orchestrator", name="fixture", version="0", utc_ns=utc_ns())
-
-    @router.post("/tickets")
-    async def ticket() -> Ticket:
-        tickets.add(one := secrets.token_urlsafe(24))
-        return Ticket(ticket=one)
 
     @router.get("/lab")
     async def get_lab() -> LabStatus:
@@ -109,30 +110,23 @@ def make_fixture_app(state: str, *, token: str, hurry: bool = False, thinks_s: f
         return [power_at(lab, now - (i * S) // RATE_HZ) for i in range(int(seconds * RATE_HZ), 0, -1)]
 
     @app.websocket("/v1/live")
-    async def live(socket: WebSocket, ticket: str = "") -> None:
-        if ticket not in tickets:
-            await socket.close(1008, "missing or wrong ticket")
-            return
-        tickets.discard(ticket)
+    async def live(socket: WebSocket) -> None:
         await socket.accept()
+        await send_until_gone(socket, texts())
+
+    async def texts() -> AsyncGenerator[str, None]:
         at = utc_ns()
-        try:
-            for i in range(10**9):
-                if lab.metered:
-                    at = at + S // RATE_HZ if hurry else utc_ns()
-                    await socket.send_text(
-                        LiveMessage(type="power", power=power_at(lab, at)).model_dump_json(exclude_none=True)
-                    )
-                if i % 10 == 0 and (progress := lab.progress()) is not None:
-                    await socket.send_text(
-                        LiveMessage(type="progress", progress=progress).model_dump_json(exclude_none=True)
-                    )
-                if not hurry or i % 20 == 0:
-                    await asyncio.sleep(0 if hurry else 1 / RATE_HZ)
-        except (WebSocketDisconnect, RuntimeError):
-            return
+        for i in range(10**9):
+            if lab.metered:
+                at = at + S // RATE_HZ if hurry else utc_ns()
+                yield LiveMessage(type="power", power=power_at(lab, at)).model_dump_json(exclude_none=True)
+            if i % 10 == 0 and (progress := lab.progress()) is not None:
+                yield LiveMessage(type="progress", progress=progress).model_dump_json(exclude_none=True)
+            if not hurry or i % 20 == 0:
+                await asyncio.sleep(0 if hurry else 1 / RATE_HZ)
 
     app.include_router(router)
+    app.include_router(session_router(sessions))
     app.include_router(web_router())
     return app
 

@@ -33,6 +33,9 @@ def test_the_page_and_all_that_it_names_are_served_with_strict_headers(client: T
 
 def test_no_markup_or_script_stands_in_the_page_itself() -> None:
     html = (STATIC_DIR / "index.html").read_text(encoding="utf-8")
+    first = '<script src="/static/js/enter.js"></script>'
+    assert 0 < html.index(first) < min(html.index("<link"), html.index('<script type="module"')), "first of all"
+    html = html.replace(first, "")
     assert "<style" not in html and "style=" not in html and "onclick" not in html
     assert html.count("<script") == html.count('<script type="module" src=')
     for script in STATIC_DIR.rglob("*.js"):
@@ -61,7 +64,7 @@ def test_a_known_file_is_not_sent_twice(client: TestClient) -> None:
 def test_a_package_that_is_not_installed_is_named_with_its_command(tmp_path: Path) -> None:
     app = make_app("web", "0", None)
     app.include_router(web_router(modules_dir=tmp_path))
-    client = TestClient(app)
+    client = TestClient(app, base_url="http://127.0.0.1")
     for address in VENDOR_FILES:
         error = client.get(f"/vendor/{address}").json()["error"]
         assert "make web" in error["hint"]

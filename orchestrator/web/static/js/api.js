@@ -1,6 +1,6 @@
-/** REST client of the orchestrator: the token, the one error shape, time-outs. Not here: the WebSocket (live.js). */
+/** REST client of the orchestrator: the form token, the one error shape, time-outs. Not here: the WebSocket (live.js). */
 
-const KEY = "epi.token";
+let formToken = "";
 
 /** An error as the API tells it: what happened, to what, what to do. */
 export class ApiError extends Error {
@@ -13,31 +13,20 @@ export class ApiError extends Error {
   }
 }
 
-/** Take the token out of the address (`#token=...`), keep it for this tab and leave the address clean. */
-export function adoptToken() {
-  const found = /[#&]token=([^&]+)/.exec(location.hash);
-  if (!found) return;
-  setToken(decodeURIComponent(found[1]));
-  history.replaceState(null, "", location.pathname + location.search);
+/** The cookie opens the lab; that this page asks, and not another one in its name, this shows. */
+export function setFormToken(token) {
+  formToken = token;
 }
-
-export function setToken(token) {
-  if (token) sessionStorage.setItem(KEY, token);
-  else sessionStorage.removeItem(KEY);
-}
-
-const token = () => sessionStorage.getItem(KEY) ?? "";
-
-export const hasToken = () => token() !== "";
 
 /**
  * @param {string} method
  * @param {string} path
- * @param {{ body?: unknown, timeoutMs?: number, raw?: boolean }} options
+ * @param {{ body?: unknown, secret?: string, timeoutMs?: number, raw?: boolean }} options
  */
-async function request(method, path, { body, timeoutMs = 15_000, raw = false } = {}) {
+async function request(method, path, { body, secret, timeoutMs = 15_000, raw = false } = {}) {
   const headers = { Accept: "application/json" };
-  if (token()) headers.Authorization = `Bearer ${token()}`;
+  if (secret) headers.Authorization = `Bearer ${secret}`;
+  if (method !== "GET" && formToken) headers["X-EPI-Form-Token"] = formToken;
   if (body !== undefined) headers["Content-Type"] = "application/json";
   let response;
   try {
@@ -46,6 +35,7 @@ async function request(method, path, { body, timeoutMs = 15_000, raw = false } =
       headers,
       body: body === undefined ? undefined : JSON.stringify(body),
       cache: "no-store",
+      credentials: "same-origin",
       signal: AbortSignal.timeout(timeoutMs),
     });
   } catch (error) {
@@ -70,7 +60,9 @@ const run = (id, configuration, repetition) => `${campaign(id)}/runs/${part(conf
 
 export const api = {
   health: () => request("GET", "/v1/health", { timeoutMs: 5000 }),
-  ticket: () => request("POST", "/v1/tickets", { timeoutMs: 5000 }),
+  signIn: (secret) => request("POST", "/v1/session", { secret }),
+  session: () => request("GET", "/v1/session", { timeoutMs: 5000 }),
+  signOut: () => request("DELETE", "/v1/session"),
   lab: () => request("GET", "/v1/lab"),
   campaigns: () => request("GET", "/v1/campaigns"),
   campaign: (id) => request("GET", campaign(id)),

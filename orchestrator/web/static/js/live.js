@@ -1,6 +1,6 @@
 /**
- * The live feed: one WebSocket with a one-shot ticket, reconnecting with back-off and going on after the last journal
- * entry it saw. Not here: what the messages mean (model.js).
+ * The live feed: one WebSocket, reconnecting with back-off and going on after the last journal entry it saw. Not here:
+ * what the messages mean (model.js).
  */
 
 import { api, ApiError } from "./api.js";
@@ -10,8 +10,9 @@ const LONGEST_WAIT_MS = 15_000;
 const SILENCE_MS = 12_000; // then the server is asked over REST whether it is still there
 
 export class LiveFeed {
-  /** `on`: message(object), state("connecting" | "live" | "lost"), open(), unauthorized(). */
-  constructor(on) {
+  /** `on`: message(object), state("connecting" | "live" | "lost"), open(), unauthorized(); `session` opens it. */
+  constructor(session, on) {
+    this.session = session;
     this.on = on;
     this.lastSeq = null;
     this.wait = FIRST_WAIT_MS;
@@ -39,9 +40,8 @@ export class LiveFeed {
   async #connect() {
     if (this.stopped) return;
     this.on.state("connecting");
-    let ticket;
     try {
-      ({ ticket } = await api.ticket());
+      await this.session.check(); // a WebSocket that is refused does not say why
     } catch (error) {
       if (error instanceof ApiError && error.status === 401) {
         this.stop();
@@ -51,8 +51,8 @@ export class LiveFeed {
     }
     if (this.stopped) return;
     const scheme = location.protocol === "https:" ? "wss" : "ws";
-    const since = this.lastSeq === null ? "" : `&since=${this.lastSeq}`;
-    const socket = new WebSocket(`${scheme}://${location.host}/v1/live?ticket=${encodeURIComponent(ticket)}${since}`);
+    const since = this.lastSeq === null ? "" : `?since=${this.lastSeq}`;
+    const socket = new WebSocket(`${scheme}://${location.host}/v1/live${since}`);
     this.socket = socket;
     socket.onopen = () => {
       this.wait = FIRST_WAIT_MS;

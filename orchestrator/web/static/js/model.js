@@ -5,12 +5,13 @@
  * Topics: auth, connection, power, progress, lab, campaigns, campaign, results, analysis, windows, tick.
  */
 
-import { adoptToken, api, ApiError, setToken } from "./api.js";
+import { api, ApiError } from "./api.js";
 import { LiveFeed } from "./live.js";
 import { seconds } from "./format.js";
 import { Rate } from "./rate.js";
 import { PowerMemory } from "./ring.js";
 import { formatRun, parseRun } from "./run_reference.js";
+import { Session } from "./session.js";
 import { isOver } from "./states.js";
 import { Windows } from "./windows.js";
 
@@ -40,11 +41,12 @@ export class Model {
     this.heardPower = -Infinity;
     this.pending = new Set();
     this.waiting = null; // power messages that came while the past is being fetched
-    this.feed = new LiveFeed({
+    this.session = new Session();
+    this.feed = new LiveFeed(this.session, {
       message: (message) => this.#receive(message),
       state: (state) => this.#set("connection", state),
       open: () => this.#opened(),
-      unauthorized: () => this.#askForToken(),
+      unauthorized: () => this.#signedOut(),
     });
   }
 
@@ -80,31 +82,34 @@ export class Model {
     return this.power.last?.message.emulated ?? this.lab?.emulated ?? this.campaign?.emulated ?? false;
   }
 
-  start() {
-    adoptToken();
-    window.addEventListener("hashchange", () => {
-      if (!location.hash.includes("token=")) return;
-      adoptToken();
-      this.#restart();
-    });
-    this.feed.start();
+  async start() {
+    const begin = () => this.session.begin().then(() => this.#enter());
+    window.addEventListener("epi-secret", begin);
+    await begin();
     setInterval(() => this.refreshLab(), LAB_EVERY_MS);
   }
 
-  signIn(token) {
-    setToken(token);
-    this.#restart();
+  /** Sign in with what somebody typed; false when it does not open the lab. */
+  async signIn(secret) {
+    const isIn = await this.session.signIn(secret);
+    if (isIn) this.#enter();
+    return isIn;
   }
 
-  #restart() {
+  async signOut() {
+    this.feed.stop();
+    await this.session.signOut();
+    this.#signedOut();
+  }
+
+  #enter() {
     this.needsToken = false;
     this.tell("auth");
     this.feed.stop();
     this.feed.start();
   }
 
-  #askForToken() {
-    setToken("");
+  #signedOut() {
     this.needsToken = true;
     this.tell("auth");
   }
@@ -119,7 +124,7 @@ export class Model {
     await Promise.all([this.#fillTrace(), this.refreshLab(), this.refreshCampaigns()]);
   }
 
-  /** Run a refresh; a 401 asks for the token, anything else is shown as the page's error. */
+  /** Run a refresh; a 401 asks to sign in, anything else is shown as the page's error. */
   async #guard(work) {
     try {
       await work();
@@ -129,7 +134,7 @@ export class Model {
       if (!(error instanceof ApiError)) throw error;
       if (error.status === 401) {
         this.feed.stop();
-        this.#askForToken();
+        this.#signedOut();
       } else this.#set("error", error);
       return false;
     }

@@ -8,6 +8,7 @@ import { problems } from "../problems.js";
 import { chooseTheme, themeChoice } from "../theme.js";
 import { agentList } from "./lab_agents.js";
 import { meterFacts } from "./lab_meter.js";
+import { sessionRow } from "./session_row.js";
 
 export function labView(model) {
   const head = h("div", { cls: "problems", role: "status" });
@@ -16,11 +17,13 @@ export function labView(model) {
   const agents = agentList();
   const meter = h("div", {});
   const meterCard = card("Meter", { aside: badge, cls: "card--meter" }, meter);
+  const session = sessionRow(model);
   const display = card("This display", { cls: "card--display" },
-    h("div", { cls: "row" }, segments("Theme", [["dark", "Dark"], ["light", "Light"], ["system", "As the system"]], themeChoice(), chooseTheme)));
+    h("div", { cls: "row" }, segments("Theme", [["dark", "Dark"], ["light", "Light"], ["system", "As the system"]], themeChoice(), chooseTheme)), session);
   const node = h("div", { cls: "view lab" }, card("Health", { aside: ageNote, cls: "card--health" }, head), card("Machines", { cls: "card--machines" }, agents), h("div", { cls: "lab__side" }, meterCard, display));
 
   function update() {
+    session.update();
     const found = problems(model);
     replaceWhen(head, JSON.stringify([model.lab === null, found.map(({ title, todo, tone }) => [title, todo, tone])]), () => {
       if (!model.lab) return [h("p", { cls: "muted", text: "Asking the lab." })];
