@@ -17,6 +17,7 @@ from shared.kernel.records import Record
 from shared.kernel.settings import load_settings, validate_settings
 from shared.screen import Screen, say, say_json
 from shared.service.auth import load_token
+from shared.service.tls import lab_ca
 from shared.wire.client import AgentClient
 from shared.wire.node_jobs.engines import EngineInfo
 from shared.wire.node_jobs.host import NodeFacts, SetGovernorParams, SteadyGateParams, SteadyGateResult
@@ -134,7 +135,11 @@ async def _run(
 
 @asynccontextmanager
 async def _client(settings: NodeSettings) -> AsyncIterator[AgentClient]:
-    client = AgentClient(f"http://{settings.host}:{settings.port}", load_token(settings.token_file))
+    scheme = "http" if settings.tls_cert is None else "https"
+    ca_file = settings.source_ca_file or lab_ca(None)
+    client = AgentClient(
+        f"{scheme}://{settings.host}:{settings.port}", load_token(settings.token_file), ca_file=ca_file
+    )
     try:
         yield client
     finally:

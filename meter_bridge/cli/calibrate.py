@@ -10,7 +10,7 @@ import typer
 from pydantic import ValidationError
 from rich.table import Table
 
-from meter_bridge.cli.remote import DEFAULT_URL, AsJson, Remote, TokenFile, Url, with_bridge
+from meter_bridge.cli.remote import DEFAULT_URL, AsJson, CaFile, Remote, TokenFile, Url, bridge_at, with_bridge
 from meter_bridge.instrument.calibration import FEWEST_LOADS, CalibrationDraft, CalibrationRecord, LoadPoint
 from shared.bars import progress_bar
 from shared.kernel.defects import first_defect, reason_of
@@ -18,6 +18,7 @@ from shared.kernel.errors import ConfigurationError, DataError
 from shared.kernel.numbers import decimal
 from shared.kernel.regular_files import SETTINGS_BYTES, open_regular_text
 from shared.screen import Screen, say, say_json
+from shared.service.endpoint import Endpoint
 
 _STEADY = 0.02
 """A load whose readings scatter more than this share of their mean was not steady."""
@@ -33,6 +34,7 @@ def calibrate(
     note: Annotated[str, typer.Option(help="kept in the record")] = "",
     url: Url = DEFAULT_URL,
     token_file: TokenFile = None,
+    ca_file: CaFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Fit gain and offset of each channel and put them in force; nonsense is refused.
@@ -42,7 +44,8 @@ def calibrate(
     """
     if (from_csv is None) == (not node):
         raise ConfigurationError("give either --node or --from-csv", hint="--node node1 --node node2, or a CSV file")
-    points = read_points(from_csv) if from_csv is not None else _guided(node or [], loads, seconds, url, token_file)
+    at = bridge_at(url, token_file, ca_file)
+    points = read_points(from_csv) if from_csv is not None else _guided(node or [], loads, seconds, at)
     try:
         draft = CalibrationDraft(
             reference=reference, reference_relative_uncertainty=reference_percent / 100, points=tuple(points), note=note
@@ -55,7 +58,7 @@ def calibrate(
         body = draft.model_dump(mode="json")
         return await bridge.client.request_as(CalibrationRecord, "POST", "/v1/calibrations", json=body, patient=False)
 
-    record = with_bridge(url, token_file, send)
+    record = with_bridge(at, send)
     if as_json:
         say_json(record.model_dump(mode="json"), indent=2)
     else:
@@ -93,14 +96,14 @@ def _numbers(row: dict[str, str]) -> dict[str, str | float]:
     return found
 
 
-def _guided(nodes: list[str], loads: int, seconds: float, url: str, token_file: Path | None) -> list[LoadPoint]:
+def _guided(nodes: list[str], loads: int, seconds: float, at: Endpoint) -> list[LoadPoint]:
     points = []
     for node in nodes:
         say(f"\n{node}: {loads} known resistive loads, spread over 3 to 50 W, one after the other.")
         done = 0
         while done < loads:
             reference_w = typer.prompt(f"{node}, load {done + 1} of {loads}: watts on the reference meter", type=float)
-            mean_w, scatter_w, count = _measure(node, seconds, url, token_file)
+            mean_w, scatter_w, count = _measure(node, seconds, at)
             if scatter_w > max(_STEADY * abs(mean_w), 0.1):
                 say(f"  not steady: {mean_w:.3f} +- {scatter_w:.3f} W; once more, please")
                 continue
@@ -115,7 +118,7 @@ def _guided(nodes: list[str], loads: int, seconds: float, url: str, token_file: 
     return points
 
 
-def _measure(node: str, seconds: float, url: str, token_file: Path | None) -> tuple[float, float, int]:
+def _measure(node: str, seconds: float, at: Endpoint) -> tuple[float, float, int]:
     """Average the raw channel over `seconds` from now; return mean, scatter and the number of samples."""
     start_ns = time.time_ns()
     with progress_bar(f"averaging {node}") as publish:
@@ -124,7 +127,7 @@ def _measure(node: str, seconds: float, url: str, token_file: Path | None) -> tu
             publish(step / steps, f"{seconds - 0.2 * step:.0f} s left")
             time.sleep(0.2)
     end_ns = time.time_ns()
-    block = with_bridge(url, token_file, lambda bridge: bridge.samples(start_ns, end_ns, "raw"))
+    block = with_bridge(at, lambda bridge: bridge.samples(start_ns, end_ns, "raw"))
     if node not in block.power_w:
         raise ConfigurationError("no channel is of this node", where=node, hint=", ".join(block.power_w))
     values = [value for value in block.power_w[node] if value is not None]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from meter_bridge.cli.remote import DEFAULT_URL, Remote, TokenFile, Url, moment_ns, with_bridge
+from meter_bridge.cli.remote import DEFAULT_URL, CaFile, Remote, TokenFile, Url, bridge_at, moment_ns, with_bridge
 from meter_bridge.export import export as write
 from shared.bars import progress_bar
 from shared.kernel.errors import ConfigurationError
@@ -22,12 +22,14 @@ def export(
     calibration: Annotated[str | None, typer.Option(help="`raw` or an id; the newest if absent")] = None,
     url: Url = DEFAULT_URL,
     token_file: TokenFile = None,
+    ca_file: CaFile = None,
 ) -> None:
     """Write timestamp, node, watts of a window."""
     start_ns, end_ns = moment_ns(start), moment_ns(end)
     if end_ns <= start_ns:
         raise ConfigurationError("the window ends before it starts", where=f"{start} .. {end}")
-    count, window = with_bridge(url, token_file, lambda bridge: _export(bridge, start_ns, end_ns, calibration, out))
+    at = bridge_at(url, token_file, ca_file)
+    count, window = with_bridge(at, lambda bridge: _export(bridge, start_ns, end_ns, calibration, out))
     emulated = " (emulated)" if window.instrument.emulated else ""
     say(f"{count} readings of {window.instrument.name}{emulated} written to {out}")
 

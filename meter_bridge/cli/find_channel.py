@@ -7,13 +7,15 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from meter_bridge.cli.remote import DEFAULT_URL, AsJson, Remote, TokenFile, Url, ca_file, with_bridge
+from meter_bridge.cli.remote import DEFAULT_URL, AsJson, CaFile, Remote, TokenFile, Url, bridge_at, with_bridge
 from meter_bridge.find_channel import find_channel as find
 from meter_bridge.find_channel import verdict
 from shared.kernel.clock import utc_ns
 from shared.kernel.errors import ConfigurationError
 from shared.screen import Screen, say, say_json
 from shared.service.auth import load_token
+from shared.service.endpoint import Endpoint
+from shared.service.tls import lab_ca
 from shared.wire.client import AgentClient
 from shared.wire.job_keys import FindNodeJob
 from shared.wire.meter_api import FoundChannel, MarkerRun
@@ -30,6 +32,7 @@ def find_channel(
     lag_s: Annotated[float, typer.Option(help="how late the meter is, if known", min=0, max=5)] = 0.0,
     url: Url = DEFAULT_URL,
     token_file: TokenFile = None,
+    ca_file: CaFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Find swapped channels; exit code 1 when a node's own channel does not answer."""
@@ -39,14 +42,14 @@ def find_channel(
     async def run(bridge: Remote) -> list[FoundChannel]:
         found = []
         for node, address in agents.items():
-            marker = await _mark(node, address, load_token(agent_token_file), params)
+            marker = await _mark(node, Endpoint(address, load_token(agent_token_file), lab_ca(ca_file)), params)
             await asyncio.sleep(lag_s + _AFTER_S)
             span_ns = round((lag_s + _AFTER_S) * 1e9)
             block = await bridge.samples(marker.start_utc_ns, marker.end_utc_ns + span_ns, "raw")
             found.append(find(marker, block, lag_s))
         return found
 
-    found = with_bridge(url, token_file, run)
+    found = with_bridge(bridge_at(url, token_file, ca_file), run)
     problems = verdict(found)
     if as_json:
         say_json([{**entry.model_dump(), "right": entry.is_right} for entry in found], indent=2)
@@ -57,8 +60,8 @@ def find_channel(
     raise typer.Exit(1 if problems else 0)
 
 
-async def _mark(node: str, address: str, token: str | None, params: MarkerParams) -> MarkerRun:
-    client = AgentClient(address, token, ca_file=ca_file())
+async def _mark(node: str, agent: Endpoint, params: MarkerParams) -> MarkerRun:
+    client = AgentClient(agent.url, agent.token, ca_file=agent.ca_file)
     try:
         job = FindNodeJob(node=node, by="channel", utc_ns=utc_ns()).format()
         span_s = (params.on_s + params.off_s) * params.cycles + params.off_s

@@ -1,7 +1,6 @@
 """How the commands reach the bridge: options and a client shared by all of them."""
 
 import asyncio
-import os
 import re
 import time
 from collections.abc import Awaitable, Callable
@@ -13,15 +12,19 @@ import typer
 
 from shared.kernel.errors import ConfigurationError
 from shared.service.auth import load_token
+from shared.service.endpoint import Endpoint
+from shared.service.tls import CA_VARIABLE, lab_ca
 from shared.wire.client import AgentClient
 from shared.wire.meter_api import MeterStatus, SampleBlock
 
 T = TypeVar("T")
-CA_VARIABLE = "EPI_METER_CA_FILE"
-"""Environment variable with the lab's own CA, for a bridge behind https."""
 
 Url = Annotated[str, typer.Option(help="where the bridge answers", envvar="EPI_METER_URL")]
 TokenFile = Annotated[Path | None, typer.Option(help="file with the bridge's token", envvar="EPI_METER_TOKEN_FILE")]
+CaFile = Annotated[
+    Path | None,
+    typer.Option(help="the lab's own CA, pinned; for an https --url", envvar=["EPI_METER_CA_FILE", CA_VARIABLE]),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 DEFAULT_URL = "http://127.0.0.1:8801"
 _AGO = re.compile(r"^-(\d+(?:\.\d+)?)(s|min|h|d)$")
@@ -45,17 +48,20 @@ class Remote:
         return await self.client.request_as(SampleBlock, "GET", "/v1/samples", params=query)
 
 
-def ca_file() -> Path | None:
-    """Return the CA to trust, if the environment names one."""
-    name = os.environ.get(CA_VARIABLE)
-    return Path(name) if name else None
+def bridge_at(url: str, token_file: Path | None, ca_file: Path | None) -> Endpoint:
+    """Return where the bridge is, from the options that every command has.
+
+    Raises:
+        ConfigurationError: the token file cannot be read.
+    """
+    return Endpoint(url, load_token(token_file), lab_ca(ca_file))
 
 
-def with_bridge(url: str, token_file: Path | None, act: Callable[[Remote], Awaitable[T]]) -> T:
+def with_bridge(at: Endpoint, act: Callable[[Remote], Awaitable[T]]) -> T:
     """Run `act` with a connection to the bridge and close it."""
 
     async def run() -> T:
-        client = AgentClient(url, load_token(token_file), timeout_s=120, ca_file=ca_file())
+        client = AgentClient(at.url, at.token, timeout_s=120, ca_file=at.ca_file)
         try:
             return await act(Remote(client))
         finally:

@@ -3,7 +3,7 @@
 import typer
 from rich.table import Table
 
-from meter_bridge.cli.remote import DEFAULT_URL, AsJson, TokenFile, Url, with_bridge
+from meter_bridge.cli.remote import DEFAULT_URL, AsJson, CaFile, TokenFile, Url, bridge_at, with_bridge
 from shared.kernel.clock import iso_utc
 from shared.kernel.visible import visible_line
 from shared.screen import Screen, say, say_json
@@ -12,9 +12,11 @@ from shared.wire.meter_api import Ambient, MeterStatus
 _UNKNOWN_PPM = 1000.0
 
 
-def status(url: Url = DEFAULT_URL, token_file: TokenFile = None, as_json: AsJson = False) -> None:
+def status(
+    url: Url = DEFAULT_URL, token_file: TokenFile = None, ca_file: CaFile = None, as_json: AsJson = False
+) -> None:
     """Show the instrument, its counters and its problems; exit code 1 when there are problems."""
-    found = with_bridge(url, token_file, lambda bridge: bridge.status())
+    found = with_bridge(bridge_at(url, token_file, ca_file), lambda bridge: bridge.status())
     if as_json:
         say_json(found.model_dump(mode="json"), indent=2)
     else:

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,10 +10,9 @@ import websockets
 from rich.live import Live
 from rich.table import Table
 
-from meter_bridge.cli.remote import DEFAULT_URL, TokenFile, Url, ca_file
+from meter_bridge.cli.remote import DEFAULT_URL, CaFile, TokenFile, Url, bridge_at
 from shared.kernel.errors import AuthError, InfrastructureError
 from shared.screen import Screen, say_json
-from shared.service.auth import load_token
 from shared.service.endpoint import Endpoint
 from shared.wire.meter_api import LivePower
 
@@ -24,16 +22,16 @@ _BAR_CHARS = 30
 def watch(
     url: Url = DEFAULT_URL,
     token_file: TokenFile = None,
+    ca_file: CaFile = None,
     hz: Annotated[float, typer.Option(help="messages a second", min=0.1, max=10)] = 2.0,
     count: Annotated[int, typer.Option(help="end after so many messages; 0 never", min=0)] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON message a line")] = False,
 ) -> None:
     """Show the power of every node until Ctrl-C."""
-    asyncio.run(_watch(url, token_file, hz, count, as_json=as_json or not sys.stdout.isatty()))
+    asyncio.run(_watch(bridge_at(url, token_file, ca_file), hz, count, as_json=as_json or not sys.stdout.isatty()))
 
 
-async def _watch(url: str, token_file: Path | None, hz: float, count: int, *, as_json: bool) -> None:
-    bridge = Endpoint(url, load_token(token_file), ca_file())
+async def _watch(bridge: Endpoint, hz: float, count: int, *, as_json: bool) -> None:
     try:
         async with bridge.websocket(f"/v1/live?hz={hz:g}") as socket:
             if as_json:
@@ -41,9 +39,11 @@ async def _watch(url: str, token_file: Path | None, hz: float, count: int, *, as
             else:
                 await _draw(socket, count)
     except websockets.InvalidStatus as error:
-        raise AuthError("the bridge refuses the live feed", where=url, hint="give --token-file") from error
+        raise AuthError("the bridge refuses the live feed", where=bridge.url, hint="give --token-file") from error
     except (OSError, websockets.WebSocketException) as error:
-        raise InfrastructureError(f"the live feed ended: {error}", where=url, hint="is the bridge running?") from error
+        raise InfrastructureError(
+            f"the live feed ended: {error}", where=bridge.url, hint="is the bridge running?"
+        ) from error
 
 
 async def _print(socket: websockets.ClientConnection, count: int) -> None:

@@ -14,6 +14,7 @@ from shared.kernel.errors import ConfigurationError, InfrastructureError
 from shared.service.auth import load_token
 from shared.service.endpoint import Endpoint, ask_sync
 from shared.service.reply import read_reply_sync
+from shared.service.tls import lab_ca
 
 
 class Api:
@@ -82,13 +83,13 @@ def sign_in_link(api: Api) -> str:
 
 
 def find_api(out: Path, url: str | None, token_file: Path | None, ca_file: Path | None = None) -> Api:
-    """Return the API at `url` (https: the CA in `ca_file` is pinned), or that of the one-machine lab under `out`.
+    """Return the API at `url` (https: the lab's CA is pinned), or that of the one-machine lab under `out`.
 
     Raises:
         ConfigurationError: neither is there.
     """
     if url is not None:
-        return Api(url, load_token(token_file), ca_file)
+        return Api(url, load_token(token_file), lab_ca(ca_file))
     lab = LocalLab(out.resolve())
     if not lab.config_file("orchestrator").exists():
         raise ConfigurationError(

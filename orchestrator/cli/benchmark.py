@@ -16,6 +16,7 @@ from shared.kernel.errors import ConfigurationError
 from shared.kernel.progress import Progress
 from shared.screen import Screen, say
 from shared.service.auth import load_token
+from shared.service.tls import CA_VARIABLE, lab_ca
 from shared.wire.client import AgentClient
 from shared.wire.job_keys import BenchmarkJob
 from shared.wire.node_jobs.engines import StartEngineParams, StartEngineResult
@@ -39,6 +40,9 @@ def run(
     model: Annotated[str, typer.Option(help="SHA-256 of the model, which the node must have")],
     out: Annotated[Path, typer.Option(help="result (JSON); answers are kept beside it until it is written")],
     token_file: Annotated[Path | None, typer.Option(help="the node's bearer token")] = None,
+    ca_file: Annotated[
+        Path | None, typer.Option(envvar=CA_VARIABLE, help="The lab's own CA, pinned; for an https --node.")
+    ] = None,
     worker: Annotated[list[str] | None, typer.Option(help="RPC workers, host:port; none: the node alone")] = None,
     questions: Annotated[int | None, typer.Option(min=1, help="per task, stratified and seeded; default: all")] = None,
     seed: Annotated[int, typer.Option(help="of the subset")] = 1,
@@ -68,7 +72,7 @@ def run(
         model_sha256=model, workers=tuple(worker or ()), context_tokens=context_tokens, sequences=sequences,
         threads=threads, experts_per_token=experts_per_token,
     )  # fmt: skip
-    client = AgentClient(node, load_token(token_file))
+    client = AgentClient(node, load_token(token_file), ca_file=lab_ca(ca_file))
     result = asyncio.run(_run(client, spec, engine, out, questions_per_job))
     table = Table("task", "questions", "accuracy", "metric", "shots")
     for asked in result.tasks:

@@ -8,7 +8,15 @@ from typing import Final
 from shared.kernel.errors import ConfigurationError
 
 CA_VARIABLE: Final = "EPI_CA_FILE"
-"""Environment variable with the lab's own CA, where a command has no option for it."""
+"""Environment variable with the lab's own CA, for commands."""
+_LAB_CA: Final = Path("/etc/epi-factory/ca.pem")
+
+
+def lab_ca(given: Path | None) -> Path | None:
+    """Return the CA that a command pins: the one given, or that of the lab this machine belongs to; else None."""
+    if given is not None:
+        return given
+    return _LAB_CA if _LAB_CA.is_file() else None
 
 
 @cache
