@@ -42,8 +42,10 @@ class Recap:
 
 
 _CALL = """
-import httpx
-client = httpx.Client(base_url=given["url"], headers={"Authorization": "Bearer " + given["token"]}, timeout=60)
+import httpx, ssl
+trust = ssl.create_default_context(cafile="/etc/epi-factory/ca.pem" if given["url"].startswith("https") else None)
+headers = {"Authorization": "Bearer " + given["token"]}
+client = httpx.Client(base_url=given["url"], headers=headers, timeout=60, verify=trust)
 """
 _JOB = (
     _CALL
@@ -71,6 +73,29 @@ class Lab:
     def hub(self) -> Machine:
         """The machine of orchestrator, surgeon, meter bridge and display."""
         return self.machines["hub"]
+
+    @property
+    def url(self) -> str:
+        """The orchestrator, as a command on the hub reaches it."""
+        return f"{self.scheme}://127.0.0.1:8600"
+
+    @property
+    def scheme(self) -> str:
+        """What the inventory says that services speak."""
+        return "https" if self._variables().get("lab_tls", True) else "http"
+
+    def speak_tls(self, wanted: bool) -> None:
+        """Change the inventory; true is what is not said."""
+        variables = {name: value for name, value in self._variables().items() if name != "lab_tls"}
+        self._inventory_variables.write_text(yaml.safe_dump(variables if wanted else variables | {"lab_tls": False}))
+
+    @property
+    def _inventory_variables(self) -> Path:
+        return self.home / "inventory/group_vars/all.yml"
+
+    def _variables(self) -> dict[str, Any]:
+        read: dict[str, Any] = yaml.safe_load(self._inventory_variables.read_text())
+        return read
 
     @property
     def checkout(self) -> Path:
@@ -106,7 +131,7 @@ class Lab:
         """Let the surgeon or a node do something, asked from the hub as the orchestrator would; its last state."""
         where = (self.hub.address, 8601) if part == "surgeon" else (self.machines[part].address, 8701)
         return self.hub.python(
-            _JOB, url="http://{}:{}".format(*where), token=self.token(part), kind=kind, params=params,
+            _JOB, url="{}://{}:{}".format(self.scheme, *where), token=self.token(part), kind=kind, params=params,
             id=f"test/{time.time_ns()}/{part}/{kind}",
         )  # fmt: skip
 
@@ -118,7 +143,7 @@ class Lab:
 
     def api(self, path: str) -> Any:
         """Return what the orchestrator answers."""
-        return self.hub.python(_GET, url="http://127.0.0.1:8600", token=self.token("orchestrator"), path=path)
+        return self.hub.python(_GET, url=self.url, token=self.token("orchestrator"), path=path)
 
     def reaches(self, name: str, port: int) -> bool:
         """Tell whether the controller, which is in the lab's network but no part of the lab, gets a connection."""

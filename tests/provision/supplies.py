@@ -22,7 +22,8 @@ SUITE = "bookworm"
 MIRROR = "http://deb.debian.org/debian"
 BASE_PACKAGES = "python3,python3-apt,systemd,systemd-sysv,dbus,openssh-server,sudo,udev,iproute2,ca-certificates,procps"
 LAB_PACKAGES = (
-    "chrony", "nftables", "python3-venv", "sqlite3", "libgomp1", "cage", "chromium", "xwayland", "g++", "git", "make"
+    "chrony", "nftables", "python3-venv", "sqlite3", "libgomp1", "cage", "chromium", "xwayland", "libnss3-tools", "g++",
+    "git", "make",
 )  # fmt: skip
 LOCKS = ("build", "node", "surgeon", "meter", "meter-parquet", "orchestrator")
 ENGINE_DEFAULTS = yaml.safe_load((ROOT / "ansible/roles/engine/defaults/main.yml").read_text())

@@ -18,7 +18,7 @@ EMULATOR = "/opt/epi-factory/current/bin/epi meter emulate --link /run/emulator/
 CAMPAIGN = "upgraded-on-the-way"
 RESULTS = f"/var/lib/epi-factory/orchestrator/results/{CAMPAIGN}"
 DAEMONS = ("epi-orchestrator", "epi-meter-bridge", "epi-surgeon")
-TOKEN = "--url http://127.0.0.1:8600 --token-file /etc/epi-factory/credentials/orchestrator"
+TOKEN = "--token-file /etc/epi-factory/credentials/orchestrator"
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(5400)]
 
@@ -36,6 +36,7 @@ def test_a_lab_from_bare_machines(lab: Lab) -> None:
     bare = {name: machine.listing() for name, machine in lab.machines.items()}
 
     check_mode_changes_nothing(lab, bare)
+    lab.speak_tls(False)  # as labs before did, so that the upgrade meets one
     assert lab.play("site.yml").changed
     assert lab.play("site.yml").changed == [], "the second run changed something"
 
@@ -49,6 +50,9 @@ def test_a_lab_from_bare_machines(lab: Lab) -> None:
     no_token_stands_in_a_journal(lab)
 
     a_new_release_comes_between_two_runs_of_a_campaign(lab)
+    the_upgrade_left_nothing_that_speaks_plain_http(lab)
+    the_browser_shows_the_dashboard_in_its_sandbox(lab)
+    no_token_stands_in_a_journal(lab)
     a_backup_brings_a_wiped_lab_back(lab)
     uninstall_leaves_nothing(lab, bare)
 
@@ -57,6 +61,7 @@ def check_mode_changes_nothing(lab: Lab, bare: dict[str, set[str]]) -> None:
     lab.play("site.yml", "--check")
     assert {name: machine.listing() for name, machine in lab.machines.items()} == bare
     assert not (lab.home / "inventory/tokens").exists()
+    assert not (lab.home / "inventory/tls").exists()
 
 
 def wait_for(what: str, check: Callable[[], Any], timeout_s: float = 60.0) -> None:
@@ -124,9 +129,12 @@ def the_browser_shows_the_dashboard_in_its_sandbox(lab: Lab) -> None:
     )
     renderer = "pgrep -u epi-kiosk -f -- --type=renderer | head -1"
     try:
-        # The dashboard's live feed is a WebSocket of the browser's: it stays open only after page, script and ticket.
+        # The dashboard's live feed is a WebSocket of the browser's: it stays open only after page, script and sign-in.
         feed = "ss -tnp state established dport = :8600 | grep chrom"
         wait_for("the dashboard's live feed", lambda: lab.hub.shell(feed, check=False), 180)
+        audit = "tail -5 /var/lib/epi-factory/orchestrator/audit.jsonl"
+        signed_in = '"method": "POST", "path": "/v1/session", "status": 200'
+        wait_for("the browser's sign-in", lambda: signed_in in lab.hub.shell(audit), 60)
         outside = lab.hub.shell("readlink /proc/$(systemctl show -P MainPID epi-kiosk)/ns/user")
         assert lab.hub.shell(f"readlink /proc/$({renderer})/ns/user") != outside, "Chromium runs without its sandbox"
         assert "Seccomp:\t2" in lab.hub.shell(f"cat /proc/$({renderer})/status")
@@ -183,6 +191,8 @@ def no_token_stands_in_a_journal(lab: Lab) -> None:
     for machine in lab.machines.values():
         said = machine.shell("journalctl --no-pager --quiet")
         assert not [part for part in ("orchestrator", "surgeon", "meter", "node1", "node2") if lab.token(part) in said]
+        keys = [path.read_text().splitlines()[1] for path in (lab.home / "inventory").glob("tls/*.key")]
+        assert not [key for key in keys if key in said]
 
 
 def a_new_release_comes_between_two_runs_of_a_campaign(lab: Lab) -> None:
@@ -192,7 +202,9 @@ def a_new_release_comes_between_two_runs_of_a_campaign(lab: Lab) -> None:
     spec["tasks"] |= {"questions": 8}
     spec["windows"] |= {"idle_s": 10}  # long enough for the upgrade to arrive in the middle
     lab.hub.shell("cat > /tmp/first.toml", stdin=tomli_w.dumps(spec))
-    lab.hub.shell(f"epi campaign validate /tmp/first.toml && epi campaign start /tmp/first.toml {TOKEN}")
+    lab.hub.shell(
+        f"epi campaign validate /tmp/first.toml && epi campaign start /tmp/first.toml --url {lab.url} {TOKEN}"
+    )
     # Not the setup, which is no run: a pause would come before anything was measured.
     wait_for("the first run", lambda: any(run["step"] for run in lab.api(f"/v1/campaigns/{CAMPAIGN}")["runs"]), 600)
     refused = lab.play("site.yml", check=False)
@@ -201,6 +213,7 @@ def a_new_release_comes_between_two_runs_of_a_campaign(lab: Lab) -> None:
     project = lab.checkout / "pyproject.toml"
     project.write_text(re.sub(r'^version = "(.*)"', r'version = "\1.post1"', project.read_text(), flags=re.M))
     started_utc_ns = time.time_ns()
+    lab.speak_tls(True)
     assert lab.play("upgrade.yml").changed
     versions = {agent["health"]["version"] for agent in lab.api("/v1/lab")["agents"]}
     assert len(versions) == 1
@@ -227,6 +240,33 @@ def a_new_release_comes_between_two_runs_of_a_campaign(lab: Lab) -> None:
     for window in windows:
         assert not any(window["start_utc_ns"] < moment < window["end_utc_ns"] for moment in restarts), window
     assert all(one["epi"] is not None for one in lab.api(f"/v1/campaigns/{CAMPAIGN}/results"))
+
+
+def the_upgrade_left_nothing_that_speaks_plain_http(lab: Lab) -> None:
+    """Every service is asked in clear and with the pinned CA; commands on a machine of the lab find the CA."""
+    services = [("hub", 8600), ("hub", 8601), ("hub", 8801), ("node1", 8701), ("node2", 8701)]
+    for name, port in services:
+        address = f"{lab.machines[name].address}:{port}/openapi.json"
+        assert lab.hub.python(_SPEAKS, address=address) == {"http": False, "https": True}, (name, port)
+    assert CAMPAIGN in lab.hub.shell(f"epi campaign status --url {lab.url} {TOKEN}")
+    meter = "--token-file /etc/epi-factory/credentials/meter-bridge"
+    assert "connected" in lab.hub.shell(f"epi meter status --url https://{lab.hub.address}:8801 {meter}")
+    for machine in lab.machines.values():
+        kept = machine.shell("stat -c '%a %U' /etc/epi-factory/credentials/machine.key /etc/epi-factory/ca.pem")
+        assert kept.split("\n")[:2] == ["600 root", "644 root"]
+    assert lab.play("site.yml").changed == [], "a lab that speaks HTTPS is changed once more"
+
+
+_SPEAKS = """
+import httpx, ssl
+trust = ssl.create_default_context(cafile="/etc/epi-factory/ca.pem")
+def speaks(scheme):
+    try:
+        return httpx.get(scheme + "://" + given["address"], verify=trust, timeout=10).status_code == 200
+    except httpx.TransportError:
+        return False
+answer = {scheme: speaks(scheme) for scheme in ("http", "https")}
+"""
 
 
 def a_backup_brings_a_wiped_lab_back(lab: Lab) -> None:

@@ -131,19 +131,26 @@ def test_a_daemons_unit_has_user_state_token_and_watchdog(unit: str) -> None:
     assert ("KillMode=process" in text) == (unit == "epi-node-agent"), "only engines outlive their agent"
 
 
-@pytest.fixture(scope="module")
-def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def render(out: Path, *hosts: str, **more: object) -> None:
     """Let Ansible write the settings files of the example lab, each host's into a folder of its own."""
-    out = tmp_path_factory.mktemp("rendered")
-    for host in ("node1", "display", "spark"):
+    for host in hosts:
         (out / host).mkdir()
-    variables = {"daemon_config_dir": f"{out}/{{{{ inventory_hostname }}}}", "lab_token_dir": f"{out}/tokens"}
-    variables |= {"ansible_become": False, "lab_restart": False, "ansible_python_interpreter": sys.executable}  # type: ignore[dict-item]
+    variables = {
+        "daemon_config_dir": f"{out}/{{{{ inventory_hostname }}}}", "lab_token_dir": f"{out}/tokens",
+        "lab_tls_dir": f"{out}/tls", "ansible_become": False, "lab_restart": False,
+        "ansible_python_interpreter": sys.executable, **more,
+    }  # fmt: skip
     done = call(
         pip_tool("ansible-playbook"), "-i", "inventory/example", "--connection", "local", "--tags", "settings",
-        "--skip-tags", "guard", "--limit", "localhost:node1:display:spark", "-e", json.dumps(variables), "site.yml",
+        "--skip-tags", "guard", "--limit", ":".join(("localhost", *hosts)), "-e", json.dumps(variables), "site.yml",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("rendered")
+    render(out, "node1", "display", "spark")
     return out
 
 
@@ -161,6 +168,8 @@ def test_settings_that_ansible_writes_fit_the_daemons(
 ) -> None:
     loaded = load_settings(settings, rendered / file)
     assert loaded.token_file is None, "the token comes as a systemd credential"
+    assert loaded.tls_cert == Path("/etc/epi-factory/machine.pem")
+    assert loaded.tls_key is not None and loaded.tls_key.is_relative_to("/run/credentials"), "the key too"
     assert loaded.state_dir.is_relative_to("/var/lib/epi-factory")
 
 
@@ -171,14 +180,26 @@ def test_the_lab_that_ansible_writes_fits_together(rendered: Path) -> None:
     surgeon = load_settings(SurgeonSettings, rendered / "spark/surgeon.toml")
 
     assert [agent.name for agent in orchestrator.nodes] == ["node1", "node2", "node3", "node4"] == list(bridge.channels)
-    assert orchestrator.nodes[0].url == f"http://{node.host}:{node.port}"
-    assert orchestrator.surgeon.url == node.source_url == f"http://{surgeon.host}:{surgeon.port}"
-    assert orchestrator.meter.url == f"http://{bridge.host}:{bridge.port}"
+    assert orchestrator.nodes[0].url == f"https://{node.host}:{node.port}"
+    assert orchestrator.surgeon.url == node.source_url == f"https://{surgeon.host}:{surgeon.port}"
+    assert orchestrator.meter.url == f"https://{bridge.host}:{bridge.port}"
+    pinned = {node.source_ca_file, *(agent.ca_file for agent in (*orchestrator.nodes, orchestrator.surgeon))}
+    assert pinned | {orchestrator.meter.ca_file} == {Path("/etc/epi-factory/ca.pem")}
     assert node.worker_host == node.host == "192.168.50.11", "the engine listens on the cluster's interface only"
     credentials = Path("/run/credentials/epi-orchestrator.service")
     assert orchestrator.nodes[3].token_file == credentials / "agent_node4"
     unit = (SYSTEMD / "epi-orchestrator.service").read_text()
     assert "LoadCredential=agent:/etc/epi-factory/credentials/agents" in unit
+
+
+def test_a_lab_may_speak_plain_http(tmp_path: Path) -> None:
+    render(tmp_path, "node1", "display", lab_tls=False)
+    node = load_settings(NodeSettings, tmp_path / "node1/node_agent.toml")
+    orchestrator = load_settings(OrchestratorSettings, tmp_path / "display/orchestrator.toml")
+    assert node.tls_cert is orchestrator.tls_key is node.source_ca_file is orchestrator.meter.ca_file is None
+    assert node.source_url == orchestrator.surgeon.url
+    assert orchestrator.surgeon.url.startswith("http://")
+    assert not (tmp_path / "tls").exists()
 
 
 @pytest.mark.parametrize(
