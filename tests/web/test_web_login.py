@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, Request, expect
+from playwright.sync_api import Browser, Page, expect
 
 from tests.support.bridge_daemon import TOKEN as BRIDGE_TOKEN
 from tests.support.bridge_daemon import bridge_daemon
@@ -160,16 +160,13 @@ def test_no_page_of_another_origin_uses_the_cookie(open_page: Open, lab: str, tm
     with stranger() as address:
         other = page.context.new_page()
         other.goto(address)
-        asked: list[Request] = []
-        other.on("request", lambda request: asked.append(request))
         with other.expect_response("**/pause") as forged:
             assert other.evaluate(FORGERIES, lab) == ["", "refused"]
         assert forged.value.status == 403
-    sent = [request for request in asked if "epi-session-" in request.all_headers().get("cookie", "")]
-    assert len(sent) >= 4, "the browser did send the cookie: what refused was the service"
     lines = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
     noted = [(line["method"], line["path"].removeprefix("/v1/"), line["status"]) for line in lines]
     assert noted[0] == ("POST", "session", 200)
+    # 403, where a stranger without the cookie gets 401: the browser did send it, what refused was the service.
     assert noted[1:5] == [
         ("POST", "campaigns/demo/cancel", 403), ("POST", "campaigns", 403), ("POST", "session/codes", 403),
         ("GET", "lab", 403),
