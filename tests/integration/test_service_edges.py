@@ -56,17 +56,27 @@ def answer_of(one: socket.socket) -> bytes:
     return read
 
 
-async def ask_as_owner(url: str, seconds: float, verify: ssl.SSLContext | bool = True) -> list[float]:
-    """Ask for the health again and again, each time on a new connection; return how long each answer took, in s."""
+async def ask_as_owner(bridge: BridgeDaemon, seconds: float, verify: ssl.SSLContext | None = None) -> list[float]:
+    """Ask for the health again and again, each time on a new connection; return how long each answer took, in s.
+
+    Less the time for which the service or this process could have run and the machine ran others: what else happens on
+    the machine is none of the attack. At least ten answers, however slow the machine is.
+    """
     took: list[float] = []
+    scheme = "http" if verify is None else "https"
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        began = time.monotonic()
-        async with httpx.AsyncClient(timeout=10, headers=OWNER, verify=verify) as client:
-            assert (await client.get(f"{url}/v1/health")).status_code == 200
-        took.append(time.monotonic() - began)
+    while time.monotonic() < end or len(took) < 10:
+        began, waited_s = time.monotonic(), waited_for_a_cpu_s(bridge)
+        async with httpx.AsyncClient(timeout=60, headers=OWNER, verify=verify or True) as client:
+            assert (await client.get(f"{scheme}://127.0.0.1:{bridge.port}/v1/health")).status_code == 200
+        took.append(time.monotonic() - began - (waited_for_a_cpu_s(bridge) - waited_s))
         await asyncio.sleep(0.1)
     return took
+
+
+def waited_for_a_cpu_s(bridge: BridgeDaemon) -> float:
+    """Return how long the service's event loop and this process's have stood in a run queue (proc(5), schedstat)."""
+    return sum(int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) for pid in (bridge.process.pid, "self")) / 1e9
 
 
 @contextmanager
@@ -89,7 +99,7 @@ async def test_a_stranger_s_body_is_not_read(bridge: BridgeDaemon, announced: st
     async with httpx.AsyncClient(timeout=60) as client:
         given = body if announced == "length" else _pieces(body)
         asking = asyncio.create_task(client.post(f"{url_of(bridge)}/v1/calibrations", content=given))
-        took = await ask_as_owner(url_of(bridge), 2)
+        took = await ask_as_owner(bridge, 2)
         assert (await asking).status_code == 401
     assert max(took) < 2
     assert bridge.process.memory_info().rss - before < 50 * MIB
@@ -125,7 +135,7 @@ SLOW = {
 @pytest.mark.parametrize("first", SLOW.values(), ids=SLOW)
 async def test_1024_slow_connections_cost_the_owner_nothing(bridge: BridgeDaemon, first: bytes) -> None:
     with slow_connections(bridge, 1024, first):
-        took = await ask_as_owner(url_of(bridge), 4)
+        took = await ask_as_owner(bridge, 4)
         assert bridge.process.num_fds() < MAX_CONNECTIONS + 64
     print(f"\n{len(took)} answers: median {statistics.median(took):.3f} s, longest {max(took):.3f} s")
     assert max(took) < 3
@@ -137,7 +147,7 @@ async def test_what_is_being_answered_makes_room_for_nobody(bridge: BridgeDaemon
     with closing(connect(bridge)) as one:
         head = f"POST /v1/calibrations HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n"
         one.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode())
-        await ask_as_owner(url_of(bridge), 1)  # an answer to a later request: this one's head was read
+        await ask_as_owner(bridge, 1)  # an answer to a later request: this one's head was read
         with slow_connections(bridge, 1024, b""):
             await asyncio.sleep(0.5)
             one.sendall(body)
@@ -189,7 +199,7 @@ async def test_handshakes_that_never_end_cost_the_owner_nothing(tmp_path: Path) 
     with bridge_daemon(tmp_path, tls) as bridge:
         before = bridge.process.num_fds()
         with slow_connections(bridge, 1024, b"\x16\x03\x01"):
-            took = await ask_as_owner(f"https://127.0.0.1:{bridge.port}", 4, trusted)
+            took = await ask_as_owner(bridge, 4, trusted)
             await asyncio.sleep(HEAD_S)
             assert bridge.process.num_fds() < before + 10, "they are still there"
     assert max(took) < 3

@@ -348,6 +348,7 @@ OWN_FILES = {
     "shared/files/": "our own state; what others give goes through trace_csv and durability",
     "shared/wire/artifact_checks.py": "our own state",
     "shared/service/auth.py": "a token's file, which may be a pipe",
+    "shared/service/api_page.py": "files of a package that is installed",
     "shared/checkpoints/surgery.py": "sources whose headers were read before",
     "orchestrator/notify/webhook.py": "a token's file, which may be a pipe",
     "orchestrator/campaign/trace.py": "writes",
