@@ -36,6 +36,12 @@ class PlugAddress(Record):
     url: str = Field(pattern=r"^https?://[^\s/]+$")
     dialect: Dialect
 
+    @property
+    def shown(self) -> str:
+        """The address as it may be told: a password before the host stays here."""
+        scheme, _, rest = self.url.partition("://")
+        return f"{scheme}://{rest.rpartition('@')[2]}"
+
 
 class PlugReader:
     """Asks all plugs at once; one that does not answer makes its channel invalid, all make the meter dead."""
@@ -79,19 +85,19 @@ class PlugReader:
 
     async def _ask(self, plug: PlugAddress) -> float:
         if self._client is None:
-            raise InfrastructureError("the plug is not open", where=plug.url)
+            raise InfrastructureError("the plug is not open", where=plug.shown)
         try:
             url = plug.url + PATHS[plug.dialect]
             reply = await ask(self._client, "GET", url, max_bytes=_MAX_REPLY_BYTES, within_s=self._patience_s)
         except httpx.TransportError as error:
-            raise InfrastructureError(f"the plug does not answer: {type(error).__name__}", where=plug.url) from error
+            raise InfrastructureError(f"the plug does not answer: {type(error).__name__}", where=plug.shown) from error
         if reply.status != 200:
-            raise InfrastructureError(f"the plug answered HTTP {reply.status}", where=plug.url)
+            raise InfrastructureError(f"the plug answered HTTP {reply.status}", where=plug.shown)
         try:
             return power_of(plug.dialect, reply.json())
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             what = f"no power in the answer of a {plug.dialect} plug: {error}"
-            raise DataError(what, where=plug.url) from error
+            raise DataError(what, where=plug.shown) from error
 
 
 def power_of(dialect: Dialect, answer: Any) -> float:

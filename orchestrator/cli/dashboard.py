@@ -6,6 +6,7 @@ import typer
 
 from orchestrator.cli.api import sign_in_link
 from orchestrator.cli.reach import Reach, reaching
+from shared.screen import say
 
 app = typer.Typer(help="Print a link that opens the dashboard, signed in.")
 
@@ -22,7 +23,7 @@ def dashboard(
     api = reach.api()
     if sign_out:
         reach.show(
-            api.call("DELETE", "/v1/sessions"), lambda answer: print(f"signed out: {answer['sessions']} browser(s)")
+            api.call("DELETE", "/v1/sessions"), lambda answer: say(f"signed out: {answer['sessions']} browser(s)")
         )
         return
-    reach.show({"dashboard": sign_in_link(api)}, lambda answer: print(answer["dashboard"]))
+    reach.show({"dashboard": sign_in_link(api)}, lambda answer: say(answer["dashboard"]))

@@ -28,10 +28,11 @@ from meter_bridge.protocol.frames import Frame, Hello
 from meter_bridge.settings import BridgeSettings
 from meter_bridge.sources import nvml, pmic, rapl
 from meter_bridge.sources.base import Arrival, LinkEvent, Source
+from meter_bridge.sources.plugs import PlugAddress, PlugReader
 from meter_bridge.sources.registry import SOURCES
 from meter_bridge.sources.serial import SerialSource
 from meter_bridge.trace.recording import RecordingHead, RecordingWriter
-from shared.kernel.errors import ConfigurationError
+from shared.kernel.errors import ConfigurationError, InfrastructureError
 from shared.kernel.settings import validate_settings
 
 TIOCGEXCL = 0x80045440
@@ -198,6 +199,15 @@ async def plugs_rig(tmp: Path) -> AsyncIterator[Rig]:
         plugs = [{"url": url, "dialect": name} for name in ("shelly1", "shelly2", "tasmota")]
         away = made(3, kind="plugs", plugs=[{"url": "http://127.0.0.1:9", "dialect": "tasmota"}] * 3)
         yield Rig(made(3, kind="plugs", plugs=plugs, rate_hz=5), (5.0, 8.0, 11.0), away, "smart_plug")
+
+
+async def test_the_password_of_a_plug_is_not_told() -> None:
+    reader = PlugReader((PlugAddress(url="http://admin:p4ssw0rd@127.0.0.1:9", dialect="tasmota"),), 1.0)
+    await reader.open()
+    with pytest.raises(InfrastructureError, match=r"127\.0\.0\.1:9") as told:
+        await reader.read()
+    await reader.close()
+    assert "p4ssw0rd" not in f"{told.value} {told.value.to_payload()}"
 
 
 @asynccontextmanager
