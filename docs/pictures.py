@@ -15,7 +15,8 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from orchestrator.cli.lab import dashboard_url, running_lab
+from orchestrator.cli.api import find_api, sign_in_link
+from orchestrator.cli.lab import running_lab
 from orchestrator.reports.summary import summary_markdown
 from orchestrator.results.read_model import load_results
 
@@ -50,11 +51,11 @@ def dashboard(out: Path) -> bytes:
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     if program is None:
         sys.exit("error: Chromium is not installed; do: sudo apt-get install -y chromium")
-    with running_lab(out, None) as lab, sync_playwright() as playwright:
+    with running_lab(out, None), sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=list(_ARGUMENTS))
         page = browser.new_page(viewport=_SIZE, color_scheme="light")  # type: ignore[arg-type]
         page.set_default_timeout(30_000)
-        page.goto(dashboard_url(lab))
+        page.goto(sign_in_link(find_api(out, None, None)))
         page.evaluate("location.hash = '#/campaign'")
         page.locator(".view svg").first.wait_for()
         page.wait_for_load_state("networkidle")
