@@ -165,9 +165,14 @@ class Search(Record, ABC):
         """
 
     def check_depth(self, model: CheckpointInfo, depth: int | None) -> None:
-        """Refuse a format that it does not read, and to leave fewer experts than a token uses."""
+        """Refuse a format that it does not read, experts in groups, and to leave fewer experts than a token uses."""
         if model.format not in self.formats:
             raise ConfigurationError(f"{self.name} does not read {model.format} files", hint="convert the model first")
+        if model.expert_groups:
+            raise ConfigurationError(
+                f"the experts of this {model.architecture} are chosen in {model.expert_groups} groups, which searches"
+                " do not know", where=self.name, hint="use a ranking or a plan",
+            )  # fmt: skip
         left = model.n_experts - (depth or 0)
         if left < model.experts_per_token:
             raise ConfigurationError(

@@ -5,6 +5,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from shared.checkpoints.base import CheckpointInfo
+from shared.kernel.errors import ConfigurationError
 from shared.kernel.progress import Progress
 from shared.wire.surgeon_catalogue import Need
 from surgeon.search.base import Found, Search, SearchInputs, SearchSize
@@ -24,7 +25,14 @@ class Naee(Search):
 
     def check(self, model: CheckpointInfo, depth: int | None) -> SearchSize:
         """Say how many subsets a layer has."""
+        from surgeon.search.offline_experts import is_computed_here
+
         self.check_depth(model, depth)
+        if not is_computed_here(model.architecture):
+            raise ConfigurationError(
+                f"NAEE computes experts outside of the engine, which is not possible for {model.architecture}: what is"
+                " known is a softmax over SwiGLU experts", where=self.name, hint="use a ranking, or the search eep",
+            )  # fmt: skip
         total = n_subsets(model.n_experts, model.n_experts - (depth or 0))
         is_whole = total <= self.max_subsets
         how = f"all {total} subsets a layer" if is_whole else f"greedy with swaps ({total} subsets are too many)"
@@ -44,8 +52,9 @@ class Naee(Search):
             experts = LayerExperts.load(inputs.model, layer)
             block_inputs = observed.reservoir["inputs"][layer]
             loss = ReconstructionLoss(
-                experts.probabilities(block_inputs), experts.outputs(block_inputs), seen.experts_per_token
-            )
+                experts.probabilities(block_inputs), experts.outputs(block_inputs), seen.experts_per_token,
+                normalises=experts.normalises,
+            )  # fmt: skip
 
             def report(done: int, expected: int, layer: int = layer) -> None:
                 on_progress((layer + done / expected) / seen.n_layers, f"layer {layer}")

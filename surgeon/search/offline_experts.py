@@ -12,11 +12,18 @@ import numpy as np
 import numpy.typing as npt
 
 from shared.checkpoints import gguf
+from shared.checkpoints.architectures import architecture_named
 from shared.checkpoints.finite import require_finite
-from shared.checkpoints.gguf_experts import expert_layers
+from shared.checkpoints.gguf_experts import expert_layers, part_of, routing_of
 from shared.kernel.errors import ConfigurationError
 
 Array = npt.NDArray[Any]
+
+
+def is_computed_here(architecture: str) -> bool:
+    """Tell whether the experts of an architecture are of the kind that is computed here, as far as its graph tells."""
+    row = architecture_named(architecture)
+    return row is not None and row.activation == "silu" and (row.gating_in_file or row.gating == "softmax")
 
 
 @dataclass(frozen=True)
@@ -27,13 +34,15 @@ class LayerExperts:
     gate: Array
     up: Array
     down: Array
+    normalises: bool = True
+    """Whether the graph divides gates by their sum over the chosen experts."""
 
     @classmethod
     def load(cls, model_path: Path, row: int) -> "LayerExperts":
         """Read the experts of the `row`-th layer that has any, of a GGUF of any quantisation.
 
         Raises:
-            ConfigurationError: there is no such layer, or its tensors are not those of a SwiGLU expert.
+            ConfigurationError: there is no such layer, or its experts and router are not a softmax over SwiGLU.
             DataError: a weight is NaN or infinite; layer and expert are named.
         """
         file = gguf.load(model_path)
@@ -41,6 +50,15 @@ class LayerExperts:
         if not 0 <= row < len(layers):
             raise ConfigurationError(f"there is no MoE layer {row}", where=str(model_path))
         at = f"blk.{layers[row]}"
+        routing = routing_of(file)
+        parts = [part for tensor in file.tensors if (part := part_of(tensor.name)) and part.layer == layers[row]]
+        bare = all(part.kind == "weight" for part in parts)
+        if not bare or routing.gating != "softmax" or not is_computed_here(file.architecture):
+            raise ConfigurationError(
+                f"experts of this {file.architecture} cannot be computed outside of the engine: what is known is a"
+                " softmax over SwiGLU experts without biases and scales", where=str(model_path),
+                hint="use a ranking, or the search eep",
+            )  # fmt: skip
 
         def read(name: str) -> Array:
             tensor = file.tensor(f"{at}.{name}.weight")
@@ -55,7 +73,11 @@ class LayerExperts:
                 require_finite(own, f"{model_path}: {at}.{name}, expert {expert}")
             return values
 
-        return cls(read("ffn_gate_inp"), read("ffn_gate_exps"), read("ffn_up_exps"), read("ffn_down_exps"))
+        if file.tensor(f"{at}.ffn_gate_up_exps.weight") is not None:
+            gate, up = np.split(read("ffn_gate_up_exps"), 2, axis=1)
+        else:
+            gate, up = read("ffn_gate_exps"), read("ffn_up_exps")
+        return cls(read("ffn_gate_inp"), gate, up, read("ffn_down_exps"), routing.normalises)
 
     def probabilities(self, inputs: Array) -> Array:
         """Return the router's softmax [T, E] of block inputs [T, d], in float64."""

@@ -43,14 +43,19 @@ class Subset:
 class ReconstructionLoss:
     """The loss of any subset of one layer's experts on one sample of tokens."""
 
-    def __init__(self, probabilities: Array, outputs: Array, experts_per_token: int) -> None:
+    def __init__(
+        self, probabilities: Array, outputs: Array, experts_per_token: int, *, normalises: bool = True
+    ) -> None:  # fmt: skip
         """Prepare.
 
         Args:
             probabilities: [T, E] softmax of the router.
             outputs: [E, T, d] what each expert says to each token.
             experts_per_token: k.
+            normalises: whether the graph divides gates by their sum over the chosen experts. Where it does not, they
+                are a softmax over all experts that are left.
         """
+        self._normalises = normalises
         self.n_experts = probabilities.shape[1]
         self._k = experts_per_token
         self._probabilities = probabilities.astype(np.float64)
@@ -66,7 +71,8 @@ class ReconstructionLoss:
         gates = np.zeros_like(self._probabilities)
         np.put_along_axis(gates, self._order, chosen, axis=1)
         gates *= self._probabilities
-        return np.asarray(gates / gates.sum(axis=1, keepdims=True))
+        shared_by = gates if self._normalises else self._probabilities * kept
+        return np.asarray(gates / shared_by.sum(axis=1, keepdims=True))
 
     def __call__(self, subset: tuple[int, ...]) -> float:
         """Return ||F'(x, subset) - F(x)||_F over the sample."""

@@ -44,11 +44,6 @@ class TaskFitness:
             raise ConfigurationError("a task search needs questions", hint="give --questions FILE.jsonl")
         info = surgery.describe(model_path)
         self.n_layers, self.n_experts, self.experts_per_token = info.n_layers, info.n_experts, info.experts_per_token
-        if info.expert_groups:
-            raise ConfigurationError(
-                f"the experts of this {info.architecture} are chosen in {info.expert_groups} groups, which the search"
-                " does not know", where=str(model_path), hint="use a ranking or a plan",
-            )  # fmt: skip
         self._mask = ExpertMask(expert_layers(gguf.load(model_path)), self.n_experts)
         self.model = llama.Model(model_path, use_mmap=use_mmap)
         self._train: list[MultipleChoiceScorer] = []

@@ -21,6 +21,10 @@ from surgeon.observation.observe import ObserveOptions, observe
 from surgeon.planning.plan_making import make_plan, ranking_inputs
 from surgeon.rankings.base import RankingInputs
 from surgeon.rankings.registry import ranking_named
+from surgeon.search.masking import ExpertMask
+from surgeon.search.offline_experts import LayerExperts
+from surgeon.search.reconstruction import ReconstructionLoss
+from surgeon.search.registry import search_named
 from surgeon.verification.verify import verify
 from tests.support.tiny_models import ACTIVE, N_EXPERTS, RECIPES, VARIANTS, Recipe, make_model
 
@@ -182,3 +186,53 @@ def test_aimer_reads_fused_matrices_as_it_reads_two(tmp_path: Path) -> None:
     apart = make_model(tmp_path / "apart.gguf", VARIANTS["gate and up apart, Qwen3.5"])
     first, second = (ranking_named("aimer").saliency(RankingInputs(2, 8, model_path=path)) for path in (fused, apart))
     np.testing.assert_allclose(first, second, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["qwen3moe", "olmoe", "qwen35moe"])
+def test_naees_loss_is_the_change_of_the_layers_output(tmp_path: Path, name: str) -> None:
+    """Of the engine itself, with dropped experts masked: gates divided by their sum or as they are, fused matrices."""
+    base = make_model(tmp_path / "base.gguf", RECIPES[name])
+    seen = observe(base, CORPUS, ObserveOptions(window_tokens=64, reservoir=10_000, cache_f32=True))
+    experts = LayerExperts.load(base, 0)
+    inputs = seen.reservoir["inputs"][0]
+    kept = (0, 1, 4, 6)
+    loss = ReconstructionLoss(
+        experts.probabilities(inputs), experts.outputs(inputs), ACTIVE, normalises=experts.normalises
+    )
+    outputs: list[Any] = []
+    for hidden in (None, [kept, tuple(range(N_EXPERTS))]):
+        mask = ExpertMask(range(2), N_EXPERTS)
+        mask.keep(hidden)
+
+        def look(tensor: llama.Tensor, ask: bool, mask: ExpertMask = mask) -> bool:
+            if tensor.raw_name != b"ffn_moe_out-0":
+                return mask(tensor, ask)
+            if not ask:
+                outputs.append(tensor.read())
+            return True
+
+        with (
+            llama.Model(base) as model,
+            llama.Context(model, context_tokens=64, batch_tokens=64, cache_f32=True, on_tensor=look) as context,
+        ):
+            tokens = model.tokenize(TEXT)
+            assert len(tokens) == len(inputs) <= 64, "one window"
+            context.decode(tokens, range(len(tokens)))
+    assert np.linalg.norm(outputs[1] - outputs[0]) == pytest.approx(loss(kept), rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["gpt-oss", "grok", "glm4moe"])
+def test_naee_refuses_experts_that_it_cannot_compute(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be computed outside of the engine"):
+        LayerExperts.load(make_model(tmp_path / "base.gguf", RECIPES[name]), 0)
+    info = describe(gguf.parse(tmp_path / "base.gguf"))
+    if name != "glm4moe":  # whose file says how gates are made
+        with pytest.raises(ConfigurationError, match="not possible for"):
+            search_named("naee", {}).check(info, 2)
+
+
+def test_searches_refuse_groups_before_any_work(tmp_path: Path) -> None:
+    info = describe(gguf.parse(make_model(tmp_path / "base.gguf", VARIANTS["DeepSeek-V3 in groups"])))
+    for name in ("naee", "eep"):
+        with pytest.raises(ConfigurationError, match="chosen in 2 groups"):
+            search_named(name, {}).check(info, 2)
