@@ -72,7 +72,8 @@ def _command_of(search: type[Search]) -> Callable[..., None]:
         raise ConfigurationError(f"a parameter cannot be called {taken[0]}", where=f"search {search.name}")
 
     def command(**given: Any) -> None:
-        _run(search_named(search.name, {name: given[name] for name in own}), given)
+        said = {name: given[name] for name, (_, default) in own.items() if given[name] != default}
+        _run(search_named(search.name, said), given)
 
     parts = {**inputs, **own, **common}
     required = [name for name, (_, default) in parts.items() if default is inspect.Parameter.empty]

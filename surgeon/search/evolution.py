@@ -1,9 +1,10 @@
 """EEP: an evolutionary search for the experts to keep, by accuracy on a task; gradient-free.
 
-Liu et al., "Efficient Expert Pruning for Sparse MoE Language Models", arXiv 2407.00945. This is its prune phase:
-candidates are one set of experts a layer. Defaults are the published operators: crossover 0.3 (each layer comes from
+After Liu et al., "Efficient Expert Pruning for Sparse MoE Language Models", arXiv 2407.00945, prune phase: candidates
+are one set of experts a layer. This is a search of our own with the paper's rates: crossover 0.3 (each layer comes from
 the second parent with that chance), row replacement 0.15 (each kept expert is replaced by a dropped one as often),
-parents within 3 points of the best; 40 iterations. The merge phase is `merge_evolution`.
+parents within 3 points of the best; generations of several children, and a population that is cut to its best. The
+operators as the authors released them are in `released`; the merge phase is `merge_evolution`.
 
 The fitness never writes a file: experts are masked in the running engine. It is measured on a training split; the
 validation split is only ever looked at to report, so that over-fitting to the search set shows.
@@ -231,3 +232,18 @@ def split(n_questions: int, train_share: float = 0.5) -> tuple[list[int], list[i
     if not 0 < cut < n_questions:
         raise ConfigurationError(f"{n_questions} questions cannot be split by {train_share}")
     return sorted(order[:cut]), sorted(order[cut:])
+
+
+def split_dev(train: list[int], dev_share: float) -> tuple[list[int], list[int]]:
+    """Return what is left of the training questions, and the part of them that decides among the best candidates.
+
+    Raises:
+        ConfigurationError: a part would be empty.
+    """
+    if not dev_share:
+        return train, []
+    order = np.random.default_rng(_SPLIT_SEED + 1).permutation(train).tolist()
+    cut = round(len(train) * dev_share)
+    if not 0 < cut < len(train):
+        raise ConfigurationError(f"{len(train)} training questions cannot be split by {dev_share} once more")
+    return sorted(order[cut:]), sorted(order[:cut])

@@ -29,6 +29,7 @@ SEARCHES: Registry[type[Search]] = Registry(
         "multiple_choice",
         "offline_experts",
         "reconstruction",
+        "released",
         "skipping",
         "task_fitness",
     ),

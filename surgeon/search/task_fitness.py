@@ -11,7 +11,7 @@ from shared.checkpoints.gguf_experts import expert_layers
 from shared.files.durability import hash_file
 from shared.kernel.errors import ConfigurationError
 from shared.llama import model as llama
-from surgeon.search.evolution import Candidate, Fitness, split
+from surgeon.search.evolution import Candidate, Fitness, split, split_dev
 from surgeon.search.masking import ExpertMask
 from surgeon.search.multiple_choice import QUESTION_TEMPLATE, MultipleChoiceScorer, Question, load_questions
 
@@ -25,6 +25,7 @@ class TaskFitness:
         questions: Sequence[tuple[Path, str]],
         *,
         train_share: float = 0.5,
+        dev_share: float = 0.0,
         threads: int = 1,
         use_mmap: bool = True,
     ) -> None:
@@ -34,6 +35,7 @@ class TaskFitness:
             model_path: a GGUF.
             questions: files of questions and their templates ("" for the usual one); each file is split by itself.
             train_share: share of the questions the search may see.
+            dev_share: share of those that only decides among the best candidates.
             threads: CPU threads.
             use_mmap: False where the weights are to be changed in memory.
 
@@ -47,12 +49,17 @@ class TaskFitness:
         self._mask = ExpertMask(expert_layers(gguf.load(model_path)), self.n_experts)
         self.model = llama.Model(model_path, use_mmap=use_mmap)
         self._train: list[MultipleChoiceScorer] = []
+        self._dev: list[MultipleChoiceScorer] = []
         self._validation: list[MultipleChoiceScorer] = []
         digest = hashlib.sha256(hash_file(model_path).encode())
         for path, template in questions:
             items = load_questions(path)
-            digest.update(f"{hash_file(path)} {template} {train_share}".encode())
-            for scorers, numbers in zip((self._train, self._validation), split(len(items), train_share), strict=True):
+            digest.update(f"{hash_file(path)} {template} {train_share}{f' {dev_share}' if dev_share else ''}".encode())
+            seen, unseen = split(len(items), train_share)
+            train, dev = split_dev(seen, dev_share)
+            for scorers, numbers in ((self._train, train), (self._dev, dev), (self._validation, unseen)):
+                if not numbers:
+                    continue
                 chosen: list[Question] = [items[number] for number in numbers]
                 prompt = template or QUESTION_TEMPLATE
                 scorers.append(
@@ -68,13 +75,17 @@ class TaskFitness:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Free the model."""
-        for scorer in (*self._train, *self._validation):
+        for scorer in (*self._train, *self._dev, *self._validation):
             scorer.close()
         self.model.close()
 
     def train(self, candidate: Candidate | None) -> Fitness:
         """Return the fitness on the training questions; None masks nothing."""
         return self._measure(candidate, self._train)
+
+    def dev(self, candidate: Candidate | None) -> Fitness:
+        """Return the fitness on the questions that decide among the best candidates."""
+        return self._measure(candidate, self._dev)
 
     def validation(self, candidate: Candidate | None) -> Fitness:
         """Return the fitness on the questions that no search sees."""

@@ -14,6 +14,8 @@ from surgeon.observation.corpus import load_corpus
 from surgeon.observation.observe import observe
 from surgeon.search.evolution import Candidate, EepOptions, Fitness, FitnessCache, search, split
 from surgeon.search.multiple_choice import MultipleChoiceScorer, Question
+from surgeon.search.registry import search_named
+from surgeon.search.released import ReleasedOptions, mutated, parent_of, search_released
 from surgeon.search.skipping import DynamicSkipping, median_ratios
 from surgeon.search.task_fitness import TaskFitness
 from tests.support.checkpoint_factory import TEXT, make_checkpoint
@@ -37,6 +39,67 @@ def test_it_climbs_and_is_reproducible() -> None:
     assert first.fitness.accuracy >= 8 / 9 > first.generations[0].best.accuracy
     assert [g.best.order for g in first.generations] == sorted(g.best.order for g in first.generations)
     assert search(8, [3, 3, 3], overlap, EepOptions(iterations=3, seed=4)) != first
+
+
+RELEASED = ReleasedOptions(parent_margin=0.12, seed=5)
+
+
+def test_the_released_search_keeps_its_budget_and_is_chosen_on_the_dev_split() -> None:
+    """The dev split prefers another summit than the training split: of the best 20, the one that it likes best wins."""
+    seen: list[Candidate] = []
+
+    def dev(candidate: Candidate) -> Fitness:
+        seen.append(candidate)
+        return Fitness(accuracy=float(candidate[0] == (0, 3, 5)), margin=0.0)
+
+    first, second = (search_released(8, [3, 3, 3], overlap, dev, RELEASED) for _ in range(2))
+    assert first == second
+    assert first.n_evaluated == 100 and len(first.generations) == 100
+    assert len(seen) == 2 * 20
+    assert first.best[0] == (0, 3, 5) or not any(candidate[0] == (0, 3, 5) for candidate in seen[:20])
+    accuracies = [overlap(candidate).accuracy for candidate in seen[:20]]
+    assert max(accuracies) == first.generations[-1].best.accuracy
+    assert first.generations[30].best.accuracy <= first.generations[-1].best.accuracy
+    small = search_released(8, [3, 3, 3], overlap, dev, ReleasedOptions(candidates=7, first=31))
+    assert small.n_evaluated == 7
+
+
+def test_released_mutation_changes_a_quarter_of_the_layers_and_few_experts() -> None:
+    """Chances as released: a layer changes with 0.25 (at least one does), in it each kept expert with 0.15."""
+    random, options = np.random.default_rng(1), ReleasedOptions()
+    parent = tuple((0, 1, 2, 3) for _ in range(12))
+    layers: list[int] = []
+    experts: list[int] = []
+    for _ in range(4000):
+        child = mutated(parent, 16, options, random)
+        assert all(len(set(row)) == 4 and row == tuple(sorted(row)) and max(row) < 16 for row in child)
+        changed = [len(set(row) - {0, 1, 2, 3}) for row in child]
+        layers.append(sum(map(bool, changed)))
+        experts += changed
+    # A drawn layer comes out changed with 1 - (1 - 0.15 * 12/13)^4: a replaced expert comes back with 1 in 13.
+    comes_out = 1 - (1 - 0.15 * 12 / 13) ** 4
+    drawn = 0.25 * 12 / (1 - 0.75**12)
+    assert np.mean(layers) == pytest.approx(drawn * comes_out, rel=0.03)
+
+
+def test_released_parents_lie_within_three_points_of_the_best_or_come_next() -> None:
+    accuracies = (0.80, 0.79, 0.775, 0.769, 0.5)
+    ranked: list[tuple[Candidate, Fitness]] = [
+        (((number,),), Fitness(accuracy=value, margin=0.0)) for number, value in enumerate(accuracies)
+    ]
+    random = np.random.default_rng(3)
+    drawn = np.bincount([parent_of(ranked, ReleasedOptions(), random)[0][0] for _ in range(8000)], minlength=5)
+    assert drawn[4] == 0 and drawn[:4] == pytest.approx(2000, rel=0.1)
+    assert parent_of(ranked[:1], ReleasedOptions(), random) == ((0,),)
+
+
+def test_the_operators_budgets_are_not_mixed() -> None:
+    assert search_named("eep", {}).model_dump()["operators"] == "published"
+    assert search_named("eep", {"iterations": 3}).model_dump()["operators"] == "own", "as before there was a choice"
+    with pytest.raises(ConfigurationError, match="iterations is no budget of the published operators"):
+        search_named("eep", {"operators": "published", "iterations": 3})
+    with pytest.raises(ConfigurationError, match="candidates is no budget of the own operators"):
+        search_named("eep", {"operators": "own", "candidates": 3})
 
 
 def test_a_killed_search_goes_on_without_measuring_twice(tmp_path: Path) -> None:
