@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from node_agent.engines.base import Engine, Worker
-from node_agent.machine.activity import read_activity
+from node_agent.machine.activity import forget_peak, read_activity
 from node_agent.machine.connections import read_connections
 from node_agent.machine.governor import set_governor
 from node_agent.machine.host import find_engine, read_facts
@@ -167,7 +167,9 @@ class Node:
             if name != params.engine:
                 await other.stop()
         worker = self.workers[params.engine]
-        return StartWorkerResult(pid=await worker.start(restart=params.restart), endpoint=worker.endpoint)
+        pid = await worker.start(restart=params.restart)
+        forget_peak(pid)
+        return StartWorkerResult(pid=pid, endpoint=worker.endpoint)
 
     async def start_engine(self, params: StartEngineParams, job: JobContext) -> StartEngineResult:
         """Load a model that is here on the engine; another engine is ended. What changed on disk is hashed first."""
@@ -179,6 +181,7 @@ class Node:
                 await other.stop()
         self.engine = self.engines[params.engine]
         self.store.pin(_ENGINE_OWNER, [sha for sha in (params.model_sha256, params.tokenizer_sha256) if sha])
+        forget_peak(self.engine.pid)
         return await self.engine.start(model, params, job.progress, tokenizer=next(iter(tokenizers), None))
 
     async def stop_engine(self, params: StopEngineParams, _job: JobContext) -> Empty:

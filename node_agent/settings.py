@@ -23,6 +23,9 @@ class NodeSettings(AgentSettings):
     worker_port: int = Field(default=50052, ge=1, le=65535, description="port of the RPC worker")
     threads: int = Field(default=1, ge=1, le=256, description="CPU threads of the RPC worker")
     engines: EngineTables = Field(default={}, validate_default=True, description="a table of its own for each engine")
+    reserved_memory_bytes: int = Field(
+        default=512 << 20, ge=0, description="memory that the system keeps; engines may take the rest"
+    )
     allow_governor: bool = Field(default=False, description="may this agent set the CPU frequency governor?")
     source_url: str | None = Field(default=None, pattern=r"^https?://[^\s/]+$", description="where artifacts come from")
     rsync_source: str | None = Field(

@@ -12,6 +12,7 @@ from shared.service.health import HealthRegistry, Problem
 from shared.service.http import make_app
 from shared.wire.artifact_checks import ArtifactChecks, artifact_report_router
 from shared.wire.artifacts import ArtifactJobs, artifact_router
+from shared.wire.footprint import FootprintReply, FootprintRequest
 from shared.wire.health_api import health_router
 from shared.wire.job_server import JOB_BODIES, JobServer, job_router
 from shared.wire.surgeon_catalogue import Catalogue, KindInfo, MethodInfo
@@ -19,6 +20,7 @@ from shared.wire.surgeries import CheckParams, ModelAfter
 from surgeon.catalogue import CatalogueReader
 from surgeon.checks import check_steps
 from surgeon.jobs import Tools, job_kinds
+from surgeon.jobs.footprints import FootprintReader
 from surgeon.settings import SurgeonSettings
 from surgeon.work.named import kind_infos, method_infos
 
@@ -67,6 +69,13 @@ def build_app(settings: SurgeonSettings, token: str | None) -> FastAPI:
     async def check(params: CheckParams) -> ModelAfter:
         """Say what a configured model is after these steps, or why they cannot be done to it; nothing is done."""
         return await asyncio.to_thread(check_steps, params, settings)
+
+    footprints = FootprintReader(tools)
+
+    @app.post("/v1/footprints")
+    async def read_footprints(request: FootprintRequest) -> FootprintReply:
+        """Return what variants of models take in memory on each node, calculated from headers: nothing is made."""
+        return FootprintReply(answers=await footprints.answers(request.items))
 
     app.include_router(health_router("surgeon", settings.name, health))
     app.include_router(job_router(server))

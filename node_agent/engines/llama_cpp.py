@@ -14,12 +14,12 @@ from typing import Any, ClassVar
 from pydantic import ValidationError
 
 from node_agent.engines.base import Engine, EngineSettings, Place, Worker, wait_until
-from node_agent.engines.rpc_devices import local_last
 from node_agent.engines.wire import SOCKET_NAME, EngineGoneError, EngineStatus, LoadRequest, Operation, call
 from node_agent.processes import Supervised
 from shared.files.atomic import write_file
 from shared.kernel.errors import InfrastructureError
 from shared.kernel.progress import Progress
+from shared.llama.layer_split import local_last
 from shared.llama.model import LLAMA_BUILD
 from shared.wire.engines.base import EngineDescription
 from shared.wire.engines.llama_cpp import ENGINE as DESCRIPTION
@@ -142,6 +142,7 @@ class LlamaCppEngine(Engine):
         return StartEngineResult(
             pid=status.pid, build=status.build, architecture=loaded.architecture, n_layers=loaded.n_layers,
             n_vocab=loaded.n_vocab, context_tokens=loaded.request.context_tokens, load_seconds=loaded.load_seconds,
+            buffers=loaded.buffers,
         )  # fmt: skip
 
     async def stop(self) -> None:

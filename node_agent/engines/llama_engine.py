@@ -23,18 +23,20 @@ from pydantic import BaseModel
 
 from node_agent.engines.generation import Generator
 from node_agent.engines.keepalive import keeping_alive
-from node_agent.engines.rpc_devices import connect, layer_shares, layers_by_memory, memory_bytes
+from node_agent.engines.rpc_devices import connect, memory_bytes
 from node_agent.engines.scoring import Scorer
 from node_agent.engines.tokens import Tokenizer
 from node_agent.engines.wire import EngineStatus, LoadedModel, LoadRequest, short_path
 from node_agent.engines.workloads import Workloads
 from shared.kernel.defects import reason_of
 from shared.kernel.errors import BugError, ConfigurationError, EpiError, InfrastructureError
-from shared.llama.model import LLAMA_BUILD, Context, Model, api, echo_errors, offloads_to_gpu
+from shared.llama.buffers import read_buffers
+from shared.llama.layer_split import layer_shares, layers_by_memory
+from shared.llama.model import LLAMA_BUILD, Context, Model, api, echo_errors, listening, offloads_to_gpu
+from shared.llama.sizes import batch_tokens, most_outputs
+from shared.wire.node_jobs.engines import EngineBuffers
 from shared.wire.node_jobs.workloads import DecodeParams, GenerateParams, PrefillParams, ScoreParams
 
-_BATCH_TOKENS = 512
-_LOGIT_BYTES = 64 << 20
 _FIRST_PROGRESS_S = 0.1
 _PROGRESS_EVERY_S = 2.0
 
@@ -138,20 +140,14 @@ class Engine:
                 where="llama.cpp", hint="say gpu_layers = 0, or install the engine built with CUDA",
             )  # fmt: skip
         devices = [connect(endpoint) for endpoint in request.workers]
-        self._model = Model(
-            path, experts_per_token=request.experts_per_token, devices=devices,
-            device_shares=layer_shares(layers_by_memory(n_layers, [memory_bytes(e) for e in request.workers])),
-            gpu_layers=request.gpu_layers, on_progress=lambda fraction: client.tick(fraction, "loading the model"),
-        )  # fmt: skip
-        most_outputs = max(request.sequences, min(_BATCH_TOKENS, _LOGIT_BYTES // (4 * self._model.n_vocab)))
-        self._context = Context(
-            self._model, context_tokens=request.context_tokens, batch_tokens=min(_BATCH_TOKENS, request.context_tokens),
-            sequences=request.sequences, threads=request.threads, most_outputs=most_outputs,
-            cache_f32=request.cache_f32,
-        )  # fmt: skip
+        said: list[str] = []
+        with listening(said.append):
+            self._make(path, n_layers, devices, request, client)
+        assert self._model is not None and self._context is not None
+        outputs = most_outputs(self._model.n_vocab, request.sequences)
         sizes = {"context_tokens": request.context_tokens, "sequences": request.sequences}
         tokenizer = Tokenizer(self._model)
-        self._scorer = Scorer(self._context, tokenizer, most_outputs=most_outputs, **sizes)
+        self._scorer = Scorer(self._context, tokenizer, most_outputs=outputs, **sizes)
         self._workloads = Workloads(self._context, tokenizer, **sizes)
         self._generator = Generator(self._model, self._context, tokenizer, context_tokens=request.context_tokens)
         # One token through every worker, so that the first measured request finds everything in place.
@@ -159,7 +155,19 @@ class Engine:
         self._context.clear()
         self._loaded = LoadedModel(
             request=request, architecture=architecture, n_layers=n_layers, n_vocab=self._model.n_vocab,
-            load_seconds=time.monotonic() - start,
+            load_seconds=time.monotonic() - start, buffers=_told("".join(said)),
+        )  # fmt: skip
+
+    def _make(self, path: Path, n_layers: int, devices: list[int], request: LoadRequest, client: Client) -> None:
+        self._model = Model(
+            path, experts_per_token=request.experts_per_token, devices=devices,
+            device_shares=layer_shares(layers_by_memory(n_layers, [memory_bytes(e) for e in request.workers])),
+            gpu_layers=request.gpu_layers, on_progress=lambda fraction: client.tick(fraction, "loading the model"),
+        )  # fmt: skip
+        self._context = Context(
+            self._model, context_tokens=request.context_tokens, batch_tokens=batch_tokens(request.context_tokens),
+            sequences=request.sequences, threads=request.threads, cache_f32=request.cache_f32,
+            most_outputs=most_outputs(self._model.n_vocab, request.sequences),
         )  # fmt: skip
 
     def unload(self) -> None:
@@ -170,6 +178,17 @@ class Engine:
         if self._model is not None:
             self._model.close()
         self._context = self._model = None
+
+
+def _told(log: str) -> tuple[EngineBuffers, ...]:
+    """Return what llama.cpp's log says it has allocated, the engine's own process first."""
+    found = sorted(read_buffers(log), key=lambda one: one.endpoint)
+    return tuple(
+        EngineBuffers(
+            worker=one.endpoint or None, model=one.model, cache=one.cache, compute=one.compute, output=one.output
+        )
+        for one in found
+    )  # fmt: skip
 
 
 def answer(engine: Engine, line: bytes, client: Client) -> dict[str, Any]:

@@ -7,14 +7,12 @@ interface and firewall the rest.
 """
 
 import argparse
-import ctypes
 import signal
 import sys
 
 from node_agent.engines.keepalive import keep_alive_once_listening
-from shared.llama.model import api, ggml
-
-_CPU_DEVICE = 0  # GGML_BACKEND_DEVICE_TYPE_CPU
+from shared.llama.model import api
+from shared.llama.rpc import serve as lend
 
 
 def serve(host: str, port: int, threads: int) -> None:
@@ -22,17 +20,8 @@ def serve(host: str, port: int, threads: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the C loop below never returns to Python's handlers
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the agent, which then ends its workers
     api()
-    registry, rpc = ggml(""), ggml("rpc")
-    find = registry.ggml_backend_dev_by_type
-    find.argtypes, find.restype = [ctypes.c_int], ctypes.c_void_p
-    start = rpc.ggml_backend_rpc_start_server
-    start.argtypes = [
-        ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.POINTER(ctypes.c_void_p)
-    ]  # fmt: skip
-    start.restype = None
     keep_alive_once_listening()
-    devices = (ctypes.c_void_p * 1)(find(_CPU_DEVICE))
-    start(f"{host}:{port}".encode(), None, threads, 1, devices)
+    lend(f"{host}:{port}", threads)
 
 
 def main() -> None:

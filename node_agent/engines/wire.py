@@ -19,6 +19,7 @@ from pydantic import Field
 from shared.kernel.errors import BugError, ErrorPayload, InfrastructureError, from_payload
 from shared.kernel.progress import Progress
 from shared.kernel.records import Record, Sha256
+from shared.wire.node_jobs.engines import EngineBuffers
 
 Operation = Literal["status", "load", "unload", "prefill", "decode", "score", "generate"]
 SOCKET_NAME = "engine.sock"
@@ -47,6 +48,7 @@ class LoadedModel(Record):
     n_layers: int
     n_vocab: int
     load_seconds: float
+    buffers: tuple[EngineBuffers, ...] = ()
 
 
 class EngineStatus(Record):

@@ -115,6 +115,21 @@ def supply_max_ma() -> int | None:
     return int.from_bytes(data[:4], "big") or None
 
 
+def memory_limit_bytes(group: str | None = None, root: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Return the least memory that this process's control group and those above it allow, None without a limit.
+
+    Engines and workers run in the agent's group, so that its limit is theirs. Version 2 of control groups.
+    """
+    if group is None:
+        lines = (_text(Path("/proc/self/cgroup")) or "").splitlines()
+        group = next((line.removeprefix("0::/") for line in lines if line.startswith("0::/")), None)
+    if group is None:
+        return None
+    place = root / group
+    limits = [_number(folder / "memory.max", 1.0) for folder in (place, *place.parents) if folder.is_relative_to(root)]
+    return min((int(limit) for limit in limits if limit is not None), default=None)
+
+
 def disks() -> tuple[DiskSpace, ...]:
     """Return the mounted file systems on real devices."""
     found = []
@@ -143,6 +158,8 @@ async def read_facts(settings: NodeSettings, engine: EngineBuild | None = None) 
         cpu_model=parse_cpu_model(_text(Path("/proc/cpuinfo")) or ""),
         n_cpus=os.cpu_count() or 1,
         memory_bytes=int(psutil.virtual_memory().total),
+        memory_limit_bytes=memory_limit_bytes(),
+        reserved_memory_bytes=settings.reserved_memory_bytes,
         kernel=platform.release(),
         python=platform.python_version(),
         governor=_text(_CPUFREQ / "scaling_governor"),

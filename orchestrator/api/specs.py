@@ -50,7 +50,8 @@ def spec_router(service: CampaignService, library: SpecLibrary) -> APIRouter:
     @router.post("/specs/validate")
     async def validate(spec: CampaignSpec) -> SpecCheck:
         """Hold a spec against this lab, as starting it would, and say in short what it runs."""
-        return check(await service.admitted(spec))
+        admitted = await service.admitted(spec)
+        return check(admitted, await service.fits(admitted))
 
     @router.post("/specs/plan")
     async def plan(
@@ -59,12 +60,14 @@ def spec_router(service: CampaignService, library: SpecLibrary) -> APIRouter:
     ) -> SpecPlan:
         """Say what a spec runs in which order and what it can show; with `like` also durations, energy and disk."""
         spec = await service.admitted(spec)
+        memory = await service.fits(spec)
         if like is None:
-            return spec_plan(spec)
+            return spec_plan(spec, memory=memory)
         await service.journal.campaign(like)
         prepared = await service.journal.last_result(like, "", step_of_agent("prepare", SURGEON))
         base_bytes = int(prepared["base_size_bytes"]) if prepared else 0
-        return await asyncio.to_thread(_plan_like, spec, service.lab.settings.results_dir / like, base_bytes)
+        planned = await asyncio.to_thread(_plan_like, spec, service.lab.settings.results_dir / like, base_bytes)
+        return planned.model_copy(update={"memory": memory})
 
     return router
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from orchestrator.campaign.lab import Lab
+from orchestrator.campaign.memory import fitted
 from orchestrator.campaign.topology import ModelFacts, check_fit, nodes_of
 from orchestrator.campaign.variant_admission import check_variant, known_names, refused_by_surgeon
 from orchestrator.domain.campaign.cells import ModelShape, ShapeUnknownError
@@ -18,6 +19,7 @@ from orchestrator.domain.campaign.spec import CampaignSpec
 from shared.checkpoints.ggml_types import FILE_TYPES
 from shared.kernel.errors import ConfigurationError
 from shared.kernel.records import Configuration
+from shared.wire.engines.registry import ENGINES
 from shared.wire.surgeon_catalogue import Catalogue, CatalogueModel
 
 QUANTIZATIONS = frozenset(FILE_TYPES.values())
@@ -38,9 +40,16 @@ async def admit(spec: CampaignSpec, lab: Lab) -> CampaignSpec:
     if spec.intelligence.where is None:
         admitted = admitted.model_copy(update={"accuracy_where": "scorers" if lab.scorers else "cluster"})
     refused = await refused_by_surgeon(admitted, lab)
-    if not refused:
-        return admitted
-    return _without(admitted, {**(admitted.left_out or {}), **refused}, _model(spec, catalogue))
+    if refused:
+        admitted = _without(admitted, {**(admitted.left_out or {}), **refused}, _model(spec, catalogue))
+    return await fitted(admitted, lab)
+
+
+def is_admitted(spec: CampaignSpec) -> bool:
+    """Tell whether a spec was held against a lab: its model's shape is known, and on how few nodes `fewest` serves."""
+    return spec.model_shape is not None and not any(
+        one.fewest and one.n_nodes is None for one in configurations_of(spec)
+    )
 
 
 def check_scorers(spec: CampaignSpec, scorers: list[str]) -> None:
@@ -157,8 +166,11 @@ def _check_configuration(
     configuration: Configuration, model: CatalogueModel, catalogue: Catalogue, nodes: list[str]
 ) -> None:
     where = configuration.id
-    served = nodes_of(configuration, nodes)
-    check_fit(configuration, ModelFacts(model.name, model.no_surgery, model.n_kv_heads), len(served))
+    facts = ModelFacts(model.name, model.no_surgery, model.n_kv_heads)
+    count = len(nodes_of(configuration, nodes))
+    if configuration.fewest and configuration.n_nodes is None:  # memory decides, among what the engine can use
+        count = ENGINES.get(configuration.engine).most_nodes(count, model.n_kv_heads)
+    check_fit(configuration, facts, count)
     if configuration.quantization not in QUANTIZATIONS:
         raise ConfigurationError(f"llama.cpp has no quantisation {configuration.quantization}", where=where)
     if model.quantization not in (None, configuration.quantization) and configuration.variant is None:

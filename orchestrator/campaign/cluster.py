@@ -5,7 +5,7 @@ Not here: windows (`attempt`), which nodes and engines a configuration has (`top
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from pydantic import BaseModel
@@ -26,6 +26,7 @@ from shared.wire.artifacts import PinParams, PinResult
 from shared.wire.node_jobs.artifacts import FetchParams, FetchResult
 from shared.wire.node_jobs.engines import (
     Empty,
+    EngineBuffers,
     StartEngineParams,
     StartEngineResult,
     StartWorkerParams,
@@ -209,9 +210,25 @@ class Cluster:
             experts_per_token=place.configuration.experts_per_token, engine=engine,
             tokenizer_sha256=None if file.tokenizer is None else file.tokenizer.sha256,
         ), StartEngineResult, self._timeouts.transfer(step, file.request.size_bytes))  # fmt: skip
+        names = workers_of(engine, place.nodes)
         try:
-            started = await unless_held(self._lab, place.root, workers_of(engine, place.nodes), loading)
+            started = await unless_held(self._lab, place.root, names, loading)
         except StrangerError as error:
             self._report(error.strangers)
             raise
-        return ServedBy(engine=engine, engine_build=started.build, model_sha256=file.request.sha256, nodes=place.nodes)
+        return ServedBy(
+            engine=engine, engine_build=started.build, model_sha256=file.request.sha256, nodes=place.nodes,
+            buffers=buffers_by_node(started.buffers, dict(zip(workers, names, strict=True)), place.root),
+        )  # fmt: skip
+
+
+def buffers_by_node(
+    reported: Iterable[EngineBuffers], node_of: Mapping[str, NodeName], root: NodeName
+) -> dict[NodeName, EngineBuffers]:
+    """Return what an engine reports by node; its own process counts at the root, beside the root's worker."""
+    found: dict[NodeName, EngineBuffers] = {}
+    for one in reported:
+        node = root if one.worker is None else node_of.get(one.worker)
+        if node is not None:
+            found[node] = found.get(node, EngineBuffers()) + one
+    return found

@@ -1,6 +1,6 @@
 """From what an attempt measured to the records of its result. Not here: when and how often (`evaluator`)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from orchestrator.benchmarks.records import library_versions
@@ -9,11 +9,20 @@ from orchestrator.campaign.builds import LabBuilds
 from orchestrator.campaign.measured import MeasuredRun
 from orchestrator.campaign.pending import PendingEvaluation
 from orchestrator.domain.analysis.interim import InterimAnalysis
+from orchestrator.domain.campaign.fit import ConfigurationFit
 from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.campaign.schedule import configurations_of
 from orchestrator.domain.campaign.spec import CampaignSpec
 from orchestrator.domain.run.evaluate import EvaluatedRun, RunEvaluation, evaluate_run
-from orchestrator.domain.run.records import RULES_VERSION, Environment, MarkerLoad, Provenance, RunInput
+from orchestrator.domain.run.records import (
+    RULES_VERSION,
+    Environment,
+    MarkerLoad,
+    NodeMemoryUse,
+    Provenance,
+    RunInput,
+    ServedBy,
+)
 from orchestrator.results.files import read_traces, write_campaign
 from orchestrator.results.schema import CampaignFile
 from orchestrator.store.records import RunFigures
@@ -21,6 +30,7 @@ from shared.kernel.build import software_build
 from shared.kernel.errors import InfrastructureError
 from shared.kernel.records import Instrument, NodeName
 from shared.wire.meter_api import Ambient, WindowSummary
+from shared.wire.node_jobs.activity import AgentActivity
 from shared.wire.node_jobs.artifacts import FetchResult
 from shared.wire.node_jobs.host import NodeFacts
 
@@ -35,12 +45,14 @@ class ResultWriter:
         base_deliveries: Mapping[NodeName, FetchResult],
         created_utc_ns: int,
         builds: LabBuilds,
+        fits: Iterable[ConfigurationFit] = (),
     ) -> None:
         self._dir = results_dir / spec.id
         self._spec = spec
         self._base_deliveries = base_deliveries
         self._created_utc_ns = created_utc_ns
         self._builds = builds
+        self._fits = {fit.configuration: fit for fit in fits if fit.nodes}
 
     def write_head(
         self,
@@ -67,6 +79,7 @@ class ResultWriter:
                 engines=dict(self._builds.engines),
                 base_deliveries=dict(self._base_deliveries),
                 failures={**(self._spec.left_out or {}), **{run.format(): why for run, why in failures.items()}},
+                memory=dict(self._fits),
                 interim_analyses=interim_analyses,
             ),
         )
@@ -113,6 +126,7 @@ class ResultWriter:
             clocks=dict(measured.clocks),
             window_loads=measured.window_loads,
             nodes=place.nodes if place.configuration.n_nodes else None,
+            memory=memory_use(self._fits.get(place.configuration.id), headline, measured.agent_activity),
             windows=measured.windows,
             markers=(
                 MarkerLoad(
@@ -167,6 +181,21 @@ def evaluate(pending: PendingEvaluation, window: WindowSummary, trace_file: Path
             where=run.run_id, hint="is the meter alive? `epi meter status`",
         )  # fmt: skip
     return run, evaluated
+
+
+def memory_use(
+    fit: ConfigurationFit | None, served: ServedBy, activity: Mapping[NodeName, AgentActivity]
+) -> dict[NodeName, NodeMemoryUse]:
+    """Return what was calculated, what the engine reported and what was measured, by node."""
+    calculated = {} if fit is None else {node.node: node for node in fit.nodes}
+    return {
+        name: NodeMemoryUse(
+            calculated=calculated.get(name), reported=served.buffers.get(name),
+            engine_peak_rss_bytes=activity[name].engine_peak_rss_bytes if name in activity else None,
+            worker_peak_rss_bytes=activity[name].worker_peak_rss_bytes if name in activity else None,
+        )
+        for name in served.nodes
+    }  # fmt: skip
 
 
 def figures_of(run: RunInput, evaluation: RunEvaluation) -> RunFigures:

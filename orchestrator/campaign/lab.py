@@ -1,7 +1,7 @@
 """The lab as the runner sees it: one client for each agent, the fixed prompts, and whether a window is open."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,6 +15,7 @@ from shared.kernel.regular_files import SETTINGS_BYTES, read_text
 from shared.kernel.settings import AgentAddress
 from shared.service.endpoint import Endpoint
 from shared.wire.client import AgentClient
+from shared.wire.footprint import FootprintAnswer, FootprintParams, FootprintReply, FootprintRequest
 from shared.wire.meter_api import MeterStatus, SampleBlock
 from shared.wire.node_jobs.activity import AgentActivity
 from shared.wire.node_jobs.engines import EngineInfo, NodeConnections
@@ -88,6 +89,11 @@ class Lab:
     async def catalogue(self) -> Catalogue:
         """Return what the surgeon has and can do."""
         return await self.surgeon.request_as(Catalogue, "GET", "/v1/catalogue")
+
+    async def footprints(self, items: Sequence[FootprintParams]) -> tuple[FootprintAnswer, ...]:
+        """Return what each variant and serving takes in memory, calculated by the surgeon."""
+        request = FootprintRequest(items=tuple(items)).model_dump(mode="json")
+        return (await self.surgeon.request_as(FootprintReply, "POST", "/v1/footprints", json=request)).answers
 
     async def facts(self, node: NodeName) -> NodeFacts:
         """Return what a node says of itself."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from orchestrator.benchmarks.records import SuiteResult, WindowAnswers
 from orchestrator.campaign.accuracy import Accuracy, SuiteMaker, make_suites
-from orchestrator.campaign.admission import admit
+from orchestrator.campaign.admission import admit, is_admitted
 from orchestrator.campaign.attempt import AttemptRunner
 from orchestrator.campaign.attempt_ends import AttemptEnds
 from orchestrator.campaign.builds import check_builds, find_builds
@@ -24,6 +24,7 @@ from orchestrator.campaign.evaluator import Evaluator, stays_open
 from orchestrator.campaign.interim import InterimAnalyses
 from orchestrator.campaign.lab import Lab
 from orchestrator.campaign.late_answers import LateAnswers
+from orchestrator.campaign.memory import check_fits, fits_of
 from orchestrator.campaign.open_attempts import close_open_attempts
 from orchestrator.campaign.patience import Patience
 from orchestrator.campaign.pending import PendingEvaluation, PendingEvaluations
@@ -133,7 +134,7 @@ class CampaignRunner:
         )  # fmt: skip
         for pending in await close_open_attempts(self._journal, self._lab, self._spec.id, self._pending, self._ends):
             await self._evaluate_now(evaluator, pending)
-        if context.spec.model_shape is None:  # the surgeon was away when the campaign was made
+        if not is_admitted(context.spec):  # the surgeon was away when the campaign was made
             admitted = await recovery.patiently(lambda: admit(context.spec, self._lab))
             await self._journal.fill_in(admitted)
             context = replace(context, spec=admitted)
@@ -144,13 +145,15 @@ class CampaignRunner:
             able = await recovery.patiently(lambda: check_engines(self._lab, configurations_of(spec)))
             builds = await recovery.patiently(lambda: find_builds(self._lab))
             check_builds(list(self._lab.nodes), builds, configurations_of(spec))
+            fits = await recovery.patiently(lambda: fits_of(spec, self._lab))
+            check_fits(fits)
             pins = SurgeonPins(context, self._has_ended)
             bases = await prepare_bases(context, pins)
             suites = await suite_task
         finally:
             suite_task.cancel()
         deliveries = bases[spec.quantization].deliveries
-        writer = ResultWriter(self._lab.settings.results_dir, spec, deliveries, created, builds)
+        writer = ResultWriter(self._lab.settings.results_dir, spec, deliveries, created, builds, fits)
         await recovery.patiently(lambda: self._write_head(writer, {}))
 
         def publish_step(run: RunReference, step: str) -> None:

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.benchmarks.records import SuiteSpec
-from orchestrator.campaign.admission import admit
+from orchestrator.campaign.admission import admit, is_admitted
 from orchestrator.campaign.entry_log import log_entry
 from orchestrator.campaign.lab import Lab
 from orchestrator.campaign.live import CampaignProgress, LiveBroadcaster, LiveMessage
+from orchestrator.campaign.memory import fits_of
 from orchestrator.campaign.runner import CampaignRunner, Doing
+from orchestrator.domain.campaign.fit import ConfigurationFit
 from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.campaign.schedule import configurations_of, runs_total
 from orchestrator.domain.campaign.spec import CampaignSpec
@@ -92,6 +94,16 @@ class CampaignService:
         except InfrastructureError as error:
             log.warning("campaign %s is checked against the lab when the surgeon is back: %s", spec.id, error)
             return spec
+
+    async def fits(self, spec: CampaignSpec) -> tuple[ConfigurationFit, ...]:
+        """Return how the configurations of an admitted spec fit into their nodes' memory; () while nobody can say."""
+        if not is_admitted(spec):
+            return ()
+        try:
+            return await fits_of(spec, self.lab)
+        except InfrastructureError as error:
+            log.warning("the memory of %s is not known: %s", spec.id, error)
+            return ()
 
     async def pause(self, campaign_id: CampaignId) -> Campaign:
         """Ask a running campaign to stop after the present run."""

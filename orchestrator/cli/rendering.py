@@ -8,6 +8,7 @@ from orchestrator.domain.analysis.interim import InterimAnalysis
 from orchestrator.domain.analysis.utilisation import Utilisation
 from orchestrator.domain.campaign.design_power import Resolution
 from orchestrator.domain.campaign.dry_run import SpecCheck, SpecPlan
+from orchestrator.domain.campaign.fit import ConfigurationFit
 from orchestrator.domain.campaign.planner import CampaignPlan
 from shared.kernel.visible import visible_line
 from shared.screen import Screen, say
@@ -52,6 +53,25 @@ def print_check(found: SpecCheck) -> None:
     """Print what a spec runs."""
     say(f"{found.id}: {len(found.configurations)} configurations x {found.repetitions}, {found.runs} runs")
     say(f"  {', '.join(found.configurations)}")
+    print_memory(found.memory)
+
+
+def print_memory(fits: tuple[ConfigurationFit, ...]) -> None:
+    """Print on how many nodes each configuration is served and what the fullest of them needs."""
+    if not fits:
+        return
+    table = Table("configuration", "nodes", "fullest node", "needs", "can give", "all nodes", "file")
+    for fit in fits:
+        if not fit.nodes:
+            table.add_row(fit.configuration, "", "", f"not known: {fit.problem}")
+            continue
+        fullest = max(fit.nodes, key=lambda node: node.needed / max(node.usable, 1))
+        bound = "at most " if fit.at_most else ""
+        table.add_row(
+            fit.configuration, str(len(fit.nodes)), fullest.node, f"{bound}{size(fullest.needed)}",
+            size(fullest.usable), size(fit.needed), size(fit.file_bytes),
+        )  # fmt: skip
+    Screen(soft_wrap=True).print(table)
 
 
 def print_plan(found: SpecPlan) -> None:

@@ -45,6 +45,9 @@ class DemoSettings(Record):
     idle_w: float = Field(default=3.0, ge=0, description="emulated power of an idle node")
     core_w: float = Field(default=4.0, ge=0, description="emulated power of one busy core")
     artifact_quota_bytes: int | None = Field(default=None, ge=1, description="room for models on each node")
+    reserved_memory_bytes: dict[NodeName, int] = Field(
+        default_factory=dict, description="memory a node keeps from engines, where it is to look smaller than it is"
+    )
     hosts: dict[NodeName, str] = Field(default_factory=dict, description="address of a part; loopback where none is")
     namespaces: dict[NodeName, str] = Field(
         default_factory=dict, description="network namespace that a part runs in (needs root); none where none is"
@@ -214,6 +217,8 @@ class LocalLab:
                 "source_url": f"http://{host('surgeon')}:{port_of['surgeon']}",
                 "source_token_file": str(self.token_file("surgeon")),
             }
+            if node in demo.reserved_memory_bytes:
+                settings[node]["reserved_memory_bytes"] = demo.reserved_memory_bytes[node]
             if demo.artifact_quota_bytes is not None:
                 settings[node]["artifact_quota_bytes"] = demo.artifact_quota_bytes
         return settings

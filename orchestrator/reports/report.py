@@ -12,6 +12,7 @@ from orchestrator.reports.answers_table import answers_table
 from orchestrator.reports.figures import KINDS, Drawing, render
 from orchestrator.reports.figures_more import campaign_drawings
 from orchestrator.reports.hypotheses import hypotheses
+from orchestrator.reports.memory_tables import boards_table, iso_memory_table, memory_table
 from orchestrator.reports.provenance import builds_table, engines_table, question_rows
 from orchestrator.reports.research_questions import answers_of, recommendation_of
 from orchestrator.reports.summary import opening
@@ -120,6 +121,7 @@ def _tables(data: CampaignResults) -> list[Table]:
     tables = (
         results_table(data), methods_table(data), servings_table(data),
         accuracy_table(data), answers_table(data), energy_table(data), budget_table(data),
+        memory_table(data), boards_table(data), iso_memory_table(data),
         conditions_table(data), deliveries_table(data), builds_table(data), engines_table(data),
     )  # fmt: skip
     return [table for table in tables if table is not None]

@@ -4,11 +4,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from orchestrator.domain.analysis.boards import BoardSaving, board_savings, board_uses
 from orchestrator.domain.analysis.campaign_data import Answers
 from orchestrator.domain.analysis.campaign_validity import check_campaign
 from orchestrator.domain.analysis.curve import BestChance, OperatingPoint, all_series, best_chances, operating_point
 from orchestrator.domain.analysis.decomposition import EnergyShares, Roofline, energy_shares, roofline
 from orchestrator.domain.analysis.hypotheses import HypothesisTests, hypothesis_tests
+from orchestrator.domain.analysis.iso_memory import IsoMemoryPair, iso_memory_pairs
 from orchestrator.domain.analysis.methods import MethodPair, method_pairs
 from orchestrator.domain.analysis.pareto import ParetoPoint, pareto_points
 from orchestrator.domain.analysis.repetitions import judge_repetitions
@@ -116,6 +118,25 @@ class CampaignResults:
         """Overhead, compute and bandwidth where the campaign varies K and quantisation."""
         ks = {run.model_experts_per_token for group in self.inputs.values() for run in group}
         return roofline(self.shares, self.configurations, ks.pop() if len(ks) == 1 else None)
+
+    @cached_property
+    def board_savings(self) -> tuple[BoardSaving, ...]:
+        """What configurations on fewer boards than their reference save, freed boards off and idle."""
+        served = {
+            name: group[0].provenance.windows["decode"].nodes
+            for name, group in self.inputs.items()
+            if "decode" in group[0].provenance.windows
+        }
+        return board_savings(self.configurations, board_uses(self.configurations, served, self.runs))
+
+    @cached_property
+    def iso_memory(self) -> tuple[IsoMemoryPair, ...]:
+        """Pruned configurations beside unpruned ones of fewer bits and about the same bytes."""
+        found = self.statistics
+        if found.data is None or found.terms is None or found.draws is None:
+            return ()
+        sizes = {name: fit.file_bytes for name, fit in self.campaign.memory.items() if not fit.at_most}
+        return iso_memory_pairs(found.data, found.terms, found.draws, sizes)
 
     @cached_property
     def utilisation(self) -> Utilisation | None:

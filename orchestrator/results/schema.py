@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from orchestrator.domain.analysis.interim import InterimAnalysis
+from orchestrator.domain.campaign.fit import ConfigurationFit
 from orchestrator.domain.campaign.protocol import AccuracyField, AccuracyTask, MeasurementProtocol
 from orchestrator.domain.run.evaluate import RunEvaluation
 from orchestrator.domain.run.per_question import QuestionEnergy
@@ -163,6 +164,11 @@ class CampaignFile(Record):
     )
     base_deliveries: dict[NodeName, FetchResult] = Field(
         default_factory=dict, description="how the base model reached the nodes that need it, with the bytes sent"
+    )
+    memory: dict[ConfigurationId, ConfigurationFit] = Field(
+        default_factory=dict,
+        exclude_if=lambda fits: not fits,
+        description="configuration -> calculated bytes on each node against what it has",
     )
     failures: dict[str, str] = Field(default_factory=dict, description="configuration or run id -> why it is missing")
     interim_analyses: tuple[InterimAnalysis, ...] = Field(

@@ -29,6 +29,10 @@ class Header:
         """Set a text, in UTF-8."""
         self._entries[key] = _key(key, STRING) + struct.pack("<Q", len(value)) + value
 
+    def drop_prefix(self, prefix: str) -> None:
+        """Leave out all keys that begin with `prefix`."""
+        self._entries = {key: raw for key, raw in self._entries.items() if not key.startswith(prefix)}
+
     def rename_prefix(self, old: str, new: str) -> None:
         """Rename all keys that begin with `old`."""
         self._entries = {_renamed(key, old, new): _rekeyed(key, raw, old, new) for key, raw in self._entries.items()}

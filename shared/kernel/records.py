@@ -186,6 +186,9 @@ class Configuration(Record):
     reference: ConfigurationId | None = Field(
         default=None, description="what it is compared with; null: the unpruned model of its own layout and serving"
     )
+    fewest: bool = Field(
+        default=False, exclude_if=equals(False), description="n_nodes is the fewest nodes that hold it; null: not known"
+    )
     variant: ConfigurationId | None = Field(
         default=None, exclude_if=is_absent, description="the spec's named variant; null: the id says what is done"
     )

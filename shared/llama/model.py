@@ -78,6 +78,7 @@ class Model(_Handle):
         experts_per_token: int | None = None,
         vocab_only: bool = False,
         use_mmap: bool = True,
+        no_alloc: bool = False,
         devices: Sequence[int] = (),
         device_shares: Sequence[float] = (),
         gpu_layers: int = 0,
@@ -90,6 +91,7 @@ class Model(_Handle):
             experts_per_token: K override for all layers, or None for the file's own.
             vocab_only: load the tokenizer only.
             use_mmap: map the file instead of reading it.
+            no_alloc: read the header only and allocate nothing: to learn what it would take.
             devices: addresses of ggml devices that hold all layers, in layer order; none: the local CPU. Tensors then
                 keep the file's own layout (no repacking), so that results do not depend on the number of devices.
             device_shares: share of the layers of each device (llama.cpp's tensor_split).
@@ -115,7 +117,8 @@ class Model(_Handle):
             shares = (ctypes.c_float * int(lib.llama_max_devices()))(*device_shares)
             params.tensor_split = shares
         params.vocab_only = vocab_only
-        params.load_mode = lib.LLAMA_LOAD_MODE_MMAP if use_mmap else lib.LLAMA_LOAD_MODE_NONE
+        params.no_alloc = no_alloc
+        params.load_mode = lib.LLAMA_LOAD_MODE_MMAP if use_mmap and not no_alloc else lib.LLAMA_LOAD_MODE_NONE
         overrides = None
         if experts_per_token is not None:
             architecture = _architecture_of(path)

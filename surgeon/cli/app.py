@@ -2,7 +2,7 @@
 
 import typer
 
-from surgeon.cli import files, planning, search
+from surgeon.cli import files, fit, planning, search
 
 app = typer.Typer(
     help="Observe experts, rank them, cut them out, and prove what was done.",
@@ -10,4 +10,5 @@ app = typer.Typer(
 )  # fmt: skip
 app.add_typer(files.app)
 app.add_typer(planning.app)
+app.add_typer(fit.app)
 app.add_typer(search.app, name="search")

@@ -21,6 +21,7 @@ from shared.kernel.progress import Progress
 from shared.llama import model as llama
 
 _LINE: Final = re.compile(r"\[\s*(\d+)/\s*(\d+)\]\s*(\S+)")
+_TYPES: Final = re.compile(r"\] +(\S+) +- \[[^\]]*\], type = +(\w+), size = [^\n(]*(?:\((\w+)\))?")
 _PREFIX: Final = "LLAMA_FTYPE_MOSTLY_"
 
 
@@ -55,11 +56,7 @@ def quantize(
         StorageError: the disk is full.
         DataError: llama.cpp refuses the file; its words are in the message.
     """
-    number = file_types().get(quantization)
-    if number is None:
-        raise ConfigurationError(
-            f"unknown quantisation {quantization!r}", hint=f"known: {', '.join(sorted(file_types()))}"
-        )
+    number = _number(quantization)
     gguf.parse(source)  # llama.cpp is not asked to survive a hostile file
     lib = llama.api()
     params = lib.llama_model_quantize_default_params()
@@ -80,6 +77,35 @@ def quantize(
             if (refused := refusal(beside)) is not None and (error := storage_error(refused, target)) is not None:
                 raise error
             raise DataError(f"llama.cpp cannot quantise to {quantization}: {llama.log_tail()}", where=str(source))
+
+
+def quantized_types(source: Path, quantization: str) -> dict[str, str]:
+    """Return the type that each tensor of `source` would get, by name (for example `Q6_K`); no data is read.
+
+    Raises:
+        ConfigurationError: an unknown quantisation.
+        DataError: llama.cpp refuses the file.
+    """
+    number = _number(quantization)
+    gguf.load(source)  # llama.cpp is not asked to survive a hostile file
+    lib = llama.api()
+    params = lib.llama_model_quantize_default_params()
+    params.nthread, params.ftype, params.dry_run = 1, number, True
+    said: list[str] = []
+    with llama.listening(said.append):
+        status = lib.llama_model_quantize(str(source).encode(), b"", ctypes.byref(params))
+    if status != 0:
+        raise DataError(f"llama.cpp cannot quantise to {quantization}: {llama.log_tail()}", where=str(source))
+    return {match[1]: (match[3] or match[2]).upper() for match in _TYPES.finditer("".join(said))}
+
+
+def _number(quantization: str) -> int:
+    number = file_types().get(quantization)
+    if number is None:
+        raise ConfigurationError(
+            f"unknown quantisation {quantization!r}", hint=f"known: {', '.join(sorted(file_types()))}"
+        )
+    return number
 
 
 def _imatrix_array(lib: Any, imatrix: Mapping[str, npt.NDArray[np.float32]]) -> tuple[Any, list[Any]]:

@@ -58,6 +58,32 @@ def convert(source: Path, target: Path, *, outtype: OutType = "F16", on_progress
         ConfigurationError: an architecture or tokenizer that is not supported.
         DataError: a damaged checkpoint, or values that F16 cannot hold.
     """
+    outputs, writer = _planned(source, outtype)
+    try:
+        with atomic_write(target) as beside:
+            _write_head(writer, beside)
+            _write_data(writer, outputs, on_progress)
+            writer.close()
+    finally:
+        with suppress(OSError):  # what a full disk did not take before is not worth another word
+            writer.close()
+
+
+def write_header(source: Path, target: Path, *, outtype: OutType = "F16") -> None:
+    """Write what `convert` would with a hole instead of the data, of the same length: raises as it does."""
+    outputs, writer = _planned(source, outtype)
+    try:
+        _write_head(writer, target)
+        assert writer.fout is not None
+        file = writer.fout[0]
+        writer.write_padding(file, file.tell())
+        alignment = writer.data_alignment
+        file.truncate(file.tell() + sum(-(-_size(output) // alignment) * alignment for output in outputs))
+    finally:
+        writer.close()
+
+
+def _planned(source: Path, outtype: OutType) -> tuple[list[_Output], gguf.GGUFWriter]:
     checkpoint = safetensors.parse(source)
     family = FAMILIES.get(checkpoint.architecture)
     if family is None:
@@ -69,22 +95,22 @@ def convert(source: Path, target: Path, *, outtype: OutType = "F16", on_progress
     describe(checkpoint)
     outputs = _outputs(checkpoint, family, outtype)
     writer = gguf.GGUFWriter(None, gguf.MODEL_ARCH_NAMES[family.architecture])
-    try:
-        _add_parameters(writer, checkpoint, family, outtype)
-        add_vocabulary(writer, source, checkpoint.integer("vocab_size"))
-        for output in outputs:
-            kind = gguf.GGMLQuantizationType[output.outtype]
-            n_bytes = int(np.prod(output.shape)) * (4 if output.outtype == "F32" else 2)
-            writer.add_tensor_info(output.name, output.shape, np.dtype(np.float32), n_bytes, raw_dtype=kind)
-        with atomic_write(target) as beside:
-            writer.write_header_to_file(beside)
-            writer.write_kv_data_to_file()
-            writer.write_ti_data_to_file()
-            _write_data(writer, outputs, on_progress)
-            writer.close()
-    finally:
-        with suppress(OSError):  # what a full disk did not take before is not worth another word
-            writer.close()
+    _add_parameters(writer, checkpoint, family, outtype)
+    add_vocabulary(writer, source, checkpoint.integer("vocab_size"))
+    for output in outputs:
+        kind = gguf.GGMLQuantizationType[output.outtype]
+        writer.add_tensor_info(output.name, output.shape, np.dtype(np.float32), _size(output), raw_dtype=kind)
+    return outputs, writer
+
+
+def _size(output: _Output) -> int:
+    return int(np.prod(output.shape)) * (4 if output.outtype == "F32" else 2)
+
+
+def _write_head(writer: gguf.GGUFWriter, target: Path) -> None:
+    writer.write_header_to_file(target)
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
 
 
 def _write_data(writer: gguf.GGUFWriter, outputs: list[_Output], on_progress: Progress | None) -> None:

@@ -11,6 +11,7 @@ from pydantic import Field, TypeAdapter
 
 from shared.kernel.progress import Progress
 from shared.kernel.records import Record, SurgeryPlan
+from shared.wire.footprint import FootprintAnswer, ServingShape, VariantShape
 from shared.wire.names import Parameters
 from shared.wire.surgeon_jobs import SkippingResult
 from shared.wire.surgeries import SurgeryTable
@@ -83,6 +84,15 @@ class EvaluateTask(Record):
     max_tokens: int = Field(default=8192, ge=2)
 
 
+class FootprintTask(Record):
+    """Checkpoint -> what its variants take in memory; only headers are read."""
+
+    task: Literal["footprint"] = "footprint"
+    source: Path
+    quantization: str
+    items: tuple[tuple[VariantShape, ServingShape], ...]
+
+
 class SurgeriesTask(Record):
     """Model file and surgeries in order -> model file; or with `prove`, the proof that `target` is what they make."""
 
@@ -119,7 +129,8 @@ Task = Annotated[
     | ConvertDllamaTask
     | QuantizeTask
     | ObserveTask
-    | EvaluateTask,
+    | EvaluateTask
+    | FootprintTask,
     Field(discriminator="task"),
 ]
 TASK: TypeAdapter[Task] = TypeAdapter(Task)
@@ -134,6 +145,7 @@ class Done(Record):
     verification: Verification | None = None
     report: dict[str, Any] = Field(default={})
     skipping: SkippingResult | None = None
+    footprints: tuple[FootprintAnswer, ...] = ()
 
 
 def run(task: Task, on_progress: Progress) -> Done:
@@ -159,6 +171,10 @@ def run(task: Task, on_progress: Progress) -> Done:
             task.source, task.target, task.quantization, imatrix=imatrix, threads=task.threads, on_progress=on_progress
         )
         return Done()
+    if isinstance(task, FootprintTask):
+        from surgeon.footprint.calculate import calculate
+
+        return Done(footprints=calculate(task.source, task.quantization, task.items, on_progress))
     if isinstance(task, SurgeriesTask):
         return _surgeries(task, on_progress)
     if isinstance(task, ObserveTask):

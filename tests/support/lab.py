@@ -62,10 +62,10 @@ def scored_spec(
     )
 
 
-def small_demo(folder: Path, *, scorers: tuple[str, ...] = ()) -> Path:
+def small_demo(folder: Path, *, scorers: tuple[str, ...] = (), **more: object) -> Path:
     """Write the demo's settings with a tenth of its calibration and held-out texts, and return the file.
 
-    Statistics and checks of a variant then cost a second, in labs that look at neither.
+    Statistics and checks of a variant then cost a second, in labs that look at neither; `more` are further settings.
     """
     settings = load_demo(DEMO)
 
@@ -78,6 +78,7 @@ def small_demo(folder: Path, *, scorers: tuple[str, ...] = ()) -> Path:
         "corpus_files": [beginning(path) for path in settings.corpus_files],
         "heldout_text": beginning(settings.heldout_text),
         "scorers": scorers,
+        **more,
     }
     file = folder / "demo.toml"
     file.write_text(tomli_w.dumps({"lab": lab}))

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from node_agent.engines.rpc_devices import layer_shares, layers_by_memory, local_last
 from node_agent.engines.scoring import common_prefix, plan_item
 from node_agent.engines.tokens import ScoredPair
 from node_agent.engines.workloads import fit_length
+from shared.llama.layer_split import layer_shares, layers_by_memory, local_last
 
 _token = st.integers(0, 2)  # few values, so that continuations share beginnings
 _context = st.lists(_token, min_size=1, max_size=6).map(tuple)

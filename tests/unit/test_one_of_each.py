@@ -59,6 +59,7 @@ MECHANISMS: dict[str, tuple[Callable[[ast.AST], bool], set[str]]] = {
             "shared/files/artifacts.py",  # a folder of an earlier version gets its present name
             "shared/llama/engine_wheel.py",  # runs before anything is installed
             "node_agent/machine/governor.py", "node_agent/machine/led.py",  # the kernel's files
+            "node_agent/machine/activity.py",  # the kernel's file
             "meter_bridge/sources/emulator/port.py",  # a link to a terminal
             "orchestrator/benchmarks/answer_sets.py",  # a damaged file is kept aside
             "surgeon/planning/plan_file.py",  # a pipe

@@ -363,6 +363,7 @@ OWN_FILES = {
     "surgeon/search/offline_experts.py": "a checkpoint whose header was read before",
     "surgeon/conversion/to_dllama.py": "writes",
     "surgeon/work/cache.py": "our own state",
+    "shared/checkpoints/hollow.py": "writes",
     "meter_bridge/trace/": "our own state",
     "meter_bridge/export.py": "writes",
     "meter_bridge/timing/anchor.py": "/proc",

@@ -7,6 +7,7 @@ waiting and the power of the design are still known.
 from pydantic import Field
 
 from orchestrator.domain.campaign.design_power import Expectation, Resolution, resolution
+from orchestrator.domain.campaign.fit import ConfigurationFit
 from orchestrator.domain.campaign.planner import CampaignPlan, PlanRequest, plan
 from orchestrator.domain.campaign.protocol import AccuracyField, AccuracyPlace
 from orchestrator.domain.campaign.rates import Rates
@@ -31,6 +32,9 @@ class SpecCheck(Record):
     configurations: tuple[str, ...]
     repetitions: int
     runs: int
+    memory: tuple[ConfigurationFit, ...] = Field(
+        default=(), description="bytes on each node against what it has; empty: not held against a lab"
+    )
 
 
 class SpecPlan(SpecCheck):
@@ -94,8 +98,8 @@ def _most_steady_s(windows: WindowsSpec) -> float:
     return windows.steady_state.fixed_s if gate is None else gate.max_s
 
 
-def check(spec: CampaignSpec) -> SpecCheck:
-    """Say in short what a spec runs.
+def check(spec: CampaignSpec, memory: tuple[ConfigurationFit, ...] = ()) -> SpecCheck:
+    """Say in short what a spec runs; `memory` is how its configurations fit, where a lab was asked.
 
     Raises:
         ConfigurationError: a configuration that does not exist, or that its engine cannot run.
@@ -103,7 +107,7 @@ def check(spec: CampaignSpec) -> SpecCheck:
     configurations = configurations_of(spec)
     return SpecCheck(
         id=spec.id, spec_hash=spec.spec_hash(), configurations=tuple(one.id for one in configurations),
-        repetitions=spec.repetitions, runs=len(configurations) * spec.repetitions,
+        repetitions=spec.repetitions, runs=len(configurations) * spec.repetitions, memory=memory,
     )  # fmt: skip
 
 
@@ -115,6 +119,7 @@ def spec_plan(
     expected: Expectation | None = None,
     rates_from: str | None = None,
     rates_sources: tuple[str, ...] = (),
+    memory: tuple[ConfigurationFit, ...] = (),
 ) -> SpecPlan:
     """Plan a spec.
 
@@ -125,11 +130,12 @@ def spec_plan(
         expected: spread, accuracy, discordance; None: the usual ones of a lab.
         rates_from: where rates and expectation come from.
         rates_sources: of published rates, the source of each figure.
+        memory: how the configurations fit, where a lab was asked.
 
     Raises:
         ConfigurationError: a configuration that does not exist, or that its engine cannot run.
     """
-    head = check(spec)
+    head = check(spec, memory)
     compared = sum(one.is_pruned for one in configurations_of(spec))
     awaited = (expected or Expectation()).model_copy(update={"comparisons": max(compared, 1)})
     # A task may stand in for the suite its role is named after: its own size is known when its files are read.
@@ -151,7 +157,7 @@ def spec_plan(
         )  # fmt: skip
     known = spec.repetitions >= 2 and compared > 0
     return SpecPlan(
-        **head.model_dump(),
+        **dict(head),
         order=tuple(planned_run.run.format() for planned_run in schedule(spec)),
         waiting_seconds=head.runs * waiting_seconds(spec.windows),
         questions=questions,

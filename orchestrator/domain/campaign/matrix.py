@@ -69,11 +69,20 @@ def parse_selection(text: str, options: MatrixOptions | None = None) -> tuple[Co
             found[configuration.id] = configuration
             waiting.append(_parse(reference_of(configuration), usual))
     for name in usual.references:
-        if name not in found:
+        if name not in found and name not in usual.left_out:
             raise ConfigurationError("a reference is given for a configuration that is not measured", where=name)
     for configuration in found.values():
         _check_chain(configuration, found)
     return in_matrix_order(found.values())
+
+
+def identity_of(name: str, options: MatrixOptions) -> str:
+    """Return the one id of a configuration that is written as `name`, for example with a percentage.
+
+    Raises:
+        ConfigurationError: there is no such configuration.
+    """
+    return _parse(name, options).id
 
 
 def written_out(text: str) -> tuple[str, ...]:
@@ -151,10 +160,11 @@ def _configuration(variant: str, tags: str, usual: MatrixOptions) -> Configurati
     own = "" if named is not None or not known.depth or method == usual.method else method
     identity = ".".join(filter(None, (known.id, own, serving)))
     reference = usual.references.get(identity) or (named.reference if named is not None else None)
+    n_nodes = usual.fewest_nodes.get(identity) if chosen.fewest else chosen.n_nodes
     return Configuration(
         id=identity, depth=known.depth, group=known.group, layout=known.layout, method=method,
-        quantization=chosen.quantization, experts_per_token=chosen.experts_per_token, n_nodes=chosen.n_nodes,
-        nodes=nodes, engine=chosen.engine, serving=serving, reference=reference,
+        quantization=chosen.quantization, experts_per_token=chosen.experts_per_token, n_nodes=n_nodes,
+        fewest=chosen.fewest, nodes=nodes, engine=chosen.engine, serving=serving, reference=reference,
         variant=None if named is None else variant,
     )  # fmt: skip
 

@@ -6,6 +6,7 @@
 | a quantisation in lower case, for example `q8_0` | the weights' type |
 | `n2` | the first two nodes of the lab |
 | `on-NAME` | the nodes of the campaign's node set NAME, the first is the root |
+| `fewest` | the first nodes of the lab, as few as hold it (`fit`) |
 | `k4` | four active experts a token |
 
 Tags that say what is usual anyway are dropped, so that every configuration has one id. Not here: what is done to the
@@ -31,6 +32,8 @@ class MatrixOptions(Record):
     quantization: str = "Q4_K_M"
     experts_per_token: int | None = Field(default=None, ge=1, le=4096)
     n_nodes: int | None = Field(default=None, ge=1, le=10_000)
+    fewest: bool = Field(default=False, description="on the fewest nodes that hold it, instead of n_nodes")
+    fewest_nodes: dict[str, int] = Field(default_factory=dict, description="configuration -> how many that are")
     engine: EngineName = "llama.cpp"
     node_sets: dict[str, tuple[NodeName, ...]] = Field(default_factory=dict, description="for servings `on-NAME`")
     references: dict[ConfigurationId, ConfigurationId] = Field(
@@ -42,6 +45,7 @@ class MatrixOptions(Record):
     max_depth: int | None = Field(default=None, ge=1, description="of ids of the matrix; null: what the model has")
 
 
+FEWEST: Final = "fewest"
 _NUMBER: Final = re.compile(r"(?P<what>[nk])(?P<number>[1-9][0-9]{0,3})\Z")
 _QUANTIZATION: Final = re.compile(r"(i?q[1-8]_[a-z0-9_]+|f16|bf16|f32|mxfp4_moe|tq[12]_0)\Z")
 
@@ -61,7 +65,10 @@ def served(tags: str, usual: MatrixOptions) -> tuple[MatrixOptions, tuple[str, .
                 "one thing is said twice", where=f"configurations: {tags}", hint=f"the second is {tag}"
             )
         changes[field] = value
-        if field == "n_nodes" and isinstance(value, str):
+        if field == "n_nodes":
+            changes["fewest"] = value == FEWEST
+            changes[field] = None if value == FEWEST else value
+        if field == "n_nodes" and isinstance(value, str) and value != FEWEST:
             if value not in usual.node_sets:
                 known = ", ".join(sorted(usual.node_sets)) or "none"
                 raise ConfigurationError(
@@ -86,7 +93,9 @@ def tags_of(chosen: MatrixOptions, usual: MatrixOptions, tags: str) -> str:
     if chosen.quantization != engine.quantization_for(usual.quantization):
         found.append(chosen.quantization.lower())
     named = next((tag for tag in tags.split(".") if tag.startswith("on-")), None)
-    if named is not None:
+    if chosen.fewest and not usual.fewest:
+        found.append(FEWEST)
+    elif named is not None:
         found.append(named)
     elif chosen.n_nodes is not None and chosen.n_nodes != usual.n_nodes:
         found.append(f"n{chosen.n_nodes}")
@@ -97,7 +106,7 @@ def tags_of(chosen: MatrixOptions, usual: MatrixOptions, tags: str) -> str:
 
 def is_serving_tag(tag: str) -> bool:
     """Tell whether a tag says how a configuration is run; others name a method."""
-    return bool(_NUMBER.match(tag) or tag.startswith("on-") or _QUANTIZATION.match(tag)) or any(
+    return bool(tag == FEWEST or _NUMBER.match(tag) or tag.startswith("on-") or _QUANTIZATION.match(tag)) or any(
         engine.tag == tag for engine in ENGINES.all()
     )
 
@@ -105,6 +114,8 @@ def is_serving_tag(tag: str) -> bool:
 def _read(tag: str) -> tuple[str, object]:
     if (match := _NUMBER.match(tag)) is not None:
         return ("n_nodes" if match["what"] == "n" else "experts_per_token"), int(match["number"])
+    if tag == FEWEST:
+        return "n_nodes", FEWEST
     if tag.startswith("on-"):
         return "n_nodes", tag.removeprefix("on-")
     if _QUANTIZATION.match(tag):
@@ -114,7 +125,7 @@ def _read(tag: str) -> tuple[str, object]:
         return "engine", engines[tag]
     raise ConfigurationError(
         "unknown serving", where=f"configurations: {tag}",
-        hint=f"known: n2 (nodes), k4 (active experts), on-NAME (a node set), {', '.join(sorted(engines))}, "
+        hint=f"known: n2 (nodes), fewest, k4 (active experts), on-NAME (a node set), {', '.join(sorted(engines))}, "
              "a quantisation like q8_0",
     )  # fmt: skip
 

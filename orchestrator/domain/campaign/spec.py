@@ -116,8 +116,8 @@ def given_file(spec: "CampaignSpec", configuration: Configuration) -> str | None
     return first.name if isinstance(first, GivenFile) else None
 
 
-_FILLED_IN = ("model_shape", "left_out", "accuracy_where")
-_SINCE_VERSION_2 = ("accuracy", "grid", "variants", "skip_impossible")
+_FILLED_IN = ("model_shape", "left_out", "accuracy_where", "fewest_nodes")
+_SINCE_VERSION_2 = ("accuracy", "nodes", "grid", "variants", "skip_impossible")
 
 
 class CampaignSpec(Record):
@@ -134,6 +134,9 @@ class CampaignSpec(Record):
     quantization: str = Field(default="Q4_K_M", description="of the weights, as llama.cpp calls it")
     experts_per_token: int | None = Field(default=None, ge=1, le=4096, description="K; null keeps the model's own")
     n_nodes: int | None = Field(default=None, ge=1, le=10_000, description="null uses every node")
+    nodes: Literal["all", "fewest"] | None = Field(
+        default=None, exclude_if=is_absent, description="fewest: each on the fewest nodes whose memory holds it"
+    )
     node_sets: dict[Name, tuple[NodeName, ...]] = Field(
         default_factory=dict, description="named sets of nodes for servings like `baseline.on-NAME`, the root first"
     )
@@ -156,6 +159,9 @@ class CampaignSpec(Record):
         default=None, exclude_if=is_absent,
         description="filled in from the lab where the spec does not say: where the questions are answered",
     )  # fmt: skip
+    fewest_nodes: dict[str, int] | None = Field(
+        default=None, exclude_if=is_absent, description="filled in from the lab: on how many nodes fewest serves each"
+    )
     skip_impossible: bool | None = Field(
         default=None, exclude_if=is_absent, description="true: what can never run is left out instead of refused"
     )
@@ -203,6 +209,12 @@ class CampaignSpec(Record):
         return self
 
     @model_validator(mode="after")
+    def _nodes_are_said_once(self) -> Self:
+        if self.nodes is not None and self.n_nodes is not None:
+            raise ValueError("nodes: give either n_nodes or nodes")
+        return self
+
+    @model_validator(mode="after")
     def _variants_have_names_of_their_own(self) -> Self:
         if taken := [name for name in self.variants or {} if is_reserved(name)]:
             raise ValueError(f"variants.{taken[0]}: the matrix has this id already, choose another name")
@@ -230,7 +242,8 @@ class CampaignSpec(Record):
         """Return what every configuration has that does not say otherwise."""
         return MatrixOptions(
             method=self.method, quantization=self.quantization, experts_per_token=self.experts_per_token,
-            n_nodes=self.n_nodes, engine=self.engine.name, node_sets=self.node_sets, references=self.references,
+            n_nodes=self.n_nodes, fewest=self.nodes == "fewest", fewest_nodes=self.fewest_nodes or {},
+            engine=self.engine.name, node_sets=self.node_sets, references=self.references,
             variants=self.variants or {}, model_shape=self.model_shape, left_out=self.left_out or {},
             max_depth=MAX_DEPTH if self.schema_version == 1 else None,
         )  # fmt: skip

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from orchestrator.domain.campaign.fit import NodeFit
 from orchestrator.domain.campaign.protocol import MeasurementProtocol
 from orchestrator.domain.campaign.run_reference import RunReference
 from orchestrator.domain.campaign.steady_state import SteadyStateWait
@@ -33,6 +34,7 @@ from shared.llama.build import EngineBuild
 from shared.wire.meter_api import TraceEvent
 from shared.wire.node_jobs.activity import AgentActivity
 from shared.wire.node_jobs.artifacts import FetchResult
+from shared.wire.node_jobs.engines import EngineBuffers
 from shared.wire.node_jobs.host import NodeFacts
 from shared.wire.node_jobs.load import MachineLoad
 from shared.wire.surgeries import SurgeryTable
@@ -74,6 +76,21 @@ class ServedBy(Record):
     model_sha256: Sha256
     nodes: tuple[NodeName, ...] = Field(description="the nodes it ran on, the root first")
     gpu_layers: int = Field(default=0, exclude_if=equals(0), description="layers on the machine's own GPU")
+    buffers: dict[NodeName, EngineBuffers] = Field(
+        default_factory=dict, exclude_if=is_empty,
+        description="what the engine says it has allocated on each node, its own process counted at the root",
+    )  # fmt: skip
+
+
+class NodeMemoryUse(Record):
+    """Memory of one node in one run, in bytes: calculated before, reported by the engine, measured by the kernel."""
+
+    calculated: NodeFit | None = Field(default=None, description="null: not known")
+    reported: EngineBuffers | None = Field(default=None, description="null: the engine does not say")
+    engine_peak_rss_bytes: int | None = Field(
+        default=None, description="largest resident set; with the model file's mapped pages, which the kernel may drop"
+    )
+    worker_peak_rss_bytes: int | None = Field(default=None, description="null: no worker on this node")
 
 
 class Provenance(Record):
@@ -172,6 +189,9 @@ class RunInput(Record):
     )
     deliveries: dict[NodeName, FetchResult] = Field(
         default_factory=dict, description="how this run's model reached the nodes that need it, with the bytes sent"
+    )
+    memory: dict[NodeName, NodeMemoryUse] = Field(
+        default_factory=dict, exclude_if=is_empty, description="what the run's model took, node by node"
     )
     steady_state: SteadyStateWait | None = None
     clocks: dict[NodeName, NodeClock] = Field(

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from shared.kernel.records import Record
+from shared.kernel.records import Record, is_absent
 
 
 class AgentEvent(Record):
@@ -24,6 +24,12 @@ class AgentActivity(Record):
     agent_written_bytes: int
     engine_written_bytes: int | None = Field(default=None, description="null without an engine process")
     worker_written_bytes: int | None = Field(default=None, description="null without a worker process")
+    engine_peak_rss_bytes: int | None = Field(
+        default=None, exclude_if=is_absent, description="since the model was asked for, pages of its file included"
+    )
+    worker_peak_rss_bytes: int | None = Field(
+        default=None, exclude_if=is_absent, description="since the worker was asked for"
+    )
     events: tuple[AgentEvent, ...] = ()
 
     @property
@@ -52,5 +58,7 @@ def activity_between(before: AgentActivity, after: AgentActivity) -> AgentActivi
         agent_written_bytes=after.agent_written_bytes - (0 if restarted else before.agent_written_bytes),
         engine_written_bytes=difference(before.engine_written_bytes, after.engine_written_bytes),
         worker_written_bytes=difference(before.worker_written_bytes, after.worker_written_bytes),
+        engine_peak_rss_bytes=after.engine_peak_rss_bytes,
+        worker_peak_rss_bytes=after.worker_peak_rss_bytes,
         events=events,
     )

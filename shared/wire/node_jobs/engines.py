@@ -51,6 +51,28 @@ class StartEngineParams(Record):
         return self
 
 
+class EngineBuffers(Record):
+    """What an engine says it has allocated on one device, in bytes (llama.cpp logs hundredths of a MiB)."""
+
+    worker: WorkerEndpoint | None = Field(default=None, description="null: in the engine's own process")
+    model: int = Field(default=0, ge=0, description="weights")
+    cache: int = Field(default=0, ge=0, description="keys and values")
+    compute: int = Field(default=0, ge=0)
+    output: int = Field(default=0, ge=0, description="logits")
+
+    @property
+    def total(self) -> int:
+        """Return the sum."""
+        return self.model + self.cache + self.compute + self.output
+
+    def __add__(self, other: "EngineBuffers") -> "EngineBuffers":
+        """Return both together, of no worker in particular."""
+        return EngineBuffers(
+            model=self.model + other.model, cache=self.cache + other.cache, compute=self.compute + other.compute,
+            output=self.output + other.output,
+        )  # fmt: skip
+
+
 class StartEngineResult(Record):
     """What was loaded."""
 
@@ -63,6 +85,7 @@ class StartEngineResult(Record):
     context_tokens: int
     load_seconds: float
     nodes: tuple[NodeName, ...] = ()
+    buffers: tuple[EngineBuffers, ...] = Field(default=(), description="empty: the engine does not say")
 
 
 class StopEngineParams(Record):

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from shared.kernel.build import SoftwareBuild
-from shared.kernel.records import NodeName, Record
+from shared.kernel.records import NodeName, Record, equals, is_absent
 from shared.llama.build import EngineBuild
 
 
@@ -87,6 +87,12 @@ class NodeFacts(Record):
     cpu_model: str | None = None
     n_cpus: int
     memory_bytes: int
+    memory_limit_bytes: int | None = Field(
+        default=None, exclude_if=is_absent, description="of the agent's control group; null: none"
+    )
+    reserved_memory_bytes: int = Field(
+        default=0, ge=0, exclude_if=equals(0), description="what the system keeps, by the node's settings"
+    )
     kernel: str
     python: str
     governor: str | None = None
@@ -108,3 +114,8 @@ class NodeFacts(Record):
     supply_v: float | None = Field(default=None, description="input voltage by the PMIC")
     disks: tuple[DiskSpace, ...] = ()
     utc_ns: int
+
+    @property
+    def usable_memory_bytes(self) -> int:
+        """Return what engines and workers may take together."""
+        return max(min(self.memory_bytes, self.memory_limit_bytes or self.memory_bytes) - self.reserved_memory_bytes, 0)
