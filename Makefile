@@ -13,7 +13,7 @@ LOCKED := $(PIP) install --no-build-isolation --require-hashes
 OURS := $(PIP) install --no-build-isolation --no-deps
 # What the test suite needs besides: program -> Debian package.
 TEST_TOOLS := curl:curl openssl:openssl chromium:chromium systemd-analyze:systemd rsync:rsync sshd:openssh-server \
-    ssh:openssh-client
+    ssh:openssh-client certutil:libnss3-tools
 DEMO_ARGS ?=
 PICTURES_ARGS ?=
 N8N_VERSION := 1.123.81

@@ -98,9 +98,13 @@ def open_page(browser: Browser) -> Iterator[Open]:
 
 @contextmanager
 def serving(
-    state: str, hurry: bool = False, port: int | None = None, thinks_s: float = 0.0, folder: Path | None = None
-) -> Iterator[str]:
-    """Serve an invented lab (tests/web/states.py) and give its address; `folder` keeps its sessions and audit log."""
+    state: str, hurry: bool = False, port: int | None = None, thinks_s: float = 0.0, folder: Path | None = None,
+    tls: Path | None = None,
+) -> Iterator[str]:  # fmt: skip
+    """Serve an invented lab (tests/web/states.py) and give its address.
+
+    `folder` keeps its sessions and audit log; `tls` holds what tests/support/certificates.py makes.
+    """
     port = port or free_port()
     sessions_file = None if folder is None else folder / "sessions.json"
     app = make_fixture_app(state, token=TOKEN, hurry=hurry, thinks_s=thinks_s, sessions_file=sessions_file)
@@ -111,6 +115,8 @@ def serving(
         port=port,
         log_level="error",
         timeout_graceful_shutdown=1,
+        ssl_certfile=None if tls is None else tls / "server.pem",
+        ssl_keyfile=None if tls is None else tls / "server.key",
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
@@ -120,7 +126,7 @@ def serving(
         assert time.monotonic() < deadline, "the fixture server did not start"
         time.sleep(0.02)
     try:
-        yield f"http://127.0.0.1:{port}/#token={TOKEN}"
+        yield f"{'http' if tls is None else 'https'}://127.0.0.1:{port}/#token={TOKEN}"
     finally:
         server.should_exit = True
         thread.join(10)
