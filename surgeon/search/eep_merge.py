@@ -41,7 +41,7 @@ class EepMerge(SearchByAccuracy):
         with TaskFitness(
             inputs.model, inputs.questions, train_share=self.train_share, threads=inputs.threads, use_mmap=False
         ) as fitness:
-            weights = WeightsInMemory(fitness.model, fitness.n_layers)
+            weights = WeightsInMemory(fitness.model, fitness.layers)
             slots = (tuple(range(len(plan.kept[0]))),) * fitness.n_layers
 
             def measure(matrices: MergeArrays) -> Fitness:

@@ -8,7 +8,8 @@ model is loaded without mmap, and its experts are held a second time.
 """
 
 import hashlib
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,6 +23,8 @@ from surgeon.search.evolution import Fitness, FitnessCache, Generation
 
 Array = npt.NDArray[Any]
 _EXPERT_NODES: Final = ("ffn_moe_gate", "ffn_moe_up", "ffn_moe_down")
+_MATRIX: Final = re.compile(r"blk\.\d+\.ffn_(?:(?:gate|up|down)_exps|gate_inp)\.weight")
+_MORE: Final = re.compile(r"ffn_moe_(?:(?:gate|up|down)_(?:scaled|biased)|logits_biased|probs_biased|gate_up)\b")
 
 
 @dataclass(frozen=True)
@@ -41,26 +44,36 @@ class MergeOptions:
 class WeightsInMemory:
     """The expert and router weights of a loaded model, found through the graph, and their originals."""
 
-    def __init__(self, model: llama.Model, n_layers: int) -> None:
+    def __init__(self, model: llama.Model, layers: Sequence[int]) -> None:
         """Find the weights by evaluating one token.
 
+        Args:
+            model: loaded into memory that may be written to.
+            layers: numbers of the layers with experts.
+
         Raises:
-            ConfigurationError: quantised weights, which cannot be mixed.
+            ConfigurationError: quantised weights, which cannot be mixed, or experts with more than their matrices.
         """
         found: dict[tuple[str, int], llama.Tensor] = {}
-        wanted = {f"{node}-{layer}".encode(): (node, layer) for layer in range(n_layers)
+        wanted = {f"{node}-{layer}".encode(): (node, row) for row, layer in enumerate(layers)
                   for node in (*_EXPERT_NODES, "ffn_moe_logits")}  # fmt: skip
+        odd: list[str] = []
 
         def look(tensor: llama.Tensor, ask: bool) -> bool:
             place = wanted.get(tensor.raw_name)
             if place is not None and ask:
-                found[place] = tensor.source(0)
+                weights = tensor.source(0)
+                if _MATRIX.fullmatch(weights.name):  # where gate and up are one, the node is a part of their product
+                    found[place] = weights
+            elif ask and _MORE.match(tensor.name):
+                odd.append(tensor.name)
             return not ask
 
         with llama.Context(model, context_tokens=32, batch_tokens=32, on_tensor=look) as context:
             context.decode([0], [0])
-        if set(found) != set(wanted.values()):
-            raise ConfigurationError("the experts' weights were not found in the graph", where=str(model.path))
+        if odd or set(found) != set(wanted.values()):
+            what = f"they have more than gate, up and down ({odd[0]})" if odd else "their weights are not in the graph"
+            raise ConfigurationError(f"the experts cannot be merged in memory: {what}", where=str(model.path))
         self._tensors = found
         self._originals: dict[tuple[str, int], Array] = {}
         for place, tensor in found.items():

@@ -46,7 +46,8 @@ class TaskFitness:
             raise ConfigurationError("a task search needs questions", hint="give --questions FILE.jsonl")
         info = surgery.describe(model_path)
         self.n_layers, self.n_experts, self.experts_per_token = info.n_layers, info.n_experts, info.experts_per_token
-        self._mask = ExpertMask(expert_layers(gguf.load(model_path)), self.n_experts)
+        self.layers = expert_layers(gguf.load(model_path))
+        self._mask = ExpertMask(self.layers, self.n_experts)
         self.model = llama.Model(model_path, use_mmap=use_mmap)
         self._train: list[MultipleChoiceScorer] = []
         self._dev: list[MultipleChoiceScorer] = []

@@ -148,7 +148,7 @@ def merge_phase(
 ) -> str:
     """Go on from the prune phase with matrices that mix dropped experts into kept ones, in the model in memory."""
     start = MergeArrays.of_plan(SurgeryPlan(n_experts=fitness.n_experts, kept=best))
-    weights = WeightsInMemory(fitness.model, fitness.n_layers)
+    weights = WeightsInMemory(fitness.model, fitness.layers)
     slots = (tuple(range(len(best[0]))),) * fitness.n_layers
 
     def measure(matrices: MergeArrays) -> Fitness:

@@ -22,6 +22,7 @@ from surgeon.planning.plan_making import make_plan, ranking_inputs
 from surgeon.rankings.base import RankingInputs
 from surgeon.rankings.registry import ranking_named
 from surgeon.search.masking import ExpertMask
+from surgeon.search.merge_evolution import WeightsInMemory
 from surgeon.search.offline_experts import LayerExperts
 from surgeon.search.reconstruction import ReconstructionLoss
 from surgeon.search.registry import search_named
@@ -236,3 +237,29 @@ def test_searches_refuse_groups_before_any_work(tmp_path: Path) -> None:
     for name in ("naee", "eep"):
         with pytest.raises(ConfigurationError, match="chosen in 2 groups"):
             search_named(name, {}).check(info, 2)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "more"),
+    [
+        (RECIPES["qwen35moe"], "gate_up"),  # the node of the gate is a part of gate and up, no product with weights
+        (RECIPES["gpt-oss"], "biased"), (VARIANTS["scales"], "scaled"), (RECIPES["dots1"], "probs_biased"),
+    ],
+)  # fmt: skip
+def test_merging_in_memory_refuses_experts_that_are_more_than_three_matrices(
+    tmp_path: Path, recipe: Recipe, more: str
+) -> None:
+    path = make_model(tmp_path / "base.gguf", recipe)
+    with llama.Model(path, use_mmap=False) as model, pytest.raises(ConfigurationError, match=more):
+        WeightsInMemory(model, range(2))
+
+
+def test_merging_in_memory_finds_the_layers_with_experts(tmp_path: Path) -> None:
+    recipe = Recipe("deepseek", {"leading_dense_block_count": 1, "block_count": 3})
+    path = make_model(tmp_path / "base.gguf", recipe)
+    layers = expert_layers(gguf.parse(path))
+    assert layers == (1, 2)
+    with llama.Model(path, use_mmap=False) as model:
+        WeightsInMemory(model, layers)
+        with pytest.raises(ConfigurationError, match="not in the graph"):
+            WeightsInMemory(model, range(2))

@@ -134,7 +134,7 @@ def test_memory_and_file_are_one_model(lab: Path, tmp_path: Path, source: str, t
     mask = ExpertMask(range(2), 8)
     with llama.Model(lab / source, use_mmap=False) as model:
         before = logits(model, None)
-        weights = WeightsInMemory(model, 2)
+        weights = WeightsInMemory(model, range(2))
         weights.merge(mixed())
         mask.keep([range(4)] * 2)
         inside = logits(model, mask)
