@@ -16,6 +16,7 @@ from shared.checkpoints.architectures import architecture_named
 from shared.checkpoints.finite import require_finite
 from shared.checkpoints.gguf_experts import expert_layers, part_of, routing_of
 from shared.kernel.errors import ConfigurationError
+from shared.kernel.regular_files import open_regular
 
 Array = npt.NDArray[Any]
 
@@ -64,7 +65,7 @@ class LayerExperts:
             tensor = file.tensor(f"{at}.{name}.weight")
             if tensor is None:
                 raise ConfigurationError(f"{at} has no {name}", where=str(model_path))
-            with tensor.file.open("rb") as stream:
+            with open_regular(tensor.file) as stream:
                 stream.seek(tensor.offset)
                 raw = np.frombuffer(stream.read(tensor.n_bytes), np.uint8)
             kind = gguf_library.GGMLQuantizationType(tensor.kind)

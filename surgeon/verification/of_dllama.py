@@ -5,6 +5,7 @@ from pathlib import Path
 from shared.checkpoints import dllama
 from shared.checkpoints.base import Range, check_plan, keeps_everything
 from shared.kernel.records import SurgeryPlan
+from shared.kernel.regular_files import open_regular
 from surgeon.verification.comparison import Comparison, Verification, require
 
 
@@ -20,7 +21,7 @@ def verify_dllama(base_path: Path, plan: SurgeryPlan, result_path: Path) -> Veri
     }  # fmt: skip
     require(result.header == expected, "the header is not what the plan makes of the base's", result_path)
     comparison = Comparison()
-    with base_path.open("rb") as old, result_path.open("rb") as new:
+    with open_regular(base_path) as old, open_regular(result_path) as new:
         for theirs, ours in zip(base.sections, result.sections, strict=True):
             if theirs.layer is None or not theirs.n_experts:
                 comparison.equal(new, ours.offset, old, theirs.offset, theirs.n_bytes, ours.name)

@@ -14,6 +14,7 @@ from shared.checkpoints.base import CheckpointInfo, Range, check_plan, keeps_eve
 from shared.checkpoints.gguf import GgufFile, TensorInfo
 from shared.checkpoints.gguf_experts import describe
 from shared.kernel.records import SurgeryPlan, canonical_json
+from shared.kernel.regular_files import open_regular
 from surgeon.verification.comparison import Comparison, Verification, check_gaps, require
 
 _BIAS: Final = -1e9
@@ -50,10 +51,10 @@ def verify_gguf(base_path: Path, plan: SurgeryPlan, result_path: Path) -> Verifi
     comparison = Comparison()
     identical = keeps_everything(plan, info) and base.n_parts == 1
     with ExitStack() as stack:
-        result_file = stack.enter_context(result_path.open("rb"))
+        result_file = stack.enter_context(open_regular(result_path))
         base_files: dict[Path, BinaryIO] = {}
         for path in {tensor.file for tensor in base.tensors}:
-            base_files[path] = stack.enter_context(path.open("rb"))
+            base_files[path] = stack.enter_context(open_regular(path))
         if identical:
             require(base.size_bytes == result.size_bytes, "not a copy of the base, as the plan asks for", result_path)
             comparison.equal(result_file, 0, base_files[base_path], 0, base.size_bytes, "whole file")

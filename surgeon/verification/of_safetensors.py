@@ -9,9 +9,10 @@ from typing import BinaryIO, Final
 
 from shared.checkpoints import safetensors, safetensors_surgery
 from shared.checkpoints.base import Range, check_plan, keeps_everything
-from shared.checkpoints.safetensors import Checkpoint, TensorEntry
+from shared.checkpoints.safetensors import Checkpoint, TensorEntry, read_json
 from shared.checkpoints.safetensors_experts import describe, moe_layers
 from shared.kernel.records import SurgeryPlan, canonical_json
+from shared.kernel.regular_files import open_regular
 from surgeon.verification.comparison import Comparison, Verification, check_gaps, require
 
 _NUMBERED: Final = re.compile(r"model\.layers\.(\d+)\.(\w+)\.experts\.(\d+)\.(.+)")
@@ -38,7 +39,7 @@ def verify_safetensors(base_path: Path, plan: SurgeryPlan, result_path: Path) ->
     old, new = base.tensors(), result.tensors()
     rank = {layer: row for row, layer in enumerate(moe_layers(old))}
     with ExitStack() as stack:
-        files = {file.path: stack.enter_context(file.path.open("rb")) for file in (*base.files, *result.files)}
+        files = {file.path: stack.enter_context(open_regular(file.path)) for file in (*base.files, *result.files)}
 
         def equal(ours: TensorEntry, at: int, theirs: TensorEntry, from_: int, length: int, what: str) -> None:
             left, right = files[ours.file], files[theirs.file]
@@ -119,8 +120,8 @@ def _config(base: Checkpoint, result: Checkpoint, plan: SurgeryPlan, same: bool)
     if not same:
         expected["num_local_experts" if "num_local_experts" in expected else "num_experts"] = len(plan.kept[0])
         expected["num_experts_per_tok"] = plan.experts_per_token or expected["num_experts_per_tok"]
-        written = (result.path / safetensors_surgery.PLAN_FILE).read_bytes()
-        require(json.loads(written) == json.loads(canonical_json(plan)), "another plan is recorded", where)
+        written = read_json(result.path / safetensors_surgery.PLAN_FILE)
+        require(written == json.loads(canonical_json(plan)), "another plan is recorded", where)
         for file in result.files:
             recorded = file.metadata.get(safetensors_surgery.PLAN_KEY)
             require(recorded == plan.plan_hash(), "another plan's hash", file.path)

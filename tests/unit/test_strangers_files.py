@@ -242,6 +242,19 @@ def test_surgery_copies_no_file_from_outside(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("kind", [device, pipe, giant, folder])
+def test_surgery_verify_reads_no_pipe(tmp_path: Path, kind: Callable[[Path], None]) -> None:
+    make_checkpoint(tmp_path / "model")
+    plan = tmp_path / "plan.json"
+    plan.write_text(json.dumps({"n_experts": 12, "kept": [[0, 1, 2, 3]] * 4}))
+    arguments = [str(tmp_path / "model"), str(plan), str(tmp_path / "out")]
+    assert run.invoke(surgery_app, ["apply", *arguments]).exit_code == 0
+    assert run.invoke(surgery_app, ["verify", *arguments]).exit_code == 0
+    (tmp_path / "out" / "epi_surgery.json").unlink()
+    kind(tmp_path / "out" / "epi_surgery.json")
+    assert isinstance(run.invoke(surgery_app, ["verify", *arguments]).exception, EpiError)
+
+
 def test_surgery_takes_a_checkpoint_as_the_hub_keeps_it(tmp_path: Path) -> None:
     make_checkpoint(tmp_path / "made")
     blobs, snapshot = tmp_path / "hub" / "blobs", tmp_path / "hub" / "snapshots" / "abc"
@@ -358,9 +371,6 @@ OWN_FILES = {
     "orchestrator/reports/report.py": "our own template",
     "orchestrator/local/": "the lab that runs here, and its demo",
     "surgeon/kinds/quantize.py": "files that were made here",
-    "surgeon/verification/": "checkpoints whose headers were read before",
-    "surgeon/rankings/aimer.py": "a checkpoint whose header was read before",
-    "surgeon/search/offline_experts.py": "a checkpoint whose header was read before",
     "surgeon/conversion/to_dllama.py": "writes",
     "surgeon/work/cache.py": "our own state",
     "shared/checkpoints/hollow.py": "writes",
