@@ -24,7 +24,7 @@ class NodeSettings(AgentSettings):
     threads: int = Field(default=1, ge=1, le=256, description="CPU threads of the RPC worker")
     engines: EngineTables = Field(default={}, validate_default=True, description="a table of its own for each engine")
     reserved_memory_bytes: int = Field(
-        default=512 << 20, ge=0, description="memory that the system keeps; engines may take the rest"
+        default=512 << 20, ge=0, le=1 << 50, description="memory that the system keeps; engines may take the rest"
     )
     allow_governor: bool = Field(default=False, description="may this agent set the CPU frequency governor?")
     source_url: str | None = Field(default=None, pattern=r"^https?://[^\s/]+$", description="where artifacts come from")

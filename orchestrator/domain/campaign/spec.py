@@ -159,7 +159,7 @@ class CampaignSpec(Record):
         default=None, exclude_if=is_absent,
         description="filled in from the lab where the spec does not say: where the questions are answered",
     )  # fmt: skip
-    fewest_nodes: dict[str, int] | None = Field(
+    fewest_nodes: dict[str, Annotated[int, Field(ge=1, le=10_000)]] | None = Field(
         default=None, exclude_if=is_absent, description="filled in from the lab: on how many nodes fewest serves each"
     )
     skip_impossible: bool | None = Field(
