@@ -30,13 +30,16 @@ def quick_spec(campaign_id: str, configurations: str, *, repetitions: int = 1, q
     )
 
 
-def short_spec(campaign_id: str, configurations: str, *, repetitions: int = 1) -> CampaignSpec:
+def short_spec(
+    campaign_id: str, configurations: str, *, repetitions: int = 1, questions: int = 4, decode_repeats: int = 1
+) -> CampaignSpec:
     """Return a campaign whose runs cost seconds: four questions a task, windows of about a second."""
-    spec = quick_spec(campaign_id, configurations, repetitions=repetitions, questions=4)
+    spec = quick_spec(campaign_id, configurations, repetitions=repetitions, questions=questions)
     windows = spec.windows.model_copy(
         update={
             "idle_s": 0.6, "gap_before_window_s": 0.05, "marker": MarkerParams(on_s=0.3, off_s=0.2, cycles=1),
-            "prefill": WorkloadSpec(tokens_each=128, prompts=8), "decode": WorkloadSpec(tokens_each=32, prompts=8),
+            "prefill": WorkloadSpec(tokens_each=128, prompts=8),
+            "decode": WorkloadSpec(tokens_each=32, prompts=8, repeats=decode_repeats),
         }
     )  # fmt: skip
     return spec.model_copy(update={"windows": windows})
