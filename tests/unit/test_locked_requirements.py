@@ -117,6 +117,9 @@ def test_the_build_tools_of_the_engine_are_locked_and_used_without_isolation() -
     assert builder["tools_file"]() == ROOT / "requirements" / "engine.txt"
     source = (ROOT / "shared/llama/engine_wheel.py").read_text()
     assert source.count('"--no-build-isolation"') == 1 and source.count('"--require-hashes"') == 2
+    assert source.count('"--no-cache-dir"') == 1, (
+        "pip keeps wheels by their source's hash, whatever they were built with"
+    )
 
 
 def test_the_engines_builder_finds_its_tools_lock_where_a_machine_of_the_lab_has_it(tmp_path: Path) -> None:
