@@ -8,7 +8,7 @@ import threading
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 from shared.files.atomic import move_into_place, write_file
@@ -228,11 +228,12 @@ class ArtifactStore:
 
     def list(self) -> list[ArtifactInfo]:
         """Return what is here, ordered by hash."""
-        return [
-            ArtifactInfo(sha256=entry.name, size_bytes=entry.stat().st_size)
-            for entry in sorted(self.root.iterdir())
-            if entry.is_file() and len(entry.name) == 64
-        ]
+        found = []
+        for entry in sorted(self.root.iterdir()):
+            with suppress(FileNotFoundError):  # removed meanwhile
+                if len(entry.name) == 64 and entry.is_file():
+                    found.append(ArtifactInfo(sha256=entry.name, size_bytes=entry.stat().st_size))
+        return found
 
     def scratch(self) -> Path:
         """Return a fresh path on the same file system, to be given to `adopt`."""
