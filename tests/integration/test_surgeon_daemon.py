@@ -284,8 +284,7 @@ async def test_surgeries_in_order_are_a_job_with_hash_and_proof(
     with pytest.raises(ConfigurationError, match="Q8_0 already"):
         await client.request("POST", "/v1/checks", json={"model": "tiny", "quantization": "Q8_0", "steps": steps})
 
-    artifacts = settings[0].parent / "state" / "artifacts"
-    (gone,) = (path for path in artifacts.rglob(f"*{made.sha256}*") if path.is_file())
+    gone = settings[0].parent / "state" / "artifacts" / made.sha256
     gone.unlink()
     validate = ValidateParams(sha256=made.sha256)
     await client.run("l/validate", "validate", validate, timeout_s=60)
