@@ -1,6 +1,7 @@
 """Bytes on each node with llama.cpp over RPC: weights by where tensors go, the rest by llama.cpp's own account."""
 
 from collections import Counter
+from dataclasses import replace
 from typing import Final
 
 from shared.checkpoints import gguf
@@ -16,6 +17,8 @@ ENGINE_PROCESS_BYTES: Final = 128 << 20
 WORKER_PROCESS_BYTES: Final = 64 << 20
 """Python and libraries of an RPC worker (measured: docs/formats.md)."""
 _F32_BYTES: Final = 4
+_LARGER_ALONE: Final = frozenset({"minimax-01", "kimi-linear"})
+"""Whose graph of one sequence takes more than that of many: llama.cpp reserves it too, but a dry run leaves it out."""
 
 
 def footprint(model: HollowModel, serving: ServingShape, engine: DryRun) -> Footprint:
@@ -31,6 +34,15 @@ def footprint(model: HollowModel, serving: ServingShape, engine: DryRun) -> Foot
         model.path, layers, context_tokens=serving.context_tokens, sequences=serving.sequences,
         experts_per_token=serving.experts_per_token,
     )  # fmt: skip
+    if file.architecture in _LARGER_ALONE:
+        alone = engine.allocate(
+            model.path, layers, context_tokens=serving.context_tokens, sequences=1,
+            experts_per_token=serving.experts_per_token,
+        )  # fmt: skip
+        allocation = replace(
+            allocation, compute=tuple(map(max, allocation.compute, alone.compute)),
+            host_compute=max(allocation.host_compute, alone.host_compute),
+        )  # fmt: skip
     weights: dict[int, Counter[str]] = {device: Counter() for device in (HOST, *range(len(order)))}
     largest: dict[int, int] = dict.fromkeys(weights, 0)
     for device, name, n_bytes in placed(file, allocation.device_of_layer):

@@ -15,6 +15,7 @@ from surgeon.work.child import run_in_child
 from surgeon.work.tasks import FootprintTask
 from tests.support.engine_lab import EngineLab, ModelFiles, engine_lab
 from tests.support.shaped_model import write_quantised, write_shaped_model
+from tests.support.tiny_models import RECIPES, make_model
 
 DEMO = Path(__file__).parents[2] / "demo" / "model"
 NODES = (1, 2, 4)
@@ -126,3 +127,13 @@ async def test_shapes_of_qwen3_30b_a3b_without_loading_them(tmp_path: Path) -> N
     assert whole.file_bytes / 2**30 == pytest.approx(17.3, abs=0.1)
     assert half.file_bytes / 2**30 == pytest.approx(9.1, abs=0.1)
     assert whole.needed[0] > 16 << 30 > half.needed[0]
+
+
+async def test_a_graph_that_is_larger_for_one_sequence_than_for_many_counts_as_that(tmp_path: Path) -> None:
+    """MiniMax-01's: llama.cpp reserves both, but its dry run measures only the one of many."""
+    model = make_model(tmp_path / "model.gguf", RECIPES["minimax-01"])
+    servings = [ServingShape(memory=(_MEMORY,), context_tokens=256, sequences=count) for count in (2, 64)]
+    task = FootprintTask(source=model, quantization="", items=tuple((WHOLE, serving) for serving in servings))
+    few, many = [answer.footprint for answer in (await run_in_child(task, no_progress)).footprints]
+    assert few is not None and many is not None
+    assert many.nodes[0].compute >= few.nodes[0].compute > 0
