@@ -110,17 +110,17 @@ async def fill(store: TraceStore, history: Sequence[Stretch]) -> list[StoredSamp
 async def plain_block(reader: TraceReader, start: int, end: int, calibration: CalibrationRecord | None) -> SampleBlock:
     """The whole window at once, as a reference."""
     found, anchors = await reader.samples(start, end), await reader.anchors()
-    instrument: Instrument | None = None
-    for stream in sorted({sample.stream_id for sample in found}):
-        candidate = await reader.instrument_of(stream)
-        if candidate is not None and (instrument is None or not instrument.emulated):
-            instrument = candidate
     first: dict[str, int] = {}
     offsets = {}
     for anchor_id in dict.fromkeys(sample.anchor_id for sample in found):
         boot = anchors[anchor_id].boot_id
         offsets[anchor_id] = first.setdefault(boot, anchors[anchor_id].utc_minus_mono_ns)
     own = [sample for sample in found if len(sample.power_w) == len(NODES)]
+    instrument: Instrument | None = None
+    for stream in sorted({sample.stream_id for sample in own}):  # what sent other channels measured none of these
+        candidate = await reader.instrument_of(stream)
+        if candidate is not None and (instrument is None or not instrument.emulated):
+            instrument = candidate
     own.sort(key=lambda sample: sample.mono_ns + offsets[sample.anchor_id])
     times = [sample.mono_ns + offsets[sample.anchor_id] for sample in own]
     for index in range(1, len(times)):
