@@ -17,9 +17,9 @@ class MaintenanceRequest(Record):
     """What to do; at least one of both."""
 
     keep_days: float | None = Field(
-        default=None, ge=0.001, le=1e5, description="delete samples and events older than this"
+        default=None, ge=1e-5, le=1e5, description="delete samples and events older than this"
     )
-    compact_days: float | None = Field(default=None, ge=0.001, le=1e5, description="keep only power of older samples")
+    compact_days: float | None = Field(default=None, ge=1e-5, le=1e5, description="keep only power of older samples")
 
 
 class MaintenanceResult(Record):

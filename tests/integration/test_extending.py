@@ -49,7 +49,15 @@ def install_documented(section: str, folder: Path) -> None:
     install(folder, name, code, tomllib.loads(project)["project"]["entry-points"])
 
 
-@pytest.mark.parametrize("name", re.findall(r"^## (.*)$", DOCUMENT, re.MULTILINE))
+MODULES = re.findall(r"^## (.*)\n(?:(?!^## )[^\n]*\n)*?```toml\n\[project\.entry-points", DOCUMENT, re.MULTILINE)
+"""Sections that show a module of one's own; an architecture is a row of the project's table."""
+
+
+def test_every_kind_is_shown() -> None:
+    assert MODULES == ["A meter source", "An engine", "A ranking", "A search", "A kind of surgery"]
+
+
+@pytest.mark.parametrize("name", MODULES)
 def test_the_documented_modules_keep_the_project_s_style(name: str, packages: Path) -> None:
     install_documented(name, packages)
     checks = (["ruff", "check"], ["ruff", "format", "--check"], ["mypy", "--strict", "--no-incremental"])

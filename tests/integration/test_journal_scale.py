@@ -52,7 +52,10 @@ async def client(journal_file: Path, tmp_path: Path) -> AsyncIterator[httpx.Asyn
         None,
     )  # fmt: skip
     transport = httpx.ASGITransport(app)
-    async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://lab") as one:
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as one,
+    ):
         yield one
 
 
