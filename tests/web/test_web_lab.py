@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from orchestrator.cli.api import sign_in_link
 from tests.support.lab import TestLab, api_of, process_of, processes_under, quick_spec, running_lab
 from tests.web.conftest import SIZES, Open
 from tests.web.test_web_states import VIEWS, overflowing, settle, small_targets
@@ -59,7 +58,7 @@ def lab() -> Iterator[TestLab]:
 @pytest.fixture(scope="module")
 def story(lab: TestLab, browser) -> Story:  # type: ignore[no-untyped-def]
     """Open the page on a lab without a campaign, start one, and watch it to its end."""
-    told = Story(sign_in_link(api_of(lab)))
+    told = Story(f"{api_of(lab).url}/#token={lab.token('orchestrator')}")
     page: Page = browser.new_page(viewport={"width": 1280, "height": 800})
     page.set_default_timeout(20_000)
     page.on("console", lambda m: told.said.append(m.text) if m.type in ("error", "warning") else None)
