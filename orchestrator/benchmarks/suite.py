@@ -81,6 +81,7 @@ class BenchmarkSuite:
             raise ConfigurationError("a task is in the suite twice, alone and in a group", where="benchmark suite")
         for part in self._parts.values():
             part.task.build_all_requests(samples=part.chosen)
+        self._versions = self._described()  # every prompt is hashed: once, while nobody waits on the event loop
 
     @property
     def n_questions(self) -> int:
@@ -98,6 +99,9 @@ class BenchmarkSuite:
 
     def describe(self) -> tuple[TaskVersion, ...]:
         """Return what exactly is asked of each task."""
+        return self._versions
+
+    def _described(self) -> tuple[TaskVersion, ...]:
         return tuple(
             TaskVersion(
                 task=benchmark.spec.name,

@@ -16,7 +16,6 @@ from orchestrator.domain.campaign.spec import CampaignSpec
 from orchestrator.domain.run.records import AnswerSource, ServedBy
 from shared.kernel.records import Configuration, Sha256
 from shared.wire.node_jobs.host import NodeFacts
-from shared.wire.node_jobs.workloads import GenerateParams, GenerateResult, ScoreParams, ScoreResult
 
 if TYPE_CHECKING:
     from orchestrator.benchmarks.suite import BenchmarkSuite
@@ -53,9 +52,9 @@ class AnswerMaker:
             tasks=self._suite.describe(),
         )
 
-    def known(self, key: AnswerSetKey) -> AnswerSet | None:
-        """Return the answer set where it is whole already."""
-        return self._store.find(key)
+    async def known(self, key: AnswerSetKey) -> AnswerSet | None:
+        """Return the answer set where it is whole already; its file is read in a thread."""
+        return await asyncio.to_thread(self._store.find, key)
 
     async def make(self, key: AnswerSetKey, served: ServedBy, ask: AskNodes) -> AnswerSet:
         """Ask what is not answered yet, keep the set and return it.
@@ -83,14 +82,7 @@ class AnswerMaker:
     def _ask_all(self, key: AnswerSetKey, jobs: JobsOfThread, ask: AskNodes) -> SuiteResult:
         from orchestrator.benchmarks.resume import ResumableScore
 
-        timeouts = self._spec.timeouts
-
-        def score(params: ScoreParams) -> ScoreResult:
-            return jobs.wait(ask("score", params, ScoreResult, timeouts.score(params), first=jobs.none_yet))
-
-        def generate(params: GenerateParams) -> GenerateResult:
-            return jobs.wait(ask("generate", params, GenerateResult, timeouts.generate(params), first=jobs.none_yet))
-
+        score, generate = jobs.answering(ask, self._spec.timeouts)
         path = self._store.in_the_making(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         kept = ResumableScore(

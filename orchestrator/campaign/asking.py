@@ -5,13 +5,16 @@ Not here: which jobs (`scoring`, `answers`).
 
 import asyncio
 import concurrent.futures
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Literal, Protocol, TypeVar
 
+from orchestrator.domain.campaign.timeouts import TimeoutsSpec
 from shared.wire.node_jobs.workloads import GenerateParams, GenerateResult, ScoreParams, ScoreResult
 
 T = TypeVar("T")
 R = TypeVar("R", ScoreResult, GenerateResult)
+Score = Callable[[ScoreParams], ScoreResult]
+Generate = Callable[[GenerateParams], GenerateResult]
 
 
 class AskNodes(Protocol):
@@ -46,6 +49,17 @@ class JobsOfThread:
         future = asyncio.run_coroutine_threadsafe(coming, self._loop)
         self._asked.append(future)
         return future.result()
+
+    def answering(self, ask: AskNodes, timeouts: TimeoutsSpec) -> tuple[Score, Generate]:
+        """Return what a suite calls in its thread to have log-likelihoods read and texts written by `ask`."""
+
+        def score(params: ScoreParams) -> ScoreResult:
+            return self.wait(ask("score", params, ScoreResult, timeouts.score(params), first=self.none_yet))
+
+        def generate(params: GenerateParams) -> GenerateResult:
+            return self.wait(ask("generate", params, GenerateResult, timeouts.generate(params), first=self.none_yet))
+
+        return score, generate
 
     def cancel(self) -> None:
         """Cancel what the thread waits for, so that the thread ends."""

@@ -12,7 +12,8 @@ from orchestrator.campaign.answers import source_of
 from orchestrator.campaign.evaluation import figures_of
 from orchestrator.campaign.patience import Patience
 from orchestrator.domain.campaign.run_reference import RunReference
-from orchestrator.results.files import list_runs, write_run
+from orchestrator.domain.run.records import RunInput
+from orchestrator.results.files import list_runs, read_json, run_files, write_run
 from orchestrator.results.recompute import MeasuredFiles
 from orchestrator.store.journal import Journal
 from orchestrator.store.records import RunFigures
@@ -68,10 +69,9 @@ class LateAnswers:
 
 def _complete(campaign_dir: Path, run: RunReference, answers: AnswerSet) -> RunFigures | None:
     """Write a run's results with its answers and return the figures; None where it has them."""
-    files = MeasuredFiles.read(campaign_dir, run)
-    if files.run.answers is not None:
-        return None
-    told = files.answered(answers.untimed, source_of(answers))
+    if read_json(RunInput, run_files(campaign_dir, run)["run"]).answers is not None:
+        return None  # seen without its trace, which may be long
+    told = MeasuredFiles.read(campaign_dir, run).answered(answers.untimed, source_of(answers))
     evaluated = told.evaluate()
     write_run(campaign_dir, told.run, evaluated, told.questions, told.sample)
     return figures_of(told.run, evaluated.evaluation)

@@ -55,7 +55,7 @@ class Scorer:
             configuration, variant.scored.request.sha256, [facts], threads=self._address.threads,
             gpu_layers=self._address.gpu_layers,
         )  # fmt: skip
-        if (known := maker.known(key)) is not None:
+        if (known := await maker.known(key)) is not None:
             return known
         await self._stop_leftovers()
         async with quiet():

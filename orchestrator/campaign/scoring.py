@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from orchestrator.benchmarks.records import SuiteResult, WindowAnswers
 from orchestrator.campaign.asking import AskNodes, JobsOfThread, R
 from orchestrator.domain.campaign.timeouts import TimeoutsSpec
-from shared.wire.node_jobs.workloads import GenerateParams, GenerateResult, ScoreParams, ScoreResult
+from shared.wire.node_jobs.workloads import GenerateParams, ScoreParams
 
 if TYPE_CHECKING:
     from orchestrator.benchmarks.suite import BenchmarkSuite
@@ -52,14 +52,7 @@ class Scoring:
                 answered.set()
             return answer
 
-        def score(params: ScoreParams) -> ScoreResult:
-            return jobs.wait(job("score", params, ScoreResult, self._timeouts.score(params), first=jobs.none_yet))
-
-        def generate(params: GenerateParams) -> GenerateResult:
-            return jobs.wait(
-                job("generate", params, GenerateResult, self._timeouts.generate(params), first=jobs.none_yet)
-            )
-
+        score, generate = jobs.answering(job, self._timeouts)
         self._last = scoring = asyncio.create_task(asyncio.to_thread(self._suite.run, score, generate))
         waiting = asyncio.create_task(answered.wait())
         try:
